@@ -1,0 +1,1 @@
+"""Reading, resampling and writing audio as streams of NumPy blocks [C, n]; no torch here."""

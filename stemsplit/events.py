@@ -1,0 +1,123 @@
+"""Progress, as the Python callback, the bars and `--progress json` all receive it.
+
+A callback takes one event and may return False to cancel: the work then stops with `errors.Cancelled`.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from stemsplit.errors import Cancelled
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as JSON-ready data: its name in snake case under `event`, then its fields."""
+        name = "".join("_" + c.lower() if c.isupper() else c for c in type(self).__name__).lstrip("_")
+        return {"event": name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Start(Event):
+    """Work begins on `tracks` inputs with `model` on `device`."""
+
+    tracks: int
+    model: str
+    device: str
+
+
+@dataclass(frozen=True)
+class Download(Event):
+    """`done` of `total` bytes (None when the server doesn't say) of `name` are here."""
+
+    name: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class TrackStart(Event):
+    """Track `index` of `count` (from 1) begins; its duration in seconds, None while unknown."""
+
+    input: str
+    index: int
+    count: int
+    duration_s: float | None
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """`done_s` of `total_s` seconds of a track's audio are separated; `eta_s` seconds remain."""
+
+    input: str
+    done_s: float
+    total_s: float | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True)
+class TrackDone(Event):
+    """A track's stems stand under their final names; status is `done` or `skipped`."""
+
+    input: str
+    status: str
+    outputs: dict[str, str]
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class TrackFailed(Event):
+    """A track failed; `code` is the exit code that it would have caused alone."""
+
+    input: str
+    code: int
+    message: str
+
+
+@dataclass(frozen=True)
+class End(Event):
+    """Everything is over."""
+
+    done: int
+    skipped: int
+    failed: int
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """Something that a person should know and that is no error, such as a downmix."""
+
+    message: str
+    input: str | None = None
+
+
+Callback = Callable[[Event], bool | None]
+
+
+def emit(callback: Callback | None, event: Event) -> None:
+    """Hand `event` to `callback`, if there is one.
+
+    Raises:
+        Cancelled: the callback returned False.
+    """
+    if callback is not None and callback(event) is False:
+        raise Cancelled
+
+
+__all__ = [
+    "Callback",
+    "Download",
+    "End",
+    "Event",
+    "Notice",
+    "Progress",
+    "Start",
+    "TrackDone",
+    "TrackFailed",
+    "TrackStart",
+    "emit",
+]

@@ -1,0 +1,47 @@
+"""The table of network families, and how one is built from a checkpoint's arguments."""
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stemsplit.errors import StemsplitError, UnknownNameError
+
+if TYPE_CHECKING:
+    from stemsplit.models.blocks.network import Network
+
+# name -> where its class is; imported only when asked for
+FAMILIES: dict[str, str] = {
+    "classic": "stemsplit.models.classic:Classic",
+    "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
+}
+
+
+def family(name: str) -> "type[Network]":
+    """The class of a family.
+
+    Raises:
+        UnknownNameError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise UnknownNameError("model family", name, sorted(FAMILIES))
+    module, _, cls = FAMILIES[name].partition(":")
+    found: type[Network] = getattr(importlib.import_module(module), cls)
+    return found
+
+
+def build(name: str, arguments: Mapping[str, Any]) -> "Network":
+    """A network of family `name` with fresh weights.
+
+    Args:
+        name: a key of `FAMILIES`.
+        arguments: fields of the family's `Arguments`; what is left out keeps its default.
+
+    Raises:
+        UnknownNameError: there is no such family.
+        StemsplitError: an argument is unknown to the family, or the values don't fit together.
+    """
+    cls = family(name)
+    unknown = sorted(set(arguments) - set(cls.Arguments.__dataclass_fields__))
+    if unknown:
+        raise StemsplitError(f"{name} takes no argument {', '.join(unknown)}")
+    return cls(cls.Arguments(**arguments))

@@ -1,0 +1,1 @@
+"""From inputs to published stems: one track, and batches of them."""
