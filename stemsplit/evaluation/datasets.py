@@ -1,0 +1,202 @@
+"""Multitrack data sets, for evaluation and for training: any range of any stem without reading the rest.
+
+for track in find_tracks("musdb18hq/test"):
+    vocals = track.stems["vocals"].read(start=44100, frames=88200)      # [C, 88200]
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stemsplit.audio.channels import convert_channels
+from stemsplit.audio.reader import read_audio
+from stemsplit.audio.resample import resample
+from stemsplit.errors import InputError
+from stemsplit.evaluation.layouts import Layout, Location, find_layouts
+from stemsplit.evaluation.metadata import FileInfo, MetadataCache
+
+Array = npt.NDArray[np.float32]
+
+# Samples at the lower rate that the resampler's filter can see on one side, with room to spare.
+_REACH = 1024
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a source and what is known of it."""
+
+    where: Location
+    info: FileInfo
+
+
+@dataclass(frozen=True)
+class Source:
+    """The sum of some files, read piecewise.
+
+    Attributes:
+        parts: the files; none is silence.
+        frames: the longest file's length in samples at `sample_rate`; shorter ones end in zeros.
+        sample_rate: in Hz, of what `read` returns; files of another rate are resampled.
+        channels: of what `read` returns; mono files are repeated.
+    """
+
+    parts: tuple[Part, ...]
+    frames: int
+    sample_rate: int
+    channels: int
+
+    def read(self, start: int = 0, frames: int | None = None) -> Array:
+        """Samples `start` to `start + frames` (to the end if None), zeros wherever there are none.
+
+        Returns:
+            [C, frames], full scale 1.
+
+        Raises:
+            InputError: a file can't be read.
+        """
+        frames = max(0, self.frames - start) if frames is None else frames
+        total = np.zeros((self.channels, frames), np.float32)
+        for part in self.parts:
+            begin, samples = _read_part(part, self.sample_rate, start, start + frames)
+            end = begin + samples.shape[1]
+            total[:, begin - start : end - start] += convert_channels(samples, self.channels)
+        return total
+
+
+@dataclass(frozen=True)
+class Track:
+    """A song and its stems.
+
+    Attributes:
+        name: unique in its data set.
+        stems: by lower-case name.
+        mixture: None where the data set has none; see `mix`.
+        frames: the mixture's length, or the longest stem's, in samples.
+        sample_rate: in Hz, the same for all sources.
+        problems: what is irregular, one sentence each: unequal lengths, resampled files.
+    """
+
+    name: str
+    stems: dict[str, Source]
+    mixture: Source | None
+    frames: int
+    sample_rate: int
+    problems: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """The channels of the mixture, or the most that a stem has."""
+        return self.mix.channels
+
+    @property
+    def mix(self) -> Source:
+        """The mixture; the sum of all stems where the data set has none."""
+        if self.mixture is not None:
+            return self.mixture
+        parts = tuple(part for source in self.stems.values() for part in source.parts)
+        return _source(parts, self.sample_rate)
+
+
+def find_tracks(
+    root: str | Path, *, sample_rate: int | None = None, cache: MetadataCache | None = None
+) -> list[Track]:
+    """All tracks of a data set in any of the layouts of `layouts.py`, sorted by name.
+
+    Args:
+        root: a folder of tracks at any depth, one track's folder, a `.stem.mp4`, or a manifest.
+        sample_rate: in Hz, for all tracks; None keeps each track's own.
+        cache: remembers lengths and rates; None is the one in the user's cache folder.
+
+    Raises:
+        InputError: there is no track, a file can't be read, or the layout contradicts itself.
+    """
+    cache = MetadataCache() if cache is None else cache
+    try:
+        return [open_track(layout, sample_rate=sample_rate, cache=cache) for layout in find_layouts(root)]
+    finally:
+        cache.save()
+
+
+def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache) -> Track:
+    """Look at a track's files without decoding them.
+
+    Raises:
+        InputError: a file can't be read, or all of them are missing.
+    """
+    stems = {stem: _parts(places, cache) for stem, places in layout.stems.items()}
+    mixture = None if layout.mixture is None else _parts(layout.mixture, cache)
+    everything = [*(mixture or ()), *(part for parts in stems.values() for part in parts)]
+    if not everything:
+        raise InputError(layout.name, "no stem of this track has a file")
+    rate = sample_rate or everything[0].info.sample_rate
+    sources = {stem: _source(parts, rate) for stem, parts in stems.items()}
+    mix = None if mixture is None else _source(mixture, rate)
+    frames = mix.frames if mix else max(source.frames for source in sources.values())
+    problems = [*_odd_lengths(frames, sources), *_odd_rates(everything)]
+    return Track(layout.name, sources, mix, frames, rate, tuple(problems))
+
+
+def _parts(places: Iterable[Location], cache: MetadataCache) -> tuple[Part, ...]:
+    return tuple(Part(where, cache.info(where)) for where in places)
+
+
+def _source(parts: tuple[Part, ...], sample_rate: int) -> Source:
+    frames = max((_scaled(part.info.frames, part.info.sample_rate, sample_rate) for part in parts), default=0)
+    return Source(parts, frames, sample_rate, max((part.info.channels for part in parts), default=1))
+
+
+def _odd_lengths(frames: int, sources: dict[str, Source]) -> list[str]:
+    return [
+        f"{stem} has {source.frames} samples, the track {frames}"
+        for stem, source in sources.items()
+        if source.parts and source.frames != frames
+    ]
+
+
+def _odd_rates(parts: list[Part]) -> list[str]:
+    rate = parts[0].info.sample_rate
+    return [
+        f"{part.where.path.name} has {part.info.sample_rate} Hz, {parts[0].where.path.name} {rate} Hz"
+        for part in parts
+        if part.info.sample_rate != rate
+    ]
+
+
+def _scaled(frames: int, from_hz: int, to_hz: int) -> int:
+    """The length after resampling, rounded up."""
+    return -(-frames * to_hz // from_hz)
+
+
+def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int, Array]:
+    """What a file has between `start` and `stop`, and where it begins.
+
+    Returns:
+        The first sample's position, and [C, n] with n ≤ stop − start.
+    """
+    rate = part.info.sample_rate
+    begin, end = max(0, start), min(stop, _scaled(part.info.frames, rate, sample_rate))
+    if begin >= end:
+        return start, np.zeros((part.info.channels, 0), np.float32)
+    if rate == sample_rate:
+        return begin, _read_file(part, begin, end)
+    # Sample k of the output lies at k·down/up of the file: a piece that begins at a multiple of `up` is on
+    # the same grid as the whole, and equals it wherever the filter doesn't reach over the piece's ends.
+    common = gcd(rate, sample_rate)
+    up, down = sample_rate // common, rate // common
+    reach = _REACH * max(1, -(-up // down))
+    first = max(0, begin - reach) // up
+    last = min(part.info.frames, (-(-(end + reach) // up)) * down)
+    piece = resample(_read_file(part, first * down, last), rate, sample_rate)
+    return begin, piece[:, begin - first * up : end - first * up]
+
+
+def _read_file(part: Part, start: int, stop: int) -> Array:
+    rate = part.info.sample_rate
+    samples, _ = read_audio(
+        part.where.path, stream=part.where.stream, start_s=start / rate, end_s=stop / rate
+    )
+    return samples[:, : stop - start]

@@ -1,0 +1,126 @@
+"""What is known of audio files without decoding them again: a cache keyed by path, stream, size and mtime."""
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stemsplit.audio.reader import open_audio, probe
+from stemsplit.evaluation.layouts import Location
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file holds.
+
+    Attributes:
+        frames: its length in samples. sample_rate: in Hz. channels: how many.
+        rms: the root mean square over all samples and channels, full scale 1; None while unknown.
+    """
+
+    frames: int
+    sample_rate: int
+    channels: int
+    rms: float | None = None
+
+
+class MetadataCache:
+    """Remembers `FileInfo` on disk.
+
+    A damaged or outdated cache file is as good as none. Several processes may use one: the last to save
+    adds its entries to what the file holds by then.
+
+    Args:
+        path: of the cache file; None is the user's cache folder.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = user_cache_folder() / "metadata.json" if path is None else Path(path)
+        self._known = self._load()
+        self._new: dict[str, dict[str, Any]] = {}
+
+    def info(self, where: Location) -> FileInfo:
+        """Length, rate and channels of a file; decoded only if nothing declares the length.
+
+        Raises:
+            InputError: the file can't be read as audio.
+        """
+        key, entry = self._find(where)
+        if entry is None:
+            declared = probe(where.path, stream=where.stream)
+            if declared.frames is None:
+                return self._store(key, _scan(where))
+            return self._store(key, FileInfo(declared.frames, declared.sample_rate, declared.channels))
+        return entry
+
+    def with_rms(self, where: Location) -> FileInfo:
+        """The same with the RMS, decoded once.
+
+        Raises:
+            InputError: the file can't be read as audio.
+        """
+        key, entry = self._find(where)
+        return entry if entry and entry.rms is not None else self._store(key, _scan(where))
+
+    def save(self) -> None:
+        """Write what is new; a cache folder that can't be written is no error."""
+        if not self._new:
+            return
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._known = self._load() | self._new
+            part.write_text(json.dumps({"version": VERSION, "files": self._known}), encoding="utf-8")
+            os.replace(part, self.path)
+        except OSError:
+            part.unlink(missing_ok=True)
+        self._new = {}
+
+    def _load(self) -> dict[str, dict[str, Any]]:
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            return dict(data["files"]) if data["version"] == VERSION else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+
+    def _find(self, where: Location) -> tuple[str, FileInfo | None]:
+        try:
+            stat = where.path.stat()
+        except OSError:  # reading it will say what is wrong
+            return "", None
+        stream = "" if where.stream is None else f"#{where.stream}"
+        key = f"{where.path.resolve()}{stream}|{stat.st_size}|{stat.st_mtime_ns}"
+        entry = self._new.get(key) or self._known.get(key)
+        return key, FileInfo(**entry) if entry else None
+
+    def _store(self, key: str, info: FileInfo) -> FileInfo:
+        self._new[key] = asdict(info)
+        return info
+
+
+def _scan(where: Location) -> FileInfo:
+    """Decode a whole file and measure it."""
+    frames, power = 0, 0.0
+    with open_audio(where.path, stream=where.stream) as reader:
+        for block in reader.blocks():
+            frames += block.shape[1]
+            power += float(np.square(block, dtype=np.float64).sum())
+        info = FileInfo(frames, reader.sample_rate, reader.channels)
+    return replace(info, rms=float(np.sqrt(power / max(1, frames * info.channels))))
+
+
+def user_cache_folder() -> Path:
+    """The platform's cache folder for this program; it need not exist."""
+    if sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "stemsplit"

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from stemsplit.errors import InputError
+from stemsplit.evaluation.layouts import Layout, Location, find_layouts
+
+FOUR = ("drums", "bass", "other", "vocals")
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def brief(layout: Layout) -> tuple[str, dict[str, list[str]], list[str] | None]:
+    stems = {stem: [where.path.name for where in places] for stem, places in layout.stems.items()}
+    return layout.name, stems, layout.mixture and [where.path.name for where in layout.mixture]
+
+
+def test_folders_of_stems_at_any_depth(tmp_path: Path) -> None:
+    for track in ("test/B", "train/A"):
+        touch(tmp_path, *(f"{track}/{stem}.wav" for stem in (*FOUR, "mixture")))
+    first, second = find_layouts(tmp_path)
+    stems = {stem: [f"{stem}.wav"] for stem in sorted(FOUR)}
+    assert brief(first) == ("test/B", stems, ["mixture.wav"])
+    assert second.name == "train/A"
+    assert first.stems["bass"][0] == Location(tmp_path / "test/B/bass.wav")
+
+
+def test_one_track_is_a_data_set_too(tmp_path: Path) -> None:
+    touch(tmp_path / "Song", "Vocals.FLAC", "Kick drum.m4a", "notes.txt", "._Vocals.flac")
+    (layout,) = find_layouts(tmp_path / "Song")
+    assert brief(layout) == ("Song", {"kick drum": ["Kick drum.m4a"], "vocals": ["Vocals.FLAC"]}, None)
+
+
+def test_stem_folders_are_summed(tmp_path: Path) -> None:
+    touch(tmp_path, "1/vocals/b.wav", "1/vocals/a.wav", "1/bass/c.wav", "1/mix.wav", "1/guitar/readme.txt")
+    (layout,) = find_layouts(tmp_path)
+    assert brief(layout) == ("1", {"bass": ["c.wav"], "vocals": ["a.wav", "b.wav"]}, ["mix.wav"])
+
+
+def test_data_json_makes_any_folder_a_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "id/data.json", "id/tuba/x.wav", "id/vocals/y.wav")
+    (layout,) = find_layouts(tmp_path)
+    assert brief(layout) == ("id", {"tuba": ["x.wav"], "vocals": ["y.wav"]}, None)
+
+
+def test_unknown_stem_names_in_two_tracks_are_no_stem_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "one/tuba.wav", "one/harp.wav", "two/tuba.wav")
+    assert [layout.name for layout in find_layouts(tmp_path)] == ["one", "two"]
+
+
+def test_a_stray_file_hides_no_tracks(tmp_path: Path) -> None:
+    touch(tmp_path, "intro.mp3", "A/vocals.wav", "B/vocals.wav")
+    assert [layout.name for layout in find_layouts(tmp_path)] == ["A", "B"]
+
+
+def test_containers_have_five_streams(tmp_path: Path) -> None:
+    touch(tmp_path, "test/A - B.stem.mp4")
+    (layout,) = find_layouts(tmp_path)
+    path = tmp_path / "test/A - B.stem.mp4"
+    assert layout.name == "test/A - B"
+    assert layout.mixture == (Location(path, 0),)
+    assert layout.stems == {stem: (Location(path, i + 1),) for i, stem in enumerate(FOUR)}
+    assert find_layouts(path)[0].stems == layout.stems
+
+
+def test_json_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "A/k.wav", "A/s.wav", "far/v.wav", "m.wav")
+    tracks = {"A": {"Drums": ["k.wav", "s.wav"], "bass": [], "vocals": ["far/v.wav"], "mixture": ["m.wav"]}}
+    (tmp_path / "stems.json").write_text(json.dumps(tracks))
+    (layout,) = find_layouts(tmp_path)
+    stems = {"bass": [], "drums": ["k.wav", "s.wav"], "vocals": ["v.wav"]}
+    assert brief(layout) == ("A", stems, ["m.wav"])
+    assert find_layouts(tmp_path / "stems.json") == [layout]
+
+
+def test_csv_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "x.wav", "y.wav", "m.wav")
+    text = f"track,stem,path\nB,vocals,x.wav\nB,vocals,{tmp_path / 'y.wav'}\nB,mix,m.wav\nA,bass,x.wav\n"
+    (tmp_path / "all.csv").write_text(text)
+    first, second = find_layouts(tmp_path / "all.csv")
+    assert brief(first) == ("A", {"bass": ["x.wav"]}, None)
+    assert brief(second) == ("B", {"vocals": ["x.wav", "y.wav"]}, ["m.wav"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("m.json", "{", "not JSON"),
+        ("m.json", "[1]", "a manifest is"),
+        ("m.json", '{"A": {"vocals": "x.wav"}}', "a manifest is"),
+        ("m.json", '{"A": {"vocals": ["gone.wav"]}}', "A: no file gone.wav"),
+        ("m.json", "{}", "no multitrack"),
+        ("m.csv", "a,b\n1,2\n", "columns track, stem and path"),
+        ("m.csv", "track,stem,path\nA,vocals\n", "line 2"),
+        ("m.txt", "", "neither a manifest"),
+    ],
+)
+def test_bad_manifests_say_so(tmp_path: Path, name: str, text: str, reason: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=reason):
+        find_layouts(tmp_path / name)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no multitrack"):
+        find_layouts(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        find_layouts(tmp_path / "gone")
+
+
+def test_two_files_for_one_stem(tmp_path: Path) -> None:
+    touch(tmp_path, "A/vocals.wav", "A/Vocals.flac")
+    with pytest.raises(InputError, match="Vocals.flac and vocals.wav are both vocals"):
+        find_layouts(tmp_path)
+
+
+def test_the_album(shared_data: Path) -> None:
+    layouts = find_layouts(shared_data / "everything-is-free-cc0")
+    assert [layout.name[0] for layout in layouts] == list("1234567")
+    assert sum(len(places) for layout in layouts for places in layout.stems.values()) == 148
+    assert layouts[0].stems["bass"] == ()
