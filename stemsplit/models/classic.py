@@ -69,11 +69,12 @@ class Classic(Network):
     def estimate(self, mix: Tensor) -> Tensor:
         """[B, 2, T] to [B, S, 2, T]."""
         batch, channels, samples = mix.shape
-        spectrum = self._stft(mix.flatten(0, 1)).unflatten(0, (batch, channels))
+        spectrum = self._stft(mix.flatten(0, 1))
+        spectrum = spectrum.view(batch, channels, *spectrum.shape[1:])
         masks = self.masks(spectrum)[:, list(self.kept), None]
         stems = (masks * spectrum[:, None]).flatten(0, 2)
         audio = torch.istft(stems, self.arguments.fft, self.hop, window=self.window, length=samples)
-        return audio.unflatten(0, (batch, len(self.kept), channels))
+        return audio.view(batch, len(self.kept), channels, samples)
 
     def _stft(self, mix: Tensor) -> Tensor:
         # Zeros, because a reflection needs more samples than a short track has.
