@@ -1,0 +1,198 @@
+"""Pre-norm transformers with rotary positions and gated heads, along one axis of a grid of features."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all transformers of a network have in common.
+
+    Attributes:
+        width: of the features.
+        heads: number of attention heads.
+        head_width: of each; heads·head_width needn't be `width`.
+        attention_dropout: of the attention's weights and output.
+        hidden_dropout: of the feed-forward layers.
+    """
+
+    width: int
+    heads: int
+    head_width: int
+    attention_dropout: float = 0.0
+    hidden_dropout: float = 0.0
+
+    @property
+    def inner(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.head_width
+
+
+class RMSNorm(nn.Module):
+    """x / ‖x‖ · √width · γ over the last dimension."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        return F.normalize(x, dim=-1) * (self.gamma * len(self.gamma) ** 0.5)
+
+
+class Rotary(nn.Module):
+    """Rotary positions on interleaved pairs: pair i at position t turns by t·10000^(−2i/width) (Su et al. 2021).
+
+    The angles are computed in full precision every time. `freqs` keeps its place in checkpoints, which have it
+    once per attention, perhaps rounded to half precision, perhaps not at all.
+    """
+
+    freqs: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("freqs", self._frequencies(None))
+
+    def _frequencies(self, device: torch.device | None) -> Tensor:
+        exponents = torch.arange(0, self.width, 2, device=device, dtype=torch.float32) / self.width
+        return 10_000.0**-exponents
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict[prefix + "freqs"] = self._frequencies(None)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of every position's angles, [length, width/2] each."""
+        angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), self._frequencies(device))
+        return angles.cos(), angles.sin()
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (a, b) of the last dimension to (a cos − b sin, b cos + a sin).
+
+    Args:
+        x: [..., T, width].
+        cos: [T, width/2].
+        sin: [T, width/2].
+    """
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x)
+
+
+class Attention(nn.Module):
+    """Self-attention whose heads are each weighted by a gate that sees the same features.
+
+    Args:
+        shape: of the heads.
+        rotary: the positions, one module for all attentions along the same axis.
+    """
+
+    def __init__(self, shape: Shape, rotary: Rotary) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.dropout = shape.attention_dropout
+        self.rotary_embed = rotary
+        self.norm = RMSNorm(shape.width)
+        self.to_qkv = nn.Linear(shape.width, 3 * shape.inner, bias=False)
+        self.to_gates = nn.Linear(shape.width, shape.heads)
+        self.to_out = nn.Sequential(
+            nn.Linear(shape.inner, shape.width, bias=False), nn.Dropout(shape.attention_dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, width] -> [N, T, width]."""
+        x = self.norm(x)
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        cos, sin = self.rotary_embed(x.shape[1], x.device)
+        dropout = self.dropout if self.training else 0.0
+        heads = F.scaled_dot_product_attention(turn(q, cos, sin), turn(k, cos, sin), v, dropout_p=dropout)
+        gated = heads.transpose(1, 2) * self.to_gates(x).sigmoid()[..., None]
+        y: Tensor = self.to_out(gated.flatten(2))
+        return y
+
+
+class LinearAttention(nn.Module):
+    """Attention between the features of a head instead of between positions, so linear in their number.
+
+    Queries and keys are normalised along the positions; their products are scaled by a learnt temperature
+    (El-Nouby et al. 2021).
+    """
+
+    SCALE = 8.0
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.dropout = shape.attention_dropout
+        self.norm = RMSNorm(shape.width)
+        self.to_qkv = nn.Sequential(nn.Linear(shape.width, 3 * shape.inner, bias=False))
+        self.temperature = nn.Parameter(torch.zeros(shape.heads, 1, 1))
+        # released checkpoints have a parameterless layer at 0
+        self.to_out = nn.Sequential(OrderedDict([("1", nn.Linear(shape.inner, shape.width, bias=False))]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, width] -> [N, T, width]."""
+        q, k, v = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 4, 1)
+        q = F.normalize(q, dim=-1) * self.temperature.exp()
+        dropout = self.dropout if self.training else 0.0
+        heads = F.scaled_dot_product_attention(
+            q, F.normalize(k, dim=-1), v, dropout_p=dropout, scale=self.SCALE
+        )
+        y: Tensor = self.to_out(heads.permute(0, 3, 1, 2).flatten(2))
+        return y
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a GELU between them, four times as wide inside."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            RMSNorm(shape.width),
+            nn.Linear(shape.width, 4 * shape.width),
+            nn.GELU(),
+            nn.Dropout(shape.hidden_dropout),
+            nn.Linear(4 * shape.width, shape.width),
+            nn.Dropout(shape.hidden_dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., width]."""
+        y: Tensor = self.net(x)
+        return y
+
+
+class Transformer(nn.Module):
+    """Residual attention and feed-forward layers in turn.
+
+    Args:
+        shape: of every layer.
+        depth: how many of each.
+        rotary: the positions along the axis; None for linear attention, which has none.
+        norm: normalise the output.
+    """
+
+    def __init__(self, shape: Shape, depth: int, rotary: Rotary | None, norm: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for _ in range(depth):
+            attention = LinearAttention(shape) if rotary is None else Attention(shape, rotary)
+            self.layers.append(nn.ModuleList([attention, FeedForward(shape)]))
+        self.norm = RMSNorm(shape.width) if norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, T, width] -> [N, T, width]."""
+        for attention, feed_forward in self._pairs():
+            x = x + attention(x)
+            x = x + feed_forward(x)
+        y: Tensor = self.norm(x)
+        return y
+
+    def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [tuple(pair) for pair in self.layers]  # type: ignore[misc, arg-type]

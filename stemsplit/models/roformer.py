@@ -1,0 +1,321 @@
+"""BS-RoFormer and Mel-Band RoFormer (Lu et al. 2023, Wang et al. 2023): rotary attention over time and bands.
+
+The two differ in the table of bands, in where the features are normalised and in how the depth of the mask
+estimators is counted. Keys, arguments and their defaults are those of the released checkpoints' code.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stemsplit.errors import StemsplitError
+from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
+from stemsplit.models.blocks.network import Network
+from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
+from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+
+BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
+
+# constructor arguments of released configurations that choose between equal computations or describe a loss
+IGNORED = {
+    "dim_freqs_in",
+    "flash_attn",
+    "match_input_audio_length",
+    "multi_stft_hop_size",
+    "multi_stft_normalized",
+    "multi_stft_resolution_loss_weight",
+    "multi_stft_resolutions_window_sizes",
+    "sage_attention",
+    "use_torch_checkpoint",
+}
+
+# tensors of later variants that compute something else: value residuals, hyper-connections, polar positions
+FOREIGN = re.compile(r"to_value_residual_mix|\.branch\.|pope|shared_\w*bias")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoformerArguments:
+    """What both share.
+
+    Attributes:
+        stems: names of the `num_stems` outputs.
+        sample_rate: in Hz.
+        segment_samples: length of a chunk.
+        dim: width of a band's features.
+        depth: blocks of a transformer over time and one over bands.
+        stereo: two channels rather than one.
+        num_stems: mask estimators.
+        time_transformer_depth: layers of each transformer over time.
+        freq_transformer_depth: layers of each transformer over bands.
+        linear_transformer_depth: layers of linear attention over both, at the start of a block.
+        dim_head: width of a head.
+        heads: attention heads.
+        attn_dropout: on attention.
+        ff_dropout: on feed-forward layers.
+        stft_n_fft: samples per frame.
+        stft_hop_length: samples from frame to frame.
+        stft_win_length: length of the Hann window.
+        stft_normalized: divide the transform by √stft_n_fft.
+        mask_estimator_depth: layers of the mask estimators, as the family counts them.
+        mlp_expansion_factor: width of their hidden layers over `dim`.
+        skip_connection: every block also gets the sum of all earlier blocks' outputs.
+        zero_dc: the stems have nothing at 0 Hz.
+    """
+
+    stems: Sequence[str] = ("vocals",)
+    sample_rate: int = 44_100
+    segment_samples: int = 352_800
+    dim: int = 384
+    depth: int = 6
+    stereo: bool = False
+    num_stems: int = 1
+    time_transformer_depth: int = 2
+    freq_transformer_depth: int = 2
+    linear_transformer_depth: int = 0
+    dim_head: int = 64
+    heads: int = 8
+    attn_dropout: float = 0.0
+    ff_dropout: float = 0.0
+    stft_n_fft: int = 2048
+    stft_hop_length: int = 512
+    stft_win_length: int = 2048
+    stft_normalized: bool = False
+    mask_estimator_depth: int = 2
+    mlp_expansion_factor: int = 4
+    skip_connection: bool = False
+    zero_dc: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.stems) != self.num_stems:
+            raise StemsplitError(f"{self.num_stems} stems have {len(self.stems)} names")
+        if not 0 < self.stft_win_length <= self.stft_n_fft:
+            raise StemsplitError(f"a window of {self.stft_win_length} in frames of {self.stft_n_fft} samples")
+        if self.dim_head % 2:
+            raise StemsplitError(f"heads of odd width {self.dim_head} have no pairs to rotate")
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        return 2 if self.stereo else 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """The arguments of a released checkpoint, from the configuration published beside it.
+
+        Args:
+            config: with the sections `model` (the constructor's arguments) and `training` (instruments and
+                target_instrument), and perhaps `audio` and `inference` (chunk_size).
+
+        Raises:
+            StemsplitError: the configuration asks for something that the network doesn't have.
+        """
+        known = {field.name for field in fields(cls)}
+        model = {k: v for k, v in config["model"].items() if k not in IGNORED}
+        if foreign := [k for k, v in model.items() if k not in known and v not in (None, False)]:
+            raise StemsplitError(f"a variant of the network that isn't supported: {', '.join(sorted(foreign))}")
+        given = {k: v for k, v in model.items() if k in known}
+        training = config["training"]
+        target = training.get("target_instrument")
+        given["stems"] = (target,) if target else tuple(training["instruments"])
+        for section in ("audio", "inference"):
+            settings = config.get(section, {})
+            given |= {"segment_samples": settings["chunk_size"]} if "chunk_size" in settings else {}
+            given |= {"sample_rate": settings["sample_rate"]} if "sample_rate" in settings else {}
+        return cls(**given)
+
+
+class AxialBlock(nn.ModuleList):
+    """Transformers over time and over bands, perhaps after one over both; in that order in checkpoints."""
+
+    def forward(self, x: Tensor, earlier: Tensor | None) -> Tensor:
+        """Run them in turn.
+
+        Args:
+            x: [B, frames, bands, dim].
+            earlier: added to what the transformer over time is given.
+
+        Returns:
+            [B, frames, bands, dim].
+        """
+        *both, over_time, over_bands = self
+        for transformer in both:
+            x = transformer(x.flatten(1, 2)).view_as(x)
+        if earlier is not None:
+            x = x + earlier
+        x = x.transpose(1, 2)
+        x = over_time(x.flatten(0, 1)).view_as(x).transpose(1, 2)
+        y: Tensor = over_bands(x.flatten(0, 1)).view_as(x)
+        return y
+
+
+class Roformer(Network):
+    """A mask per stem for every number of the spectrogram, from axial transformers over features of bands.
+
+    Args:
+        arguments: of the family.
+        table: the bands.
+        norm_transformers: normalise at the end of each transformer rather than once after all.
+        mask_layers: hidden layers of the mask estimators.
+    """
+
+    def __init__(
+        self, arguments: RoformerArguments, table: Table, *, norm_transformers: bool, mask_layers: int
+    ) -> None:
+        a = arguments
+        super().__init__(
+            a,
+            stems=a.stems,
+            sample_rate=a.sample_rate,
+            channels=a.channels,
+            segment_samples=a.segment_samples,
+        )
+        self.table = table
+        shape = Shape(a.dim, a.heads, a.dim_head, a.attn_dropout, a.ff_dropout)
+        axes: list[tuple[int, Rotary | None]] = [
+            (a.linear_transformer_depth, None),
+            (a.time_transformer_depth, Rotary(a.dim_head)),
+            (a.freq_transformer_depth, Rotary(a.dim_head)),
+        ]
+        parts = 2 * a.channels
+        self.layers = nn.ModuleList(
+            AxialBlock(
+                Transformer(shape, depth, rotary, norm_transformers)
+                for depth, rotary in axes
+                if rotary is not None or depth
+            )
+            for _ in range(a.depth)
+        )
+        self.final_norm = nn.Identity() if norm_transformers else RMSNorm(a.dim)
+        self.band_split = BandSplit(table, parts, a.dim, RMSNorm)
+        self.mask_estimators = nn.ModuleList(
+            MaskEstimator(table, parts, a.dim, a.dim * a.mlp_expansion_factor, mask_layers) for _ in a.stems
+        )
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
+        a = self.arguments
+        half = a.stft_n_fft // 2
+        spectrum = stft(
+            reflect_pad(mix, half, half),
+            a.stft_n_fft,
+            a.stft_hop_length,
+            centred=False,
+            normalised=a.stft_normalized,
+            window=self._window(mix),
+        )
+        stems = spectrum[:, None] * self.masks(spectrum)
+        if a.zero_dc:
+            stems = F.pad(stems[..., 1:, :], (0, 0, 1, 0))
+        return istft(
+            stems, a.stft_hop_length, mix.shape[-1], normalised=a.stft_normalized, window=self._window(mix)
+        )
+
+    def masks(self, spectrum: Tensor) -> Tensor:
+        """Complex masks, unbounded.
+
+        Args:
+            spectrum: complex [B, C, F, frames].
+
+        Returns:
+            complex [B, S, C, F, frames].
+        """
+        flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)
+        x = self.final_norm(self._blocks(self.band_split(flat)))
+        parts = 2 * self.channels
+        masks = torch.stack([join_bands(mask(x), self.table, parts) for mask in self.mask_estimators], dim=1)
+        pairs = masks.float().unflatten(-1, (self.channels, 2))
+        return torch.view_as_complex(pairs.contiguous()).permute(0, 1, 4, 3, 2)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """[B, frames, bands, dim] -> [B, frames, bands, dim]."""
+        earlier: Tensor | None = None
+        for block in self.layers:
+            x = block(x, earlier)
+            if self.arguments.skip_connection:
+                earlier = x if earlier is None else earlier + x
+        return x
+
+    def _window(self, like: Tensor) -> Tensor:
+        """Hann, in the middle of the frame: [stft_n_fft]."""
+        size, frame = self.arguments.stft_win_length, self.arguments.stft_n_fft
+        left = (frame - size) // 2
+        window = torch.hann_window(size, dtype=like.dtype, device=like.device)
+        return F.pad(window, (left, frame - size - left))
+
+    def select(self, stems: Sequence[str]) -> Self:
+        """Keep only the mask estimators of `stems`."""
+        before = self.kept
+        super().select(stems)
+        self.mask_estimators = nn.ModuleList(self.mask_estimators[before.index(k)] for k in self.kept)
+        return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As for every module; takes the old numbering that leaves a place for an absent linear transformer.
+
+        Raises:
+            StemsplitError: the tensors are those of a variant with other mathematics.
+        """
+        if foreign := [key for key in state_dict if FOREIGN.search(key)]:
+            raise StemsplitError(f"a variant of the network that isn't supported: its weights have {foreign[0]}")
+        renumbered = state_dict
+        if not self.arguments.linear_transformer_depth and not any(k.startswith("layers.0.0.") for k in state_dict):
+            renumbered = {_one_place_down(key): value for key, value in state_dict.items()}
+        return super().load_state_dict(renumbered, strict, assign)
+
+
+def _one_place_down(key: str) -> str:
+    return re.sub(r"^(layers\.\d+\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", key)
+
+
+class BSRoformer(Roformer):
+    """Bands side by side; one normalisation after the last block; depth counts all layers of an estimator."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments(RoformerArguments):
+        """As in the released code.
+
+        Attributes:
+            freqs_per_bands: bins of each band.
+        """
+
+        freqs_per_bands: Sequence[int] = BANDS_62
+
+    def __init__(self, arguments: Arguments) -> None:
+        a = arguments
+        super().__init__(
+            a,
+            linear_bands(a.freqs_per_bands, a.stft_n_fft // 2 + 1),
+            norm_transformers=False,
+            mask_layers=a.mask_estimator_depth - 1,
+        )
+
+
+class MelBandRoformer(Roformer):
+    """Overlapping mel bands; every transformer ends in a normalisation; depth counts the hidden layers."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Arguments(RoformerArguments):
+        """As in the released code.
+
+        Attributes:
+            num_bands: on the mel scale.
+        """
+
+        num_bands: int = 60
+        attn_dropout: float = 0.1
+        ff_dropout: float = 0.1
+        mask_estimator_depth: int = 1
+
+    def __init__(self, arguments: Arguments) -> None:
+        a = arguments
+        super().__init__(
+            a,
+            mel_bands(a.num_bands, a.stft_n_fft, a.sample_rate),
+            norm_transformers=True,
+            mask_layers=a.mask_estimator_depth,
+        )
