@@ -1,0 +1,207 @@
+"""What training minimises: distances of estimated stems from the true ones, one number per stem.
+
+`B` batch, `S` stems, `C` channels, `T` samples, `F` bins. A term takes the estimate and the target as
+`Signals` and returns [S]; `total_loss` adds terms up by their factors and stems by their weights.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from stemsplit.models.blocks.stft import stft
+
+# Keeps logarithms and quotients of silence finite; −80 dB of a full-scale square wave.
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Stems as audio and, where a term asks for them, as spectrograms.
+
+    Attributes:
+        audio: [B, S, C, T].
+        spectra: complex [B, S, C, F, frames], None unless a term of `SPECTRAL` is used.
+    """
+
+    audio: Tensor
+    spectra: Tensor | None = None
+
+    @property
+    def spectrogram(self) -> Tensor:
+        """The spectra, which are there."""
+        if self.spectra is None:
+            raise ValueError("this loss needs spectra")
+        return self.spectra
+
+
+@runtime_checkable
+class SpectralNetwork(Protocol):
+    """A network that estimates spectrograms.
+
+    Spectral terms then see the estimate itself; through `synthesise` and a second STFT they would see its
+    consistent part only.
+    """
+
+    def estimate_spectra(self, mix: Tensor) -> Tensor:
+        """[B, C, T] to complex [B, S, C, F, frames]."""
+        ...
+
+    def analyse(self, audio: Tensor) -> Tensor:
+        """[..., T] to complex [..., F, frames]."""
+        ...
+
+    def synthesise(self, spectra: Tensor, samples: int) -> Tensor:
+        """Complex [..., F, frames] to [..., T] with T = `samples`."""
+        ...
+
+
+Term = Callable[[Signals, Signals], Tensor]
+
+
+def l1(estimate: Signals, target: Signals) -> Tensor:
+    """Mean absolute difference of samples, [S]."""
+    return _per_stem((estimate.audio - target.audio).abs())
+
+
+def mse(estimate: Signals, target: Signals) -> Tensor:
+    """Mean squared difference of samples, [S]."""
+    return _per_stem((estimate.audio - target.audio).square())
+
+
+def frequency_time(estimate: Signals, target: Signals) -> Tensor:
+    """MAE of real parts + MAE of imaginary parts + MAE of samples, [S] (BSRNN, equation 1)."""
+    difference = estimate.spectrogram - target.spectrogram
+    return _per_stem(difference.real.abs()) + _per_stem(difference.imag.abs()) + l1(estimate, target)
+
+
+def magnitude(estimate: Signals, target: Signals) -> Tensor:
+    """MAE of magnitudes, [S]."""
+    return _per_stem((estimate.spectrogram.abs() - target.spectrogram.abs()).abs())
+
+
+def phase(estimate: Signals, target: Signals) -> Tensor:
+    """MAE of phases in (−π, π], unwrapped nowhere, [S]."""
+    return _per_stem((estimate.spectrogram.angle() - target.spectrogram.angle()).abs())
+
+
+def negative_si_sdr(estimate: Signals, target: Signals) -> Tensor:
+    """Mean of −10·log10(|α·s|² / |α·s − ŝ|²), α = ŝᵀs / |s|² over all channels of an item, [S] in dB."""
+    s, guess = target.audio.flatten(2), estimate.audio.flatten(2)
+    alpha = (guess * s).sum(-1, keepdim=True) / (s.square().sum(-1, keepdim=True) + EPSILON)
+    projected = alpha * s
+    wanted, wrong = projected.square().sum(-1), (projected - guess).square().sum(-1)
+    return -10 * torch.log10((wanted + EPSILON) / (wrong + EPSILON)).mean(0)
+
+
+def multi_stft(resolutions: Sequence[int], hop: int) -> Term:
+    """The sum over STFT sizes of the mean complex distance (BS-RoFormer's multi-resolution loss), [S].
+
+    Args:
+        resolutions: window lengths in samples.
+        hop: in samples, the same for all.
+    """
+
+    def term(estimate: Signals, target: Signals) -> Tensor:
+        # the STFT is linear: one of the difference does for both
+        difference = estimate.audio - target.audio
+        distances = [_per_stem(stft(difference, size, hop).abs()) for size in resolutions]
+        return torch.stack(distances).sum(0)
+
+    return term
+
+
+def spectral_convergence(resolutions: Sequence[int]) -> Term:
+    """The sum over STFT sizes of ‖|S| − |Ŝ|‖ / ‖|S|‖ + mean |log |S| − log |Ŝ|| (Parallel WaveGAN, III), [S].
+
+    Args:
+        resolutions: window lengths in samples; the hop is a quarter of each.
+    """
+
+    def term(estimate: Signals, target: Signals) -> Tensor:
+        return torch.stack([_convergence(estimate.audio, target.audio, size) for size in resolutions]).sum(0)
+
+    return term
+
+
+def _convergence(estimate: Tensor, target: Tensor, size: int) -> Tensor:
+    s, guess = (stft(audio, size, size // 4).abs().clamp(min=EPSILON**0.5) for audio in (target, estimate))
+    difference = (s - guess).square().sum((0, 2, 3, 4)).clamp(min=EPSILON).sqrt()
+    return difference / s.square().sum((0, 2, 3, 4)).sqrt() + _per_stem((s.log() - guess.log()).abs())
+
+
+def _per_stem(distance: Tensor) -> Tensor:
+    """[B, S, ...] to its mean over everything else, [S]."""
+    return distance.transpose(0, 1).flatten(1).mean(1)
+
+
+# Terms without settings of their own; the two with STFT sizes are made by the functions above.
+TERMS: dict[str, Term] = {
+    "l1": l1,
+    "mse": mse,
+    "frequency_time": frequency_time,
+    "magnitude": magnitude,
+    "phase": phase,
+    "si_sdr": negative_si_sdr,
+}
+SPECTRAL = frozenset({"frequency_time", "magnitude", "phase"})
+
+
+def total_loss(
+    terms: Mapping[Term, float], weights: Tensor, estimate: Signals, target: Signals
+) -> tuple[Tensor, Tensor]:
+    """Factors times terms, averaged over stems by their weights.
+
+    Args:
+        terms: with their factors.
+        weights: [S], not all zero.
+        estimate: of all stems.
+        target: of the same shapes.
+
+    Returns:
+        The loss, and what each stem contributes before weighting, [S].
+    """
+    per_stem = torch.stack([factor * term(estimate, target) for term, factor in terms.items()]).sum(0)
+    return (per_stem * weights).sum() / weights.sum(), per_stem
+
+
+def svd_penalty(network: nn.Module, *, smallest: int, rank: int, iterations: int) -> Tensor:
+    """The sum of the squared largest singular values of the weights ("Stabilizing training", Hybrid Demucs).
+
+    The singular vectors come from a randomised low-rank SVD (Halko et al. 2011) without a gradient; σ = uᵀWv
+    then has the exact one, ∂σ/∂W = u·vᵀ.
+
+    Args:
+        network: of any kind. Weights are seen as matrices [out, everything else].
+        smallest: weights of fewer elements are left alone.
+        rank: of the random sketch; larger is more exact.
+        iterations: of the subspace iteration; more is more exact.
+
+    Returns:
+        A scalar with a gradient.
+    """
+    weights = [_matrix(module, weight) for module, weight in _weights(network) if weight.numel() >= smallest]
+    values = [_largest_singular_value(weight, rank, iterations).square() for weight in weights]
+    return torch.stack(values).sum() if values else torch.zeros(())
+
+
+def _weights(network: nn.Module) -> list[tuple[nn.Module, Tensor]]:
+    found = ((m, p) for m in network.modules() for p in m.parameters(recurse=False))
+    return [(m, p) for m, p in found if p.requires_grad and p.dim() > 1 and prod(p.shape[1:]) > 1]
+
+
+def _matrix(module: nn.Module, weight: Tensor) -> Tensor:
+    """[out, everything else]; transposed convolutions keep their output channels second."""
+    transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d))
+    return (weight.transpose(0, 1) if transposed else weight).flatten(1)
+
+
+def _largest_singular_value(matrix: Tensor, rank: int, iterations: int) -> Tensor:
+    with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
+        u, s, v = torch.svd_lowrank(matrix.float(), min(rank, *matrix.shape), iterations)
+        first = s.argmax()
+        left, right = u[:, first], v[:, first]
+    return left @ matrix.float() @ right

@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stemsplit.evaluation import metrics
+from stemsplit.models.blocks.stft import stft
+from stemsplit.training import losses
+from stemsplit.training.draws import generator
+from stemsplit.training.losses import Signals
+
+
+def pair(*shape: int) -> tuple[Signals, Signals]:
+    source = generator(3)
+    return tuple(Signals(torch.randn(*shape, generator=source)) for _ in range(2))  # type: ignore[return-value]
+
+
+def with_spectra(signals: Signals) -> Signals:
+    return Signals(signals.audio, stft(signals.audio, 64, 16))
+
+
+def by_hand() -> tuple[Signals, Signals]:
+    """Two stems of one channel and two samples; stem 0 is off by 1 and 3, stem 1 by 0 and 2."""
+    return Signals(torch.tensor([[[[1.0, 5.0]], [[0.0, -2.0]]]])), Signals(
+        torch.tensor([[[[2.0, 2.0]], [[0.0, 0.0]]]])
+    )
+
+
+def test_l1_and_mse_by_hand() -> None:
+    assert losses.l1(*by_hand()).tolist() == [2.0, 1.0]
+    assert losses.mse(*by_hand()).tolist() == [5.0, 2.0]
+
+
+def spectral(estimate: complex, target: complex) -> tuple[Signals, Signals]:
+    """One bin of one stem each, under audio that is off by 0.5."""
+    return tuple(  # type: ignore[return-value]
+        Signals(torch.full((1, 1, 1, 4), audio), torch.full((1, 1, 1, 1, 1), z))
+        for z, audio in ((estimate, 0.5), (target, 1.0))
+    )
+
+
+def test_frequency_and_time_by_hand() -> None:
+    assert losses.frequency_time(*spectral(3 + 1j, 1 - 2j)).tolist() == [2 + 3 + 0.5]
+
+
+def test_magnitude_and_phase_by_hand() -> None:
+    assert losses.magnitude(*spectral(3 + 4j, -1j)).tolist() == [4.0]
+    assert losses.phase(*spectral(2j, 5 + 0j)).tolist() == pytest.approx([math.pi / 2])
+
+
+def test_frequency_and_time_is_a_mean_over_bins_frames_and_channels() -> None:
+    estimate, target = (with_spectra(s) for s in pair(2, 3, 2, 256))
+    z = estimate.spectrogram - target.spectrogram
+    expected = [
+        float(z[:, s].real.abs().mean() + z[:, s].imag.abs().mean())
+        + float((estimate.audio - target.audio)[:, s].abs().mean())
+        for s in range(3)
+    ]
+    assert losses.frequency_time(estimate, target).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_spectral_terms_say_that_they_need_spectra() -> None:
+    with pytest.raises(ValueError, match="needs spectra"):
+        losses.magnitude(*pair(1, 1, 1, 8))
+
+
+def test_si_sdr_by_hand() -> None:
+    # ŝ = (1, 1), s = (1, 0): α = 1, |αs|² = 1, |αs − ŝ|² = 1: 0 dB. ŝ = (3, 1): α = 3, 9 to 1.
+    for first, ratio in ((1.0, 1.0), (3.0, 9.0)):
+        estimate, target = Signals(torch.tensor([[[[first, 1.0]]]])), Signals(torch.tensor([[[[1.0, 0.0]]]]))
+        value = losses.negative_si_sdr(estimate, target)
+        assert value.tolist() == pytest.approx([-10 * math.log10(ratio)], abs=1e-5)
+
+
+def test_si_sdr_agrees_with_the_metric() -> None:
+    estimate, target = pair(3, 2, 2, 500)
+    expected = -metrics.si_sdr(target.audio, estimate.audio).mean(0)
+    assert losses.negative_si_sdr(estimate, target).tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_si_sdr_of_silence_is_finite_and_has_a_gradient() -> None:
+    guess = torch.zeros(1, 1, 2, 10, requires_grad=True)
+    for target in (torch.zeros(1, 1, 2, 10), torch.ones(1, 1, 2, 10)):
+        value = losses.negative_si_sdr(Signals(guess), Signals(target)).sum()
+        (gradient,) = torch.autograd.grad(value, guess)
+        assert value.isfinite() and gradient.isfinite().all()
+
+
+def test_multi_resolution_distance_is_the_sum_of_its_parts() -> None:
+    estimate, target = pair(2, 2, 2, 600)
+    both = losses.multi_stft([128, 64], hop=16)(estimate, target)
+    parts = [losses.multi_stft([size], hop=16)(estimate, target) for size in (128, 64)]
+    torch.testing.assert_close(both, parts[0] + parts[1])
+    z = stft(estimate.audio, 64, 16) - stft(target.audio, 64, 16)
+    torch.testing.assert_close(parts[1], z.abs().mean((0, 2, 3, 4)), rtol=1e-4, atol=1e-5)
+
+
+def test_spectral_convergence_of_half_the_signal() -> None:
+    # |Ŝ| = |S|/2 everywhere: ‖S/2‖ / ‖S‖ + |log 2|
+    _, target = pair(1, 2, 2, 600)
+    value = losses.spectral_convergence([64, 128])(Signals(target.audio / 2), target)
+    assert value.tolist() == pytest.approx([2 * (0.5 + math.log(2))] * 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [*losses.TERMS, "multi_stft", "spectral_convergence"])
+def test_every_term_is_smallest_for_the_target_and_has_finite_gradients(name: str) -> None:
+    made = {
+        "multi_stft": losses.multi_stft([64], 16),
+        "spectral_convergence": losses.spectral_convergence([64]),
+    }
+    term = {**losses.TERMS, **made}[name]
+    estimate, target = pair(2, 3, 2, 256)
+    estimate.audio.requires_grad_(True)
+    off = term(with_spectra(estimate), with_spectra(target))
+    exact = term(with_spectra(target), with_spectra(target))
+    assert off.shape == (3,) and (exact < off).all()
+    off.sum().backward()
+    assert estimate.audio.grad is not None and estimate.audio.grad.isfinite().all()
+    silent = Signals(torch.zeros(1, 3, 2, 256))
+    assert term(with_spectra(silent), with_spectra(target)).isfinite().all()
+    assert term(with_spectra(silent), with_spectra(silent)).isfinite().all()
+
+
+def test_terms_add_by_factor_and_stems_by_weight() -> None:
+    terms = {losses.l1: 2.0, losses.mse: 0.5}  # [2·2 + 5/2, 2·1 + 2/2] = [6.5, 3]
+    loss, per_stem = losses.total_loss(terms, torch.tensor([1.0, 3.0]), *by_hand())
+    assert per_stem.tolist() == [6.5, 3.0] and float(loss) == (6.5 + 9) / 4
+    only, _ = losses.total_loss(terms, torch.tensor([0.0, 1.0]), *by_hand())
+    assert float(only) == 3.0
+
+
+def penalty(network: nn.Module, smallest: int = 1, rank: int = 6, iterations: int = 10) -> Tensor:
+    return losses.svd_penalty(network, smallest=smallest, rank=rank, iterations=iterations)
+
+
+def test_singular_values_by_hand() -> None:
+    layer = nn.Linear(3, 3)
+    layer.weight.data = torch.diag(torch.tensor([1.0, -3.0, 2.0]))
+    value = penalty(layer)
+    assert value.item() == pytest.approx(9.0, rel=1e-5)
+    value.backward()
+    assert layer.weight.grad is not None  # ∂σ²/∂W = 2σ·u·vᵀ, and here W₁₁ = −σ
+    expected = torch.zeros(3, 3)
+    expected[1, 1] = -6.0
+    torch.testing.assert_close(layer.weight.grad, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(8, 12, 3), nn.Linear(20, 7), nn.Conv2d(3, 5, (2, 3))])
+def test_largest_singular_value_is_found(layer: nn.Module) -> None:
+    exact = torch.linalg.svdvals(layer.weight.detach().flatten(1))[0] ** 2  # type: ignore[operator, union-attr]
+    assert penalty(layer).item() == pytest.approx(float(exact), rel=1e-3)
+
+
+def test_transposed_convolutions_are_seen_by_their_output_channels() -> None:
+    layer = nn.ConvTranspose1d(4, 6, 5)
+    exact = torch.linalg.svdvals(layer.weight.detach().transpose(0, 1).flatten(1))[0] ** 2
+    assert penalty(layer).item() == pytest.approx(float(exact), rel=1e-3)
+
+
+def test_small_weights_biases_and_scales_are_left_alone() -> None:
+    network = nn.Sequential(nn.Linear(10, 10), nn.LayerNorm(10), nn.Linear(4, 4))
+    assert penalty(network, smallest=17).item() == pytest.approx(penalty(network[0]).item(), rel=1e-4)
+    assert penalty(nn.LayerNorm(10)).item() == 0.0
