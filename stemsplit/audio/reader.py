@@ -1,0 +1,203 @@
+"""Any audio file as a stream of float32 blocks, counted and placed to the sample."""
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from stemsplit.audio.decode_av import AvDecoder
+from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
+from stemsplit.audio.source import Array, AudioInfo, Decoder
+from stemsplit.errors import InputError, SettingsError
+
+__all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
+
+_BLOCK = 65536
+
+
+def probe(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> AudioInfo:
+    """What a file declares about its audio; nothing is decoded.
+
+    Args:
+        path: the file; its content decides how it's read, never its suffix.
+        stream: which audio stream of a container, from 0; None is the one that FFmpeg would take.
+        name: what errors call the file, such as "stdin" for its spooled copy.
+
+    Raises:
+        InputError: the file can't be read as audio.
+    """
+    with _open_decoder(Path(path), stream, name) as decoder:
+        return decoder.info
+
+
+def open_audio(
+    path: str | Path,
+    *,
+    stream: int | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    name: str | Path | None = None,
+) -> "Reader":
+    """A file, or the part of it from `start_s` to `end_s` seconds, opened for one pass of reading.
+
+    Args:
+        path: the file; its content decides how it's read, never its suffix.
+        stream: which audio stream of a container, from 0; None is the one that FFmpeg would take.
+        start_s: where to start; the sample is the nearest one.
+        end_s: where to end, at the latest.
+        name: what errors call the file, such as "stdin" for its spooled copy.
+
+    Raises:
+        InputError: the file can't be read as audio.
+        SettingsError: the range is empty or negative.
+    """
+    _require_range(start_s, end_s)
+    return Reader(_open_decoder(Path(path), stream, name), start_s, end_s)
+
+
+def read_audio(
+    path: str | Path,
+    *,
+    stream: int | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    name: str | Path | None = None,
+) -> tuple[Array, int]:
+    """The whole audio [C, T] and its sample rate; arguments and errors as in `open_audio`."""
+    with open_audio(path, stream=stream, start_s=start_s, end_s=end_s, name=name) as reader:
+        return np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate
+
+
+class Reader:
+    """Audio being read; a context manager.
+
+    Attributes:
+        info: what the whole file declares.
+        sample_rate: in Hz.
+        channels: how many.
+        frames: declared samples per channel of the part that is read, None where the file declares none.
+    """
+
+    def __init__(self, decoder: Decoder, start_s: float | None = None, end_s: float | None = None) -> None:
+        self._decoder = decoder
+        self.info = decoder.info
+        self.sample_rate = self.info.sample_rate
+        self.channels = self.info.channels
+        self._start = round((start_s or 0) * self.sample_rate)
+        self._stop = None if end_s is None else round(end_s * self.sample_rate)
+
+    @property
+    def frames(self) -> int | None:
+        """Declared samples per channel of the part that is read; a claim, only reading counts."""
+        if self.info.frames is None:
+            return None
+        stop = self.info.frames if self._stop is None else min(self._stop, self.info.frames)
+        return max(0, stop - self._start)
+
+    def blocks(self, size: int = _BLOCK) -> Iterator[Array]:
+        """The audio in order, [C, size] each, the last one shorter. One pass per reader.
+
+        Raises:
+            InputError: the audio is damaged, cut short, not finite, or there is none.
+        """
+        held: list[Array] = []
+        count = 0
+        for piece in self._selected():
+            held.append(piece)
+            count += piece.shape[1]
+            if count >= size:
+                joined = np.concatenate(held, axis=1)
+                whole = count - count % size
+                yield from np.split(joined[:, :whole], whole // size, axis=1)
+                held, count = [joined[:, whole:]], count - whole
+        if count:
+            yield np.concatenate(held, axis=1)
+
+    def _selected(self) -> Iterator[Array]:
+        """Pieces within the range, every sample checked to be finite."""
+        position = self._decoder.seek(self._start)
+        taken = 0
+        for piece in self._decoder.pieces():
+            begin = max(0, self._start - position)
+            end = piece.shape[1] if self._stop is None else min(piece.shape[1], self._stop - position)
+            position += piece.shape[1]
+            if end > begin:
+                self._require_finite(piece[:, begin:end], position - piece.shape[1] + begin)
+                taken += end - begin
+                yield piece[:, begin:end]
+            if self._stop is not None and position >= self._stop:
+                break
+        if not taken:
+            raise self._nothing(position)
+
+    def _require_finite(self, piece: Array, position: int) -> None:
+        # a sum is finite if all its terms are, and much cheaper than a test of each; it may also overflow
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(piece.sum()) or np.isfinite(piece).all():
+                return
+        first = int(np.argmin(np.isfinite(piece).all(axis=0)))
+        at_s = (position + first) / self.sample_rate
+        raise InputError(
+            self.info.path, f"has samples that are not numbers (NaN or infinite, from {at_s:.3f} s)"
+        )
+
+    def _nothing(self, position: int) -> InputError:
+        if not position:
+            return InputError(self.info.path, "has no audio in it (0 samples)")
+        length_s, start_s = position / self.sample_rate, self._start / self.sample_rate
+        return InputError(self.info.path, f"ends at {length_s:.3f} s, before --start {start_s:.3f} s")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._decoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> Decoder:
+    shown = path if name is None else Path(name)
+    _require_file(path, shown)
+    if not stream and recognise(path):
+        try:
+            return SndfileDecoder(path, shown)
+        except UnsuitableError:
+            pass
+    return AvDecoder(path, shown, stream)
+
+
+def _require_file(path: Path, name: Path) -> None:
+    """Say in one line why a path can't be opened, before any library says it in its own way."""
+    try:
+        status = path.stat()
+        kind = status.st_mode
+        if stat.S_ISREG(kind):
+            path.open("rb").close()
+    except FileNotFoundError:
+        raise InputError(name, "no such file") from None
+    except PermissionError:
+        raise InputError(name, "no permission to read it") from None
+    except (OSError, ValueError) as error:
+        raise InputError(name, getattr(error, "strerror", None) or str(error)) from None
+    if stat.S_ISDIR(kind):
+        raise InputError(name, "is a folder")
+    if not stat.S_ISREG(kind):
+        raise InputError(name, "is no regular file", hint="a pipe is read once: give it as - on stdin")
+    if status.st_size == 0:
+        raise InputError(name, "is empty (0 bytes)")
+
+
+def _require_range(start_s: float | None, end_s: float | None) -> None:
+    for flag, value in (("--start", start_s), ("--end", end_s)):
+        if value is not None and not 0 <= value < float("inf"):
+            raise SettingsError(f"{flag} {value}: must be a time from 0 on", setting=flag)
+    if end_s is not None and end_s <= (start_s or 0):
+        raise SettingsError(f"--end {end_s}: must be after --start {start_s or 0}", setting="--end")

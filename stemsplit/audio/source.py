@@ -1,0 +1,88 @@
+"""What the two decoders have in common: a description of the audio, and a stream of its pieces."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from stemsplit.errors import InputError
+
+Array = npt.NDArray[np.float32]
+
+_REPAIR = "get the file again, or save what is left of it: ffmpeg -i FILE repaired.flac"
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file says about one of its audio streams.
+
+    Attributes:
+        path: the file, under the name that errors give it.
+        sample_rate: in Hz.
+        channels: how many.
+        frames: samples per channel that it declares, None where it declares none; only reading counts.
+        exact: whether `frames` can be relied on.
+        container: such as "wav", "mp3" or "mov".
+        codec: such as "pcm_16", "mp3" or "aac".
+        layout: the loudspeakers in FFmpeg's words ("stereo", "5.1(side)"), None where nothing tells.
+        stream: which of the file's audio streams, from 0.
+        streams: how many audio streams the file has.
+    """
+
+    path: Path
+    sample_rate: int
+    channels: int
+    frames: int | None
+    exact: bool
+    container: str
+    codec: str
+    layout: str | None = None
+    stream: int = 0
+    streams: int = 1
+
+    @property
+    def duration_s(self) -> float | None:
+        """The declared length in seconds, None where none is declared."""
+        return None if self.frames is None else self.frames / self.sample_rate
+
+
+class Decoder(Protocol):
+    """A file being decoded from its first sample, or from the one that was sought."""
+
+    info: AudioInfo
+
+    def seek(self, frame: int) -> int:
+        """Move towards `frame` before the first piece is taken; return where that led, at most `frame`."""
+        ...
+
+    def pieces(self) -> Iterator[Array]:
+        """The audio from the position on, in order, [C, n] with n as the codec pleases.
+
+        Raises:
+            InputError: the audio is damaged, or ends before it should.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def damaged(path: Path, at_s: float, detail: str) -> InputError:
+    """The error of a file whose audio can't be decoded at `at_s` seconds."""
+    return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=_REPAIR)
+
+
+def cut_short(path: Path, there_s: float, declared_s: float) -> InputError:
+    """The error of a file that ends before it should."""
+    return InputError(path, f"cut short: {there_s:.1f} of {declared_s:.1f} s are there", hint=_REPAIR)
