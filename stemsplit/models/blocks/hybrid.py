@@ -1,0 +1,328 @@
+"""The U-Net of two branches that Hybrid Demucs and HT Demucs are built on.
+
+A spectral branch encodes a spectrogram by convolutions over frequency, a temporal branch the waveform by
+convolutions over time. Where no more bins are left than the kernel is long, the spectral branch ends in a
+single bin and the branches join; deeper levels are common to both and run over time. The decoder mirrors
+it. The outputs of both branches are summed as waveforms (Hybrid Demucs, Figure 1).
+
+Legend: `B` batch, `S` stems, `C` audio channels, `F` bins, `T` samples.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from stemsplit.errors import StemsplitError
+from stemsplit.models.blocks.conv import DConv, rescale_weights
+from stemsplit.models.blocks.embeddings import ScaledEmbedding
+from stemsplit.models.blocks.hybrid_layers import (
+    BandedDecoder,
+    BandedEncoder,
+    DecoderLayer,
+    EncoderLayer,
+    LayerPlan,
+)
+from stemsplit.models.blocks.network import Network
+from stemsplit.models.blocks.spectra import ComplexAsChannels, Magnitudes, Representation
+from stemsplit.models.blocks.stft import AlignedFraming, CentredFraming, Framing
+
+STD_FLOOR = 1e-5
+Skip = tuple[Tensor, int]  # what a layer of the encoder gave, and the length of what it got
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the U-Net.
+
+    Attributes:
+        spectral: the layer of the spectral branch, or of the common one below the joint.
+        temporal: the layer of the temporal branch, or None where there is none (any more).
+        bands: where the spectral layer is cut into bands, as fractions of the bins; mostly nowhere.
+        bins: left after the encoder's layer.
+    """
+
+    spectral: LayerPlan
+    temporal: LayerPlan | None
+    bands: tuple[float, ...]
+    bins: int
+
+
+def plan_levels(a: Any, width: int) -> Iterator[Level]:
+    """The levels from the audio inwards.
+
+    Args:
+        a: arguments of the family.
+        width: real channels of the spectrogram per audio channel.
+
+    Raises:
+        StemsplitError: the branches wouldn't line up.
+    """
+    check_alignment(a)
+    bins = a.nfft // 2
+    outer, outer_t = a.audio_channels * width, a.audio_channels
+    inner, inner_t = a.channels, a.channels_time or a.channels
+    for index in range(a.depth):
+        over_bins, joins = bins > 1, 1 < bins <= a.kernel_size
+        if joins:
+            inner = inner_t = max(inner, inner_t)
+        make = partial(_plan, a, index)
+        kernel, stride = (a.kernel_size, a.stride) if over_bins else (2 * a.time_stride, a.time_stride)
+        kernel, padding = (bins, 0) if joins else (kernel, kernel // 4)
+        spectral = make(outer, inner, kernel=kernel, stride=stride, padding=padding, spectral=over_bins)
+        temporal = None
+        if over_bins and a.hybrid:
+            padding = a.kernel_size // 4
+            temporal = make(
+                outer_t, inner_t, kernel=a.kernel_size, stride=a.stride, padding=padding, bare=joins
+            )
+        bins = bins // a.stride if over_bins and not joins else 1
+        yield Level(spectral, temporal, _bands(a, index, spectral), bins)
+        outer, outer_t = inner, inner_t
+        inner, inner_t = int(a.growth * inner), int(a.growth * inner_t)
+
+
+def _plan(
+    a: Any, index: int, outer: int, inner: int, *, spectral: bool = False, bare: bool = False, **geometry: int
+) -> LayerPlan:
+    """The plan of one layer at a level, with what both branches have in common there."""
+    outermost = index == 0
+    return LayerPlan(
+        outer=outer,
+        inner=inner,
+        outputs=outer * len(a.sources) if outermost else outer,
+        outermost=outermost,
+        spectral=spectral,
+        bare=bare,
+        groups=a.norm_groups if index >= a.norm_starts else 0,
+        rewrite=a.rewrite,
+        context_encoder=a.context_enc,
+        context_decoder=a.context,
+        residual=partial(
+            DConv,
+            compress=a.dconv_comp,
+            depth=a.dconv_depth,
+            init=a.dconv_init,
+            attention=index >= a.dconv_attn,
+            lstm=index >= a.dconv_lstm,
+        ),
+        residual_encoder=bool(a.dconv_mode & 1),
+        residual_decoder=bool(a.dconv_mode & 2),
+        **geometry,
+    )
+
+
+def _bands(a: Any, index: int, plan: LayerPlan) -> tuple[float, ...]:
+    """Where a level is cut into bands."""
+    if not a.multi_freqs or index >= a.multi_freqs_depth:
+        return ()
+    if plan.groups or not plan.spectral or not plan.padding:
+        raise StemsplitError(
+            f"multi_freqs_depth {a.multi_freqs_depth}: level {index} can't be cut into bands, "
+            "for that takes a spectral level above the joint and without normalisation"
+        )
+    return tuple(a.multi_freqs)
+
+
+def check_alignment(a: Any) -> None:
+    """Strided convolutions must divide lengths exactly, padded by half of kernel minus stride.
+
+    Raises:
+        StemsplitError: they don't.
+    """
+    if a.nfft % 8:
+        raise StemsplitError(f"nfft {a.nfft}: must be a multiple of 8")
+    if a.kernel_size - a.stride != 2 * (a.kernel_size // 4):
+        raise StemsplitError(
+            f"kernel_size {a.kernel_size} with stride {a.stride}: a kernel must exceed its stride by twice a "
+            "quarter of itself, such as 8 and 4"
+        )
+    bins, hop = a.nfft // 2, a.nfft // 4
+    levels = 1
+    while bins > a.kernel_size:
+        if bins % a.stride:
+            raise StemsplitError(f"nfft {a.nfft}: {bins} bins can't be divided by the stride {a.stride}")
+        bins //= a.stride
+        levels += 1
+    if a.hybrid and a.depth >= levels and a.stride**levels != hop:
+        raise StemsplitError(
+            f"nfft {a.nfft}: the branches can't join at level {levels}, "
+            f"for the hop {hop} isn't {a.stride}^{levels}"
+        )
+
+
+def _framing(a: Any) -> Framing:
+    """Where the frames of the spectrogram lie."""
+    return AlignedFraming(a.nfft, legacy=a.hybrid_old) if a.hybrid else CentredFraming(a.nfft)
+
+
+def _representation(a: Any) -> Representation:
+    """How the spectrogram becomes real channels."""
+    if a.cac:
+        return ComplexAsChannels()
+    return Magnitudes(a.wiener_iters, a.end_iters, a.wiener_residual)
+
+
+def _standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take mean and standard deviation out of every item.
+
+    Args:
+        x: [B, ...].
+
+    Returns:
+        the standardised x, the mean and the standard deviation, these two [B, 1, ...].
+    """
+    dims = tuple(range(1, x.dim()))
+    mean = x.mean(dim=dims, keepdim=True)
+    std = x.std(dim=dims, keepdim=True) if x[0].numel() > 1 else torch.zeros_like(mean)
+    return (x - mean) / (STD_FLOOR + std), mean, std
+
+
+class HybridNetwork(Network):
+    """The U-Net with its transforms. A family says what happens in the middle, by `bottleneck`.
+
+    Args:
+        a: arguments of the family.
+        segment_samples: the chunk length that the network was made for.
+    """
+
+    def __init__(self, a: Any, segment_samples: int) -> None:
+        super().__init__(
+            a,
+            stems=a.sources,
+            sample_rate=a.samplerate,
+            channels=a.audio_channels,
+            segment_samples=segment_samples,
+        )
+        self.framing = _framing(a)
+        self.representation = _representation(a)
+        levels = list(plan_levels(a, self.representation.width))
+        plans = [level.temporal for level in levels if level.temporal]
+        self.encoder = nn.ModuleList(
+            BandedEncoder(level.spectral, level.bands) if level.bands else EncoderLayer(level.spectral)
+            for level in levels
+        )
+        self.tencoder = nn.ModuleList(EncoderLayer(plan) for plan in plans)
+        self.decoder = nn.ModuleList(
+            BandedDecoder(level.spectral, level.bands) if level.bands else DecoderLayer(level.spectral)
+            for level in reversed(levels)
+        )
+        self.tdecoder = nn.ModuleList(DecoderLayer(plan) for plan in reversed(plans))
+        self.freq_emb: ScaledEmbedding | None = None
+        if a.freq_emb:
+            channels = levels[0].spectral.inner
+            self.freq_emb = ScaledEmbedding(levels[0].bins, channels, boost=a.emb_scale, smooth=a.emb_smooth)
+        if a.rescale:
+            rescale_weights(self, a.rescale)
+
+    def bottleneck(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """What the decoders start from; None for zeros, which leaves them the skip connections.
+
+        Args:
+            x: the innermost level of the spectral branch, [B, C, F, frames], or [B, C, T] below the joint.
+            xt: that of the temporal branch, [B, C, T]; None without such a branch.
+        """
+        return None, None
+
+    def select(self, stems: Sequence[str]) -> Self:
+        """Estimate only `stems`: the outermost layers compute nothing else.
+
+        With Wiener filtering the spectral branch still computes all, to weigh them against each other.
+
+        Raises:
+            UnknownNameError: the network has no such stem.
+        """
+        super().select(stems)
+        self._select_outputs(self.tdecoder, self.channels)
+        if self.representation.separable:
+            self._select_outputs(self.decoder, self.channels * self.representation.width)
+        return self
+
+    def _select_outputs(self, decoder: Any, per_stem: int) -> None:
+        """Keep `per_stem` channels of every wanted stem in a decoder's outermost layer."""
+        channels = [stem * per_stem + channel for stem in self.kept for channel in range(per_stem)]
+        for outermost in decoder[-1:]:
+            outermost.select_outputs(channels)
+
+    def separate(self, mix: Tensor) -> Tensor:
+        """The whole network at the length it is given: [B, C, T] -> [B, S, C, T]."""
+        z = self.framing.analyse(mix)
+        x, mean, std = _standardise(self.representation.encode(z))
+        xt, mean_t, std_t = _standardise(mix)
+        y, yt = self._unet(x, xt if len(self.tencoder) else None)
+        stems = self._synthesise(y, mean, std, z, mix.shape[-1])
+        if yt is None:
+            return stems
+        return yt.view_as(stems) * std_t[:, None] + mean_t[:, None] + stems
+
+    def _synthesise(self, x: Tensor, mean: Tensor, std: Tensor, z: Tensor, samples: int) -> Tensor:
+        """The waveforms of the spectral branch.
+
+        Args:
+            x: [B, S · C · width, F, frames].
+            mean: [B, 1, 1, 1], to be put back as `std`.
+            std: [B, 1, 1, 1].
+            z: the mix's spectrogram, [B, C, F, frames].
+            samples: T.
+
+        Returns:
+            [B, S, C, T].
+        """
+        x = x.view(x.shape[0], -1, self.channels * self.representation.width, *x.shape[2:])
+        spectra = self.representation.decode(x * std[:, None] + mean[:, None], z, self.training)
+        if spectra.shape[1] != len(self.stems):
+            spectra = spectra[:, list(self.kept)]
+        return self.framing.synthesise(spectra, samples)
+
+    def _unet(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Both branches.
+
+        Args:
+            x: [B, C · width, F, frames].
+            xt: [B, C, T], or None without a temporal branch.
+
+        Returns:
+            the same for every stem: [B, S · C · width, F, frames] and [B, S · C, T].
+        """
+        x, xt, skips, skips_t = self._encode(x, xt)
+        return self._decode(*self.bottleneck(x, xt), skips, skips_t)
+
+    def _encode(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None, list[Skip], list[Skip]]:
+        """Both encoders, and what they leave for the decoders, from the audio inwards."""
+        skips: list[Skip] = []
+        skips_t: list[Skip] = []
+        layers_t: Sequence[Any] = () if xt is None else list(self.tencoder)
+        for index, layer in enumerate(self.encoder):
+            length, inject = x.shape[-1], None
+            if xt is not None and index < len(layers_t):
+                length_t, xt = xt.shape[-1], layers_t[index](xt)
+                skips_t.append((xt, length_t))
+                inject = xt if layers_t[index].plan.bare else None
+            x = layer(x, inject)
+            if index == 0 and self.freq_emb is not None:
+                x = (
+                    x
+                    + self.arguments.freq_emb
+                    * self.freq_emb(torch.arange(x.shape[-2], device=x.device)).t()[..., None]
+                )
+            skips.append((x, length))
+        return x, xt, skips, skips_t
+
+    def _decode(
+        self, x: Any, xt: Tensor | None, skips: list[Skip], skips_t: list[Skip]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Both decoders, which take the encoders' lists from the end."""
+        layers_t: list[Any] = list(self.tdecoder)
+        for layer in self.decoder:
+            x, inner = layer(x, *skips.pop())
+            if len(skips) < len(skips_t):
+                layer_t, (skip, length) = layers_t.pop(0), skips_t.pop()
+                xt = (
+                    layer_t.contract(inner[:, :, 0], length)
+                    if layer_t.plan.bare
+                    else layer_t(xt, skip, length)[0]
+                )
+        return x, xt

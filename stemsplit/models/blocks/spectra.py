@@ -1,0 +1,88 @@
+"""How a spectrogram enters a network as real channels, and how the stems' spectrograms leave it.
+
+Hybrid Demucs, "Spectrogram representation". Legend: `B` batch, `S` stems, `C` audio channels, `F` bins.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stemsplit.models.blocks.wiener import wiener
+
+PHASE_FLOOR = 1e-8
+
+
+class Representation(Protocol):
+    """Real channels for a complex spectrogram.
+
+    Attributes:
+        width: real channels per audio channel.
+        separable: each stem's spectrogram depends on its own channels only.
+    """
+
+    @property
+    def width(self) -> int:
+        """Real channels per audio channel."""
+
+    @property
+    def separable(self) -> bool:
+        """Each stem's spectrogram depends on its own channels only."""
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Complex [B, C, F, frames] -> real [B, C · width, F, frames]."""
+
+    def decode(self, x: Tensor, z: Tensor, training: bool) -> Tensor:
+        """Real [B, S, C · width, F, frames], the mix [B, C, F, frames] -> complex [B, S, C, F, frames]."""
+
+
+@dataclass(frozen=True)
+class ComplexAsChannels:
+    """Real and imaginary part as two channels, in and out (Choi et al. 2020)."""
+
+    width: int = 2
+    separable: bool = True
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Complex [B, C, F, frames] -> real [B, 2C, F, frames]."""
+        return torch.view_as_real(z).permute(0, 1, 4, 2, 3).flatten(1, 2)
+
+    def decode(self, x: Tensor, z: Tensor, training: bool) -> Tensor:
+        """Real [B, S, 2C, F, frames] -> complex [B, S, C, F, frames]; the mix isn't needed."""
+        parts = x.view(*x.shape[:2], -1, 2, *x.shape[-2:])
+        return torch.complex(parts[:, :, :, 0], parts[:, :, :, 1])
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """Magnitudes in; magnitudes out, which get their phase from the mix.
+
+    Attributes:
+        iterations: of Wiener filtering; 0 takes the mix's phase as it is, a negative number divides the mix
+            by its magnitude plus 1e-8 for it.
+        iterations_in_training: the same, while training.
+        residual: filter with one more stem, what the others leave of the mix, and drop it.
+    """
+
+    iterations: int
+    iterations_in_training: int
+    residual: bool
+    width: int = 1
+
+    @property
+    def separable(self) -> bool:
+        """Wiener filtering weighs all stems against each other."""
+        return max(self.iterations, self.iterations_in_training) <= 0
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Complex [B, C, F, frames] -> real [B, C, F, frames]."""
+        return z.abs()
+
+    def decode(self, x: Tensor, z: Tensor, training: bool) -> Tensor:
+        """Real [B, S, C, F, frames], the mix [B, C, F, frames] -> complex [B, S, C, F, frames]."""
+        iterations = self.iterations_in_training if training else self.iterations
+        if iterations < 0:
+            return x * (z / (PHASE_FLOOR + z.abs()))[:, None]
+        residual = self.residual and iterations > 0
+        return wiener(x, z, iterations=iterations, residual=residual)[:, : x.shape[1]]
