@@ -11,8 +11,15 @@ if TYPE_CHECKING:
 
 # name -> where its class is; imported only when asked for
 FAMILIES: dict[str, str] = {
+    "bs_roformer": "stemsplit.models.roformer:BSRoformer",
+    "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "classic": "stemsplit.models.classic:Classic",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
+    "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
+    "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",
+    "openunmix": "stemsplit.models.openunmix:OpenUnmix",
+    "scnet": "stemsplit.models.scnet:SCNet",
+    "tasnet": "stemsplit.models.tasnet:ConvTasNet",
 }
 
 

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.blocks.released import released_arguments
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
-from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
 
 BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 
@@ -109,24 +109,17 @@ class RoformerArguments:
 
         Args:
             config: with the sections `model` (the constructor's arguments) and `training` (instruments and
-                target_instrument), and perhaps `audio` and `inference` (chunk_size).
+                target_instrument), and perhaps `audio` and `inference` (`released_arguments`).
 
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
         known = {field.name for field in fields(cls)}
-        model = {k: v for k, v in config["model"].items() if k not in IGNORED}
-        if foreign := [k for k, v in model.items() if k not in known and v not in (None, False)]:
-            raise StemsplitError(f"a variant of the network that isn't supported: {', '.join(sorted(foreign))}")
-        given = {k: v for k, v in model.items() if k in known}
+        arguments = released_arguments(config, known, IGNORED)
         training = config["training"]
         target = training.get("target_instrument")
-        given["stems"] = (target,) if target else tuple(training["instruments"])
-        for section in ("audio", "inference"):
-            settings = config.get(section, {})
-            given |= {"segment_samples": settings["chunk_size"]} if "chunk_size" in settings else {}
-            given |= {"sample_rate": settings["sample_rate"]} if "sample_rate" in settings else {}
-        return cls(**given)
+        stems = [target] if target else training["instruments"]
+        return cls(**arguments | {"stems": tuple(stems)})
 
 
 class AxialBlock(nn.ModuleList):
@@ -153,7 +146,7 @@ class AxialBlock(nn.ModuleList):
         return y
 
 
-class Roformer(Network):
+class Roformer(SpectralNetwork):
     """A mask per stem for every number of the spectrogram, from axial transformers over features of bands.
 
     Args:
@@ -173,6 +166,9 @@ class Roformer(Network):
             sample_rate=a.sample_rate,
             channels=a.channels,
             segment_samples=a.segment_samples,
+            transform=Transform(
+                a.stft_n_fft, a.stft_hop_length, a.stft_win_length, normalised=a.stft_normalized
+            ),
         )
         self.table = table
         shape = Shape(a.dim, a.heads, a.dim_head, a.attn_dropout, a.ff_dropout)
@@ -196,24 +192,11 @@ class Roformer(Network):
             MaskEstimator(table, parts, a.dim, a.dim * a.mlp_expansion_factor, mask_layers) for _ in a.stems
         )
 
-    def estimate(self, mix: Tensor) -> Tensor:
-        """[B, C, T] -> [B, S, C, T]."""
-        a = self.arguments
-        half = a.stft_n_fft // 2
-        spectrum = stft(
-            reflect_pad(mix, half, half),
-            a.stft_n_fft,
-            a.stft_hop_length,
-            centred=False,
-            normalised=a.stft_normalized,
-            window=self._window(mix),
-        )
+    def spectrograms(self, mix: Tensor) -> Tensor:
+        """[B, C, T] -> complex [B, S, C, F, frames]."""
+        spectrum = self.transform.analyse(mix)
         stems = spectrum[:, None] * self.masks(spectrum)
-        if a.zero_dc:
-            stems = F.pad(stems[..., 1:, :], (0, 0, 1, 0))
-        return istft(
-            stems, a.stft_hop_length, mix.shape[-1], normalised=a.stft_normalized, window=self._window(mix)
-        )
+        return F.pad(stems[..., 1:, :], (0, 0, 1, 0)) if self.arguments.zero_dc else stems
 
     def masks(self, spectrum: Tensor) -> Tensor:
         """Complex masks, unbounded.
@@ -240,13 +223,6 @@ class Roformer(Network):
                 earlier = x if earlier is None else earlier + x
         return x
 
-    def _window(self, like: Tensor) -> Tensor:
-        """Hann, in the middle of the frame: [stft_n_fft]."""
-        size, frame = self.arguments.stft_win_length, self.arguments.stft_n_fft
-        left = (frame - size) // 2
-        window = torch.hann_window(size, dtype=like.dtype, device=like.device)
-        return F.pad(window, (left, frame - size - left))
-
     def select(self, stems: Sequence[str]) -> Self:
         """Keep only the mask estimators of `stems`."""
         before = self.kept
@@ -254,16 +230,22 @@ class Roformer(Network):
         self.mask_estimators = nn.ModuleList(self.mask_estimators[before.index(k)] for k in self.kept)
         return self
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """As for every module; takes the old numbering that leaves a place for an absent linear transformer.
 
         Raises:
             StemsplitError: the tensors are those of a variant with other mathematics.
         """
         if foreign := [key for key in state_dict if FOREIGN.search(key)]:
-            raise StemsplitError(f"a variant of the network that isn't supported: its weights have {foreign[0]}")
+            raise StemsplitError(
+                f"a variant of the network that isn't supported: its weights have {foreign[0]}"
+            )
         renumbered = state_dict
-        if not self.arguments.linear_transformer_depth and not any(k.startswith("layers.0.0.") for k in state_dict):
+        if not self.arguments.linear_transformer_depth and not any(
+            k.startswith("layers.0.0.") for k in state_dict
+        ):
             renumbered = {_one_place_down(key): value for key, value in state_dict.items()}
         return super().load_state_dict(renumbered, strict, assign)
 

@@ -135,7 +135,9 @@ class MaskEstimator(nn.Module):
         first = [] if norm is None else [norm]
         self.to_freqs = nn.ModuleList(
             nn.Sequential(
-                nn.Sequential(*(make(width) for make in first), *_mlp(width, hidden, depth, 2 * parts * len(band))),
+                nn.Sequential(
+                    *(make(width) for make in first), *_mlp(width, hidden, depth, 2 * parts * len(band))
+                ),
                 nn.GLU(dim=-1),
             )
             for band in table
@@ -165,7 +167,7 @@ def join_bands(masks: Tensor, table: Table, parts: int) -> Tensor:
     Returns:
         [..., F, parts].
     """
-    by_bin = masks.unflatten(-1, (-1, parts))
+    by_bin: Tensor = masks.unflatten(-1, (-1, parts))
     bins = torch.tensor([k for band in table for k in band], device=masks.device)
     count = table[-1].stop
     if len(bins) == count:

@@ -1,5 +1,6 @@
 """Pre-norm transformers with rotary positions and gated heads, along one axis of a grid of features."""
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -42,14 +43,16 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., width] -> [..., width]."""
-        return F.normalize(x, dim=-1) * (self.gamma * len(self.gamma) ** 0.5)
+        scale = self.gamma * math.sqrt(self.gamma.shape[0])
+        unit: Tensor = F.normalize(x, dim=-1)
+        return unit * scale
 
 
 class Rotary(nn.Module):
-    """Rotary positions on interleaved pairs: pair i at position t turns by t·10000^(−2i/width) (Su et al. 2021).
+    """Rotary positions (Su et al. 2021): pair i at position t turns by t·10000^(−2i/width).
 
-    The angles are computed in full precision every time. `freqs` keeps its place in checkpoints, which have it
-    once per attention, perhaps rounded to half precision, perhaps not at all.
+    The angles are computed in full precision every time. `freqs` keeps its place in checkpoints, which have
+    it once per attention, perhaps rounded to half precision, perhaps not at all.
     """
 
     freqs: Tensor
@@ -69,7 +72,9 @@ class Rotary(nn.Module):
 
     def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosine and sine of every position's angles, [length, width/2] each."""
-        angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), self._frequencies(device))
+        angles = torch.outer(
+            torch.arange(length, device=device, dtype=torch.float32), self._frequencies(device)
+        )
         return angles.cos(), angles.sin()
 
 
