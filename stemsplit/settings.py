@@ -4,7 +4,7 @@ Errors name the command-line flag, so that they read the same from Python and fr
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from stemsplit.errors import SettingsError
 
@@ -65,17 +65,15 @@ class ComputeSettings:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model, and how much of it.
+    """Which model, and how it is loaded.
 
     Attributes:
         model: a name from the registry, a path, or hf:OWNER/REPO.
-        stems: the stems wanted, None for all.
         segment_s: the chunk's length in seconds; None is the model's own.
         offline: never open a connection.
     """
 
     model: str = DEFAULT_MODEL
-    stems: tuple[str, ...] | None = None
     segment_s: float | None = None
     offline: bool = False
 
@@ -83,3 +81,112 @@ class ModelSettings:
         _require(
             self.segment_s is None or self.segment_s > 0, "--segment", "must be positive", self.segment_s
         )
+
+
+@dataclass(frozen=True)
+class StemSettings:
+    """What is written for every track.
+
+    Attributes:
+        stems: the stems wanted, None for all.
+        rest: also the complement of each, `no_<stem>` = mix − stem.
+        mixes: also sums of stems, each a name and its terms.
+        karaoke: only `instrumental`, everything but the vocals.
+    """
+
+    stems: tuple[str, ...] | None = None
+    rest: bool = False
+    mixes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    karaoke: bool = False
+
+    def __post_init__(self) -> None:
+        clash = self.karaoke and (self.stems or self.rest or self.mixes)
+        _require(not clash, "--karaoke", "can't be combined with --stem, --rest or --mix", "")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Where the outputs of a batch go, and what happens on the way.
+
+    Attributes:
+        output: the folder that everything is written below.
+        template: of the paths in it; see `separation.plan`.
+        if_exists: skip needs outputs made with the same settings; rename picks a free name.
+        fail_fast: stop at the first track that fails.
+        shard: (i, n) takes every n-th track from the i-th on, counted from 1.
+        start_s, end_s: the stretch of every track, None for its beginning and end.
+        audio_stream: of containers with several, None for the first.
+    """
+
+    output: str = "stems"
+    template: str = "{dir}/{name}/{stem}.{ext}"
+    if_exists: Literal["skip", "overwrite", "rename", "error"] = "skip"
+    fail_fast: bool = False
+    shard: tuple[int, int] = (1, 1)
+    start_s: float | None = None
+    end_s: float | None = None
+    audio_stream: int | None = None
+
+    def __post_init__(self) -> None:
+        index, count = self.shard
+        _require(1 <= index <= count, "--shard", "must be I/N with 1 ≤ I ≤ N", f"{index}/{count}")
+        start, end = self.start_s or 0, self.end_s
+        _require(start >= 0, "--start", "must not be negative", self.start_s)
+        _require(end is None or end > start, "--end", "must lie after the start", self.end_s)
+
+
+OutputFormat = Literal["wav", "flac", "mp3", "ogg", "opus", "m4a", "alac", "aiff"]
+BitDepth = Literal["16", "24", "32f"]
+Clip = Literal["common", "none", "clamp"]
+
+# bits per second of stereo, near transparent for each codec
+DEFAULT_BITRATES = {"mp3": 320_000, "ogg": 256_000, "opus": 192_000, "m4a": 256_000}
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How stems are written.
+
+    Attributes:
+        format: of the files; alac is Apple Lossless in an .m4a.
+        bit_depth: of the lossless formats; FLAC and ALAC hold 16 and 24.
+        bitrate: of the lossy formats in bit/s; None is the format's own default.
+        sample_rate: in Hz, or "keep" for the input's.
+        channels: 1, 2, or "keep" for the input's.
+        tags: whether title, artist, cover and so on are copied from the input.
+        clip: what happens to peaks above full scale: one gain common to all stems of a track, nothing
+            (integer formats then clamp), or clamping.
+    """
+
+    format: OutputFormat = "wav"
+    bit_depth: BitDepth = "24"
+    bitrate: int | None = None
+    sample_rate: int | Literal["keep"] = "keep"
+    channels: Literal["keep", 1, 2] = "keep"
+    tags: bool = True
+    clip: Clip = "common"
+
+    def __post_init__(self) -> None:
+        _require_known("--format", self.format, get_args(OutputFormat))
+        _require_known("--bit-depth", self.bit_depth, get_args(BitDepth))
+        _require_known("--clip", self.clip, get_args(Clip))
+        _require_known("--channels", self.channels, ("keep", 1, 2))
+        integer_only = self.format in ("flac", "alac")
+        holds = f"{self.format} holds 16 or 24"
+        _require(not integer_only or self.bit_depth != "32f", "--bit-depth", holds, self.bit_depth)
+        lossy = self.format in DEFAULT_BITRATES
+        _require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has none", self.bitrate)
+        in_range = self.bitrate is None or 8_000 <= self.bitrate <= 512_000
+        _require(in_range, "--bitrate", "must be from 8k to 512k", self.bitrate)
+        rate = self.sample_rate
+        known_rate = rate == "keep" or (isinstance(rate, int) and 1_000 <= rate <= 768_000)
+        _require(known_rate, "--sample-rate", "must be keep, or from 1000 to 768000 Hz", rate)
+
+    @property
+    def bits_per_s(self) -> int | None:
+        """The bit rate in force, None for a lossless format."""
+        return DEFAULT_BITRATES.get(self.format) if self.bitrate is None else self.bitrate
+
+
+def _require_known(flag: str, value: object, known: tuple[object, ...]) -> None:
+    _require(value in known, flag, f"must be one of {', '.join(map(str, known))}", value)

@@ -9,7 +9,6 @@ from stemsplit.errors import StemsplitError
 _HALF = np.sqrt(0.5)
 _LEFT = {"FL": 1.0, "FC": _HALF, "BL": _HALF, "SL": _HALF, "BC": 0.5, "FLC": 1.0, "DL": 1.0}
 _RIGHT = {"FR": 1.0, "FC": _HALF, "BR": _HALF, "SR": _HALF, "BC": 0.5, "FRC": 1.0, "DR": 1.0}
-_SILENT = {"LFE", "LFE2"}
 
 # FFmpeg's names of layouts and its order of channels, which WAV, FLAC and its decoders share
 _LAYOUTS = {
@@ -41,8 +40,9 @@ _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6
 def convert_channels(block: Array, channels: int, layout: str | None = None) -> Array:
     """A block [C, n] in `channels` channels (1 or 2): [channels, n].
 
-    Mono is copied into both stereo channels, stereo becomes mono as its mean, and more channels are mixed down by
-    ITU-R BS.775 (from there to mono as the mean). A block that has the channels already is returned as it is.
+    Mono is copied into both stereo channels, stereo becomes mono as its mean, and more channels are mixed
+    down by ITU-R BS.775 (from there to mono as the mean). A block that has the channels already is returned
+    as it is.
 
     Args:
         block: the audio.

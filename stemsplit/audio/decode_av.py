@@ -216,10 +216,9 @@ def _declared_frames(container: Any, stream: Any) -> int | None:
         return counted
     rate = stream.codec_context.sample_rate
     if stream.duration:
-        declared = round(stream.duration * stream.time_base * rate)
-        return int(declared) - _opus_pre_skip(container, stream)
+        return round(Fraction(stream.duration * stream.time_base * rate)) - _opus_pre_skip(container, stream)
     if container.duration:
-        return round(Fraction(container.duration, av.time_base) * rate)
+        return round(Fraction(container.duration * rate, av.time_base))
     return None
 
 

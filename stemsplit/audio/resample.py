@@ -41,8 +41,11 @@ class Resampler:
         """End the input and return what is left, [C, m].
 
         Args:
-            frames: cut or fill with zeros to this many samples over the whole stream, at most a filter's length
-                fewer than there are; None is `resampled_frames` of the input.
+            frames: cut or fill with zeros to this many samples over the whole stream; None is
+                `resampled_frames` of the input.
+
+        Raises:
+            ValueError: more samples than `frames` are given already.
         """
         if frames is None:
             frames = resampled_frames(self._taken, self._from_hz, self._to_hz)

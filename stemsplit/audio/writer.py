@@ -1,0 +1,167 @@
+"""Audio files, written as the blocks come. Publishing is the caller's: no file is renamed or removed here."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import av
+import numpy as np
+import soundfile
+
+from stemsplit.audio.encode_av import AvEncoder
+from stemsplit.audio.encode_wav import WavEncoder
+from stemsplit.audio.formats import check_encodable, find_format
+from stemsplit.audio.sink import Sink
+from stemsplit.audio.source import Array
+from stemsplit.audio.tags import Tags
+from stemsplit.errors import OutputError
+from stemsplit.settings import OutputFormat, OutputSettings
+
+__all__ = ["Writer", "open_writer"]
+
+
+def open_writer(
+    path: str | Path,
+    sample_rate: int,
+    channels: int,
+    settings: OutputSettings,
+    *,
+    frames: int | None = None,
+    tags: Tags | None = None,
+    fmt: OutputFormat | None = None,
+) -> "Writer":
+    """A new audio file at `path`, whatever its suffix; an existing file is replaced.
+
+    Args:
+        path: the file.
+        sample_rate: in Hz; the format must hold it (`Format.nearest_rate`).
+        channels: how many.
+        settings: format, bit depth and bit rate; the rest is the caller's business.
+        frames: samples per channel where they're known; only a hint.
+        tags: written where the format can carry them.
+        fmt: a format instead of the settings' one.
+
+    Raises:
+        SettingsError: the format can't hold this audio, or there's no encoder for it.
+        OutputError: the file can't be made.
+        ResourceError: the disk is full.
+    """
+    chosen = settings if fmt is None else replace(settings, format=fmt)
+    check_encodable(chosen.format, sample_rate, channels, chosen.bit_depth)
+    sink = Sink(Path(path))
+    try:
+        encoder = _encoder(sink, sample_rate, channels, chosen, frames, tags or Tags())
+        sink.check()
+    except BaseException as error:
+        sink.abandon()
+        if isinstance(error, av.error.FFmpegError | soundfile.SoundFileError):
+            raise _refused(sink.path, chosen.format, error) from None
+        raise
+    return Writer(sink, encoder, sample_rate, channels, chosen.format)
+
+
+class Encoder(Protocol):
+    """What turns samples into the bytes of one format."""
+
+    def write(self, block: Array) -> None:
+        """Encode the next block [C, n]."""
+        ...
+
+    def finish(self) -> None:
+        """Encode what is held, and complete the file."""
+        ...
+
+    def abandon(self) -> None:
+        """Let go of everything but the file."""
+        ...
+
+
+class Writer:
+    """A file being written; a context manager that completes it, or abandons it after an exception.
+
+    Attributes:
+        path: the file.
+        sample_rate: in Hz.
+        channels: how many.
+        frames: samples per channel written so far.
+    """
+
+    def __init__(self, sink: Sink, encoder: Encoder, sample_rate: int, channels: int, fmt: str) -> None:
+        self.path = sink.path
+        self.sample_rate, self.channels, self.frames = sample_rate, channels, 0
+        self._sink, self._encoder, self._fmt = sink, encoder, fmt
+        self._open = True
+
+    def write(self, block: Array) -> None:
+        """Append a block [C, n]. Integer formats round to the nearest and clamp; nothing is dithered.
+
+        Raises:
+            OutputError: the encoder failed, the file can't be written, or a sample isn't finite.
+            ResourceError: the disk is full.
+        """
+        if block.ndim != 2 or block.shape[0] != self.channels:
+            raise ValueError(f"a block of shape {block.shape} for {self.channels} channels")
+        if not np.isfinite(block).all():
+            raise OutputError(self.path, "the audio to be written has NaN or infinite samples")
+        if block.shape[1]:
+            self._attempt(lambda: self._encoder.write(block))
+            self.frames += block.shape[1]
+
+    def close(self) -> None:
+        """Complete the file and bring it to the disk. A second call does nothing.
+
+        Raises:
+            OutputError: the encoder failed, or the file can't be written.
+            ResourceError: the disk is full.
+        """
+        if self._open:
+            self._open = False
+            try:
+                self._attempt(self._encoder.finish)
+            except BaseException:
+                self._sink.abandon()
+                raise
+            self._sink.close()
+
+    def abort(self) -> None:
+        """Let go of the file without completing it, so that the caller can remove it. Never raises."""
+        if self._open:
+            self._open = False
+            with suppress(av.error.FFmpegError, soundfile.SoundFileError, OSError):
+                self._encoder.abandon()
+            self._sink.abandon()
+
+    def _attempt(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (av.error.FFmpegError, soundfile.SoundFileError) as error:
+            self._sink.check()
+            raise _refused(self.path, self._fmt, error) from None
+        self._sink.check()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+def _encoder(
+    sink: Sink, sample_rate: int, channels: int, settings: OutputSettings, frames: int | None, tags: Tags
+) -> Encoder:
+    if settings.format == "wav":
+        return WavEncoder(sink, sample_rate, channels, settings.bit_depth, frames, tags)
+    return AvEncoder(sink, sample_rate, channels, find_format(settings.format), settings, {})
+
+
+def _refused(path: Path, fmt: str, error: Exception) -> OutputError:
+    detail = getattr(error, "strerror", None) or str(error)
+    return OutputError(path, f"the {fmt} encoder failed ({detail})")
