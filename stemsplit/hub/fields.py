@@ -58,11 +58,6 @@ class Fields:
         """A positive whole number."""
         return self._take(key, default, lambda v: type(v) is int and v > 0, "a positive whole number")
 
-    def flag(self, key: str) -> bool | None:
-        """True, false or nothing."""
-        value: bool | None = self._take(key, None, lambda v: isinstance(v, bool), "true or false")
-        return value
-
     def digest(self, key: str) -> str | None:
         """A sha256 digest, or the first 8 digits or more of one."""
         value: str | None = self._take(

@@ -1,4 +1,4 @@
-"""Where the package keeps downloads and its user's own entries: never in /tmp, never in the working folder."""
+"""Where the package keeps downloads and its user's entries: never in /tmp or the working folder."""
 
 import os
 import sys

@@ -85,11 +85,9 @@ class Inference:
 
     Attributes:
         overlap: the fraction of a chunk shared with the next.
-        normalise: the mix is standardised over the whole track, whatever the family does by itself.
     """
 
     overlap: float | None = None
-    normalise: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -329,7 +327,7 @@ def _scores(entry: Fields | None, stems: tuple[str, ...]) -> Scores | None:
 def _inference(entry: Fields | None) -> Inference:
     if entry is None:
         return Inference()
-    found = Inference(entry.number("overlap", None), entry.flag("normalise"))
+    found = Inference(entry.number("overlap", None))
     entry.require(found.overlap is None or found.overlap < 1, "overlap must be below 1")
     entry.done()
     return found

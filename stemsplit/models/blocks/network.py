@@ -1,12 +1,21 @@
 """The base of every family: a network that the separation core can call chunk by chunk."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from stemsplit.errors import SettingsError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which weights a network has: the name it was asked for by, and the sha256 of its file (None without one)."""
+
+    name: str
+    sha256: str | None
 
 
 class Network(nn.Module):
@@ -23,11 +32,18 @@ class Network(nn.Module):
         segment_samples: the chunk length that the network was made for.
         context_samples: real audio needed on each side of a chunk.
         normalise: the mix is to be standardised over the whole track.
+        kept: which of the network's outputs are estimated.
+        narrowed: whether `select` left out any.
+        identity: of the weights, once they are loaded from a checkpoint.
+        overlap: the fraction of a chunk shared with the next that the model was made for, None for the default.
     """
 
     Arguments: ClassVar[Any]
     context_samples: int = 0
     normalise: bool = False
+    narrowed: bool = False
+    identity: Identity | None = None
+    overlap: float | None = None
 
     def __init__(
         self,
@@ -89,6 +105,7 @@ class Network(nn.Module):
             if stem not in self.stems:
                 raise UnknownNameError("stem", stem, self.stems)
         kept = [(i, s) for i, s in zip(self.kept, self.stems, strict=True) if s in stems]
+        self.narrowed = self.narrowed or len(kept) < len(self.stems)
         self.kept = tuple(i for i, _ in kept)
         self.stems = tuple(s for _, s in kept)
         return self

@@ -1,0 +1,99 @@
+"""A family's arguments in a checkpoint: how they are written, and how other projects wrote them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stemsplit.errors import CheckpointError
+
+# What a package calls its class -> family. Names of other projects are looked up, never imported.
+KLASSES = {
+    "demucs.htdemucs.HTDemucs": "htdemucs",
+    "demucs.hdemucs.HDemucs": "hdemucs",
+    "demucs.demucs.Demucs": "demucs",
+}
+
+
+def klass_of(family: str) -> str:
+    """The name that a family's packages carry: demucs' own where demucs has the family."""
+    for klass, name in KLASSES.items():
+        if name == family:
+            return klass
+    return f"stemsplit.{family}"
+
+
+def family_of(klass: str) -> str | None:
+    """The family that a package's class name means, None if none."""
+    project, _, rest = klass.partition(".")
+    return rest if project == "stemsplit" else KLASSES.get(klass)
+
+
+def encode(arguments: Any) -> str:
+    """A family's arguments as JSON, in the form that demucs reads."""
+    return json.dumps(asdict(arguments), default=_fraction)
+
+
+def decode(text: str) -> Any:
+    """The inverse of `encode`.
+
+    Raises:
+        ValueError: not JSON, or a malformed fraction.
+    """
+    return json.loads(text, object_hook=_unfraction)
+
+
+def named(family: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments by name, where a package holds some by position.
+
+    Raises:
+        UnknownNameError: there is no such family.
+    """
+    from stemsplit import models
+
+    fields = tuple(models.family(family).Arguments.__dataclass_fields__)
+    return {**dict(zip(fields, positional, strict=False)), **keywords}
+
+
+def _fraction(value: Any) -> dict[str, Any]:
+    if isinstance(value, Fraction):
+        return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
+    raise TypeError(f"{value!r} has no place in a checkpoint")
+
+
+def _unfraction(value: dict[str, Any]) -> Any:
+    if value.get("_type") != "fraction":
+        return value
+    return Fraction(int(value["numerator"]), int(value["denominator"]))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without objects, but with the tuples that configurations of other projects use."""
+
+
+def _tuple(loader: Any, node: Any) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file that may hold tuples and nothing else beyond plain data.
+
+    Raises:
+        CheckpointError: the file can't be read or holds something else.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a safe loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            path, f"not a readable configuration ({' '.join(str(error).split())})"
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, "not a configuration: it holds no mapping")
+    return content

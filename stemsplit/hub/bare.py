@@ -1,0 +1,91 @@
+"""What network a bare state dict belongs to: said by a YAML file beside it, or by the registry."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub import verified
+from stemsplit.hub.arguments import read_yaml
+from stemsplit.hub.registry import FileSpec, registry
+
+# A key that only one family has -> the family, for configurations that don't name theirs.
+MARKS = (
+    (r"encoder\.\d+\.SDlayer\.", "scnet"),
+    (r"final_norm\.gamma$", "bs_roformer"),
+    (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
+)
+
+
+def describe(path: Path, keys: Iterable[str]) -> tuple[str, Mapping[str, Any]]:
+    """Family and arguments of the state dict in a file.
+
+    Args:
+        path: the file. `<its name>.yaml` or the folder's only YAML file is asked: it holds `family` and
+            `arguments`, or `model` and `training` as the configurations of the RoFormers and SCNet do.
+        keys: names of its tensors.
+
+    Raises:
+        CheckpointError: nothing says what it is, or what does is malformed.
+    """
+    if beside := _beside(path):
+        return _from_yaml(beside, keys)
+    if found := _registered(path):
+        return found
+    raise CheckpointError(
+        path,
+        "a bare state dict, which doesn't say what network it belongs to",
+        hint=f"put a {path.stem}.yaml with `family` and `arguments` beside it",
+    )
+
+
+def _beside(path: Path) -> Path | None:
+    for suffix in (".yaml", ".yml"):
+        if (own := path.with_suffix(suffix)).is_file():
+            return own
+    found = [p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"}]
+    return found[0] if len(found) == 1 else None
+
+
+def _from_yaml(path: Path, keys: Iterable[str]) -> tuple[str, Mapping[str, Any]]:
+    content = read_yaml(path)
+    arguments = content.get("arguments", {})
+    if isinstance(content.get("family"), str) and isinstance(arguments, dict):
+        return content["family"], arguments
+    family = _marked(keys)
+    if family is None or not {"model", "training"} <= content.keys():
+        raise CheckpointError(path, "not a description of a network: it needs `family` and `arguments`")
+    return family, _from_config(path, family, content)
+
+
+def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    from stemsplit import models
+
+    try:
+        arguments = models.family(family).Arguments.from_config(content)
+    except (StemsplitError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(path, f"not a configuration of a {family} ({error})") from error
+    return {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+
+
+def _marked(keys: Iterable[str]) -> str | None:
+    names = list(keys)
+    return next((family for mark, family in MARKS if any(re.match(mark, key) for key in names)), None)
+
+
+def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+    digest = verified.digest(path)
+    for spec in registry().values():
+        if spec.family and any(_is(file, digest) for file in spec.files):
+            return spec.family, spec.arguments
+    return None
+
+
+def _is(file: FileSpec | None, digest: str) -> bool:
+    while file is not None:
+        if file.sha256 is not None and digest.startswith(file.sha256) and not file.prefix:
+            return True
+        file = file.otherwise
+    return False

@@ -1,0 +1,311 @@
+"""Checkpoints of every kind that this package reads, and the one that it writes.
+
+| kind | what is in it |
+|---|---|
+| safetensors of demucs ≥ 4.1 and of this package | tensors; `klass`, `args`, `kwargs` as metadata |
+| package of demucs 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
+| bare state dict | tensors by name, pickled or as safetensors, perhaps under `state` or the like |
+
+Nothing in a file is ever executed or imported: see `pickles`.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from stemsplit import __version__, models
+from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub import arguments as args
+from stemsplit.hub import bare, pickles
+from stemsplit.models.blocks.network import Network
+
+State = dict[str, Tensor]
+
+# Where training programs put the state dict, in the order of preference.
+WRAPPERS = ("state", "state_dict", "model_state_dict")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A checkpoint's content.
+
+    Attributes:
+        path: the file.
+        family: a key of `models.FAMILIES`.
+        arguments: of the family; what is left out keeps its default.
+        state: tensors by name; they may be mapped from the file.
+        metadata: what else the file says.
+    """
+
+    path: Path
+    family: str
+    arguments: Mapping[str, Any]
+    state: State
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_package(
+    path: str | Path, *, family: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> Package:
+    """A checkpoint, without building the network.
+
+    Args:
+        path: a `.safetensors` file or one of PyTorch's.
+        family: of a bare state dict, which says nothing about itself; None to look for a description: a YAML
+            file beside it, or the registry entry of a file with its hash.
+        arguments: of a bare state dict.
+
+    Raises:
+        CheckpointError: the file isn't there, is damaged, of an unknown kind, or not safe to open.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(path, "no such file")
+    content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
+    if not isinstance(content, dict):
+        raise CheckpointError(path, "not a checkpoint: it holds no mapping")
+    if "klass" in content:
+        return _package(path, content)
+    state = _bare(path, content)
+    if family is None:
+        family, arguments = bare.describe(path, state)
+    return Package(path, family, dict(arguments or {}), state)
+
+
+def empty_network(package: Package) -> Network:
+    """The network of a package without its weights; they are anything until `fill` sets them.
+
+    Raises:
+        CheckpointError: no such family, or arguments that it doesn't take.
+    """
+    try:
+        with _Uninitialised():
+            return models.build(package.family, package.arguments).eval()
+    except (StemsplitError, TypeError, ValueError) as error:
+        raise CheckpointError(package.path, f"makes no {package.family} ({error})") from error
+
+
+def fill(network: Network, package: Package) -> Network:
+    """Give a network the weights of a package, in the network's own precision.
+
+    Raises:
+        CheckpointError: the weights don't fit.
+    """
+    try:
+        missing, surplus = network.load_state_dict(package.state, strict=False)
+    except (RuntimeError, StemsplitError) as error:
+        raise CheckpointError(package.path, _mismatch(network, package, str(error))) from error
+    if missing or surplus:
+        parts = (("lacks", missing), ("has no place for", surplus))
+        said = " and ".join(f"{how} {_some(keys)}" for how, keys in parts if keys)
+        raise CheckpointError(package.path, f"its weights don't fit a {package.family}: it {said}")
+    return network
+
+
+def build_network(package: Package) -> Network:
+    """The network of a package, with its weights in fp32, in evaluation mode.
+
+    Raises:
+        CheckpointError: no such family, arguments that it doesn't take, or weights that don't fit.
+    """
+    return fill(empty_network(package), package)
+
+
+def save_package(
+    path: str | Path, network: Network, *, metadata: Mapping[str, Any] | None = None, half: bool = False
+) -> None:
+    """Write a network as safetensors; families that demucs has are readable by demucs too.
+
+    Args:
+        path: the file, replaced when it exists.
+        network: with all its stems, and not prepared for inference.
+        metadata: JSON-ready data, such as the training recipe.
+        half: store floating-point weights in fp16.
+
+    Raises:
+        StemsplitError: the network's class is no family, or it was narrowed to some stems.
+        OSError: the file can't be written.
+    """
+    family = _family_of(network)
+    if network.narrowed:
+        raise StemsplitError("a network narrowed to some of its stems can't be saved")
+    state = {
+        key: value.half() if half and value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    _write(Path(path), family, network.arguments, state, metadata or {})
+
+
+def convert(source: str | Path, target: str | Path) -> Package:
+    """Rewrite a checkpoint of any kind as this package's own; the weights keep their precision.
+
+    Args:
+        source: the checkpoint.
+        target: the `.safetensors` file, replaced when it exists.
+
+    Returns:
+        What was read.
+
+    Raises:
+        CheckpointError: the checkpoint can't be read, or makes no network.
+        OSError: the file can't be written.
+    """
+    package = read_package(source)
+    network = build_network(package)
+    kept = network.state_dict().keys()
+    state = {key: value for key, value in package.state.items() if key in kept}
+    _write(Path(target), package.family, network.arguments, state, package.metadata)
+    return package
+
+
+def _is_safetensors(path: Path) -> bool:
+    # Eight bytes of length, then a JSON object.
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(path, f"not a readable checkpoint ({error})") from error
+    if "klass" not in metadata:
+        return dict(state)
+    try:
+        positional, keywords = (args.decode(metadata.get(key, "null")) for key in ("args", "kwargs"))
+        own = json.loads(metadata.get("stemsplit", "{}"))
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise CheckpointError(path, f"its metadata is malformed ({error})") from error
+    return {
+        "klass": metadata["klass"],
+        "args": positional or [],
+        "kwargs": keywords or {},
+        "state": state,
+        "stemsplit": own,
+    }
+
+
+def _package(path: Path, content: Mapping[str, Any]) -> Package:
+    """A package that names its class, as demucs and this project write it."""
+    klass = content["klass"]
+    name = klass if isinstance(klass, str) else getattr(klass, "path", str(klass))
+    family = args.family_of(name)
+    if family is None:
+        raise CheckpointError(path, f"a {name}, which is no network of this package")
+    positional, keywords = content.get("args", ()), content.get("kwargs", {})
+    state = content.get("state")
+    if not (isinstance(positional, list | tuple) and isinstance(keywords, dict) and isinstance(state, dict)):
+        raise CheckpointError(path, "its package is malformed")
+    try:
+        arguments = args.named(family, positional, keywords)
+    except StemsplitError as error:
+        raise CheckpointError(path, str(error)) from error
+    return Package(path, family, arguments, _tensors(path, state), content.get("stemsplit", {}))
+
+
+def _bare(path: Path, content: Mapping[str, Any]) -> State:
+    """The state dict in a file of tensors, unwrapped and with the names that the families use."""
+    for key in WRAPPERS:
+        if isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    state = _tensors(path, content)
+    if all(key.startswith("model.") for key in state):  # Lightning modules hold their network as `model`
+        state = {key.removeprefix("model."): value for key, value in state.items()}
+    if any(key.startswith("freq_encoder.") for key in state):
+        state = _from_torchaudio(state)
+    return state
+
+
+def _from_torchaudio(state: State) -> State:
+    """From torchaudio's names of Hybrid Demucs' layers to demucs' own."""
+    names = {
+        "freq_encoder": "encoder",
+        "freq_decoder": "decoder",
+        "time_encoder": "tencoder",
+        "time_decoder": "tdecoder",
+    }
+    renamed = {}
+    for key, value in state.items():
+        head, _, rest = key.partition(".")
+        # Its innermost time layer carries a norm that no forward pass uses, and demucs' doesn't.
+        if not key.startswith("time_encoder.4.norm1."):
+            renamed[f"{names.get(head, head)}.{rest}"] = value
+    return renamed
+
+
+def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
+    if state and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        return dict(state)
+    raise CheckpointError(path, "not a checkpoint: it holds no state dict")
+
+
+def _mismatch(network: Network, package: Package, error: str) -> str:
+    own = network.state_dict()
+    for key, value in package.state.items():
+        if key in own and own[key].shape != value.shape:
+            shapes = f"{list(value.shape)}, not {list(own[key].shape)}"
+            return f"its weights don't fit a {package.family}: {key} is {shapes}"
+    return f"its weights don't fit a {package.family} ({error.splitlines()[0]})"
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+    return ", ".join(keys[:2]) + more
+
+
+def _family_of(network: Network) -> str:
+    home = f"{type(network).__module__}:{type(network).__qualname__}"
+    for name, place in models.FAMILIES.items():
+        if place == home:
+            return name
+    raise StemsplitError(f"{type(network).__name__} is no family of its own and can't be saved")
+
+
+def _write(path: Path, family: str, arguments: Any, state: State, metadata: Mapping[str, Any]) -> None:
+    text = {
+        "klass": args.klass_of(family),
+        "args": "[]",
+        "kwargs": args.encode(arguments),
+        "stemsplit": json.dumps({**metadata, "version": __version__}),
+    }
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(_separate(state), part, metadata=text)
+        os.replace(part, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _separate(state: State) -> State:
+    """Contiguous tensors that share no memory, as the format wants them."""
+    seen: set[int] = set()
+    found = {}
+    for key, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        found[key] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Builds networks without drawing weights that are about to be replaced: quicker, and no RNG moves."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        random = getattr(func, "__name__", "") in {"uniform_", "normal_", "trunc_normal_"}
+        if random and args and isinstance(args[0], nn.Parameter):
+            return args[0]
+        return func(*args, **(kwargs or {}))

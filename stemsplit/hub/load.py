@@ -1,0 +1,197 @@
+"""From a model's name, a path or a repository to a network that is ready to separate."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stemsplit import models
+from stemsplit.errors import CheckpointError, UnknownNameError
+from stemsplit.events import Callback, Notice, emit
+from stemsplit.hub import bags, download, snapshots, verified
+from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
+from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, registry
+from stemsplit.models.blocks.network import Identity, Network
+from stemsplit.models.ensemble import Ensemble
+from stemsplit.models.residual import Residual
+
+FILES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
+
+
+class Loaded(NamedTuple):
+    """A network and the digests of the files that its weights came from."""
+
+    network: Network
+    digests: tuple[str, ...]
+
+
+def load_model(
+    source: str | Path,
+    *,
+    stems: Sequence[str] | None = None,
+    segment_s: float | None = None,
+    offline: bool = False,
+    callback: Callback | None = None,
+) -> Network:
+    """A network with its weights, downloaded if need be.
+
+    Args:
+        source: a name of the registry; a checkpoint's path; a folder with a `model.safetensors` or one bag
+            (`.yaml`); a bag's path; or `hf:OWNER/REPO`, optionally with `@REVISION`.
+        stems: the stems wanted, None for all; what only the others need is neither downloaded nor loaded.
+        segment_s: the chunk's length, None for the model's own.
+        offline: open no connection.
+        callback: receives `Download` events and may cancel.
+
+    Returns:
+        The network in evaluation mode, its weights in fp32; `identity` says which they are.
+
+    Raises:
+        UnknownNameError: no such model or stem.
+        SettingsError: the model can't take such chunks.
+        ModelUnavailableError: the weights can't be had, or aren't what they should be.
+        Cancelled: by the callback.
+    """
+    fetcher = _Fetcher(offline or download.is_offline(), callback)
+    found = _load(str(source), None if stems is None else tuple(stems), fetcher)
+    network = found.network
+    if stems is not None and set(stems) != set(network.stems):
+        network.select(stems)
+    if segment_s is not None:
+        network.use_segment(segment_s)
+    network.identity = Identity(str(source), _joint_digest(found.digests))
+    return network
+
+
+class _Fetcher(NamedTuple):
+    """How files are got, the same for every member of a bag."""
+
+    offline: bool
+    callback: Callback | None
+
+    def file(self, spec: ModelSpec, file: FileSpec) -> Path:
+        """A file of a registry entry; what its weights may be used for is told before they are downloaded."""
+        if not self.offline and not any(map(download.cached, download.alternatives(file))):
+            terms = f"{spec.name}: weights under {spec.license}. {spec.license_note}"
+            emit(self.callback, Notice(terms.rstrip()))
+        return download.fetch(file, model=spec.name, offline=self.offline, callback=self.callback)
+
+
+def _load(source: str, stems: Sequence[str] | None, fetcher: _Fetcher) -> Loaded:
+    if source in registry():
+        return _from_registry(find_model(source), stems, fetcher)
+    if source.startswith("hf:"):
+        repo, _, revision = source.removeprefix("hf:").partition("@")
+        return _from_path(snapshots.fetch(repo, revision or "main", fetcher.offline, fetcher.callback), stems)
+    path = Path(source).expanduser()
+    if path.exists() or len(path.parts) > 1 or path.suffix in FILES:
+        return _from_path(path, stems)
+    find_model(source)  # raises, and says what there is
+    raise CheckpointError(path, "no such file")
+
+
+def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetcher) -> Loaded:
+    wanted = _known(stems, spec.all_stems)
+    inner = spec.stems if spec.residual in wanted else wanted
+    found = _single(spec, inner, fetcher) if spec.bag is None else _bag(spec, spec.bag, inner, fetcher)
+    network = found.network
+    if spec.segment_s is not None:
+        network.use_segment(spec.segment_s)
+    network.overlap = spec.inference.overlap
+    if spec.residual is not None and spec.residual in wanted:
+        network = Residual(network, spec.residual)
+    return Loaded(network, found.digests)
+
+
+def _bag(spec: ModelSpec, bag: Bag, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
+    used = [spec.stems.index(stem) for stem in stems]
+    pairs = zip(bag.members, bag.weights, strict=True)
+    kept = [(name, row) for name, row in pairs if any(row[i] for i in used)]
+    loaded = [_from_registry(find_model(name), None, fetcher) for name, _ in kept]
+    return _averaged(loaded, [row for _, row in kept], stems)
+
+
+def _averaged(loaded: Sequence[Loaded], rows: Sequence[Sequence[float]], stems: Sequence[str]) -> Loaded:
+    network = Ensemble([one.network for one in loaded], rows, stems)
+    return Loaded(network, tuple(digest for one in loaded for digest in one.digests))
+
+
+def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
+    family = spec.family or ""
+    if not spec.files:
+        return Loaded(models.build(family, spec.arguments).eval(), ())
+    if len(spec.files) > 1:
+        return _in_parts(spec, family, stems, fetcher)
+    path = fetcher.file(spec, spec.files[0])
+    package = read_package(path, family=family, arguments=spec.arguments)
+    network = build_network(package)
+    if network.stems != spec.stems:
+        raise CheckpointError(path, f"it estimates {', '.join(network.stems)}, not what {spec.name} does")
+    return Loaded(network, (verified.digest(path),))
+
+
+def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
+    """A network whose parts lie in a file each; what the narrowed network doesn't have isn't fetched."""
+    network = empty_network(Package(Path(spec.name), family, spec.arguments, {}))
+    network.select(stems)
+    keys = tuple(network.state_dict())
+    state, digests = {}, []
+    for file in spec.files:
+        if any(key.startswith(file.prefix) for key in keys):
+            path = fetcher.file(spec, file)
+            part = read_package(path, family=family, arguments=spec.arguments)
+            state.update({file.prefix + key: value for key, value in part.state.items()})
+            digests.append(verified.digest(path))
+    fill(network, Package(Path(spec.name), family, spec.arguments, state))
+    return Loaded(network, tuple(digests))
+
+
+def _from_path(path: Path, stems: Sequence[str] | None) -> Loaded:
+    file = bags.main_file(path) if path.is_dir() else path
+    if file.suffix in bags.YAML:
+        return _local_bag(file, stems)
+    found = _file(file)
+    _known(stems, found.network.stems)
+    return found
+
+
+def _local_bag(path: Path, stems: Sequence[str] | None) -> Loaded:
+    bag = bags.read(path)
+    known = empty_network(read_package(bag.files[0])).stems
+    wanted = _known(stems, known)
+    used = [known.index(stem) for stem in wanted]
+    rows = bag.weights or tuple((1.0,) * len(known) for _ in bag.files)
+    if any(len(row) != len(known) for row in rows):
+        raise CheckpointError(path, f"every row of weights needs {len(known)} values")
+    kept = [(file, row) for file, row in zip(bag.files, rows, strict=True) if any(row[i] for i in used)]
+    loaded = [_file(file) for file, _ in kept]
+    found = _averaged(loaded, [row for _, row in kept], wanted)
+    if bag.segment_s is not None:
+        longest = found.network.longest_segment_samples()
+        limit = math.inf if longest is None else longest / found.network.sample_rate
+        found.network.use_segment(min(bag.segment_s, limit))
+    return found
+
+
+def _file(path: Path) -> Loaded:
+    return Loaded(build_network(read_package(path)), (verified.digest(path),))
+
+
+def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """The stems wanted, in the model's order.
+
+    Raises:
+        UnknownNameError: the model has no such stem.
+    """
+    for stem in stems or ():
+        if stem not in known:
+            raise UnknownNameError("stem", stem, known)
+    return tuple(stem for stem in known if stems is None or stem in stems)
+
+
+def _joint_digest(digests: Sequence[str]) -> str | None:
+    """The digest of several files together; of a single file its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

@@ -1,0 +1,81 @@
+"""Hashing files, once: a record in the cache folder says which digest a file of that size and time had."""
+
+import hashlib
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from stemsplit.errors import ChecksumError
+from stemsplit.hub import folders
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file in hexadecimal, from its record while size and time of change are the same.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    key = _key(path)
+    with suppress(OSError, ValueError, TypeError):
+        kept = json.loads(_record(path).read_text(encoding="utf-8"))
+        if kept == {**key, "sha256": kept["sha256"]}:
+            return str(kept["sha256"])
+    value = fresh_digest(path)
+    remember(path, value)
+    return value
+
+
+def remember(path: Path, sha256: str) -> None:
+    """Keep the digest of a file that was just hashed."""
+    with suppress(OSError):  # a cache folder that can't be written costs time only
+        publish(_record(path), json.dumps({**_key(path), "sha256": sha256}).encode())
+
+
+def fresh_digest(path: Path) -> str:
+    """The sha256 of a file as it is now, whatever is on record."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def matches(path: Path, sha256: str) -> bool:
+    """Whether the digest of a file begins with `sha256`."""
+    return digest(path).startswith(sha256)
+
+
+def check(path: Path, sha256: str, *, model: str | None = None) -> None:
+    """Refuse a file whose digest doesn't begin with `sha256`.
+
+    Raises:
+        ChecksumError: it's another file, or a damaged one.
+    """
+    actual = digest(path)
+    if not actual.startswith(sha256):
+        raise ChecksumError(path, sha256, actual, model=model)
+
+
+def forget(path: Path) -> None:
+    """Drop the record of a file."""
+    _record(path).unlink(missing_ok=True)
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Write a small file so that its name never stands for half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _key(path: Path) -> dict[str, object]:
+    found = path.resolve()
+    state = found.stat()
+    return {"path": str(found), "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+
+
+def _record(path: Path) -> Path:
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    return folders.cache_folder() / "verified" / f"{name}.json"
