@@ -1,0 +1,188 @@
+"""What every family promises, whatever is inside: a line in `FAMILIES` and all of it is checked."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.models import build
+from stemsplit.models.blocks.network import Network
+
+ROFORMER = {
+    "stems": ["a", "b"],
+    "num_stems": 2,
+    "stereo": True,
+    "dim": 8,
+    "depth": 2,
+    "heads": 2,
+    "dim_head": 4,
+    "stft_n_fft": 64,
+    "stft_win_length": 64,
+    "stft_hop_length": 16,
+    "mlp_expansion_factor": 1,
+    "segment_samples": 500,
+}
+BANDS = {"freqs_per_bands": [2, 3, 4, 8, 16]}
+LINEAR = {"linear_transformer_depth": 1, "skip_connection": True, "attn_dropout": 0.1, "ff_dropout": 0.1}
+SCNET = {
+    "dims": [4, 8, 8],
+    "nfft": 64,
+    "win_size": 64,
+    "hop_size": 16,
+    "num_dplayer": 2,
+    "segment_samples": 500,
+}
+MASK = {"n_fft": 64, "hop": 32, "window_trim": 1, "heads": 3, "hidden": 16, "segment_samples": 500}
+BSRNN = {"bands": [2, 3, 4, 8, 16], "n_fft": 64, "hop": 16, "width": 4, "modules": 2, "segment_samples": 500}
+
+# the smallest arguments with which a family is still itself
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("bs_roformer", ROFORMER | BANDS),
+    ("bs_roformer", ROFORMER | BANDS | LINEAR),
+    ("bsrnn", BSRNN),
+    ("mask_transformer", MASK),
+    ("mask_transformer", MASK | {"attention": "parallel"}),
+    ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),
+    ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
+    ("scnet", SCNET),
+    ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
+]
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda case: case[0])
+def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    found: tuple[str, dict[str, Any]] = request.param
+    return found
+
+
+@pytest.fixture
+def network(case: tuple[str, dict[str, Any]]) -> Network:
+    return build(*case).eval()
+
+
+def lengths(network: Network) -> list[int]:
+    """From a single sample to three segments, or as far as the network goes."""
+    segment = network.segment_samples
+    wanted = [1, 2, 17, segment // 2, segment - 1, segment, segment + 1, 3 * segment]
+    longest = network.longest_segment_samples()
+    return [n for n in wanted if longest is None or n <= longest]
+
+
+def noise(network: Network, samples: int, batch: int = 1) -> Tensor:
+    """[B, C, context + n + context]."""
+    return torch.randn(batch, network.channels, samples + 2 * network.context_samples)
+
+
+@torch.inference_mode()
+def test_any_length_comes_back_as_stems_of_that_length(network: Network) -> None:
+    for samples in lengths(network):
+        mix = noise(network, samples, batch=2)
+        before = mix.clone()
+        stems = network(mix)
+        assert stems.shape == (2, len(network.stems), network.channels, samples)
+        assert stems.isfinite().all()
+        assert torch.equal(mix, before), "the mix was written into"
+
+
+@torch.inference_mode()
+def test_silence_stays_finite(network: Network) -> None:
+    for samples in lengths(network):
+        assert network(torch.zeros_like(noise(network, samples))).isfinite().all()
+
+
+@torch.inference_mode()
+def test_items_of_a_batch_are_strangers(network: Network) -> None:
+    mix = noise(network, network.segment_samples, batch=3)
+    together, alone = network(mix), network(mix[1:2])
+    torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_the_same_input_gives_the_same_output(network: Network) -> None:
+    mix = noise(network, network.segment_samples)
+    assert torch.equal(network(mix), network(mix))
+
+
+def test_every_parameter_gets_a_gradient(network: Network) -> None:
+    network.train()
+    segment = network.padded_samples(network.segment_samples)
+    mix = torch.randn(1, network.channels, segment, requires_grad=True)
+    network.estimate(mix).square().mean().backward()
+    assert mix.grad is not None and mix.grad.isfinite().all()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, f"{name} takes no part"
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_two_steps_lower_the_loss(network: Network) -> None:
+    samples = network.padded_samples(network.segment_samples)
+    sources = torch.randn(2, len(network.stems) + 1, network.channels, samples)
+    mix, target = sources.sum(dim=1), sources[:, :-1]
+
+    def loss() -> Tensor:
+        return (network.estimate(mix) - target).abs().mean()
+
+    with torch.no_grad():
+        before = loss()
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    network.eval()
+    with torch.no_grad():
+        assert loss() < before
+
+
+@torch.inference_mode()
+def test_a_narrowed_network_estimates_the_same_stems(case: tuple[str, dict[str, Any]]) -> None:
+    whole, narrow = build(*case).eval(), build(*case).eval()
+    narrow.load_state_dict(whole.state_dict())
+    last = whole.stems[-1]
+    assert narrow.select([last]) is narrow
+    assert narrow.stems == (last,)
+    mix = noise(whole, whole.segment_samples)
+    torch.testing.assert_close(narrow(mix), whole(mix)[:, -1:], rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_stem_is_refused(network: Network) -> None:
+    with pytest.raises(UnknownNameError):
+        network.select(["theremin"])
+
+
+@torch.inference_mode()
+def test_saved_weights_give_the_same_bytes(case: tuple[str, dict[str, Any]]) -> None:
+    first, second = build(*case).eval(), build(*case).eval()
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    mix = noise(first, first.segment_samples)
+    assert torch.equal(first(mix), second(mix))
+
+
+@torch.inference_mode()
+def test_weights_fit_a_network_laid_out_without_memory(case: tuple[str, dict[str, Any]]) -> None:
+    whole = build(*case).eval()
+    with torch.device("meta"):
+        outline = build(*case).eval()
+    outline.load_state_dict(whole.state_dict(), assign=True)
+    mix = noise(whole, whole.segment_samples)
+    assert torch.equal(outline(mix), whole(mix))
+
+
+def test_a_segment_of_nothing_is_refused(network: Network) -> None:
+    with pytest.raises(SettingsError):
+        network.use_segment(0)
+
+
+@torch.inference_mode()
+def test_a_shorter_segment_works(network: Network) -> None:
+    network.use_segment(network.segment_samples / 2 / network.sample_rate)
+    stems = network(noise(network, network.segment_samples))
+    assert stems.shape[-1] == network.segment_samples
+    assert stems.isfinite().all()
