@@ -1,0 +1,276 @@
+"""What a training run is made of, as frozen dataclasses: the only place where its defaults stand.
+
+They mirror the configuration file key by key (`configfile.py` reads it). A value without a meaning raises
+`Invalid`, which names the key; the reader adds the line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stemsplit.settings import ChunkSettings
+from stemsplit.training.checks import Invalid, above, at_least, fraction
+from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and what it starts from: exactly one of `start` and `family`.
+
+    Attributes:
+        start: a model's name or path, to go on from.
+        family: a network family, to start from nothing.
+        arguments: of the family; what is left out keeps its default.
+    """
+
+    start: str | None = None
+    family: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.start is None) == (self.family is None):
+            raise Invalid("start", "give either start (a model) or family (a new network)")
+        if self.arguments and self.family is None:
+            raise Invalid("arguments", "only a new network (family) takes arguments")
+
+
+@dataclass(frozen=True)
+class DataSetConfig:
+    """A folder of multitracks, or a manifest.
+
+    Attributes:
+        path: of the folder or manifest.
+        weight: how often it is drawn from, relative to the others.
+        only: patterns of track names to use, such as `7.*`; none means all.
+        exclude: patterns of track names to leave out.
+    """
+
+    path: str
+    weight: float = 1.0
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        above("weight", self.weight, 0)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Attributes:
+        train: data sets with stems.
+        valid: data sets to choose the best weights by.
+        unlabelled: mixtures for semi-supervised training.
+        stems: that a mix is made of; none means the network's. The network may estimate fewer.
+        groups: which of the data sets' stems make up one of ours; others go where their name says, or to
+            `other`.
+        segment_s: length of a training sample in seconds.
+        remix: probability that the stems of a sample come from different songs.
+        remix_group: deal the stems among that many consecutive samples; none draws each stem by itself.
+        activity_s: draw from the salient segments of this length (seconds) only; none draws from everywhere.
+        cache: a folder for decoded audio, for sources that are slow to decode.
+        workers: processes that prepare samples; 0 prepares them in the main process.
+    """
+
+    train: tuple[DataSetConfig, ...]
+    valid: tuple[DataSetConfig, ...] = ()
+    unlabelled: tuple[DataSetConfig, ...] = ()
+    stems: tuple[str, ...] | None = None
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    segment_s: float = 7.8
+    remix: float = 0.0
+    remix_group: int | None = 4
+    activity_s: float | None = None
+    cache: str | None = None
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise Invalid("train", "must name at least one data set")
+        if self.stems is not None and len(set(self.stems)) != len(self.stems):
+            raise Invalid("stems", "names a stem twice")
+        above("segment_s", self.segment_s, 0)
+        fraction("remix", self.remix)
+        at_least("remix_group", self.remix_group, 2)
+        at_least("activity_s", self.activity_s, self.segment_s)
+        at_least("workers", self.workers, 0)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """What is done to every sample; probabilities and ranges of `augment.py`.
+
+    Attributes:
+        shift_s: delay each stem by up to this much. shift_together: by the same amount.
+        swap_channels: swap left and right of each stem half of the time.
+        polarity: invert each stem half of the time.
+        gain_db: range of a gain per stem in decibels. gain: range of a linear one.
+        drop: probability that a stem is silenced.
+        repitch: probability of a change of pitch and tempo, the same for all stems of a song.
+        semitones: largest change of pitch. tempo: largest change of tempo, as a fraction.
+        codec: probability that the mix goes through a lossy codec.
+        peak: divide mix and stems by their largest sample.
+    """
+
+    shift_s: float = 0.0
+    shift_together: bool = False
+    swap_channels: bool = False
+    polarity: bool = False
+    gain_db: tuple[float, float] | None = None
+    gain: tuple[float, float] | None = None
+    drop: float = 0.0
+    repitch: float = 0.0
+    semitones: int = 2
+    tempo: float = 0.12
+    codec: float = 0.0
+    peak: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("shift_s", self.shift_s, 0)
+        for key, limits in (("gain_db", self.gain_db), ("gain", self.gain)):
+            if limits is not None and limits[0] > limits[1]:
+                raise Invalid(key, f"the first must not exceed the second, is {list(limits)}")
+        if self.gain is not None and self.gain_db is not None:
+            raise Invalid("gain", "give either gain or gain_db")
+        for key in ("drop", "repitch", "codec"):
+            fraction(key, getattr(self, key))
+        at_least("semitones", self.semitones, 0)
+        fraction("tempo", self.tempo, one=False)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How long, and on what.
+
+    Attributes:
+        epochs: how many. steps_per_epoch: optimiser steps in each.
+        batch_size: samples of one step, over all devices together: another number of devices trains alike.
+        accumulate: split every device's share into so many passes, for want of memory.
+        checkpoint_steps: steps between two checkpoints; none means an epoch's.
+        device: auto, cpu, cuda or mps. devices: how many per node. nodes: how many machines.
+        precision: fp32, or bf16 or fp16 with fp32 weights.
+    """
+
+    epochs: int = 50
+    steps_per_epoch: int = 800
+    batch_size: int = 8
+    accumulate: int = 1
+    checkpoint_steps: int | None = None
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "devices", "nodes"):
+            at_least(key, getattr(self, key), 1)
+        parts = self.devices * self.nodes * self.accumulate
+        if self.batch_size % parts:
+            raise Invalid("batch_size", f"must be a multiple of devices × nodes × accumulate ({parts})")
+        if self.steps_per_epoch % self.leg_steps:
+            raise Invalid("checkpoint_steps", f"must divide steps_per_epoch ({self.steps_per_epoch})")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise Invalid("precision", "fp16 needs a GPU; a CPU takes fp32 or bf16")
+
+    @property
+    def leg_steps(self) -> int:
+        """Steps from one checkpoint to the next."""
+        return self.steps_per_epoch if self.checkpoint_steps is None else max(1, self.checkpoint_steps)
+
+
+@dataclass(frozen=True)
+class ValidConfig:
+    """How candidates are compared: by separating whole tracks.
+
+    Attributes:
+        metric: usdr (mean over tracks) or median_sdr (median over tracks); the mean over stems decides.
+        every_epochs: how often.
+        at_start: also before the first step, so that what is exported is never worse than `start`.
+        patience: stop after so many epochs without a better score; none goes on to the end.
+        overlap: of the chunks.
+    """
+
+    metric: Literal["usdr", "median_sdr"] = "usdr"
+    every_epochs: int = 1
+    at_start: bool = False
+    patience: int | None = None
+    overlap: float = ChunkSettings.overlap
+
+    def __post_init__(self) -> None:
+        at_least("every_epochs", self.every_epochs, 1)
+        at_least("patience", self.patience, 1)
+        fraction("overlap", self.overlap, one=False)
+
+
+@dataclass(frozen=True)
+class PerStemConfig:
+    """One run for each stem, and a one-hot bag of the results.
+
+    Attributes:
+        stems: none means the network's.
+        changes: what differs from the rest of the file, by stem: `{bass: {model.arguments.bands: bass}}`.
+    """
+
+    stems: tuple[str, ...] | None = None
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SemiConfig:
+    """Semi-supervised training (BSRNN, section III).
+
+    Attributes:
+        filter_db: a stem that far below the unlabelled mixture counts as absent.
+        promote: replace the teacher by a student that scores better.
+    """
+
+    filter_db: float = 30.0
+    promote: bool = True
+
+    def __post_init__(self) -> None:
+        above("filter_db", self.filter_db, 0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run.
+
+    Attributes:
+        folder: where everything goes.
+        seed: of every random choice.
+        half: export in half precision.
+        model: to train. data: to train on. augment: what is done to it.
+        loss: to minimise. optim: how. schedule: of the learning rate. ema: averages of the weights.
+        fit: how long and on what. valid: how the best weights are chosen.
+        per_stem: train one network per stem. semi: use unlabelled music too.
+    """
+
+    folder: str
+    model: ModelConfig
+    data: DataConfig
+    seed: int = 42
+    half: bool = False
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema: EmaConfig = EmaConfig()
+    fit: FitConfig = FitConfig()
+    valid: ValidConfig = ValidConfig()
+    per_stem: PerStemConfig | None = None
+    semi: SemiConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.semi is not None and not self.data.unlabelled:
+            raise Invalid("semi", "needs data.unlabelled")
+        if self.semi is None and self.data.unlabelled:
+            raise Invalid("data.unlabelled", "is used by semi-supervised training only (semi)")
+        if self.semi is not None and self.model.start is None:
+            raise Invalid("semi", "needs model.start, the first teacher")
+        if not self.data.valid:
+            for key, wanted in (("patience", self.valid.patience), ("at_start", self.valid.at_start)):
+                if wanted:
+                    raise Invalid(f"valid.{key}", "needs data.valid")
+            if self.semi is not None and self.semi.promote:
+                raise Invalid("semi.promote", "needs data.valid")

@@ -1,0 +1,160 @@
+"""How a network learns, as frozen dataclasses: loss, optimiser, schedule and averages of the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stemsplit.training.checks import Invalid, above, at_least, fraction
+
+LossName = Literal[
+    "l1", "mse", "frequency_time", "magnitude", "phase", "si_sdr", "multi_stft", "spectral_convergence"
+]
+
+
+@dataclass(frozen=True)
+class SvdConfig:
+    """The penalty on the weights' largest singular values.
+
+    Attributes:
+        penalty: its factor; 0 is none.
+        smallest: leave weights of fewer elements alone.
+        rank: of the randomised SVD's sketch. iterations: of its power iteration.
+    """
+
+    penalty: float = 0.0
+    smallest: int = 262144
+    rank: int = 100
+    iterations: int = 4
+
+    def __post_init__(self) -> None:
+        at_least("penalty", self.penalty, 0)
+        for key in ("smallest", "rank", "iterations"):
+            at_least(key, getattr(self, key), 1)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+        terms: of `losses.py`, each with its factor.
+        weights: of the stems; what isn't named has 1.
+        fft: window of the spectral terms in samples, for networks that estimate no spectrogram themselves.
+        hop: between such windows.
+        resolutions: windows of multi_stft and spectral_convergence. resolution_hop: of multi_stft.
+        svd: penalty on singular values.
+    """
+
+    terms: Mapping[LossName, float] = field(default_factory=lambda: {"l1": 1.0})
+    weights: Mapping[str, float] = field(default_factory=dict)
+    fft: int = 2048
+    hop: int = 512
+    resolutions: tuple[int, ...] = (4096, 2048, 1024, 512, 256)
+    resolution_hop: int = 147
+    svd: SvdConfig = SvdConfig()
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise Invalid("terms", "must name at least one term")
+        if any(weight < 0 for weight in self.weights.values()):
+            raise Invalid("weights", "must not be negative")
+        for key in ("fft", "hop", "resolution_hop"):
+            at_least(key, getattr(self, key), 1)
+        if any(size < 2 for size in self.resolutions):
+            raise Invalid("resolutions", "must be at least 2")
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """Parameters with settings of their own.
+
+    Attributes:
+        match: a pattern of parameter names, such as `crosstransformer.*`.
+        lr: learning rate; none keeps the general one.
+        weight_decay: none keeps the general one.
+    """
+
+    match: str
+    lr: float | None = None
+    weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        above("lr", self.lr, 0)
+        at_least("weight_decay", self.weight_decay, 0)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser.
+
+    Attributes:
+        kind: adam, or adamw with decoupled weight decay.
+        lr: learning rate, before the schedule.
+        betas: decay of the two moments. eps: keeps quotients finite.
+        weight_decay: of all parameters without a group of their own.
+        clip: largest norm of the gradient; none doesn't clip.
+        groups: parameters with settings of their own; the first that matches counts.
+    """
+
+    kind: Literal["adam", "adamw"] = "adam"
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip: float | None = None
+    groups: tuple[GroupConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        above("lr", self.lr, 0)
+        for beta in self.betas:
+            fraction("betas", beta, one=False)
+        above("eps", self.eps, 0)
+        at_least("weight_decay", self.weight_decay, 0)
+        above("clip", self.clip, 0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate changes; see `optim.schedule_factor`.
+
+    Attributes:
+        kind: constant, decay, noam or cosine.
+        warmup_steps: rise linearly over so many steps (noam: its warm-up).
+        decay: factor of decay. every_epochs: how often it is applied.
+        dimension: d_model of noam.
+        least: where cosine ends, as a fraction of the learning rate.
+    """
+
+    kind: Literal["constant", "decay", "noam", "cosine"] = "constant"
+    warmup_steps: int = 0
+    decay: float = 0.98
+    every_epochs: int = 2
+    dimension: int | None = None
+    least: float = 0.0
+
+    def __post_init__(self) -> None:
+        at_least("warmup_steps", self.warmup_steps, 0)
+        above("decay", self.decay, 0)
+        at_least("every_epochs", self.every_epochs, 1)
+        at_least("dimension", self.dimension, 1)
+        fraction("least", self.least)
+        if self.kind == "noam" and (self.dimension is None or self.warmup_steps < 1):
+            raise Invalid("kind", "noam needs dimension and warmup_steps")
+
+
+@dataclass(frozen=True)
+class EmaConfig:
+    """Exponential moving averages of the weights, all of them candidates for the exported model.
+
+    Attributes:
+        step: decays of those updated after every step.
+        epoch: decays of those updated after every epoch.
+    """
+
+    step: tuple[float, ...] = ()
+    epoch: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("step", "epoch"):
+            for decay in getattr(self, key):
+                fraction(key, decay, one=False)
