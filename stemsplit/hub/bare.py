@@ -19,18 +19,21 @@ MARKS = (
 )
 
 
-def describe(path: Path, keys: Iterable[str]) -> tuple[str, Mapping[str, Any]]:
+def describe(
+    path: Path, keys: Iterable[str], config: str | Path | None = None
+) -> tuple[str, Mapping[str, Any]]:
     """Family and arguments of the state dict in a file.
 
     Args:
         path: the file. `<its name>.yaml` or the folder's only YAML file is asked: it holds `family` and
             `arguments`, or `model` and `training` as the configurations of the RoFormers and SCNet do.
         keys: names of its tensors.
+        config: a YAML file to ask instead.
 
     Raises:
         CheckpointError: nothing says what it is, or what does is malformed.
     """
-    if beside := _beside(path):
+    if beside := Path(config) if config else _beside(path):
         return _from_yaml(beside, keys)
     if found := _registered(path):
         return found

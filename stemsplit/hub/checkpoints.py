@@ -43,6 +43,7 @@ class Package:
         arguments: of the family; what is left out keeps its default.
         state: tensors by name; they may be mapped from the file.
         metadata: what else the file says.
+        described: whether family and arguments come from elsewhere than the file.
     """
 
     path: Path
@@ -50,10 +51,15 @@ class Package:
     arguments: Mapping[str, Any]
     state: State
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    described: bool = False
 
 
 def read_package(
-    path: str | Path, *, family: str | None = None, arguments: Mapping[str, Any] | None = None
+    path: str | Path,
+    *,
+    family: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
 ) -> Package:
     """A checkpoint, without building the network.
 
@@ -62,6 +68,7 @@ def read_package(
         family: of a bare state dict, which says nothing about itself; None to look for a description: a YAML
             file beside it, or the registry entry of a file with its hash.
         arguments: of a bare state dict.
+        config: the YAML file that describes a bare state dict.
 
     Raises:
         CheckpointError: the file isn't there, is damaged, of an unknown kind, or not safe to open.
@@ -76,8 +83,8 @@ def read_package(
         return _package(path, content)
     state = _bare(path, content)
     if family is None:
-        family, arguments = bare.describe(path, state)
-    return Package(path, family, dict(arguments or {}), state)
+        family, arguments = bare.describe(path, state, config)
+    return Package(path, family, dict(arguments or {}), state, described=True)
 
 
 def empty_network(package: Package) -> Network:

@@ -65,11 +65,11 @@ class Fields:
         )
         return value
 
-    def names(self, key: str, *, unique: bool = True, optional: bool = False) -> tuple[str, ...]:
-        """A list of different strings."""
+    def names(self, key: str, *, unique: bool = True) -> tuple[str, ...]:
+        """A list of strings, all different if `unique`."""
         value = self._take(
             key,
-            () if optional else _REQUIRED,
+            _REQUIRED,
             lambda v: isinstance(v, list) and bool(v) and all(isinstance(n, str) and n for n in v),
             "a list of names",
         )

@@ -1,6 +1,5 @@
 """From a model's name, a path or a repository to a network that is ready to separate."""
 
-import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +8,13 @@ from typing import NamedTuple
 from stemsplit import models
 from stemsplit.errors import CheckpointError, UnknownNameError
 from stemsplit.events import Callback, Notice, emit
-from stemsplit.hub import bags, download, snapshots, verified
+from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
-from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, registry
+from stemsplit.hub.describe import joint_digest, locate
+from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model
 from stemsplit.models.blocks.network import Identity, Network
 from stemsplit.models.ensemble import Ensemble
 from stemsplit.models.residual import Residual
-
-FILES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
 
 
 class Loaded(NamedTuple):
@@ -54,13 +52,17 @@ def load_model(
         Cancelled: by the callback.
     """
     fetcher = _Fetcher(offline or download.is_offline(), callback)
-    found = _load(str(source), None if stems is None else tuple(stems), fetcher)
+    where = locate(str(source), offline=offline, callback=callback)
+    if isinstance(where, ModelSpec):
+        found = _from_registry(where, stems, fetcher)
+    else:
+        found = _from_file(where, stems)
     network = found.network
     if stems is not None and set(stems) != set(network.stems):
         network.select(stems)
     if segment_s is not None:
         network.use_segment(segment_s)
-    network.identity = Identity(str(source), _joint_digest(found.digests))
+    network.identity = Identity(str(source), joint_digest(found.digests))
     return network
 
 
@@ -76,19 +78,6 @@ class _Fetcher(NamedTuple):
             terms = f"{spec.name}: weights under {spec.license}. {spec.license_note}"
             emit(self.callback, Notice(terms.rstrip()))
         return download.fetch(file, model=spec.name, offline=self.offline, callback=self.callback)
-
-
-def _load(source: str, stems: Sequence[str] | None, fetcher: _Fetcher) -> Loaded:
-    if source in registry():
-        return _from_registry(find_model(source), stems, fetcher)
-    if source.startswith("hf:"):
-        repo, _, revision = source.removeprefix("hf:").partition("@")
-        return _from_path(snapshots.fetch(repo, revision or "main", fetcher.offline, fetcher.callback), stems)
-    path = Path(source).expanduser()
-    if path.exists() or len(path.parts) > 1 or path.suffix in FILES:
-        return _from_path(path, stems)
-    find_model(source)  # raises, and says what there is
-    raise CheckpointError(path, "no such file")
 
 
 def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetcher) -> Loaded:
@@ -147,11 +136,10 @@ def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetc
     return Loaded(network, tuple(digests))
 
 
-def _from_path(path: Path, stems: Sequence[str] | None) -> Loaded:
-    file = bags.main_file(path) if path.is_dir() else path
-    if file.suffix in bags.YAML:
-        return _local_bag(file, stems)
-    found = _file(file)
+def _from_file(path: Path, stems: Sequence[str] | None) -> Loaded:
+    if path.suffix in bags.YAML:
+        return _local_bag(path, stems)
+    found = _file(path)
     _known(stems, found.network.stems)
     return found
 
@@ -188,10 +176,3 @@ def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]
         if stem not in known:
             raise UnknownNameError("stem", stem, known)
     return tuple(stem for stem in known if stems is None or stem in stems)
-
-
-def _joint_digest(digests: Sequence[str]) -> str | None:
-    """The digest of several files together; of a single file its own."""
-    if len(digests) < 2:
-        return digests[0] if digests else None
-    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

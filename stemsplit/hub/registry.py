@@ -3,7 +3,7 @@
 `models.yaml` is data only. A user's file of the same form (see `folders.user_registry`) is merged over it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,6 @@ class FileSpec:
         sha256: its digest or the known beginning of it (8 digits or more); None when nobody recorded one,
             and then it is never downloaded.
         size: in bytes, None when unknown.
-        stems: the stems it holds a network for; empty for all of the model's.
         prefix: put before the names of its tensors.
         otherwise: a file of other bytes but the same weights, tried when this one can't be had.
     """
@@ -44,7 +43,6 @@ class FileSpec:
     path: str | None = None
     sha256: str | None = None
     size: int | None = None
-    stems: tuple[str, ...] = ()
     prefix: str = ""
     otherwise: "FileSpec | None" = None
 
@@ -175,11 +173,12 @@ def find_model(name: str) -> ModelSpec:
     return models[name]
 
 
-def members(spec: ModelSpec, stems: Iterable[str] | None = None) -> list[ModelSpec]:
+def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelSpec]:
     """The entries whose files a model needs for `stems` (None for all): its members, or itself."""
     if spec.bag is None:
         return [spec]
-    wanted = [spec.stems.index(s) for s in (spec.stems if stems is None else stems)]
+    every = stems is None or spec.residual in stems
+    wanted = [i for i, stem in enumerate(spec.stems) if every or stem in (stems or ())]
     rows = zip(spec.bag.members, spec.bag.weights, strict=True)
     return [find_model(name) for name, weights in rows if any(weights[i] for i in wanted)]
 
@@ -253,7 +252,7 @@ def _model(name: str, entry: Fields, listed: bool, own: bool) -> ModelSpec:
         segment_s=entry.number("segment_s", None),
         arguments=entry.mapping("arguments"),
         bag=_bag(entry.fields("bag"), len(stems)),
-        files=tuple(_file(f, stems) for f in entry.each("files")),
+        files=tuple(_file(f) for f in entry.each("files")),
         paper=entry.text("paper", None),
         scores=_scores(entry.fields("scores"), stems),
         inference=_inference(entry.fields("inference")),
@@ -281,7 +280,7 @@ def _bag(entry: Fields | None, stems: int) -> Bag | None:
     return Bag(names, rows)
 
 
-def _file(entry: Fields, stems: tuple[str, ...]) -> FileSpec:
+def _file(entry: Fields) -> FileSpec:
     other = entry.fields("otherwise")
     spec = FileSpec(
         hub=_hub(entry.fields("hub")),
@@ -289,12 +288,10 @@ def _file(entry: Fields, stems: tuple[str, ...]) -> FileSpec:
         path=entry.text("path", None),
         sha256=entry.digest("sha256"),
         size=entry.count("size", None),
-        stems=entry.names("stems", optional=True),
         prefix=entry.text("prefix", ""),
-        otherwise=None if other is None else _file(other, stems),
+        otherwise=None if other is None else _file(other),
     )
     entry.require(any((spec.hub, spec.url, spec.path)), "needs hub, url or path")
-    entry.require(set(spec.stems) <= set(stems), "names a stem that the model doesn't have")
     entry.done()
     return spec
 

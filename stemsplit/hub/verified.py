@@ -38,6 +38,11 @@ def fresh_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of_text(text: str) -> str:
+    """The sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def matches(path: Path, sha256: str) -> bool:
     """Whether the digest of a file begins with `sha256`."""
     return digest(path).startswith(sha256)

@@ -1,0 +1,74 @@
+"""What a model is, before it's loaded: cheap for registry entries, without torch and without a connection."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemsplit.errors import CheckpointError
+from stemsplit.events import Callback
+from stemsplit.hub import bags, download, snapshots, verified
+from stemsplit.hub.registry import ModelSpec, find_model, members, registry
+
+SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
+
+
+@dataclass(frozen=True)
+class Description:
+    """A model's name as it was asked for, the stems it gives, and the sha256 of its weights.
+
+    The digest of a registry entry is that of the registry, perhaps its beginning only; of several files it's
+    one of their digests; None for a model without weights.
+    """
+
+    name: str
+    stems: tuple[str, ...]
+    sha256: str | None
+
+
+def describe_model(
+    source: str | Path, *, offline: bool = False, callback: Callback | None = None
+) -> Description:
+    """Describe a model; `source` as for `load.load_model`. Only `hf:` sources open a connection.
+
+    Raises:
+        UnknownNameError: no such model.
+        ModelUnavailableError: a file that can't be had or read.
+    """
+    found = locate(str(source), offline=offline, callback=callback)
+    if isinstance(found, ModelSpec):
+        digests = [file.sha256 or "" for member in members(found) for file in member.files]
+        return Description(found.name, found.all_stems, joint_digest(digests))
+    from stemsplit.hub.checkpoints import empty_network, read_package
+
+    files = bags.read(found).files if found.suffix in bags.YAML else (found,)
+    stems = empty_network(read_package(files[0])).stems
+    return Description(str(source), stems, joint_digest([verified.digest(file) for file in files]))
+
+
+def locate(source: str, *, offline: bool, callback: Callback | None) -> ModelSpec | Path:
+    """The registry entry that a model's name means, or the file: a checkpoint or a bag.
+
+    Raises:
+        UnknownNameError: no such model.
+        ModelUnavailableError: a file that can't be had.
+    """
+    if source in registry():
+        return find_model(source)
+    path = Path(source).expanduser()
+    if source.startswith("hf:"):
+        repo, _, revision = source.removeprefix("hf:").partition("@")
+        path = snapshots.fetch(repo, revision or "main", offline or download.is_offline(), callback)
+    if path.is_dir():
+        return bags.main_file(path)
+    if path.is_file():
+        return path
+    if len(path.parts) > 1 or path.suffix in SUFFIXES:
+        raise CheckpointError(path, "no such file")
+    return find_model(source)
+
+
+def joint_digest(digests: Sequence[str]) -> str | None:
+    """The digest of several files together; of a single file its own."""
+    if len(digests) < 2:
+        return digests[0] if digests else None
+    return verified.digest_of_text("\n".join(digests))

@@ -1,0 +1,255 @@
+"""What `stemsplit models` does: which files a model has here, getting, checking and deleting them, own entries."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
+from stemsplit.events import Callback
+from stemsplit.hub import download, folders, hf, transfer, verified
+from stemsplit.hub.arguments import read_yaml
+from stemsplit.hub.bags import YAML
+from stemsplit.hub.registry import FileSpec, ModelSpec, find_model, members, parse_registry, registry
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file that was compared with its hash.
+
+    Attributes:
+        path: the file.
+        expected: its sha256 or the known beginning of it, None when nobody recorded one.
+        actual: its sha256.
+    """
+
+    path: Path
+    expected: str | None
+    actual: str
+
+    @property
+    def good(self) -> bool:
+        """Whether it's what it should be, as far as that's known."""
+        return self.expected is None or self.actual.startswith(self.expected)
+
+
+def is_cached(name: str, stems: Sequence[str] | None = None) -> bool:
+    """Whether everything that the model needs for `stems` (None for all) is on this machine, not verified."""
+    return all(_here(file) is not None for _, file in _files(find_model(name), stems))
+
+
+def model_path(name: str) -> list[Path]:
+    """Where a model's files are on this machine.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        ModelUnavailableError: a file isn't here.
+    """
+    paths = []
+    for member, file in _files(find_model(name)):
+        here = _here(file)
+        if here is None:
+            raise _absent(name, member, file)
+        paths.append(here[1])
+    return paths
+
+
+def download_model(
+    name: str, *, stems: Sequence[str] | None = None, offline: bool = False, callback: Callback | None = None
+) -> list[Path]:
+    """Get a model's files; those that are damaged here are replaced.
+
+    Args:
+        name: of the registry.
+        stems: the stems wanted, None for all.
+        offline: open no connection.
+        callback: receives `Download` events and may cancel.
+
+    Raises:
+        UnknownNameError: no such model.
+        ModelUnavailableError: a file can't be had.
+        Cancelled: by the callback.
+    """
+    return [
+        download.fetch(file, model=member.name, offline=offline, callback=callback, repair=True)
+        for member, file in _files(find_model(name), stems)
+    ]
+
+
+def verify(name: str) -> list[Checked]:
+    """Hash a model's files again, whatever is on record, and compare.
+
+    Raises:
+        UnknownNameError: no such model.
+        ModelUnavailableError: a file isn't here.
+    """
+    checked = []
+    for member, file in _files(find_model(name)):
+        here = _here(file)
+        if here is None:
+            raise _absent(name, member, file)
+        spec, path = here
+        verified.forget(path)
+        checked.append(Checked(path, spec.sha256, verified.digest(path)))
+    return checked
+
+
+def remove_model(name: str) -> int:
+    """Delete what was downloaded for a model, and its entry if it's the user's own; local files stay.
+
+    Returns:
+        The bytes freed.
+
+    Raises:
+        UnknownNameError: no such model.
+    """
+    spec = find_model(name)
+    freed = sum(_remove(f) for _, file in _files(spec) for f in download.alternatives(file))
+    if spec.own:
+        with _own_entries() as entries:
+            entries.pop(name, None)
+    return freed
+
+
+def add_model(
+    name: str,
+    source: str | Path,
+    *,
+    sha256: str | None = None,
+    config: str | Path | None = None,
+    license: str = "unknown",
+    replace: bool = False,
+    callback: Callback | None = None,
+) -> ModelSpec:
+    """Put a model of one's own into the user's registry file.
+
+    Args:
+        name: what `-m` will take.
+        source: a checkpoint's path, which stays where it is, or an https URL, which is downloaded now.
+        sha256: of the file, 8 digits or more; a URL needs it.
+        config: of a bare state dict, the YAML file that describes it.
+        license: of the weights.
+        replace: an entry of that name.
+        callback: receives `Download` events and may cancel.
+
+    Raises:
+        SettingsError: the name is taken or malformed, or the hash is missing.
+        ModelUnavailableError: the file can't be had, isn't the one with that hash, or is no checkpoint.
+    """
+    _require_free(name, replace)
+    file, path = _source(str(source), sha256, callback)
+    entry = {**_describe(path, config), "license": license, "files": [file]}
+    found = parse_registry({"models": {name: entry}}, name, own=True)[name]
+    with _own_entries() as entries:
+        entries[name] = entry
+    return found
+
+
+def _files(spec: ModelSpec, stems: Sequence[str] | None = None) -> Iterator[tuple[ModelSpec, FileSpec]]:
+    for member in members(spec, stems):
+        for file in member.files:
+            yield member, file
+
+
+def _here(file: FileSpec) -> tuple[FileSpec, Path] | None:
+    for spec in download.alternatives(file):
+        path = download.cached(spec)
+        if path is not None and path.is_file():
+            return spec, path
+    return None
+
+
+def _absent(name: str, member: ModelSpec, file: FileSpec) -> ModelUnavailableError:
+    return ModelUnavailableError(
+        f"{name}: {file.name} is not downloaded",
+        model=member.name,
+        url=download.address(file),
+        sha256=file.sha256,
+        hint=f"stemsplit models download {name}",
+    )
+
+
+def _remove(file: FileSpec) -> int:
+    freed = 0
+    if file.hub is not None and (path := hf.cached(file.hub)) is not None:
+        freed += hf.remove(path)
+    if file.url is not None:
+        folder = download.url_path(file.url).parent
+        freed += sum(p.stat().st_size for p in folder.glob("*") if p.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _require_free(name: str, replace: bool) -> None:
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"{name!r} is no name for a model: letters, digits and _.+- only", setting="name")
+    if name in registry() and not replace:
+        raise SettingsError(
+            f"there is a model named {name} already",
+            setting="name",
+            hint="choose another name, or replace it",
+        )
+
+
+def _source(source: str, sha256: str | None, callback: Callback | None) -> tuple[dict[str, Any], Path]:
+    """The entry of a file, and the file."""
+    key = "url" if re.match(r"https?://", source) else "path"
+    if key == "url":
+        if sha256 is None:
+            raise SettingsError("a URL needs the sha256 that its file must have", setting="--sha256")
+        transfer.require_secure(source)
+        path = download.fetch_url(source, sha256=sha256, callback=callback, repair=True)
+    else:
+        path = Path(source).expanduser().resolve()
+        if not path.is_file():
+            raise CheckpointError(path, "no such file")
+    actual = verified.digest(path)
+    if sha256 is not None and not actual.startswith(sha256):
+        raise ChecksumError(path, sha256, actual)
+    place = source if key == "url" else str(path)
+    return {key: place, "sha256": actual, "size": path.stat().st_size}, path
+
+
+def _describe(path: Path, config: str | Path | None) -> dict[str, Any]:
+    from stemsplit.hub.checkpoints import build_network, read_package
+
+    if path.suffix in YAML:
+        raise SettingsError(f"{path}: a bag is asked for by its path", hint=f"-m {path}")
+    package = read_package(path, config=config)
+    network = build_network(package)
+    entry: dict[str, Any] = {
+        "family": package.family,
+        "stems": list(network.stems),
+        "sample_rate": network.sample_rate,
+    }
+    if package.described:
+        entry["arguments"] = _plain(package.arguments)
+    return entry
+
+
+def _plain(value: Any) -> Any:
+    """The same without tuples, which YAML's plain data lacks."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _own_entries() -> Iterator[dict[str, Any]]:
+    """The models of the user's registry file, to be changed; written back whole."""
+    path = folders.user_registry()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(path.name + ".lock")):
+        content = read_yaml(path) if path.is_file() and path.stat().st_size else {}
+        entries = content.setdefault("models", {})
+        yield entries
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        verified.publish(path, text.encode())
