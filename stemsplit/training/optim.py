@@ -74,9 +74,8 @@ def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, tot
         total_steps: for cosine.
     """
     if config.kind == "noam":
-        return (config.dimension or 1) ** -0.5 * min(
-            (step + 1) ** -0.5, (step + 1) * config.warmup_steps**-1.5
-        )
+        n, dimension = float(step + 1), float(config.dimension or 1)
+        return 1 / sqrt(dimension) * min(1 / sqrt(n), n / sqrt(config.warmup_steps) ** 3)
     rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.kind == "decay":
         return rise * config.decay ** (step // steps_per_epoch // config.every_epochs)
