@@ -12,6 +12,7 @@ Legend: `B` batch, `S` stems, `C` channels, `F` bins.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +24,13 @@ EPSILON = 1e-10
 
 
 def wiener(
-    magnitudes: Tensor, mix: Tensor, *, iterations: int, softmask: bool = False, residual: bool = False
+    magnitudes: Tensor,
+    mix: Tensor,
+    *,
+    iterations: int,
+    softmask: bool = False,
+    residual: bool = False,
+    keep: Sequence[int] | None = None,
 ) -> Tensor:
     """Separate a mix by the magnitudes of its stems, in independent windows counted from the first frame.
 
@@ -33,13 +40,18 @@ def wiener(
         iterations: of expectation maximisation; 0 returns the first guess.
         softmask: guess each stem's share of the mix instead of its magnitude with the mix's phase.
         residual: model what the stems leave of the mix as one more stem, the last.
+        keep: return only the stems at these positions, in this order; None for all.
 
     Returns:
         [B, S, C, F, frames], complex; S + 1 stems with the residual.
     """
-    windows = zip(magnitudes.split(WINDOW_FRAMES, -1), mix.split(WINDOW_FRAMES, -1), strict=True)
-    guesses = ((_first_guess(part, x, softmask, residual), x) for part, x in windows)
-    return torch.cat([_maximise(guess, x, iterations) for guess, x in guesses], dim=-1)
+    positions = list(range(magnitudes.shape[1] + residual) if keep is None else keep)
+    stems = mix.new_empty(len(mix), len(positions), *mix.shape[1:])
+    for start in range(0, mix.shape[-1], WINDOW_FRAMES):
+        window = slice(start, start + WINDOW_FRAMES)
+        guess = _first_guess(magnitudes[..., window], mix[..., window], softmask, residual)
+        stems[..., window] = _maximise(guess, mix[..., window], iterations)[:, positions]
+    return stems
 
 
 def _first_guess(magnitudes: Tensor, mix: Tensor, softmask: bool, residual: bool) -> Tensor:

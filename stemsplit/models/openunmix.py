@@ -1,0 +1,183 @@
+"""Open-Unmix: an LSTM per stem guesses its magnitudes, and a Wiener filter turns all guesses into sound.
+
+F.-R. Stöter, S. Uhlich, A. Liutkus, Y. Mitsufuji: Open-Unmix – A Reference Implementation for Music Source
+Separation (2019). The networks are trained one by one and stored in a file each; the filter makes them agree.
+
+Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stemsplit.errors import StemsplitError
+from stemsplit.models.blocks.network import Network
+from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+from stemsplit.models.blocks.wiener import wiener
+
+RESIDUAL = "residual"
+LSTM_DROPOUT = 0.4
+
+
+@dataclass(frozen=True)
+class OpenUnmixArguments:
+    """Sizes of the networks, and how the filter joins them. The defaults are those of umx and umxhq.
+
+    Attributes:
+        targets: the stems that have a network.
+        nb_channels: of mix and stems, 1 or 2.
+        hidden_size: width of the network.
+        nb_layers: stacked LSTM layers.
+        max_bin: the network sees only so many bins from the lowest; 1487 end at 16 kHz.
+        unidirectional: look at the past alone.
+        niter: iterations of expectation maximisation in the Wiener filter; 0 for the mix's phase.
+        softmask: start it from shares of the mix rather than from the guessed magnitudes.
+        residual: add a stem for what the others leave of the mix.
+        sample_rate: in Hz.
+        n_fft: samples per STFT frame.
+        n_hop: samples from frame to frame.
+        segment_s: length of a chunk. At the usual overlap of a quarter, a track of up to 60 s is one chunk.
+    """
+
+    targets: Sequence[str] = ("vocals", "drums", "bass", "other")
+    nb_channels: int = 2
+    hidden_size: int = 512
+    nb_layers: int = 3
+    max_bin: int = 1487
+    unidirectional: bool = False
+    niter: int = 1
+    softmask: bool = False
+    residual: bool = False
+    sample_rate: int = 44100
+    n_fft: int = 4096
+    n_hop: int = 1024
+    segment_s: float = 80.0
+
+    def __post_init__(self) -> None:
+        if self.nb_channels not in (1, 2):
+            raise StemsplitError(f"openunmix: nb_channels {self.nb_channels}: must be 1 or 2")
+        if self.niter and len(self.targets) + self.residual < 2:
+            raise StemsplitError("openunmix: niter > 0 needs two targets, or one and the residual")
+
+
+class Target(nn.Module):
+    """The network of one stem: a mask from the mix's magnitudes by three dense layers around an LSTM.
+
+    Args:
+        a: the family's arguments.
+    """
+
+    def __init__(self, a: OpenUnmixArguments) -> None:
+        super().__init__()
+        self.max_bin = a.max_bin
+        bins, hidden = a.n_fft // 2 + 1, a.hidden_size
+        self.input_mean = nn.Parameter(torch.zeros(a.max_bin))  # minus the mean, in fact
+        self.input_scale = nn.Parameter(torch.ones(a.max_bin))
+        self.fc1 = nn.Linear(a.nb_channels * a.max_bin, hidden, bias=False)
+        self.bn1 = nn.BatchNorm1d(hidden)
+        self.lstm = nn.LSTM(
+            hidden,
+            hidden if a.unidirectional else hidden // 2,
+            num_layers=a.nb_layers,
+            bidirectional=not a.unidirectional,
+            dropout=LSTM_DROPOUT if a.nb_layers > 1 else 0,
+        )
+        self.fc2 = nn.Linear(2 * hidden, hidden, bias=False)
+        self.bn2 = nn.BatchNorm1d(hidden)
+        self.fc3 = nn.Linear(hidden, a.nb_channels * bins, bias=False)
+        self.bn3 = nn.BatchNorm1d(a.nb_channels * bins)
+        self.output_scale = nn.Parameter(torch.ones(bins))
+        self.output_mean = nn.Parameter(torch.ones(bins))
+        self.register_load_state_dict_pre_hook(_forget_transform)  # type: ignore[no-untyped-call]
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Magnitudes of the mix, [B, C, F, frames], to those of the stem."""
+        batch, channels, bins, frames = mix.shape
+        heard = (mix.permute(3, 0, 1, 2)[..., : self.max_bin] + self.input_mean) * self.input_scale
+        x = torch.tanh(self.bn1(self.fc1(heard.reshape(frames * batch, -1))))
+        recurrent, _ = self.lstm(x.view(frames, batch, -1))
+        x = torch.cat([x, recurrent.flatten(0, 1)], dim=-1)  # a way around the LSTM
+        x = torch.relu(self.bn2(self.fc2(x)))
+        x = self.bn3(self.fc3(x)).view(frames, batch, channels, bins)
+        mask = torch.relu(x * self.output_scale + self.output_mean)
+        return mask.permute(1, 2, 3, 0) * mix
+
+
+def _forget_transform(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Drop what the published files hold besides the weights: their STFT's window and their sample rate."""
+    for key in ("sample_rate", "stft.window", "transform.0.window"):
+        state.pop(prefix + key, None)
+
+
+class OpenUnmix(Network):
+    """All targets of a model, and the filter that joins them.
+
+    A target's weights are found under `targets.<stem>.`.
+    """
+
+    Arguments = OpenUnmixArguments
+    arguments: OpenUnmixArguments
+
+    def __init__(self, arguments: OpenUnmixArguments) -> None:
+        a = arguments
+        super().__init__(
+            a,
+            stems=(*a.targets, RESIDUAL) if a.residual else a.targets,
+            sample_rate=a.sample_rate,
+            channels=a.nb_channels,
+            segment_samples=int(a.segment_s * a.sample_rate),
+        )
+        self.targets = nn.ModuleDict({name: Target(a) for name in a.targets})
+
+    def targets_needed(self, stems: Sequence[str]) -> tuple[str, ...]:
+        """The targets whose weights `stems` depend on: all of them where one stem depends on the others."""
+        a = self.arguments
+        together = a.niter > 0 or a.softmask or RESIDUAL in stems
+        return tuple(name for name in a.targets if together or name in stems)
+
+    def select(self, stems: Sequence[str]) -> Self:
+        """Estimate only `stems`, and drop the targets that they don't need."""
+        super().select(stems)
+        for name in set(self.targets) - set(self.targets_needed(self.stems)):
+            del self.targets[name]
+        return self
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        """[B, C, T] to [B, S, C, T]."""
+        a, samples = self.arguments, mix.shape[-1]
+        mix = F.pad(mix, (0, self._tail(samples)))
+        half = a.n_fft // 2
+        spectrum = stft(reflect_pad(mix, half, half), a.n_fft, a.n_hop, centred=False)
+        stems = self._spectra(spectrum).unbind(1)
+        # One at a time: the inverse holds several copies of what it is given.
+        return torch.stack([istft(stem, a.n_hop, mix.shape[-1])[..., :samples] for stem in stems], dim=1)
+
+    def _spectra(self, mix: Tensor) -> Tensor:
+        """The mix's spectrum [B, C, F, frames] to those of the stems [B, S, C, F, frames]."""
+        a = self.arguments
+        magnitudes = mix.abs()
+        guesses = torch.stack([target(magnitudes) for target in self.targets.values()], dim=1)
+        residual = a.residual and len(self.targets) == len(a.targets)
+        found = [*self.targets, RESIDUAL]
+        return wiener(
+            guesses,
+            mix,
+            iterations=a.niter,
+            softmask=a.softmask,
+            residual=residual,
+            keep=[found.index(stem) for stem in self.stems],
+        )
+
+    def _tail(self, samples: int) -> int:
+        """Zeros to put behind a chunk so that its last samples don't lie under a window's vanishing end.
+
+        The inverse divides by the window. Where frames overlap by half only (umxse), that would turn the
+        tiniest error in the last quarter of a hop into a click.
+        """
+        a = self.arguments
+        rest = samples % a.n_hop
+        return a.n_hop - rest if 2 * a.n_hop >= a.n_fft and 4 * rest > 3 * a.n_hop else 0
