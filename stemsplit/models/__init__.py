@@ -14,6 +14,7 @@ FAMILIES: dict[str, str] = {
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "classic": "stemsplit.models.classic:Classic",
+    "hdemucs": "stemsplit.models.hdemucs:HDemucs",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
     "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",

@@ -140,6 +140,8 @@ def check_alignment(a: Any) -> None:
             f"kernel_size {a.kernel_size} with stride {a.stride}: a kernel must exceed its stride by twice a "
             "quarter of itself, such as 8 and 4"
         )
+    if a.time_stride % 2:
+        raise StemsplitError(f"time_stride {a.time_stride}: must be even")
     bins, hop = a.nfft // 2, a.nfft // 4
     levels = 1
     while bins > a.kernel_size:

@@ -130,13 +130,14 @@ class EncoderLayer(HybridLayer):
         """Encode one level.
 
         Args:
-            x: [B, outer, F, T], or [B, outer, T] over time.
+            x: [B, outer, F, T], or over time [B, outer, T], for which [B, outer, 1, T] may stand.
             inject: [B, inner, T], the time branch where it joins.
 
         Returns:
             [B, inner, F/stride, T], or [B, inner, ⌈T/stride⌉] over time.
         """
         if not self.plan.spectral:
+            x = x if x.dim() == 3 else x.flatten(1, 2)
             x = F.pad(x, (0, -x.shape[-1] % self.plan.stride))
         y: Tensor = self.conv(x)
         if self.plan.bare:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from stemsplit.errors import StemsplitError
+
 SELF_SCORE = -100.0
 
 
@@ -19,10 +21,15 @@ class LocalState(nn.Module):
         channels: a multiple of `heads`.
         heads: attention heads.
         decays: rates of the distance penalty.
+
+    Raises:
+        StemsplitError: `channels` isn't a multiple of `heads`.
     """
 
     def __init__(self, channels: int, heads: int = 4, decays: int = 4) -> None:
         super().__init__()
+        if channels % heads:
+            raise StemsplitError(f"local attention: {channels} channels can't be shared by {heads} heads")
         self.heads = heads
         self.decays = decays
         self.content = nn.Conv1d(channels, channels, 1)
