@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 
 class StemsplitError(Exception):
@@ -10,7 +11,10 @@ class StemsplitError(Exception):
     Attributes:
         reason: one line without a final stop, readable by itself.
         hint: what to do about it, or None.
+        code: the exit code of a command that fails with it.
     """
+
+    code: ClassVar[int] = 1
 
     def __init__(self, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason)
@@ -20,6 +24,8 @@ class StemsplitError(Exception):
 
 class SettingsError(StemsplitError):
     """A setting has no meaning or doesn't fit the others (usage)."""
+
+    code = 2
 
     def __init__(self, reason: str, *, setting: str | None = None, hint: str | None = None) -> None:
         super().__init__(reason, hint=hint)
@@ -80,6 +86,8 @@ class ModelUnavailableError(StemsplitError):
         sha256: the hash (or its known prefix) that the file must have, or None.
     """
 
+    code = 4
+
     def __init__(
         self,
         reason: str,
@@ -125,6 +133,8 @@ class CheckpointError(ModelUnavailableError):
 
 class ResourceError(StemsplitError):
     """Memory or disk space ran out."""
+
+    code = 5
 
 
 class Cancelled(StemsplitError):

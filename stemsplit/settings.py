@@ -3,8 +3,8 @@
 Errors name the command-line flag, so that they read the same from Python and from a shell.
 """
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from stemsplit.errors import SettingsError
 
@@ -61,6 +61,21 @@ class ComputeSettings:
 
     def __post_init__(self) -> None:
         _require(self.threads is None or self.threads > 0, "--threads", "must be positive", self.threads)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A preset: what it sets of `ChunkSettings`, and the precision."""
+
+    chunks: dict[str, Any] = field(default_factory=dict)
+    precision: Precision = "auto"
+
+
+QUALITIES = {
+    "fast": Quality({"overlap": 0.1}, "bf16"),
+    "balanced": Quality(),
+    "best": Quality({"overlap": 0.5, "shifts": 4}),
+}
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,11 @@ class OutputSettings:
         rate = self.sample_rate
         known_rate = rate == "keep" or (isinstance(rate, int) and 1_000 <= rate <= 768_000)
         _require(known_rate, "--sample-rate", "must be keep, or from 1000 to 768000 Hz", rate)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether samples beyond full scale survive."""
+        return self.format in ("wav", "aiff") and self.bit_depth == "32f"
 
     @property
     def bits_per_s(self) -> int | None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from stemsplit.core.devices import GET_STARTED, check_device
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
 
@@ -45,30 +46,20 @@ def find_device(name: str) -> torch.device:
     Raises:
         DeviceError: there is no such device in this machine or in this build of torch.
     """
+    check_device(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise DeviceError(name, f"--device {name}: no such device", hint="use auto, cpu, cuda, cuda:N or mps")
-    if kind == "cuda":
-        _require_cuda(name, int(index or 0))
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(name, f"--device {name}: this machine has no Metal device", hint="use --device cpu")
-    return torch.device(name)
-
-
-def _require_cuda(name: str, index: int) -> None:
-    if torch.version.cuda is None and torch.version.hip is None:
+    device = torch.device(name)
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (device.index or 0) >= there[device.type]:
         raise DeviceError(
             name,
-            f"--device {name}: this PyTorch has no CUDA ({torch.__version__})",
-            hint="use --device cpu, or install a CUDA build: https://pytorch.org/get-started",
+            f"--device {name}: PyTorch {torch.__version__} doesn't see it",
+            hint=f"use --device cpu, or install a build for this device: {GET_STARTED}",
         )
-    count = torch.cuda.device_count()
-    if index >= count:
-        raise DeviceError(name, f"--device {name}: there are {count} CUDA devices", hint="use --device cpu")
+    return device
 
 
 def _gainful_dtype(device: torch.device) -> torch.dtype:

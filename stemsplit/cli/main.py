@@ -1,0 +1,99 @@
+"""The `stemsplit` command: a group whose default is `separate`; commands are imported when chosen."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
+
+import click
+
+from stemsplit import __version__
+from stemsplit.cli import failures
+
+COMMANDS = {
+    "separate": ("stemsplit.cli.separate:separate", "Separate files and folders into stems (the default)."),
+    "models": ("stemsplit.cli.models:models", "List, download, check and convert models."),
+    "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
+    "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),
+}
+DEFAULT = "separate"
+
+
+class Commands(click.Group):
+    """Sub-commands by name; anything else is an input of the default one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command called `cmd_name`, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the default command in front of arguments that name none."""
+        own = {option for param in self.get_params(ctx) for option in (*param.opts, *param.secondary_opts)}
+        first = next((i for i, arg in enumerate(args) if arg not in own), None)
+        if first is not None and args[first] not in COMMANDS:
+            if args[first] in ("--", "-") or not args[first].startswith("-"):
+                self._refuse_misspelling(args[first])
+            args = [*args[:first], DEFAULT, *args[first:]]
+        return super().parse_args(ctx, args)
+
+    def _refuse_misspelling(self, word: str) -> None:
+        near = get_close_matches(word, COMMANDS, n=1, cutoff=0.75)
+        if near and not os.path.exists(word):
+            raise failures.usage_error(
+                f"no command and no file named {word!r}", hint=f"did you mean {near[0]}?"
+            )
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """Commands, and files for the default one."""
+        from click.shell_completion import CompletionItem
+
+        return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.option(
+    "--debug", is_flag=True, envvar="STEMSPLIT_DEBUG", help="Show a traceback when something fails."
+)
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    r"""Separate music into stems: drums, bass, vocals and the rest.
+
+    \b
+    stemsplit song.mp3                   stems/song/{drums,bass,other,vocals}.wav
+    stemsplit album/ -o out -f flac      a folder, recursively
+    stemsplit song.mp3 -s vocals --rest  vocals and everything else
+    stemsplit separate --help            all options
+
+    A file that is called like a command is reached by ./NAME.
+    """
+    ctx.meta["debug"] = debug
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    sys.exit(failures.guarded(lambda: _invoke(arguments), debug="--debug" in arguments))
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    if not arguments:
+        click.echo(main.get_help(click.Context(main, info_name="stemsplit")), err=True)
+        return failures.USAGE
+    code = main.main(args=list(arguments), prog_name="stemsplit", standalone_mode=False)
+    return code if isinstance(code, int) else 0

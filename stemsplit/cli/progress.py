@@ -1,0 +1,160 @@
+"""What a person or a program sees on stderr while the work goes on."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stemsplit import events
+from stemsplit.events import Callback, Event
+
+if TYPE_CHECKING:
+    from stemsplit.separation.report import Report
+
+STYLES = ("auto", "bar", "plain", "json", "none")
+
+
+def set_color(choice: str | None) -> None:
+    """Colours on stderr: always, never, or where NO_COLOR, FORCE_COLOR and the terminal say so."""
+    import os
+
+    context = click.get_current_context()
+    if choice in ("always", "never"):
+        context.color = choice == "always"
+    elif os.environ.get("NO_COLOR"):
+        context.color = False
+    elif os.environ.get("FORCE_COLOR"):
+        context.color = True
+
+
+@contextmanager
+def display(style: str | None) -> Iterator[Callback]:
+    """A callback that shows events in the given style; auto is a bar on a terminal, plain lines elsewhere."""
+    if style in (None, "auto"):
+        style = "bar" if sys.stderr.isatty() else "plain"
+    if style == "bar":
+        with _Bars() as bars:
+            yield bars
+    else:
+        yield {"plain": _plain, "json": _json, "none": _nothing}[str(style)]
+
+
+def _nothing(event: Event) -> None:
+    pass
+
+
+def _json(event: Event) -> None:
+    click.echo(json.dumps(event.as_dict(), ensure_ascii=False), err=True)
+
+
+def _plain(event: Event) -> None:
+    """A line for whatever a person would want to find in a log."""
+    if (line := describe(event)) is not None:
+        click.echo(line, err=True)
+
+
+def describe(event: Event) -> str | None:
+    """An event as a line; None for those that only a bar shows."""
+    match event:
+        case events.Notice(message, None):
+            return f"note: {message}"
+        case events.Notice(message, name):
+            return f"note: {name}: {message}"
+        case events.TrackDone(name, "skipped", _, _):
+            return f"skipped {name} (done already)"
+        case events.TrackDone(name, _, outputs, wall_s):
+            return f"{name} -> {', '.join(outputs.values())} ({wall_s:.1f} s)"
+        case events.TrackFailed(name, _, message):
+            return f"failed {name}: {message}"
+    return None
+
+
+class _Bars:
+    """Bars by rich: one per track at work, one per download."""
+
+    def __enter__(self) -> "_Bars":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        console = Console(stderr=True, no_color=click.get_current_context().color is False)
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self.tasks: dict[str, Any] = {}
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case events.Download(name, done, total):
+                self._show(name, f"downloading {name}", done, total, _bytes(done, total))
+                if done == total:
+                    self._drop(name)
+            case events.TrackStart(name, index, count, duration_s):
+                self._show(name, f"[{index}/{count}] {_short(name)}", 0, duration_s, "")
+            case events.Progress(name, done_s, total_s, eta_s):
+                self._show(name, None, done_s, total_s, self._speed(name, done_s, eta_s))
+            case events.TrackDone(name) | events.TrackFailed(name):
+                self._drop(name)
+        if (line := describe(event)) is not None:
+            self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, key: str, title: str | None, done: float, total: float | None, state: str) -> None:
+        if key not in self.tasks:
+            self.tasks[key] = self.progress.add_task(title or key, total=total, state=state)
+        self.progress.update(self.tasks[key], completed=done, total=total, state=state)
+
+    def _speed(self, key: str, done_s: float, eta_s: float | None) -> str:
+        elapsed = self.progress.tasks[self.progress.task_ids.index(self.tasks[key])].elapsed or 0
+        speed = f"{done_s / elapsed:.1f}x" if elapsed else ""
+        return speed if eta_s is None else f"{speed}, {duration(eta_s)} left"
+
+    def _drop(self, key: str) -> None:
+        if key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(key))
+
+
+def _short(name: str, width: int = 40) -> str:
+    return name if len(name) <= width else "…" + name[1 - width :]
+
+
+def _bytes(done: int, total: int | None) -> str:
+    return f"{done / 1e6:.1f} MB" if total is None else f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+
+
+def duration(seconds: float) -> str:
+    """`252.3` as "4m12s"; less than ten seconds keep a digit."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "m"), (rest, "s")]
+    first = next((i for i, (value, _) in enumerate(parts) if value), 2)
+    return "".join(
+        f"{value:02d}{unit}" if i > first else f"{value}{unit}"
+        for i, (value, unit) in enumerate(parts)
+        if i >= first
+    )
+
+
+def summarise(report: "Report") -> None:
+    """The last line, then one line per failure."""
+    counts = ", ".join(f"{report.count(status)} {status}" for status in ("done", "skipped", "failed"))
+    speed = f" ({report.realtime:.1f}x realtime)" if report.realtime else ""
+    click.echo(f"{counts} in {duration(report.wall_s)}{speed}", err=True)
+    for track in report.tracks:
+        if track.error:
+            mark = click.style("error", fg="red")
+            click.echo(f"stemsplit: {mark}: {track.input}: {track.error.message}", err=True)
+            if track.error.hint:
+                click.echo(f"  hint: {track.error.hint}", err=True)

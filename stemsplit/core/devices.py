@@ -1,0 +1,62 @@
+"""Names of devices, checked without importing torch: a typing error should not cost its import."""
+
+import ctypes
+import platform
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from stemsplit.errors import DeviceError
+
+NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+GET_STARTED = "https://pytorch.org/get-started"
+
+
+def check_device(name: str) -> None:
+    """See whether the device called `name` can be there.
+
+    Args:
+        name: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        DeviceError: it can't.
+    """
+    if not NAME.fullmatch(name):
+        raise DeviceError(name, f"--device {name}: no such device", hint="use auto, cpu, cuda, cuda:N or mps")
+    if name == "mps" and (sys.platform != "darwin" or platform.machine() != "arm64"):
+        raise DeviceError(name, f"--device {name}: this machine has no Metal device", hint="use --device cpu")
+    if name.startswith("cuda"):
+        _check_cuda(name, int(name.partition(":")[2] or 0))
+
+
+def _check_cuda(name: str, index: int) -> None:
+    torch = _torch_version()
+    if torch.endswith("+cpu") or sys.platform == "darwin":
+        raise DeviceError(
+            name,
+            f"--device {name}: this PyTorch has no CUDA ({torch})",
+            hint=f"use --device cpu, or install a CUDA build: {GET_STARTED}",
+        )
+    count = cuda_device_count()
+    if count is not None and index >= count:
+        there = f"there are {count}" if count else "there is no"
+        raise DeviceError(name, f"--device {name}: {there} CUDA devices", hint="use --device cpu")
+
+
+def _torch_version() -> str:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return "absent"
+
+
+def cuda_device_count() -> int | None:
+    """How many CUDA devices the driver shows; 0 without a driver, None if it doesn't say."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0:
+        return 0
+    return count.value if driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else None

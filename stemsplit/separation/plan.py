@@ -1,0 +1,233 @@
+"""From the command's inputs to jobs: which files, under which names, written where.
+
+Nothing here reads audio. No two jobs of a plan write the same file, and nothing is written outside the output
+folder, whatever the inputs are called.
+"""
+
+import os
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from stemsplit.errors import SettingsError
+
+FIELDS = ("dir", "name", "stem", "ext", "model", "parent")
+# What a folder is searched for. A file that is named by itself is tried whatever it is called.
+SUFFIXES = frozenset(
+    ".aac .ac3 .aif .aifc .aiff .alac .amr .ape .au .caf .dts .eac3 .flac .m4a .m4b .mka .mkv .mov .mp2 .mp3"
+    " .mp4 .mpc .mpga .oga .ogg .opus .ra .rf64 .snd .spx .tta .w64 .wav .webm .wma .wv".split()
+)
+LONGEST_NAME_BYTES = (
+    200  # of a track's name in a path; file systems end at 255 with stem, suffix and part mark
+)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file to separate; `folder` is its place below the folder that was given, "." for a file by itself."""
+
+    path: Path
+    folder: PurePosixPath = PurePosixPath(".")
+    label: str | None = None  # what to call it, where the path is a temporary one
+
+    @property
+    def name(self) -> str:
+        """The name of its outputs' folder."""
+        return Path(self.label).stem if self.label else self.path.stem
+
+    @property
+    def suffix(self) -> str:
+        """The suffix without its dot."""
+        return (Path(self.label) if self.label else self.path).suffix.lstrip(".")
+
+    def __str__(self) -> str:
+        return self.label or os.fspath(self.path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """An input and where each of its outputs goes."""
+
+    input: Input
+    files: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs that don't get in each other's way, and what a person should know about them."""
+
+    jobs: tuple[Job, ...]
+    notices: tuple[str, ...]
+
+
+def collect(
+    paths: Iterable[Path],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    output: Path | None = None,
+) -> list[Input]:
+    """Expand folders, recursively and sorted; every file once.
+
+    Args:
+        paths: files and folders.
+        include: glob patterns; a file in a folder must match one of them, if there are any.
+        exclude: glob patterns; a file in a folder must match none.
+        output: the output folder, which is not searched when it lies in one of the folders.
+    """
+    found: dict[Path, Input] = {}
+    for path in paths:
+        for entry in _walk(path, include, exclude, output) if path.is_dir() else [Input(path)]:
+            found.setdefault(Path(os.path.abspath(entry.path)), entry)
+    return list(found.values())
+
+
+def _walk(root: Path, include: Sequence[str], exclude: Sequence[str], output: Path | None) -> Iterable[Input]:
+    shunned = output.resolve() if output is not None and output.resolve() != root.resolve() else None
+    for folder, below, files in os.walk(root):
+        here = Path(folder)
+        below[:] = sorted(b for b in below if not b.startswith(".") and (here / b).resolve() != shunned)
+        place = here.relative_to(root)
+        for file in sorted(files):
+            if _wanted(place / file, include, exclude):
+                yield Input(here / file, PurePosixPath(place.as_posix()))
+
+
+def _wanted(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    def matches(patterns: Sequence[str]) -> bool:
+        return any(fnmatch(path.as_posix(), p) or fnmatch(path.name, p) for p in patterns)
+
+    if path.name.startswith(".") or matches(exclude):
+        return False
+    return matches(include) if include else path.suffix.lower() in SUFFIXES
+
+
+def take_shard(inputs: Sequence[Input], shard: tuple[int, int]) -> list[Input]:
+    """Every n-th input from the i-th on, for `shard` (i, n)."""
+    index, count = shard
+    return list(inputs[index - 1 :: count])
+
+
+def plan_jobs(
+    inputs: Sequence[Input], outputs: Sequence[str], *, root: Path, template: str, ext: str, model: str
+) -> Plan:
+    """Give every output of every input a path of its own below `root`.
+
+    Args:
+        inputs: from `collect`.
+        outputs: names of a track's outputs.
+        root: the output folder.
+        template: of the path below it, with the fields of `FIELDS`.
+        ext: the suffix of the format.
+        model: the model's name.
+
+    Raises:
+        SettingsError: the template has an unknown field, leaves the folder or gives two outputs one path.
+    """
+    check_template(template)
+    names, notices = _distinct_names(inputs)
+    jobs = []
+    for entry, name in zip(inputs, names, strict=True):
+        fields = {
+            "dir": _clean_folder(entry.folder),
+            "name": name,
+            "ext": ext,
+            "model": _clean(model),
+            "parent": _clean(entry.path.resolve().parent.name or "root"),
+        }
+        files = {o: root / expand(template, fields | {"stem": o}) for o in outputs}
+        jobs.append(Job(entry, files))
+    _check_collisions(jobs, template)
+    return Plan(tuple(jobs), tuple(notices))
+
+
+def check_template(template: str) -> None:
+    """See that a template can be expanded and stays below the output folder.
+
+    Raises:
+        SettingsError: it can't, or doesn't.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise SettingsError(f"--template {template}: {error}", setting="--template") from None
+    for _, field, spec, conversion in parts:
+        if field is not None and (field not in FIELDS or spec or conversion):
+            raise SettingsError(
+                f"--template {template}: no field {{{field}}}",
+                setting="--template",
+                hint="there is " + ", ".join(f"{{{f}}}" for f in FIELDS),
+            )
+    path = PurePosixPath(template)
+    if path.is_absolute() or ".." in path.parts or not path.name or template.endswith("/"):
+        raise SettingsError(
+            f"--template {template}: must be the path of a file below the output folder", setting="--template"
+        )
+
+
+def expand(template: str, fields: dict[str, str]) -> PurePosixPath:
+    """A template with its fields filled in; a folder that comes out empty is left out."""
+    return PurePosixPath(
+        *(part for part in template.format_map(fields).split("/") if part not in ("", ".", ".."))
+    )
+
+
+def _distinct_names(inputs: Sequence[Input]) -> tuple[list[str], list[str]]:
+    """Names that differ within a folder even where case and Unicode form don't count, and notices."""
+    plain = [(entry.folder, _clean(entry.name)) for entry in inputs]
+    counts = Counter(_key(place) for place in plain)
+    taken, names, notices = {key for key, n in counts.items() if n == 1}, [], []
+    for entry, (folder, name) in zip(inputs, plain, strict=True):
+        if counts[_key((folder, name))] > 1:
+            name = _free_name(folder, f"{name}_{entry.suffix}" if entry.suffix else name, taken)
+            notices.append(f"{entry}: another input has the same name; its outputs are called {name}")
+        names.append(name)
+    return names, notices
+
+
+def _free_name(folder: PurePosixPath, name: str, taken: set[str]) -> str:
+    candidate, number = name, 2
+    while _key((folder, candidate)) in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    taken.add(_key((folder, candidate)))
+    return candidate
+
+
+def _key(place: object) -> str:
+    folder, name = place if isinstance(place, tuple) else (place, "")
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", f"{folder}/{name}").casefold())
+
+
+def _clean(name: str) -> str:
+    """`name` as one component of a path: no separator or control character, not `.` or `..`, not too long."""
+    cleaned = "".join("_" if c in "/\\\0" or unicodedata.category(c) == "Cc" else c for c in name)
+    cleaned = os.fsencode(cleaned)[:LONGEST_NAME_BYTES].decode("utf-8", errors="ignore")
+    return "_" if cleaned.strip(". ") == "" else cleaned
+
+
+def _clean_folder(folder: PurePosixPath) -> str:
+    return "/".join(_clean(part) for part in folder.parts)
+
+
+def _check_collisions(jobs: Sequence[Job], template: str) -> None:
+    seen: dict[str, str] = {}
+    for job in jobs:
+        for name, path in job.files.items():
+            what = f"{name} of {job.input}"
+            if (other := seen.setdefault(_key(path), what)) != what:
+                raise SettingsError(
+                    f"--template {template}: {other} and {what} would be the same file",
+                    setting="--template",
+                    hint="use {dir}, {name} and {stem} in it",
+                )
+    folders = {_key(parent) for job in jobs for path in job.files.values() for parent in path.parents}
+    for job in jobs:
+        for path in job.files.values():
+            if _key(path) in folders:
+                raise SettingsError(
+                    f"--template {template}: {path} would be both a file and a folder", setting="--template"
+                )

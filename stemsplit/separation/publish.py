@@ -1,0 +1,214 @@
+"""A track's outputs on their way to their final names: written aside, then published together.
+
+Every file grows under a hidden name of its own, `.<file>.part`, in the folder where it will stand. The final
+name appears only once all of the track's files are complete. A process that is killed leaves parts, which the
+next run replaces; two processes that want the same file are kept apart by a lock that dies with its holder.
+"""
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.audio.sink import write_error
+from stemsplit.audio.tags import Tags
+from stemsplit.audio.writer import Writer, open_writer
+from stemsplit.errors import OutputError
+from stemsplit.settings import OutputSettings
+
+try:
+    import fcntl
+except ImportError:  # Windows keeps an open file from being replaced by itself
+    fcntl = None  # type: ignore[assignment]
+
+Audio = NDArray[np.float32]
+LIMIT = 1 - 2.0**-15  # the largest sample that every integer format can hold
+BLOCK_SAMPLES = 1 << 16
+
+
+def part_of(path: Path) -> Path:
+    """Where `path` grows until it is complete."""
+    return path.with_name(f".{path.name}.part")
+
+
+def scratch_of(path: Path) -> Path:
+    """Where the samples of `path` wait in float32 until the track's peak is known."""
+    return path.with_name(f".{path.name}.f32.part")
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says about writing `path` into the package's errors."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from None
+
+
+class PartFile:
+    """A part file that this process alone writes; `path` is its name.
+
+    Raises:
+        OutputError: another process is writing it, or the folder can't be written.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.final, self.path = final, part_of(final)
+        with os_errors(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self.handle = self._claim()
+
+    def _claim(self) -> BinaryIO:
+        while True:
+            handle = open(self.path, "a+b")
+            if fcntl is None:
+                return handle
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                handle.close()
+                raise OutputError(self.final, "another process is writing this file") from None
+            # The holder before us may have published or removed what we opened.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle.fileno()), os.stat(self.path)):
+                    return handle
+            handle.close()
+
+    def publish(self) -> None:
+        """Give the file its final name."""
+        with os_errors(self.final):
+            os.replace(self.path, self.final)
+        self.handle.close()
+
+    def discard(self) -> None:
+        """Remove the file."""
+        if not self.handle.closed:
+            self.path.unlink(missing_ok=True)
+            self.handle.close()
+
+
+class TrackFiles:
+    """The files of one track: `open`, `write`, `publish`; and `close`, which removes what isn't published.
+
+    Args:
+        files: the final path of each output, in the order of the blocks' first axis.
+        sample_rate: of the outputs, in Hz.
+        channels: of the outputs.
+        settings: format, and what to do about peaks.
+        tags: of every output's file.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Path],
+        sample_rate: int,
+        channels: int,
+        settings: OutputSettings,
+        tags: Mapping[str, Tags],
+    ) -> None:
+        self.files, self.sample_rate, self.channels = dict(files), sample_rate, channels
+        self.settings, self.tags = settings, tags
+        self.peak, self.frames, self.gain = 0.0, 0, 1.0
+        # An integer format can't be written before the peak of the whole track is known.
+        self.held = settings.clip == "common" and not settings.is_float
+        self.parts: list[PartFile] = []
+        self.writers: list[Writer] = []
+        self.scratch: list[BinaryIO] = []
+        self.cleanup = ExitStack()
+
+    @property
+    def gain_db(self) -> float:
+        """The gain that all outputs have in common; known once they are published."""
+        return 20 * math.log10(self.gain)
+
+    def open(self) -> None:
+        """Make the part files.
+
+        Raises:
+            OutputError: they can't be made, or another process is making them.
+        """
+        for path in self.files.values():
+            self._remember_folders(path)
+            part = PartFile(path)
+            self.parts.append(part)
+            self.cleanup.callback(part.discard)
+            self.cleanup.callback(scratch_of(path).unlink, missing_ok=True)
+        if self.held:
+            self.scratch = [self._scratch(path) for path in self.files.values()]
+        else:
+            self.writers = [self._writer(name) for name in self.files]
+
+    def _remember_folders(self, path: Path) -> None:
+        for folder in path.parents:
+            if folder.exists():
+                return
+            # Goes last, and only where nothing was published.
+            self.cleanup.callback(_remove_if_empty, folder)
+
+    def _writer(self, name: str) -> Writer:
+        writer = open_writer(
+            part_of(self.files[name]),
+            self.sample_rate,
+            self.channels,
+            self.settings,
+            frames=self.frames if self.held else None,
+            tags=self.tags.get(name),
+        )
+        self.cleanup.callback(writer.abort)
+        return writer
+
+    def _scratch(self, path: Path) -> BinaryIO:
+        with os_errors(path):
+            handle = open(scratch_of(path), "w+b")
+        self.cleanup.callback(handle.close)
+        return handle
+
+    def write(self, block: Audio) -> None:
+        """Append [O, C, n].
+
+        Raises:
+            ResourceError: the disk is full.
+            OutputError: it can't be written for another reason.
+        """
+        self.frames += block.shape[-1]
+        if block.size:
+            self.peak = max(self.peak, float(np.abs(block).max()))
+        for writer, samples in zip(self.writers, block, strict=False):
+            writer.write(samples)
+        for handle, path, samples in zip(self.scratch, self.files.values(), block, strict=False):
+            with os_errors(path):
+                handle.write(np.ascontiguousarray(samples.T).tobytes())
+
+    def publish(self) -> None:
+        """Complete all files, then give them their final names."""
+        if self.held:
+            self.gain = min(1.0, LIMIT / self.peak) if self.peak > 0 else 1.0
+            for name, handle in zip(self.files, self.scratch, strict=True):
+                self._encode(name, handle)
+        for writer in self.writers:
+            writer.close()
+        for part in self.parts:
+            part.publish()
+        self.close()
+
+    def _encode(self, name: str, handle: BinaryIO) -> None:
+        writer = self._writer(name)
+        handle.seek(0)
+        while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
+            samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T
+            writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
+        writer.close()
+
+    def close(self) -> None:
+        """Remove whatever isn't published."""
+        self.cleanup.close()
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -1,0 +1,182 @@
+"""The Python API: a loaded model, and tracks through it.
+
+>>> from stemsplit import Separator
+>>> separator = Separator("classic", stems=["vocals"])
+>>> separator.stems
+('vocals',)
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from stemsplit.audio.reader import probe
+from stemsplit.core import compute as computing
+from stemsplit.errors import SettingsError
+from stemsplit.events import Callback, Progress, emit
+from stemsplit.hub.load import load_model
+from stemsplit.separation.mixes import Output
+from stemsplit.separation.track import (
+    ArraySource,
+    Audio,
+    FileSource,
+    Measured,
+    Shape,
+    Source,
+    measure,
+    separate_track,
+)
+from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
+
+
+class Separator:
+    """A model on its device, ready for any number of tracks.
+
+    Attributes:
+        stems: what it gives, in order.
+        sample_rate: that the model works at, in Hz; inputs of any other rate are resampled and brought back.
+
+    Args:
+        model: a name from the registry, a path, or hf:OWNER/REPO.
+        stems: load and compute only these; None for all.
+        segment_s: the chunk length in seconds; None for the model's own.
+        chunks: overlap, shifts, seed and batch size; None for the model's own or the defaults.
+        compute: device, precision and threads.
+        offline: never open a connection.
+        callback: receives the events of a download and of every track; returning False cancels.
+
+    Raises:
+        UnknownNameError: no such model or stem.
+        DeviceError: no such device.
+        ModelUnavailableError: the weights can't be had or can't be read.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        stems: Sequence[str] | None = None,
+        segment_s: float | None = None,
+        chunks: ChunkSettings | None = None,
+        compute: ComputeSettings = ComputeSettings(),
+        offline: bool = False,
+        callback: Callback | None = None,
+    ) -> None:
+        self.compute = computing.resolve(compute)  # before anything is downloaded
+        self.threads = compute.threads
+        self.callback = callback
+        network = load_model(model, stems=stems, segment_s=segment_s, offline=offline, callback=callback)
+        self.identity = network.identity
+        self.chunks = chunks or own_chunks(network.overlap)
+        self.model = computing.place(network, self.compute)
+        self.stems = self.model.stems
+        self.sample_rate = self.model.sample_rate
+
+    def separate(self, source: str | Path | Audio, sample_rate: int | None = None) -> Mapping[str, Audio]:
+        """Separate a whole track.
+
+        Args:
+            source: a file, or samples [C, T] or [T] in [-1, 1].
+            sample_rate: of samples, in Hz; files know theirs.
+
+        Returns:
+            An array [C, T] for every stem, at the source's rate, channels and length.
+
+        Raises:
+            InputError: the file can't be read.
+            Cancelled: the callback returned False.
+        """
+        opened, name = _open(source, sample_rate)
+        shape = Shape(opened.sample_rate, min(2, opened.channels))
+        outputs = [Output(stem, (stem,)) for stem in self.stems]
+        blocks = list(self.stream(opened, outputs, shape, name=name))
+        empty = np.zeros((len(outputs), shape.channels, 0), np.float32)
+        return dict(zip(self.stems, np.concatenate([empty, *blocks], axis=-1), strict=True))
+
+    def measure(self, source: Source) -> Measured:
+        """Take the first pass that some models need; `stream` does it itself when it wasn't done."""
+        return measure(source, self.model)
+
+    def stream(
+        self,
+        source: Source,
+        outputs: Sequence[Output],
+        shape: Shape,
+        *,
+        measured: Measured | None = None,
+        name: str = "audio",
+        total_s: float | None = None,
+    ) -> Generator[Audio, None, None]:
+        """Separate a track block by block, in bounded memory: [O, C, n] each, in order.
+
+        Args:
+            source: the audio.
+            outputs: sums of this separator's stems and the mix.
+            shape: the outputs' rate and channels.
+            measured: from `measure`.
+            name: of the track in events.
+            total_s: its duration, for the time left.
+        """
+        with computing.threads(self.threads):
+            yield from separate_track(
+                source,
+                self.model,
+                outputs,
+                shape,
+                chunks=self.chunks,
+                compute=self.compute,
+                measured=measured,
+                progress=_progress(self.callback, name, total_s),
+            )
+
+
+def own_chunks(overlap: float | None) -> ChunkSettings:
+    """The default way of cutting chunks for a model with an overlap of its own, or none."""
+    return ChunkSettings() if overlap is None else ChunkSettings(overlap=overlap)
+
+
+def separate(
+    source: str | Path | Audio,
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    sample_rate: int | None = None,
+    stems: Sequence[str] | None = None,
+    callback: Callback | None = None,
+) -> Mapping[str, Audio]:
+    """Separate one track; for several, or for settings, make a `Separator` once.
+
+    Args:
+        source: a file, or samples [C, T] or [T] in [-1, 1].
+        model: a name from the registry, a path, or hf:OWNER/REPO.
+        sample_rate: of samples, in Hz.
+        stems: only these.
+        callback: receives events; returning False cancels.
+
+    Returns:
+        An array [C, T] for every stem, at the source's rate, channels and length.
+    """
+    return Separator(model, stems=stems, callback=callback).separate(source, sample_rate)
+
+
+def _open(source: str | Path | Audio, sample_rate: int | None) -> tuple[Source, str]:
+    if isinstance(source, (str, Path)):
+        return FileSource(Path(source), probe(source)), str(source)
+    if sample_rate is None:
+        raise SettingsError("samples need their sample_rate", setting="sample_rate")
+    audio = np.atleast_2d(np.asarray(source, np.float32))
+    if audio.ndim != 2 or not np.isfinite(audio).all():
+        raise SettingsError("samples must be finite numbers, [channels, samples]", setting="source")
+    return ArraySource(audio, sample_rate), "audio"
+
+
+def _progress(callback: Callback | None, name: str, total_s: float | None) -> Callable[[float], None]:
+    began = monotonic()
+
+    def report(done_s: float) -> None:
+        elapsed = monotonic() - began
+        left = (total_s - done_s) * elapsed / done_s if total_s and done_s else None
+        emit(callback, Progress(name, done_s, total_s, None if left is None else max(0.0, left)))
+
+    return report

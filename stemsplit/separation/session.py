@@ -1,0 +1,208 @@
+"""A whole run: everything cheap is checked first, then the model is loaded once for all tracks."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from stemsplit.audio.formats import find_format
+from stemsplit.audio.reader import probe
+from stemsplit.core.devices import check_device
+from stemsplit.errors import OutputError, ResourceError, SettingsError, StemsplitError
+from stemsplit.events import Callback, End, Notice, Start, emit
+from stemsplit.hub.describe import Description, describe_model
+from stemsplit.separation.existing import Fingerprint
+from stemsplit.separation.mixes import Output, needed_stems, plan_outputs
+from stemsplit.separation.plan import Input, Plan, check_template, plan_jobs, take_shard
+from stemsplit.separation.report import STATUSES, Report, TrackResult
+from stemsplit.settings import (
+    BatchSettings,
+    ChunkSettings,
+    ComputeSettings,
+    ModelSettings,
+    OutputSettings,
+    StemSettings,
+)
+
+if TYPE_CHECKING:
+    from stemsplit.separation.separator import Separator
+
+
+@dataclass(frozen=True)
+class Request:
+    """All settings of a run. `chunks` is None for the model's own."""
+
+    model: ModelSettings = ModelSettings()
+    compute: ComputeSettings = ComputeSettings()
+    chunks: ChunkSettings | None = None
+    stems: StemSettings = StemSettings()
+    batch: BatchSettings = BatchSettings()
+    output: OutputSettings = OutputSettings()
+    jobs: int = 1
+
+
+@dataclass
+class Session:
+    """A run that has passed all cheap checks. `device` is known once the model is on it."""
+
+    request: Request
+    model: Description
+    outputs: tuple[Output, ...]
+    plan: Plan
+    fingerprint: Fingerprint
+    started: float = field(default_factory=monotonic)
+    device: str = ""
+
+    def load(self, callback: Callback | None = None) -> "Separator":
+        """The separator that all tracks go through.
+
+        Raises:
+            ModelUnavailableError: the model can't be had.
+            DeviceError: the device isn't there.
+            Cancelled: the callback returned False.
+        """
+        # Here torch and all that stands on it is imported, after the cheap checks.
+        from stemsplit.separation.separator import Separator
+
+        for notice in self.plan.notices:
+            emit(callback, Notice(notice))
+        request = self.request
+        separator = Separator(
+            request.model.model,
+            stems=needed_stems(self.outputs, self.model.stems),
+            segment_s=request.model.segment_s,
+            chunks=request.chunks,
+            compute=request.compute,
+            offline=request.model.offline,
+            callback=callback,
+        )
+        self.device = str(separator.compute.device)
+        emit(callback, Start(len(self.plan.jobs), self.model.name, self.device))
+        return separator
+
+    def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
+        """Load the model and do the jobs; results come in the jobs' order. Raises what `load` does."""
+        from stemsplit.separation.batch import Batch
+
+        batch = Batch(
+            self.load(callback),
+            self.outputs,
+            self.fingerprint,
+            batch=self.request.batch,
+            output=self.request.output,
+            callback=callback,
+            workers=self.request.jobs,
+        )
+        yield from batch.run(self.plan.jobs)
+
+    def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
+        """What came of the session; tells the `End` event."""
+        report = Report(
+            model=self.model.name,
+            sha256=self.model.sha256,
+            device=self.device,
+            settings=self.fingerprint.settings,
+            tracks=tuple(results),
+            wall_s=monotonic() - self.started,
+        )
+        done, skipped, failed = (report.count(status) for status in STATUSES)
+        emit(callback, End(done, skipped, failed, report.wall_s))
+        return report
+
+
+def prepare(inputs: Sequence[Input], request: Request, *, alone: bool = False) -> Session:
+    """Check everything that can be checked without decoding, loading or computing.
+
+    Args:
+        inputs: from `plan.collect`.
+        request: the settings.
+        alone: there must be one input and one output, which goes to a stream instead of the folder.
+
+    Raises:
+        SettingsError: an unknown model, stem, format or template, or no input at all.
+        OutputError: the output folder can't be written.
+        ResourceError: the disk has too little room.
+    """
+    check_template(request.batch.template)
+    check_device(request.compute.device)
+    model = describe_model(request.model.model, offline=request.model.offline)
+    outputs = plan_outputs(model.stems, request.stems)
+    if not inputs:
+        raise SettingsError("no audio file found in what was given", hint="--include picks files by name")
+    root = Path(request.batch.output)
+    plan = plan_jobs(
+        take_shard(inputs, request.batch.shard),
+        [output.name for output in outputs],
+        root=root,
+        template=request.batch.template,
+        ext=find_format(request.output.format).extension,
+        model=model.name,
+    )
+    if alone:
+        _require_one(len(plan.jobs), "inputs", "one INPUT")
+        _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
+    else:
+        _check_writable(root)
+    return Session(request, model, outputs, plan, _fingerprint(model, request))
+
+
+def _require_one(count: int, what: str, hint: str) -> None:
+    if count != 1:
+        raise SettingsError(f"-o -: there are {count} {what}, and a stream holds one", hint=f"choose {hint}")
+
+
+def _check_writable(root: Path) -> None:
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise OutputError(there, "is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OutputError(there, "no permission to write here", hint="choose another folder with -o")
+
+
+def check_room(session: Session) -> None:
+    """See whether the disk has room for a session's outputs, as far as the inputs tell their length.
+
+    Raises:
+        ResourceError: it hasn't.
+    """
+    request = session.request
+    needed = 0.0
+    for job in session.plan.jobs:
+        try:
+            info = probe(job.input.path, stream=request.batch.audio_stream)
+        except StemsplitError:
+            continue  # its turn will come, with its error
+        samples = (info.duration_s or 0) * info.sample_rate * min(2, info.channels)
+        needed += samples * len(session.outputs) * _bytes_per_sample(request.output)
+    root = Path(request.batch.output).absolute()
+    there = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise ResourceError(
+            f"{there}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
+            hint="choose another disk with -o, or a smaller format with -f flac",
+        )
+
+
+def _bytes_per_sample(output: OutputSettings) -> float:
+    """An upper bound; FLAC and the lossy formats stay below the size of their PCM."""
+    return {"16": 2, "24": 3, "32f": 4}[output.bit_depth]
+
+
+def _fingerprint(model: Description, request: Request) -> Fingerprint:
+    """Every setting that changes the samples of an output."""
+    batch = request.batch
+    chunks = asdict(request.chunks) if request.chunks else {}
+    settings: dict[str, Any] = {
+        **{key: value for key, value in chunks.items() if key != "batch_size"},
+        **asdict(request.output),
+        "segment_s": request.model.segment_s,
+        "precision": request.compute.precision,
+        "start_s": batch.start_s,
+        "end_s": batch.end_s,
+        "audio_stream": batch.audio_stream,
+    }
+    return Fingerprint(model.name, model.sha256, settings)

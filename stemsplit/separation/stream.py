@@ -1,0 +1,87 @@
+"""One track's one output into a stream, such as a pipe: as it is computed, where the format allows it."""
+
+import shutil
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+from stemsplit.audio.formats import check_encodable
+from stemsplit.audio.reader import probe
+from stemsplit.audio.resample import resampled_frames
+from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.wavstream import WavStream
+from stemsplit.events import Callback, TrackStart, emit
+from stemsplit.separation.publish import TrackFiles
+from stemsplit.separation.session import Session
+from stemsplit.separation.track import Audio, FileSource, Shape, output_shape
+
+
+def write_stream(session: Session, file: BinaryIO, callback: Callback | None = None) -> None:
+    """Separate the only track of a session and write its only output to `file`.
+
+    Float WAV is written block by block behind a header with the exact length. Every other format is completed
+    in a temporary folder first.
+
+    Args:
+        session: prepared with `alone`.
+        file: neither sought nor closed.
+        callback: receives events; returning False cancels.
+
+    Raises:
+        InputError: the track can't be read.
+        BrokenPipeError: the reader is gone.
+    """
+    output, batch = session.request.output, session.request.batch
+    entry = session.plan.jobs[0].input
+    info = probe(entry.path, stream=batch.audio_stream, name=str(entry))
+    source = FileSource(entry.path, info, batch.start_s, batch.end_s)
+    shape = output_shape(source, output)
+    check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
+    blocks, frames = _separated(session, source, shape, callback)
+    with closing(blocks):
+        if output.format == "wav" and output.is_float:
+            _write_wav(blocks, frames, shape, file)
+        else:
+            _write_file(session, source, shape, blocks, file)
+
+
+def _separated(
+    session: Session, source: FileSource, shape: Shape, callback: Callback | None
+) -> tuple[Generator[Audio, None, None], int]:
+    """The output's blocks, [1, C, n], and how many samples they will have together."""
+    separator = session.load(callback)
+    measured = separator.measure(source)
+    frames = measured.frames
+    if frames is None:
+        frames = sum(block.shape[-1] for block in source.blocks())
+    total_s, name = frames / source.sample_rate, str(session.plan.jobs[0].input)
+    emit(callback, TrackStart(name, 1, 1, total_s))
+    blocks = separator.stream(source, session.outputs, shape, measured=measured, name=name, total_s=total_s)
+    return blocks, resampled_frames(frames, source.sample_rate, shape.sample_rate)
+
+
+def _write_wav(blocks: Iterator[Audio], frames: int, shape: Shape, file: BinaryIO) -> None:
+    wav = WavStream(file, shape.sample_rate, shape.channels, frames)
+    for block in blocks:
+        wav.write(block[0])
+    wav.close()
+
+
+def _write_file(
+    session: Session, source: FileSource, shape: Shape, blocks: Iterator[Audio], file: BinaryIO
+) -> None:
+    name, output = session.outputs[0].name, session.request.output
+    tags = read_tags(source.path, name=source.info.path) if output.tags else Tags()
+    with TemporaryDirectory(prefix="stemsplit-") as folder:
+        path = Path(folder) / name
+        files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output, {name: tags})
+        with closing(files):
+            files.open()
+            for block in blocks:
+                files.write(block)
+            files.publish()
+        with open(path, "rb") as done:
+            shutil.copyfileobj(done, file)
+    file.flush()

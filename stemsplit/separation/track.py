@@ -1,0 +1,225 @@
+"""One track as a stream: decoded, brought to the model's rate, separated, and brought back.
+
+The outputs have the source's rate and channels (or those asked for) and exactly its length.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stemsplit.audio.channels import convert_channels
+from stemsplit.audio.reader import AudioInfo, open_audio
+from stemsplit.audio.resample import Resampler
+from stemsplit.core.compute import Compute
+from stemsplit.core.overlap import Fifo
+from stemsplit.core.pipeline import Piece, Separable, StatsMeter, TrackStats, separate_stream
+from stemsplit.separation.mixes import MIX, Output, mix_down
+from stemsplit.settings import ChunkSettings, OutputSettings
+
+Audio = NDArray[np.float32]
+
+
+class Source(Protocol):
+    """Audio that can be read from its beginning as often as needed."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        ...
+
+    @property
+    def layout(self) -> str | None:
+        """The loudspeakers, None where nothing tells."""
+        ...
+
+    def blocks(self) -> Iterator[Audio]:
+        """Consecutive blocks, [C, any]."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Audio in memory, [C, T]."""
+
+    audio: Audio
+    sample_rate: int
+    layout: str | None = None
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        return len(self.audio)
+
+    def blocks(self) -> Iterator[Audio]:
+        """The whole array."""
+        yield self.audio
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A stretch of an audio file.
+
+    Attributes:
+        path: the file.
+        info: what it declares.
+        start_s, end_s: the stretch, None for the file's beginning and end.
+    """
+
+    path: Path
+    info: AudioInfo
+    start_s: float | None = None
+    end_s: float | None = None
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+        return self.info.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+        return self.info.channels
+
+    @property
+    def layout(self) -> str | None:
+        """The loudspeakers, where the file tells."""
+        return self.info.layout
+
+    @property
+    def duration_s(self) -> float | None:
+        """Of the stretch, as far as the file declares its length."""
+        whole_s = self.info.duration_s
+        if whole_s is None:
+            return None
+        return max(0.0, min(whole_s, self.end_s or whole_s) - (self.start_s or 0))
+
+    def blocks(self) -> Iterator[Audio]:
+        """Decoded anew each time."""
+        with open_audio(
+            self.path,
+            stream=self.info.stream,
+            start_s=self.start_s,
+            end_s=self.end_s,
+            name=self.info.path,
+        ) as reader:
+            yield from reader.blocks()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rate and channels of the outputs."""
+
+    sample_rate: int
+    channels: int
+
+
+def output_shape(source: Source, settings: OutputSettings) -> Shape:
+    """The source's rate and channels, unless others are asked for; at most stereo."""
+    rate, channels = settings.sample_rate, settings.channels
+    return Shape(
+        source.sample_rate if rate == "keep" else rate,
+        min(2, source.channels) if channels == "keep" else channels,
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a first pass over a source found; both are None if the model needs no such pass."""
+
+    frames: int | None
+    stats: TrackStats | None
+
+
+def measure(source: Source, model: Separable) -> Measured:
+    """Read the source once, if the model needs the whole track's statistics."""
+    if not model.normalise:
+        return Measured(None, None)
+    meter, frames = StatsMeter(), 0
+    to_model = Resampler(model.channels, source.sample_rate, model.sample_rate)
+    for block in source.blocks():
+        frames += block.shape[-1]
+        meter.push(_tensor(to_model.push(convert_channels(block, model.channels, source.layout))))
+    meter.push(_tensor(to_model.finish()))
+    return Measured(frames, meter.stats())
+
+
+def separate_track(
+    source: Source,
+    model: Separable,
+    outputs: Sequence[Output],
+    shape: Shape,
+    *,
+    chunks: ChunkSettings = ChunkSettings(),
+    compute: Compute = Compute(),
+    measured: Measured | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Audio]:
+    """Separate a track from end to end.
+
+    Args:
+        source: the audio.
+        model: on `compute.device`; gives at least the stems that `outputs` need.
+        outputs: what to make of the stems.
+        shape: of the outputs.
+        chunks: overlap, shifts, seed, batch size.
+        compute: the model's device and precision.
+        measured: the source's `measure`, where it was taken before.
+        progress: called with the seconds of audio separated.
+
+    Yields:
+        [O, C, n], consecutive; their lengths sum to the source's (at the rate of `shape`).
+    """
+    measured = measured or measure(source, model)
+    original = Fifo()
+    back = Resampler(len(model.stems) * shape.channels, model.sample_rate, shape.sample_rate)
+    stems = Fifo()
+
+    def taken(count: int) -> Audio:
+        parts = stems.pop(count).view(len(model.stems), shape.channels, count).numpy()
+        terms = dict(zip(model.stems, parts, strict=True)) | {MIX: original.pop(count).numpy()}
+        return mix_down(outputs, terms)
+
+    for piece in separate_stream(
+        model, _prepared(source, model, shape, original), chunks, measured.stats, compute
+    ):
+        stems.push(_tensor(back.push(_outward(piece, shape.channels))))
+        if progress is not None:
+            progress((piece.start + piece.mix.shape[-1]) / model.sample_rate)
+        if count := min(stems.samples, original.samples):
+            yield taken(count)
+    stems.push(_tensor(back.finish()))
+    if missing := max(0, original.samples - stems.samples):
+        stems.push(torch.zeros(len(model.stems) * shape.channels, missing))
+    if original.samples:
+        yield taken(original.samples)
+
+
+def _prepared(source: Source, model: Separable, shape: Shape, original: Fifo) -> Iterator[torch.Tensor]:
+    """The source at the model's rate and channels; on its way it is kept in the shape of the outputs."""
+    to_model = Resampler(model.channels, source.sample_rate, model.sample_rate)
+    to_output = Resampler(shape.channels, source.sample_rate, shape.sample_rate)
+    for block in source.blocks():
+        original.push(_tensor(to_output.push(convert_channels(block, shape.channels, source.layout))))
+        yield _tensor(to_model.push(convert_channels(block, model.channels, source.layout)))
+    original.push(_tensor(to_output.finish()))
+    yield _tensor(to_model.finish())
+
+
+def _outward(piece: Piece, channels: int) -> Audio:
+    """The stems of a piece with the output's channels, flattened to [S·C, n]."""
+    stems = piece.stems.numpy()
+    return np.concatenate([convert_channels(stem, channels) for stem in stems])
+
+
+def _tensor(audio: Audio) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(audio))
