@@ -124,12 +124,13 @@ class AvDecoder:
             raise cut_short(self.info.path, self._done / rate, declared / rate)
 
     def _padding(self) -> int:
-        """Samples at the end that an encoder added to fill its last packets, where an MP4 tells."""
-        if self.info.container != "mov":
+        """Samples at the end that an encoder added to fill its last packets, where the file tells."""
+        info = self.info
+        noted = info.container == "mov" and _gapless_count(self._container.metadata) is not None
+        if info.frames is not None and (noted or info.container == "ogg"):
+            return self._believable(Fraction(self._done - info.frames, info.sample_rate))
+        if info.container != "mov":
             return 0
-        counted = _gapless_count(self._container.metadata)
-        if counted is not None:
-            return self._believable(Fraction(self._done - counted, self.info.sample_rate))
         end_s = self._packets_end_s
         if self._stream.duration:
             listed_s = (self._stream.start_time + self._stream.duration) * self._stream.time_base

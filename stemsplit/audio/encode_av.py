@@ -7,9 +7,10 @@ from typing import Any
 import av
 import numpy as np
 
-from stemsplit.audio.formats import Format
+from stemsplit.audio.mp4_boxes import append_to_moov
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
+from stemsplit.audio.tags import Tags, attach_cover, id3_chunk, picture_comment
 from stemsplit.audio.wavstream import quantise
 from stemsplit.settings import OutputSettings
 
@@ -41,6 +42,16 @@ _LOSSY = {
 }
 
 
+_CONTAINERS = {"flac": "flac", "mp3": "mp3", "opus": "opus", "m4a": "ipod", "alac": "ipod", "aiff": "aiff"}
+# an MP4 counts its edit list, which tells padding from music, in ticks of this rate (1000 by default)
+_SAMPLE_TICKS = {"movie_timescale": "{rate}"}
+_OPTIONS = {
+    "m4a": _SAMPLE_TICKS,
+    "alac": _SAMPLE_TICKS,
+    "mp3": {"id3v2_version": "3"},
+}
+
+
 class AvEncoder:
     """Samples [C, n] in, one encoded file out.
 
@@ -53,18 +64,19 @@ class AvEncoder:
         sink: Sink,
         sample_rate: int,
         channels: int,
-        target: Format,
         settings: OutputSettings,
-        metadata: dict[str, str],
+        tags: Tags,
     ) -> None:
-        lossless = _INTEGER.get((target.name, settings.bit_depth))
-        self._encoding = lossless or _LOSSY[target.name]
-        self._bits = 0 if target.name in _LOSSY or settings.bit_depth == "32f" else int(settings.bit_depth)
-        self._rate, self._channels = sample_rate, channels
-        self._container = av.open(sink, "w", format=target.container, options=_options(target))
-        self._container.metadata.update(metadata)
-        self._stream = self._add_stream(settings.bits_per_s if target.name in _LOSSY else None)
-        self._container.start_encoding()
+        fmt = settings.format
+        self._encoding = _LOSSY.get(fmt) or _INTEGER[fmt, settings.bit_depth]
+        self._bits = 0 if fmt in _LOSSY or settings.bit_depth == "32f" else int(settings.bit_depth)
+        self._sink, self._rate, self._channels = sink, sample_rate, channels
+        self._tags = tags
+        options = {key: value.format(rate=sample_rate) for key, value in _OPTIONS.get(fmt, {}).items()}
+        self._container_name = _CONTAINERS[fmt]
+        self._container = av.open(sink, "w", format=self._container_name, options=options)
+        self._stream = self._add_stream(settings.bits_per_s)
+        self._start(fmt, tags)
         self._packet = self._stream.codec_context.frame_size or _FREE_PACKET
         self._held = np.zeros((channels, 0), np.float32)
         self._position = 0
@@ -78,6 +90,17 @@ class AvEncoder:
         if bits_per_s is not None:
             context.bit_rate = bits_per_s
         return stream
+
+    def _start(self, fmt: str, tags: Tags) -> None:
+        """Write the header, with the tags that FFmpeg's muxer can write."""
+        if fmt != "aiff":
+            self._container.metadata.update(tags.metadata(fmt))
+        if fmt == "opus" and tags.cover is not None:
+            self._container.metadata.update(picture_comment(tags.cover))
+        picture = attach_cover(self._container, tags.cover) if fmt in ("flac", "mp3") else None
+        self._container.start_encoding()
+        if picture is not None:
+            self._container.mux(picture)
 
     def write(self, block: Array) -> None:
         """Encode the next block [C, n]."""
@@ -93,6 +116,10 @@ class AvEncoder:
             self._encode(self._held)
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        if self._container_name == "ipod":
+            append_to_moov(self._sink, (b"udta", b"meta", b"ilst"), self._tags.mp4_boxes())
+        elif self._container_name == "aiff":
+            _append_chunk(self._sink, id3_chunk(self._tags, ">"))
 
     def abandon(self) -> None:
         """Let go of the encoder; the file stays incomplete."""
@@ -124,5 +151,9 @@ def _layout(channels: int) -> str:
     return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels) or f"{channels} channels"
 
 
-def _options(target: Format) -> dict[str, str]:
-    return {"write_id3v2": "1"} if target.name == "aiff" else {}
+def _append_chunk(sink: Sink, chunk: bytes) -> None:
+    """Put a chunk at the end of an AIFF file."""
+    size = sink.seek(0, 2)
+    sink.write(chunk)
+    sink.seek(4)
+    sink.write((size + len(chunk) - 8).to_bytes(4, "big"))

@@ -2,7 +2,7 @@
 
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
-from stemsplit.audio.tags import Tags
+from stemsplit.audio.tags import Tags, id3_chunk
 from stemsplit.audio.wavstream import pcm_bytes, wav_header
 
 # the audio bytes from which room for RF64's sizes is kept, well below the 2^32 that needs it
@@ -27,7 +27,7 @@ class WavEncoder:
     ) -> None:
         self._sink, self._rate, self._channels, self._depth = sink, sample_rate, channels, bit_depth
         self._reserve = frames is None or frames * channels * _MOST_SAMPLE_BYTES >= _ROOM_FROM_BYTES
-        self._trailer = b""
+        self._trailer = id3_chunk(tags, "<")
         self._frames = self._bytes = 0
         sink.write(self._header())
 

@@ -20,7 +20,6 @@ class Format:
         name: as in `OutputSettings.format`.
         extension: of its files, without the dot.
         codec: FFmpeg's encoder; None where FFmpeg isn't asked.
-        container: FFmpeg's muxer.
         bit_depths: those of `OutputSettings.bit_depth` that it tells apart; empty for a lossy format.
         rates: the sample rates that it can hold, in Hz; None for any up to `highest_hz`.
         highest_hz: the highest sample rate.
@@ -30,7 +29,6 @@ class Format:
     name: str
     extension: str
     codec: str | None
-    container: str
     bit_depths: tuple[str, ...]
     rates: tuple[int, ...] | None
     highest_hz: int
@@ -46,14 +44,14 @@ class Format:
 FORMATS = {
     each.name: each
     for each in (
-        Format("wav", "wav", None, "wav", ("16", "24", "32f"), None, 768_000, 64),
-        Format("flac", "flac", "flac", "flac", ("16", "24"), None, 655_350, 8),
-        Format("mp3", "mp3", "libmp3lame", "mp3", (), _MP3_RATES, 48_000, 2),
-        Format("ogg", "ogg", None, "ogg", (), None, 192_000, 8),
-        Format("opus", "opus", "libopus", "opus", (), _OPUS_RATES, 48_000, 8),
-        Format("m4a", "m4a", "aac", "ipod", (), _AAC_RATES, 96_000, 8),
-        Format("alac", "m4a", "alac", "ipod", ("16", "24"), None, 384_000, 8),
-        Format("aiff", "aiff", None, "aiff", ("16", "24", "32f"), None, 768_000, 64),
+        Format("wav", "wav", None, ("16", "24", "32f"), None, 768_000, 64),
+        Format("flac", "flac", "flac", ("16", "24"), None, 655_350, 8),
+        Format("mp3", "mp3", "libmp3lame", (), _MP3_RATES, 48_000, 2),
+        Format("ogg", "ogg", None, (), None, 192_000, 8),
+        Format("opus", "opus", "libopus", (), _OPUS_RATES, 48_000, 8),
+        Format("m4a", "m4a", "aac", (), _AAC_RATES, 96_000, 8),
+        Format("alac", "m4a", "alac", ("16", "24"), None, 384_000, 8),
+        Format("aiff", "aiff", None, ("16", "24", "32f"), None, 768_000, 64),
     )
 }
 

@@ -12,8 +12,9 @@ import numpy as np
 import soundfile
 
 from stemsplit.audio.encode_av import AvEncoder
+from stemsplit.audio.encode_ogg import OggEncoder
 from stemsplit.audio.encode_wav import WavEncoder
-from stemsplit.audio.formats import check_encodable, find_format
+from stemsplit.audio.formats import check_encodable
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags
@@ -159,7 +160,9 @@ def _encoder(
 ) -> Encoder:
     if settings.format == "wav":
         return WavEncoder(sink, sample_rate, channels, settings.bit_depth, frames, tags)
-    return AvEncoder(sink, sample_rate, channels, find_format(settings.format), settings, {})
+    if settings.format == "ogg":
+        return OggEncoder(sink, sample_rate, channels, settings.bits_per_s or 0, tags)
+    return AvEncoder(sink, sample_rate, channels, settings, tags)
 
 
 def _refused(path: Path, fmt: str, error: Exception) -> OutputError:
