@@ -191,6 +191,8 @@ class HybridNetwork(Network):
         segment_samples: the chunk length that the network was made for.
     """
 
+    normalise = True
+
     def __init__(self, a: Any, segment_samples: int) -> None:
         super().__init__(
             a,
