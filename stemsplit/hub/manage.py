@@ -1,4 +1,4 @@
-"""What `stemsplit models` does: which files a model has here, getting, checking and deleting them, own entries."""
+"""What `stemsplit models` does: getting, checking and deleting files, and keeping the user's own entries."""
 
 import re
 import shutil

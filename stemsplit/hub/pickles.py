@@ -5,11 +5,15 @@ let through, and each becomes something inert: a class of another project a mark
 Whatever else a file asks for, it's refused.
 """
 
+import pickle
 import re
+import warnings
 import zipfile
+from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import torch
 
@@ -63,27 +67,78 @@ _NUMPY = (
 )
 
 
+_ALLOWED: dict[str, Any] = {**KLASSES, **dict.fromkeys(_NUMPY, Husk), "fractions.Fraction": fraction}
+
+
 def load(path: Path) -> Any:
     """What a `torch.save` file holds: tensors (in memory mapped from the file), containers, numbers, text.
 
     Raises:
         CheckpointError: the file is damaged, is of another kind, or asks for anything beyond the table.
     """
-    allowed: list[Any] = [(klass, name) for name, klass in KLASSES.items()]
-    allowed += [(Husk, name) for name in _NUMPY] + [(fraction, "fractions.Fraction")]
     try:
-        with torch.serialization.safe_globals(allowed):
-            # Only the zip format can be mapped.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if zipfile.is_zipfile(path):
+            return _restricted(path, mmap=True)
+        try:
+            return _restricted(path, mmap=False)  # only the zip format can be mapped
+        except pickle.UnpicklingError as error:
+            if "persistent_load" not in str(error):
+                raise
+            return _with_classes(path)
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise CheckpointError(path, _reason(error)) from error
 
 
+def _restricted(path: Path, *, mmap: bool) -> Any:
+    allowed: list[Any] = [(value, name) for name, value in _ALLOWED.items()]
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the table and what tensors are made of, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The inert thing that a name stands for."""
+        wanted = f"{module}.{name}"
+        if wanted not in _ALLOWED | _TENSORS:
+            raise pickle.UnpicklingError(f"GLOBAL {wanted}")
+        return (_ALLOWED | _TENSORS)[wanted]
+
+
+_TENSORS: dict[str, Any] = {
+    "collections.OrderedDict": OrderedDict,
+    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
+    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
+    **{f"torch.{kind}Storage": getattr(torch, f"{kind}Storage") for kind in ("Float", "Half", "Long", "Int")},
+}
+
+
+def _with_classes(path: Path) -> Any:
+    """A file in the format before 1.6 that names network classes.
+
+    That format marks such a class and quotes its source code, which PyTorch's restricted unpickler refuses.
+    Here the class is a marker as everywhere, and the code stays text.
+    """
+
+    def read(file: IO[bytes], **settings: Any) -> Any:
+        return _Unpickler(file, **settings).load()
+
+    module = SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, load=read)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a marker has no source code to be compared with
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+
+
 def _reason(error: Exception) -> str:
     text = str(error)
     if asked := re.search(r"(?:GLOBAL|unrecognized function|class) `?([A-Za-z_][\w.]*)", text):
         return f"not safe to open: it asks for {asked[1]}, which weights don't need"
+    if "TorchScript" in text:
+        return "a TorchScript program, not weights"
+    if text.startswith("Weights only load failed"):
+        return "not a readable checkpoint (its pickle is damaged or holds no tensors)"
     line = re.split(r"(?<=\w)\.\s|\n", text.strip())[0][:100].rstrip(".")
     return f"not a readable checkpoint ({line or type(error).__name__})"
