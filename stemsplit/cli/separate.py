@@ -309,6 +309,7 @@ def _count(name: str, text: str) -> int:
 
 def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "list[Input]":
     """Everything that is to be separated; streams are spooled into temporary files."""
+    from stemsplit.audio.spool import is_pipe
     from stemsplit.separation.plan import collect
 
     names = [*options["inputs"], *_listed(options["from_file"], options["null"])]
@@ -316,10 +317,10 @@ def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "l
         raise usage_error("no INPUT", hint="stemsplit separate --help shows how")
     if STDIN in names and (options["from_file"] == STDIN or names.count(STDIN) > 1):
         raise usage_error("stdin can be read once only")
-    streams = [name for name in names if name == STDIN or Path(name).is_fifo()]
+    streams = [name for name in names if name == STDIN or is_pipe(name)]
     spooled = [_spooled(name, options["input_name"], stack) for name in streams]
-    output = Path(request.batch.output)
     paths = [Path(name) for name in names if name not in streams]
+    output = Path(request.batch.output)
     files = collect(paths, include=options["include"], exclude=options["exclude"], output=output)
     return [*spooled, *files]
 
@@ -329,11 +330,8 @@ def _spooled(name: str, stdin_name: str | None, stack: ExitStack) -> "Input":
     from stemsplit.audio.spool import spool
     from stemsplit.separation.plan import Input
 
-    if name == STDIN:
-        label = stdin_name or "stdin"
-        return Input(stack.enter_context(spool(sys.stdin.buffer, label)), label=label)
-    with open(name, "rb") as pipe:
-        return Input(stack.enter_context(spool(pipe, name)), label=name)
+    source, label = (sys.stdin.buffer, stdin_name or "stdin") if name == STDIN else (name, name)
+    return Input(stack.enter_context(spool(source, label)), label=label)
 
 
 def _listed(source: str | None, null: bool) -> list[str]:

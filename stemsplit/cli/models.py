@@ -1,0 +1,245 @@
+"""`stemsplit models`: what there is, what it may be used for, and where it lies."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stemsplit.cli import progress
+from stemsplit.cli.failures import usage_error
+from stemsplit.cli.options import flag
+
+if TYPE_CHECKING:
+    from stemsplit.hub.registry import ModelSpec
+
+HELP = {"help_option_names": ["-h", "--help"]}
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+offline = flag("--offline", is_flag=True, help="Never open a connection.")
+
+
+@click.group(context_settings=HELP)
+def models() -> None:
+    r"""List, describe, download, check, add and convert models.
+
+    \b
+    stemsplit models list --stem vocals
+    stemsplit models info htdemucs
+    stemsplit models download htdemucs_ft
+    """
+
+
+@models.command("list", context_settings=HELP)
+@click.option("--stem", metavar="NAME", help="Sort by the published score of this stem.")
+@as_json
+def list_(stem: str | None, as_json: bool) -> None:
+    r"""List all models with stems, size, licence and published score.
+
+    Scores compare only within one metric: cSDR is museval's median of medians, uSDR the mean over songs.
+
+    \b
+    stemsplit models list --stem vocals
+    stemsplit models list --json | jq -r '.models[].name'
+    """
+    from stemsplit.hub.registry import list_models
+
+    specs = list_models(stem)
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "models": [_entry(spec) for spec in specs]}, indent=2))
+        return
+    rows = [("NAME", "STEMS", "SIZE", "LICENCE", "SCORE", "CACHED"), *(_row(spec, stem) for spec in specs)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _row(spec: "ModelSpec", stem: str | None) -> tuple[str, ...]:
+    score = spec.score(stem)
+    published = "" if score is None or spec.scores is None else f"{score:.2f} dB {spec.scores.metric}"
+    size = _size(spec)
+    return (
+        spec.name,
+        " ".join(spec.all_stems),
+        "" if size is None else "none" if size == 0 else f"{size / 1e6:.0f} MB",
+        spec.license,
+        published,
+        "yes" if _cached(spec) else "no",
+    )
+
+
+def _size(spec: "ModelSpec") -> int | None:
+    from stemsplit.hub.registry import members
+
+    sizes = [file.size for member in members(spec) for file in member.files]
+    return None if None in sizes else sum(size for size in sizes if size)
+
+
+def _cached(spec: "ModelSpec") -> bool:
+    from stemsplit.hub.manage import is_cached
+
+    return is_cached(spec.name)
+
+
+def _entry(spec: "ModelSpec") -> dict[str, Any]:
+    from stemsplit.hub.registry import members
+
+    files = [file for member in members(spec) for file in member.files]
+    scores = spec.scores
+    return {
+        "name": spec.name,
+        "family": spec.family,
+        "stems": list(spec.all_stems),
+        "sample_rate": spec.sample_rate,
+        "size": _size(spec),
+        "license": spec.license,
+        "license_note": spec.license_note,
+        "paper": spec.paper,
+        "note": spec.note,
+        "scores": None
+        if scores is None
+        else {"metric": scores.metric, "data": scores.data, "all": scores.all, **scores.stems},
+        "cached": _cached(spec),
+        "files": [{"name": file.name, "url": file.url, "sha256": file.sha256} for file in files],
+    }
+
+
+@models.command(context_settings=HELP)
+@click.argument("name")
+@as_json
+def info(name: str, as_json: bool) -> None:
+    r"""Show everything that is known of a model: licence, scores, paper, files and hashes.
+
+    \b
+    stemsplit models info htdemucs
+    """
+    from stemsplit.hub.registry import find_model
+
+    entry = _entry(find_model(name))
+    if as_json:
+        click.echo(json.dumps(entry, indent=2))
+        return
+    for key, value in entry.items():
+        if value in (None, "", []):
+            continue
+        lines = _lines(key, value)
+        click.echo(f"{key.replace('_', ' ') + ':':<14} {lines[0]}")
+        for line in lines[1:]:
+            click.echo(" " * 15 + line)
+
+
+def _lines(key: str, value: Any) -> list[str]:
+    match value:
+        case dict():
+            return [", ".join(f"{k} {v}" for k, v in value.items() if v is not None)]
+        case [dict(), *_]:
+            return [f"{f['name']}  sha256 {f['sha256'] or 'unknown'}" for f in value]
+        case list():
+            return [" ".join(value)]
+        case bool():
+            return ["yes" if value else "no"]
+        case int() if key == "size":
+            return [f"{value / 1e6:.1f} MB"]
+        case int() if key == "sample_rate":
+            return [f"{value} Hz"]
+    return str(value).strip().splitlines()
+
+
+@models.command(context_settings=HELP)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--stem", "stems", multiple=True, metavar="NAME", help="Only what this stem needs; repeatable.")
+@offline
+@flag("--progress", "how", type=click.Choice(progress.STYLES), help="How to show progress. [default: auto]")
+def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | None, how: str | None) -> None:
+    r"""Download models now, so that separating needs no connection; damaged files are replaced.
+
+    \b
+    stemsplit models download htdemucs htdemucs_ft
+    """
+    from stemsplit.hub.manage import download_model
+
+    with progress.display(how) as callback:
+        for name in names:
+            paths = download_model(name, stems=stems or None, offline=bool(offline), callback=callback)
+            for path in paths:
+                click.echo(f"{name}: {path}", err=True)
+
+
+@models.command(context_settings=HELP)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
+    r"""Hash the files of downloaded models again and compare.
+
+    \b
+    stemsplit models verify htdemucs
+    """
+    from stemsplit.hub.manage import verify
+
+    checked = [file for name in names for file in verify(name)]
+    for file in checked:
+        verdict = "unknown hash" if file.expected is None else "good" if file.good else "DAMAGED"
+        click.echo(f"{file.path}: {verdict}", err=True)
+    ctx.exit(0 if all(file.good for file in checked) else 4)
+
+
+@models.command(context_settings=HELP)
+@click.argument("name")
+def path(name: str) -> None:
+    r"""Print where a model's files are on this machine.
+
+    \b
+    stemsplit models path htdemucs
+    """
+    from stemsplit.hub.manage import model_path
+
+    for file in model_path(name):
+        click.echo(str(file))
+
+
+@models.command(context_settings=HELP)
+@click.argument("name")
+@click.argument("source", metavar="PATH|URL")
+@click.option("--sha256", metavar="HASH", help="Of the file; a URL needs it.")
+@click.option("--config", metavar="FILE", help="The YAML beside a community checkpoint.")
+@click.option("--license", default="unknown", show_default=True, help="Of the weights.")
+@click.option("--replace", is_flag=True, help="Replace an entry of that name.")
+def add(name: str, source: str, sha256: str | None, config: str | None, license: str, replace: bool) -> None:
+    r"""Give a checkpoint of your own a name; it is kept in your registry file.
+
+    \b
+    stemsplit models add mine runs/x/model.safetensors
+    """
+    from stemsplit.hub.manage import add_model
+
+    spec = add_model(name, source, sha256=sha256, config=config, license=license, replace=replace)
+    click.echo(f"added {spec.name} ({' '.join(spec.all_stems)})", err=True)
+
+
+@models.command(context_settings=HELP)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+def remove(names: tuple[str, ...]) -> None:
+    r"""Delete what was downloaded for models, and entries of your own.
+
+    \b
+    stemsplit models remove htdemucs_ft
+    """
+    from stemsplit.hub.manage import remove_model
+
+    for name in names:
+        click.echo(f"{name}: {remove_model(name) / 1e6:.1f} MB freed", err=True)
+
+
+@models.command(context_settings=HELP)
+@click.argument("source", metavar="IN")
+@click.argument("target", metavar="OUT.safetensors")
+def convert(source: str, target: str) -> None:
+    r"""Rewrite a legacy checkpoint (.th, .pt, .ckpt) as safetensors, running nothing that it holds.
+
+    \b
+    stemsplit models convert 955717e8-8726e21a.th htdemucs.safetensors
+    """
+    from stemsplit.hub.checkpoints import convert
+
+    if not target.endswith(".safetensors"):
+        raise usage_error(f"{target}: must end in .safetensors")
+    convert(source, target)
+    click.echo(f"{source} -> {target}", err=True)
