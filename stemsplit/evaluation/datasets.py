@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.reader import read_audio
-from stemsplit.audio.resample import resample
+from stemsplit.audio.resample import resample, resampled_frames
 from stemsplit.errors import InputError
-from stemsplit.evaluation.layouts import Layout, Location, find_layouts
+from stemsplit.evaluation.layouts import MIXTURE, Layout, Location, find_layouts
 from stemsplit.evaluation.metadata import FileInfo, MetadataCache
 
 Array = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ class Source:
         parts: the files; none is silence.
         frames: the longest file's length in samples at `sample_rate`; shorter ones end in zeros.
         sample_rate: in Hz, of what `read` returns; files of another rate are resampled.
-        channels: of what `read` returns; mono files are repeated.
+        channels: of what `read` returns, 1 or 2; mono files are repeated, surround is mixed down.
     """
 
     parts: tuple[Part, ...]
@@ -108,7 +108,7 @@ def find_tracks(
 
     Args:
         root: a folder of tracks at any depth, one track's folder, a `.stem.mp4`, or a manifest.
-        sample_rate: in Hz, for all tracks; None keeps each track's own.
+        sample_rate: in Hz, for all tracks; None is the mixture's in each track, else its files' highest.
         cache: remembers lengths and rates; None is the one in the user's cache folder.
 
     Raises:
@@ -132,11 +132,14 @@ def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache)
     everything = [*(mixture or ()), *(part for parts in stems.values() for part in parts)]
     if not everything:
         raise InputError(layout.name, "no stem of this track has a file")
-    rate = sample_rate or everything[0].info.sample_rate
+    rate = sample_rate or max(part.info.sample_rate for part in mixture or everything)
     sources = {stem: _source(parts, rate) for stem, parts in stems.items()}
     mix = None if mixture is None else _source(mixture, rate)
     frames = mix.frames if mix else max(source.frames for source in sources.values())
-    problems = [*_odd_lengths(frames, sources), *_odd_rates(everything)]
+    # files of one duration differ by up to one sample of the slowest rate
+    slowest = min(part.info.sample_rate for part in everything)
+    slack = rate // slowest if slowest != rate else 0
+    problems = [*_odd_lengths(frames, sources, slack), *_odd_rates(rate, sources, mix)]
     return Track(layout.name, sources, mix, frames, rate, tuple(problems))
 
 
@@ -145,30 +148,35 @@ def _parts(places: Iterable[Location], cache: MetadataCache) -> tuple[Part, ...]
 
 
 def _source(parts: tuple[Part, ...], sample_rate: int) -> Source:
-    frames = max((_scaled(part.info.frames, part.info.sample_rate, sample_rate) for part in parts), default=0)
-    return Source(parts, frames, sample_rate, max((part.info.channels for part in parts), default=1))
+    frames = [_frames_at(sample_rate, part) for part in parts]
+    channels = min(2, max((part.info.channels for part in parts), default=1))
+    return Source(parts, max(frames, default=0), sample_rate, channels)
 
 
-def _odd_lengths(frames: int, sources: dict[str, Source]) -> list[str]:
-    return [
-        f"{stem} has {source.frames} samples, the track {frames}"
+def _frames_at(sample_rate: int, part: Part) -> int:
+    return resampled_frames(part.info.frames, part.info.sample_rate, sample_rate)
+
+
+def _odd_lengths(frames: int, sources: dict[str, Source], slack: int) -> list[str]:
+    lengths = [
+        (f"{stem}: {part.where.path.name}", _frames_at(source.sample_rate, part))
         for stem, source in sources.items()
-        if source.parts and source.frames != frames
+        for part in source.parts
     ]
-
-
-def _odd_rates(parts: list[Part]) -> list[str]:
-    rate = parts[0].info.sample_rate
     return [
-        f"{part.where.path.name} has {part.info.sample_rate} Hz, {parts[0].where.path.name} {rate} Hz"
-        for part in parts
-        if part.info.sample_rate != rate
+        f"{name} has {length} samples, the track {frames}"
+        for name, length in lengths
+        if abs(length - frames) > slack
     ]
 
 
-def _scaled(frames: int, from_hz: int, to_hz: int) -> int:
-    """The length after resampling, rounded up."""
-    return -(-frames * to_hz // from_hz)
+def _odd_rates(rate: int, sources: dict[str, Source], mixture: Source | None) -> list[str]:
+    named = {MIXTURE: mixture, **sources} if mixture else sources
+    return [
+        f"{name} has files of {', '.join(map(str, odd))} Hz, resampled to {rate} Hz"
+        for name, source in named.items()
+        if (odd := sorted({part.info.sample_rate for part in source.parts} - {rate}))
+    ]
 
 
 def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int, Array]:
@@ -178,7 +186,7 @@ def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int
         The first sample's position, and [C, n] with n ≤ stop − start.
     """
     rate = part.info.sample_rate
-    begin, end = max(0, start), min(stop, _scaled(part.info.frames, rate, sample_rate))
+    begin, end = max(0, start), min(stop, _frames_at(sample_rate, part))
     if begin >= end:
         return start, np.zeros((part.info.channels, 0), np.float32)
     if rate == sample_rate:

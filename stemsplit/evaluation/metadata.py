@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from stemsplit.audio.reader import open_audio, probe
 from stemsplit.evaluation.layouts import Location
+from stemsplit.hub.folders import cache_folder
 
 VERSION = 1
 
@@ -20,7 +20,9 @@ class FileInfo:
     """What a file holds.
 
     Attributes:
-        frames: its length in samples. sample_rate: in Hz. channels: how many.
+        frames: its declared length in samples.
+        sample_rate: in Hz.
+        channels: how many.
         rms: the root mean square over all samples and channels, full scale 1; None while unknown.
     """
 
@@ -37,11 +39,11 @@ class MetadataCache:
     adds its entries to what the file holds by then.
 
     Args:
-        path: of the cache file; None is the user's cache folder.
+        path: of the cache file; None is `metadata.json` in the user's cache folder.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = user_cache_folder() / "metadata.json" if path is None else Path(path)
+        self.path = cache_folder() / "metadata.json" if path is None else Path(path)
         self._known = self._load()
         self._new: dict[str, dict[str, Any]] = {}
 
@@ -72,15 +74,21 @@ class MetadataCache:
         """Write what is new; a cache folder that can't be written is no error."""
         if not self._new:
             return
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._known = self._load() | self._new
-            part.write_text(json.dumps({"version": VERSION, "files": self._known}), encoding="utf-8")
-            os.replace(part, self.path)
+            self._replace(self._load() | self._new)
         except OSError:
-            part.unlink(missing_ok=True)
+            return
         self._new = {}
+
+    def _replace(self, files: dict[str, dict[str, Any]]) -> None:
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps({"version": VERSION, "files": files}), encoding="utf-8")
+            os.replace(part, self.path)
+        finally:
+            part.unlink(missing_ok=True)
+        self._known = files
 
     def _load(self) -> dict[str, dict[str, Any]]:
         try:
@@ -113,14 +121,3 @@ def _scan(where: Location) -> FileInfo:
             power += float(np.square(block, dtype=np.float64).sum())
         info = FileInfo(frames, reader.sample_rate, reader.channels)
     return replace(info, rms=float(np.sqrt(power / max(1, frames * info.channels))))
-
-
-def user_cache_folder() -> Path:
-    """The platform's cache folder for this program; it need not exist."""
-    if sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "stemsplit"
