@@ -14,6 +14,8 @@ FAMILIES: dict[str, str] = {
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "classic": "stemsplit.models.classic:Classic",
+    "demucs": "stemsplit.models.demucs:Demucs",
+    "demucs_v2": "stemsplit.models.demucs:DemucsV2",
     "hdemucs": "stemsplit.models.hdemucs:HDemucs",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
