@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from stemsplit.errors import ModelUnavailableError, StemsplitError
 
+SHORTEST = 400  # samples that the convolutions of all these encoders see for one frame
+
 
 def load_encoder(path: str) -> nn.Module:
     """An encoder saved by the `transformers` package, frozen, with twice its usual frame rate.
@@ -54,13 +56,14 @@ def hidden_states(encoder: nn.Module, audio: Tensor, frames: int) -> Tensor:
     Returns:
         [layers, B, frames, width], without gradients.
     """
+    audio = F.pad(audio, (0, max(0, SHORTEST - audio.shape[-1])))
     with torch.no_grad():
         states = torch.stack(encoder(audio, output_hidden_states=True).hidden_states)
     if states.shape[2] == frames:
         return states
     flat = states.flatten(0, 1).transpose(1, 2)
     spread = F.interpolate(flat, frames, mode="linear").transpose(1, 2)
-    return spread.unflatten(0, states.shape[:2])
+    return spread.reshape(*states.shape[:2], frames, -1)
 
 
 class LayerSum(nn.Module):
