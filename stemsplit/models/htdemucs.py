@@ -279,6 +279,15 @@ class HTDemucs(HybridNetwork):
             self.context_samples = self.segment_samples // 2
         return self
 
+    def optimizer_overrides(self) -> dict[str, dict[str, float]]:
+        """The Transformer's own weight decay and learning rate."""
+        if self.crosstransformer is None:
+            return {}
+        own = {"weight_decay": self.arguments.t_weight_decay}
+        if self.arguments.t_lr is not None:
+            own["lr"] = self.arguments.t_lr
+        return {"crosstransformer.*": own}
+
     def estimate(self, mix: Tensor) -> Tensor:
         """All stems that are left; of any length while training, up to the trained one otherwise.
 

@@ -131,6 +131,13 @@ class Network(nn.Module):
         """The longest chunk that the network can take; None for any."""
         return None
 
+    def optimizer_overrides(self) -> dict[str, dict[str, float]]:
+        """Settings of the optimiser, such as lr and weight_decay, by pattern of parameter names.
+
+        They hold for parameters that want something else than the rest.
+        """
+        return {}
+
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
         """Rearrange the weights for inference, once, after loading; the plain forward needs nothing.
 

@@ -1,0 +1,97 @@
+"""What the tests of families compare with, and how."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stemsplit.models import build, family
+from stemsplit.models.blocks.network import Network
+
+DEMUCS_RELEASES = Path(__file__).parents[1] / "data/released/demucs"
+
+
+@pytest.fixture(scope="session")
+def decibels() -> Callable[[Tensor, Tensor], float]:
+    """How far an estimate's error lies below its reference."""
+
+    def measure(reference: Tensor, estimate: Tensor) -> float:
+        assert estimate.shape == reference.shape
+        error = (reference.double() - estimate.double()).square().sum().clamp_min(1e-60)
+        return float(10 * torch.log10(reference.double().square().sum() / error))
+
+    return measure
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:
+    """Names of tensors and their shapes, from nested names."""
+    for name, child in tree.items():
+        if isinstance(child, Mapping):
+            yield from leaves(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", child
+
+
+@pytest.fixture(scope="session")
+def demucs_release() -> Callable[[str], dict[str, Any]]:
+    """What a released checkpoint of the Demucs families holds: its `arguments`, and `shapes` by name."""
+
+    def load(name: str) -> dict[str, Any]:
+        signature, _, variant = name.partition(":")
+        release: dict[str, Any] = json.loads((DEMUCS_RELEASES / f"{signature}.json").read_text())
+        release["shapes"] = dict(leaves(release["tree"]))
+        if "arguments" in release:
+            release["arguments"] |= release["variants"].get(variant, {})
+            release["arguments"]["segment"] = Fraction(release["segment"])
+        return release
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def demucs_twins() -> Callable[[str, dict[str, Any]], tuple[nn.Module, Network]]:
+    """The demucs package's network and ours with the same random weights.
+
+    Every LayerScale is that of a trained network, for the initial ones would hide what they scale.
+    """
+    module = {"htdemucs": "HTDemucs", "hdemucs": "HDemucs"}
+
+    def make(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, Network]:
+        reference = pytest.importorskip(f"demucs.{name}")
+        torch.manual_seed(0)
+        theirs: nn.Module = getattr(reference, module[name])(**arguments).eval()
+        for key, parameter in theirs.named_parameters():
+            if key.endswith(".scale"):
+                parameter.data.uniform_(0.1, 0.4)
+        ours = build(name, arguments).eval()
+        ours.load_state_dict(theirs.state_dict())
+        return theirs, ours
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def demucs_signature() -> Callable[[str], tuple[list[Any], list[Any]]]:
+    """Names and defaults of the demucs package's constructor, and of our `Arguments`, in order."""
+    import inspect
+    from dataclasses import MISSING, fields
+
+    module = {"htdemucs": "HTDemucs", "hdemucs": "HDemucs"}
+
+    def plain(value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    def read(name: str) -> tuple[list[Any], list[Any]]:
+        theirs = inspect.signature(getattr(pytest.importorskip(f"demucs.{name}"), module[name]))
+        ours = fields(family(name).Arguments)
+        return (
+            [(p.name, plain(p.default)) for p in theirs.parameters.values() if p.default is not p.empty],
+            [(field.name, plain(field.default)) for field in ours if field.default is not MISSING],
+        )
+
+    return read
