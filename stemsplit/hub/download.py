@@ -45,19 +45,19 @@ def fetch(
         return path
     if offline or is_offline():
         raise _unavailable(spec, model, "not downloaded yet, and offline")
-    first: DownloadError | None = None
+    failures = []
     for file in alternatives(spec):
         try:
             return _from_anywhere(file, callback)
         except DownloadError as error:
-            first = first or error
+            failures.append(error)
     raise DownloadError(
-        first.reason if first else "nothing to download from",
+        "; ".join(error.reason for error in failures),
         model=model,
-        url=first.url if first else None,
+        url=failures[0].url,
         sha256=spec.sha256,
         hint=_hint(spec),
-    ) from first
+    ) from failures[0]
 
 
 def fetch_hub(
@@ -234,4 +234,4 @@ def _unavailable(spec: FileSpec, model: str | None, why: str) -> ModelUnavailabl
 
 def _hint(spec: FileSpec) -> str:
     known = f" (sha256 {spec.sha256})" if spec.sha256 else ""
-    return f"{address(spec)}{known} is needed; -m classic separates without a download"
+    return f"{spec.name}{known} is needed; -m classic separates without a download"

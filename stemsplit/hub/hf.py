@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -145,8 +146,11 @@ def remove(path: Path) -> int:
 
 
 def _line(error: Exception) -> str:
-    text = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
+    """The gist of an error in one line; of the client's own, by their class, such as `EntryNotFoundError`."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    line = re.split(r"\n|\. ", text or type(error).__name__)[0].rstrip(".")
+    words = re.findall("[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
+    return f"{line} ({' '.join(words).lower()})" if " Client Error" in line and words else line
 
 
 def _bar(name: str, callback: Callback | None) -> Any:

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -99,7 +99,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.trusted = trusted
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        require_secure(newurl, self.trusted, source=req.full_url)
+        try:
+            require_secure(newurl, self.trusted, source=req.full_url)
+        except DownloadError:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -122,7 +126,8 @@ def _attempt(
             _remember(part, response)
             here = _receive(response, part, start, total, report)
     except urllib.error.HTTPError as error:
-        _answered(url, error, part, have)
+        with closing(error):
+            _answered(url, error, part, have)
         return
     except (OSError, http.client.HTTPException) as error:
         _broken(url, error)
@@ -182,6 +187,7 @@ def _receive(response: Any, part: Path, here: int, total: int | None, report: Re
 def _write(file: IO[bytes], block: bytes, part: Path) -> None:
     try:
         file.write(block)
+        file.flush()
     except OSError as error:
         raise ResourceError(f"{part}: {error.strerror}", hint="free some disk space and repeat") from error
 

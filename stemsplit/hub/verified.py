@@ -17,7 +17,7 @@ def digest(path: Path) -> str:
         OSError: the file can't be read.
     """
     key = _key(path)
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, LookupError):
         kept = json.loads(_record(path).read_text(encoding="utf-8"))
         if kept == {**key, "sha256": kept["sha256"]}:
             return str(kept["sha256"])
@@ -61,7 +61,8 @@ def check(path: Path, sha256: str, *, model: str | None = None) -> None:
 
 def forget(path: Path) -> None:
     """Drop the record of a file."""
-    _record(path).unlink(missing_ok=True)
+    with suppress(OSError):
+        _record(path).unlink()
 
 
 def publish(path: Path, content: bytes) -> None:
