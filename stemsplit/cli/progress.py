@@ -1,6 +1,7 @@
 """What a person or a program sees on stderr while the work goes on."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +20,6 @@ STYLES = ("auto", "bar", "plain", "json", "none")
 
 def set_color(choice: str | None) -> None:
     """Colours on stderr: always, never, or where NO_COLOR, FORCE_COLOR and the terminal say so."""
-    import os
-
     context = click.get_current_context()
     if choice in ("always", "never"):
         context.color = choice == "always"
@@ -66,10 +65,20 @@ def describe(event: Event) -> str | None:
         case events.TrackDone(name, "skipped", _, _):
             return f"skipped {name} (done already)"
         case events.TrackDone(name, _, outputs, wall_s):
-            return f"{name} -> {', '.join(outputs.values())} ({wall_s:.1f} s)"
-        case events.TrackFailed(name, _, message):
-            return f"failed {name}: {message}"
+            return f"{name} -> {_common(list(outputs.values()))} ({duration(wall_s)})"
     return None
+
+
+def _common(paths: list[str]) -> str:
+    """One path, or the folder that several have in common: `stems/song/{drums,bass}.wav`."""
+    folders, endings = (
+        {os.path.dirname(path) for path in paths},
+        {os.path.splitext(path)[1] for path in paths},
+    )
+    if len(paths) == 1 or len(folders) > 1 or len(endings) > 1:
+        return ", ".join(paths)
+    names = ",".join(os.path.splitext(os.path.basename(path))[0] for path in paths)
+    return os.path.join(folders.pop(), f"{{{names}}}{endings.pop()}")
 
 
 class _Bars:

@@ -205,7 +205,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     # The slowest import runs while the inputs are looked for and the plan is made.
     threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
 
-    from stemsplit.separation.session import check_room, prepare
+    from stemsplit.separation.session import prepare
     from stemsplit.separation.stream import write_stream
 
     inputs = _inputs(options, request, stack)
@@ -216,7 +216,6 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
         if to_stdout:
             write_stream(session, sys.stdout.buffer, callback)
             return 0
-        check_room(session)
         results = []
         for result in session.run(callback):
             results.append(result)

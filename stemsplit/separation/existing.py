@@ -51,7 +51,7 @@ def _same_hash(one: str, other: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    return "unset" if value is None else str(value)
+    return "the default" if value is None else str(value)
 
 
 def is_done(job: Job, fingerprint: Fingerprint) -> bool:

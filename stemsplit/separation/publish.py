@@ -100,7 +100,6 @@ class TrackFiles:
         sample_rate: of the outputs, in Hz.
         channels: of the outputs.
         settings: format, and what to do about peaks.
-        tags: of every output's file.
     """
 
     def __init__(
@@ -109,10 +108,9 @@ class TrackFiles:
         sample_rate: int,
         channels: int,
         settings: OutputSettings,
-        tags: Mapping[str, Tags],
     ) -> None:
         self.files, self.sample_rate, self.channels = dict(files), sample_rate, channels
-        self.settings, self.tags = settings, tags
+        self.settings, self.tags = settings, dict[str, Tags]()
         self.peak, self.frames, self.gain = 0.0, 0, 1.0
         # An integer format can't be written before the peak of the whole track is known.
         self.held = settings.clip == "common" and not settings.is_float
@@ -126,12 +124,16 @@ class TrackFiles:
         """The gain that all outputs have in common; known once they are published."""
         return 20 * math.log10(self.gain)
 
-    def open(self) -> None:
+    def open(self, tags: Mapping[str, Tags]) -> None:
         """Make the part files.
+
+        Args:
+            tags: to be written, by output.
 
         Raises:
             OutputError: they can't be made, or another process is making them.
         """
+        self.tags.update(tags)
         for path in self.files.values():
             self._remember_folders(path)
             part = PartFile(path)

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from stemsplit import __version__
 from stemsplit.errors import StemsplitError
+from stemsplit.events import Callback, TrackDone, TrackFailed, emit
 
 Status = Literal["done", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
@@ -44,6 +45,14 @@ class TrackResult:
     gain_db: float | None = None
     wall_s: float = 0.0
     error: Failure | None = None
+
+
+def announce(result: TrackResult, callback: Callback | None) -> None:
+    """Tell what came of a track."""
+    if result.error:
+        emit(callback, TrackFailed(result.input, result.error.code, result.error.message))
+    else:
+        emit(callback, TrackDone(result.input, result.status, dict(result.outputs), result.wall_s))
 
 
 @dataclass(frozen=True)

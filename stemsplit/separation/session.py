@@ -1,7 +1,6 @@
 """A whole run: everything cheap is checked first, then the model is loaded once for all tracks."""
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,15 +8,15 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from stemsplit.audio.formats import find_format
-from stemsplit.audio.reader import probe
 from stemsplit.core.devices import check_device
-from stemsplit.errors import OutputError, ResourceError, SettingsError, StemsplitError
+from stemsplit.errors import OutputError, SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
 from stemsplit.hub.describe import Description, describe_model
 from stemsplit.separation.existing import Fingerprint
 from stemsplit.separation.mixes import Output, needed_stems, plan_outputs
 from stemsplit.separation.plan import Input, Plan, check_template, plan_jobs, take_shard
-from stemsplit.separation.report import STATUSES, Report, TrackResult
+from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
+from stemsplit.separation.survey import Ready, check_room, survey
 from stemsplit.settings import (
     BatchSettings,
     ChunkSettings,
@@ -84,28 +83,55 @@ class Session:
         return separator
 
     def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
-        """Load the model and do the jobs; results come in the jobs' order. Raises what `load` does."""
+        """Do the jobs. The model is loaded only if one of them needs it.
+
+        Yields:
+            First the results of the jobs that need no computing, then the others'; each group in order.
+
+        Raises:
+            ResourceError: the disk has too little room.
+            Others: as `load`.
+        """
+        batch, output = self.request.batch, self.request.output
+        ready = []
+        for job in self.plan.jobs:
+            found = survey(job, self.fingerprint, batch, output)
+            if isinstance(found, Ready):
+                ready.append(found)
+                continue
+            announce(found, callback)
+            yield found
+            if found.status == "failed" and batch.fail_fast:
+                return
+        if ready:
+            check_room(ready, output, Path(batch.output))
+            yield from self._compute(ready, callback)
+
+    def _compute(self, ready: Sequence[Ready], callback: Callback | None) -> Iterator[TrackResult]:
         from stemsplit.separation.batch import Batch
 
-        batch = Batch(
+        work = Batch(
             self.load(callback),
             self.outputs,
             self.fingerprint,
-            batch=self.request.batch,
             output=self.request.output,
             callback=callback,
             workers=self.request.jobs,
         )
-        yield from batch.run(self.plan.jobs)
+        for result in work.run(ready):
+            yield result
+            if result.status == "failed" and self.request.batch.fail_fast:
+                return
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
-        """What came of the session; tells the `End` event."""
+        """What came of the session, in the order of its jobs; tells the `End` event."""
+        order = {str(job.input): place for place, job in enumerate(self.plan.jobs)}
         report = Report(
             model=self.model.name,
             sha256=self.model.sha256,
             device=self.device,
             settings=self.fingerprint.settings,
-            tracks=tuple(results),
+            tracks=tuple(sorted(results, key=lambda result: order[result.input])),
             wall_s=monotonic() - self.started,
         )
         done, skipped, failed = (report.count(status) for status in STATUSES)
@@ -160,36 +186,6 @@ def _check_writable(root: Path) -> None:
         raise OutputError(there, "is a file, not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise OutputError(there, "no permission to write here", hint="choose another folder with -o")
-
-
-def check_room(session: Session) -> None:
-    """See whether the disk has room for a session's outputs, as far as the inputs tell their length.
-
-    Raises:
-        ResourceError: it hasn't.
-    """
-    request = session.request
-    needed = 0.0
-    for job in session.plan.jobs:
-        try:
-            info = probe(job.input.path, stream=request.batch.audio_stream)
-        except StemsplitError:
-            continue  # its turn will come, with its error
-        samples = (info.duration_s or 0) * info.sample_rate * min(2, info.channels)
-        needed += samples * len(session.outputs) * _bytes_per_sample(request.output)
-    root = Path(request.batch.output).absolute()
-    there = next(folder for folder in (root, *root.parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise ResourceError(
-            f"{there}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free",
-            hint="choose another disk with -o, or a smaller format with -f flac",
-        )
-
-
-def _bytes_per_sample(output: OutputSettings) -> float:
-    """An upper bound; FLAC and the lossy formats stay below the size of their PCM."""
-    return {"16": 2, "24": 3, "32f": 4}[output.bit_depth]
 
 
 def _fingerprint(model: Description, request: Request) -> Fingerprint:

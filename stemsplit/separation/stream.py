@@ -76,9 +76,9 @@ def _write_file(
     tags = read_tags(source.path, name=source.info.path) if output.tags else Tags()
     with TemporaryDirectory(prefix="stemsplit-") as folder:
         path = Path(folder) / name
-        files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output, {name: tags})
+        files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output)
         with closing(files):
-            files.open()
+            files.open({name: tags})
             for block in blocks:
                 files.write(block)
             files.publish()

@@ -1,0 +1,85 @@
+"""A look at every job before the model is loaded: which are to be done, which are done, which can't be."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stemsplit.audio.formats import check_encodable
+from stemsplit.audio.reader import probe
+from stemsplit.errors import OutputError, ResourceError, StemsplitError
+from stemsplit.separation.existing import Fingerprint, is_done, renamed
+from stemsplit.separation.plan import Job
+from stemsplit.separation.report import Failure, TrackResult
+from stemsplit.separation.track import FileSource, Shape, output_shape
+from stemsplit.settings import BatchSettings, OutputSettings
+
+SCRATCH_BYTES = 4  # per sample that waits in float32 for the track's peak
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job that is to be done, and what its input's head says."""
+
+    job: Job
+    source: FileSource
+    shape: Shape
+
+
+def survey(
+    job: Job, fingerprint: Fingerprint, batch: BatchSettings, output: OutputSettings
+) -> Ready | TrackResult:
+    """Look at a job's input and at what stands under its outputs' names.
+
+    Args:
+        job: what is to be done.
+        fingerprint: what the outputs would be made with.
+        batch: the rule for existing files, and the stretch of every track.
+        output: the format.
+
+    Returns:
+        The job, perhaps under other names; or its result, if it needs no computing.
+    """
+    name = str(job.input)
+    try:
+        info = probe(job.input.path, stream=batch.audio_stream, name=name)
+        source = FileSource(job.input.path, info, batch.start_s, batch.end_s)
+        shape = output_shape(source, output)
+        check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
+        there = [path for path in job.files.values() if path.exists()]
+        if batch.if_exists == "error" and there:
+            raise OutputError(there[0], "exists", hint="-y overwrites it")
+        if batch.if_exists == "skip" and is_done(job, fingerprint):
+            outputs = {stem: str(path) for stem, path in job.files.items()}
+            return TrackResult(name, "skipped", outputs)
+    except StemsplitError as error:
+        return TrackResult(name, "failed", error=Failure.of(error))
+    if batch.if_exists == "rename":
+        job = replace(job, files=renamed(job).files)
+    return Ready(job, source, shape)
+
+
+def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> None:
+    """See whether the disk has room for the outputs, as far as the inputs tell their length.
+
+    Args:
+        ready: what is to be done.
+        output: the format.
+        root: the output folder.
+
+    Raises:
+        ResourceError: it hasn't.
+    """
+    sample_bytes = {"16": 2, "24": 3, "32f": 4}[output.bit_depth]
+    needed, largest = 0.0, 0.0
+    for one in ready:
+        samples = (one.source.duration_s or 0) * one.shape.sample_rate * one.shape.channels
+        needed += samples * len(one.job.files) * sample_bytes
+        largest = max(largest, samples * len(one.job.files) * SCRATCH_BYTES)
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if output.format in ("wav", "aiff") and needed + largest > free:
+        raise ResourceError(
+            f"{there}: {(needed + largest) / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+            hint="choose another disk with -o, or a smaller format such as -f flac",
+        )
