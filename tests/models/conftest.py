@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stemsplit.models import build, family
 from stemsplit.models.blocks.network import Network
 
+DEMUCS_CLASSES = {"demucs": "Demucs", "hdemucs": "HDemucs", "htdemucs": "HTDemucs"}
 DEMUCS_RELEASES = Path(__file__).parents[1] / "data/released/demucs"
 
 
@@ -59,12 +60,11 @@ def demucs_twins() -> Callable[[str, dict[str, Any]], tuple[nn.Module, Network]]
 
     Every LayerScale is that of a trained network, for the initial ones would hide what they scale.
     """
-    module = {"htdemucs": "HTDemucs", "hdemucs": "HDemucs"}
 
     def make(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, Network]:
         reference = pytest.importorskip(f"demucs.{name}")
         torch.manual_seed(0)
-        theirs: nn.Module = getattr(reference, module[name])(**arguments).eval()
+        theirs: nn.Module = getattr(reference, DEMUCS_CLASSES[name])(**arguments).eval()
         for key, parameter in theirs.named_parameters():
             if key.endswith(".scale"):
                 parameter.data.uniform_(0.1, 0.4)
@@ -81,13 +81,11 @@ def demucs_signature() -> Callable[[str], tuple[list[Any], list[Any]]]:
     import inspect
     from dataclasses import MISSING, fields
 
-    module = {"htdemucs": "HTDemucs", "hdemucs": "HDemucs"}
-
     def plain(value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
 
     def read(name: str) -> tuple[list[Any], list[Any]]:
-        theirs = inspect.signature(getattr(pytest.importorskip(f"demucs.{name}"), module[name]))
+        theirs = inspect.signature(getattr(pytest.importorskip(f"demucs.{name}"), DEMUCS_CLASSES[name]))
         ours = fields(family(name).Arguments)
         return (
             [(p.name, plain(p.default)) for p in theirs.parameters.values() if p.default is not p.empty],
