@@ -141,7 +141,7 @@ def plan_jobs(
         }
         files = {o: root / expand(template, fields | {"stem": o}) for o in outputs}
         jobs.append(Job(entry, files))
-    _check_collisions(jobs, template)
+    _check_collisions(jobs, template, root)
     return Plan(tuple(jobs), tuple(notices))
 
 
@@ -213,7 +213,7 @@ def _clean_folder(folder: PurePosixPath) -> str:
     return "/".join(_clean(part) for part in folder.parts)
 
 
-def _check_collisions(jobs: Sequence[Job], template: str) -> None:
+def _check_collisions(jobs: Sequence[Job], template: str, root: Path) -> None:
     seen: dict[str, str] = {}
     for job in jobs:
         for name, path in job.files.items():
@@ -225,6 +225,7 @@ def _check_collisions(jobs: Sequence[Job], template: str) -> None:
                     hint="use {dir}, {name} and {stem} in it",
                 )
     folders = {_key(parent) for job in jobs for path in job.files.values() for parent in path.parents}
+    folders.add(_key(root))
     for job in jobs:
         for path in job.files.values():
             if _key(path) in folders:

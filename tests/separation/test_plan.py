@@ -1,0 +1,167 @@
+"""Inputs become jobs that don't meet, below the output folder, whatever they are called."""
+
+import os
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stemsplit.errors import SettingsError
+from stemsplit.separation.plan import Input, Plan, check_template, collect, expand, plan_jobs, take_shard
+
+DEFAULT = "{dir}/{name}/{stem}.{ext}"
+ROOT = Path("out")
+
+
+def plan(inputs: list[Input], outputs: tuple[str, ...] = ("a", "b"), template: str = DEFAULT) -> Plan:
+    return plan_jobs(inputs, outputs, root=ROOT, template=template, ext="wav", model="m")
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def names(root: Path, inputs: list[Input]) -> list[str]:
+    return [entry.path.relative_to(root).as_posix() for entry in inputs]
+
+
+def test_folders_are_searched_recursively_and_in_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b.mp3", "a.wav", "x/z.flac", "x/y/c.M4A", "notes.txt", ".hidden.wav", ".git/d.wav")
+    found = collect([tmp_path])
+    assert names(tmp_path, found) == ["a.wav", "b.mp3", "x/z.flac", "x/y/c.M4A"]
+    assert [entry.folder.as_posix() for entry in found] == [".", ".", "x", "x/y"]
+
+
+def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
+    touch(tmp_path, "track.bin")
+    assert names(tmp_path, collect([tmp_path / "track.bin"])) == ["track.bin"]
+
+
+def test_a_file_given_twice_is_done_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav")
+    assert len(collect([tmp_path, tmp_path / "a.wav", tmp_path / "." / "a.wav"])) == 1
+
+
+def test_the_output_folder_is_not_separated_again(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "stems/a/vocals.wav")
+    assert names(tmp_path, collect([tmp_path], output=tmp_path / "stems")) == ["a.wav"]
+    assert len(collect([tmp_path / "stems"], output=tmp_path / "stems")) == 1
+
+
+def test_include_and_exclude(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.mp3", "live/c.wav", "odd.xyz")
+    assert names(tmp_path, collect([tmp_path], include=["*.wav"])) == ["a.wav", "live/c.wav"]
+    assert names(tmp_path, collect([tmp_path], exclude=["live/*"])) == ["a.wav", "b.mp3"]
+    assert names(tmp_path, collect([tmp_path], include=["*.xyz"])) == ["odd.xyz"]
+
+
+def test_shards_are_a_partition() -> None:
+    inputs = [Input(Path(f"{i}.wav")) for i in range(10)]
+    shards = [take_shard(inputs, (i, 3)) for i in (1, 2, 3)]
+    assert [len(shard) for shard in shards] == [4, 3, 3]
+    assert sorted(str(e.path) for shard in shards for e in shard) == sorted(str(e.path) for e in inputs)
+
+
+def test_the_default_layout() -> None:
+    jobs = plan([Input(Path("x/song.mp3"), PurePosixPath("live"))]).jobs
+    assert jobs[0].files == {"a": ROOT / "live/song/a.wav", "b": ROOT / "live/song/b.wav"}
+
+
+@pytest.mark.parametrize("pair", [("a.wav", "a.flac"), ("A.wav", "a.flac"), ("é.wav", "e\u0301.flac")])
+def test_equal_names_get_folders_of_their_own_and_a_notice(pair: tuple[str, str]) -> None:
+    made = plan([Input(Path(name)) for name in pair])
+    folders = {unicodedata.normalize("NFC", str(j.files["a"].parent)).casefold() for j in made.jobs}
+    assert len(folders) == 2
+    assert len(made.notices) == 2
+
+
+def test_an_invented_name_does_not_meet_a_real_one() -> None:
+    made = plan([Input(Path(n)) for n in ("a.wav", "a.flac", "a_wav.mp3")])
+    assert len({job.files["a"] for job in made.jobs}) == 3
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{bogus}",
+        "{stem",
+        "{stem!r}",
+        "{stem:>9}",
+        "{0}",
+        "{name.upper}",
+        "/abs/{stem}",
+        "../{stem}",
+        "a/../../{stem}",
+        "",
+        "{stem}/",
+    ],
+)
+def test_templates_that_are_refused(template: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_template(template)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("template", ["{name}.{ext}", "{stem}.{ext}", "all.wav"])
+def test_templates_that_make_outputs_meet(template: str) -> None:
+    with pytest.raises(SettingsError, match="same file"):
+        plan([Input(Path("a.wav")), Input(Path("b.wav"))], template=template)
+
+
+def test_a_template_may_not_make_a_file_of_a_folder() -> None:
+    with pytest.raises(SettingsError, match="both a file and a folder"):
+        plan(
+            [Input(Path("b"), PurePosixPath("a")), Input(Path("a"))], outputs=("x",), template="{dir}/{name}"
+        )
+
+
+def test_names_are_never_expanded_twice() -> None:
+    job = plan([Input(Path("Björk – 絆 {x} [é].wav"))]).jobs[0]
+    assert job.files["a"] == ROOT / "Björk – 絆 {x} [é]/a.wav"
+
+
+anything = st.text(min_size=1, max_size=300).filter(lambda s: "/" not in s and "\0" not in s)
+places = st.lists(anything.filter(lambda s: s not in (".", "..")), max_size=2)
+
+
+@given(st.lists(st.tuples(places, anything), max_size=6, unique_by=lambda p: ("/".join(p[0]), p[1])))
+def test_no_two_outputs_meet_and_none_leaves_the_folder(entries: list[tuple[list[str], str]]) -> None:
+    inputs = [Input(Path(*folder, name), PurePosixPath(*folder)) for folder, name in entries]
+    try:
+        made = plan(inputs)
+    except SettingsError as error:
+        assert "--template" in error.reason  # folder names that differ in case only, and the like
+        return
+    paths = [path for job in made.jobs for path in job.files.values()]
+    keys = {unicodedata.normalize("NFC", str(path)).casefold() for path in paths}
+    assert len(keys) == len(paths) == 2 * len(inputs)
+    for path in paths:
+        assert Path(os.path.normpath(path)).is_relative_to(ROOT)
+        assert all(len(os.fsencode(part)) <= 255 - len(".part.") for part in path.parts)
+
+
+@given(
+    template=st.lists(
+        st.sampled_from(["{dir}", "{name}", "{stem}", "{ext}", "{parent}", "/", "x", ".", "..", "-"]),
+        min_size=1,
+    ),
+    name=anything,
+)
+def test_expanded_templates_stay_below_the_folder(template: list[str], name: str) -> None:
+    text = "".join(template)
+    try:
+        check_template(text)
+        made = plan([Input(Path(name))], outputs=("a",), template=text)
+    except SettingsError:
+        return
+    for path in made.jobs[0].files.values():
+        assert Path(os.path.normpath(path)).is_relative_to(ROOT)
+        assert path != ROOT
+
+
+def test_expand_drops_empty_folders() -> None:
+    assert expand(DEFAULT, {"dir": "", "name": "n", "stem": "s", "ext": "e"}) == PurePosixPath("n/s.e")

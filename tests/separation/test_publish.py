@@ -1,0 +1,141 @@
+"""Final names mean complete files, whatever happens on the way."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemsplit.audio.tags import Tags
+from stemsplit.errors import OutputError
+from stemsplit.separation.publish import LIMIT, PartFile, TrackFiles, part_of
+from stemsplit.settings import OutputSettings
+
+RATE = 8000
+TAGS = {"a": Tags(), "b": Tags()}
+
+
+def track(folder: Path, **settings: str) -> TrackFiles:
+    files = {name: folder / "song" / f"{name}.wav" for name in ("a", "b")}
+    return TrackFiles(files, RATE, 1, OutputSettings(**settings))  # type: ignore[arg-type]
+
+
+def block(*peaks: float) -> np.ndarray:
+    return np.array([[[peak, -peak / 2]] for peak in peaks], np.float32)
+
+
+def read(path: Path) -> list[float]:
+    return soundfile.read(path, dtype="float64")[0].tolist()
+
+
+def test_nothing_has_its_final_name_before_everything_is_complete(tmp_path: Path) -> None:
+    files = track(tmp_path)
+    files.open(TAGS)
+    files.write(block(0.5, 0.25))
+    assert sorted(p.name for p in (tmp_path / "song").iterdir() if not p.name.startswith(".")) == []
+    files.publish()
+    assert sorted(p.name for p in (tmp_path / "song").iterdir()) == ["a.wav", "b.wav"]
+    assert read(tmp_path / "song/a.wav") == [0.5, -0.25]
+
+
+def test_closing_early_leaves_nothing_at_all(tmp_path: Path) -> None:
+    files = track(tmp_path)
+    files.open(TAGS)
+    files.write(block(0.5, 0.25))
+    files.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_early_leaves_what_was_there_before(tmp_path: Path) -> None:
+    (tmp_path / "song").mkdir()
+    (tmp_path / "song" / "a.wav").write_text("precious")
+    files = track(tmp_path)
+    files.open(TAGS)
+    files.close()
+    assert (tmp_path / "song" / "a.wav").read_text() == "precious"
+
+
+def test_one_gain_for_all_outputs(tmp_path: Path) -> None:
+    files = track(tmp_path)
+    files.open(TAGS)
+    files.write(block(0.5, 2.0))
+    files.publish()
+    assert files.gain == pytest.approx(LIMIT / 2)
+    assert files.gain_db == pytest.approx(-6.02, abs=0.01)
+    a, b = read(tmp_path / "song/a.wav"), read(tmp_path / "song/b.wav")
+    assert a[0] == pytest.approx(0.5 * files.gain, abs=2**-23)
+    assert b[0] == pytest.approx(2.0 * files.gain, abs=2**-23)
+
+
+@pytest.mark.parametrize("clip", ["none", "clamp"])
+def test_without_a_common_gain_integers_clamp(tmp_path: Path, clip: str) -> None:
+    files = track(tmp_path, clip=clip)
+    files.open(TAGS)
+    files.write(block(0.5, 2.0))
+    files.publish()
+    assert files.gain == 1
+    assert read(tmp_path / "song/b.wav")[0] == pytest.approx(1, abs=2**-22)
+
+
+def test_float_keeps_its_peaks(tmp_path: Path) -> None:
+    files = track(tmp_path, bit_depth="32f")
+    files.open(TAGS)
+    files.write(block(0.5, 2.0))
+    files.publish()
+    assert read(tmp_path / "song/b.wav") == [2.0, -1.0]
+
+
+def test_silence_has_no_gain(tmp_path: Path) -> None:
+    files = track(tmp_path)
+    files.open(TAGS)
+    files.write(block(0.0, 0.0))
+    files.publish()
+    assert files.gain_db == 0
+
+
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "song").mkdir()
+    for left in (".a.wav.part", ".a.wav.f32.part", ".b.wav.part"):
+        (tmp_path / "song" / left).write_bytes(b"half a file" * 1000)
+    files = track(tmp_path, bit_depth="32f")
+    files.open(TAGS)
+    files.write(block(0.5, 0.25))
+    files.publish()
+    assert sorted(p.name for p in (tmp_path / "song").iterdir()) == ["a.wav", "b.wav"]
+    assert read(tmp_path / "song/a.wav") == [0.5, -0.25]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from stemsplit.separation.publish import PartFile
+part = PartFile(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of its own kind")
+def test_two_processes_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    final = tmp_path / "a.wav"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(final)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(OutputError, match="another process"):
+            PartFile(final)
+        other.kill()
+    part = PartFile(final)
+    part.publish()
+    assert final.exists()
+    assert not part_of(final).exists()
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "song").write_text("")
+    files = track(tmp_path)
+    with pytest.raises(OutputError):
+        files.open(TAGS)
+    files.close()
+    assert (tmp_path / "song").read_text() == ""
