@@ -1,7 +1,7 @@
 """Augmentations as pure functions of audio and an explicit generator.
 
-What only scales a stem (gain, polarity, drop) is drawn as one factor per stem, so that several of them cost
-one multiplication of the audio. `S` stems, `C` channels, `T` samples.
+What only scales, moves or reorders a stem (gain, polarity, drop, shift, swap) is drawn as one value per stem,
+so that all of them together cost one pass over the audio. `S` stems, `C` channels, `T` samples.
 """
 
 import io
@@ -55,18 +55,9 @@ def shifts(stems: int, source: Generator, longest: int, *, same: bool) -> list[i
     return drawn * stems if same else drawn
 
 
-def swap_channels(stems: Tensor, source: Generator) -> Tensor:
-    """Reverse the order of the channels of each stem with probability one half.
-
-    Args:
-        stems: [S, C, T].
-        source: of the choice.
-
-    Returns:
-        [S, C, T].
-    """
-    swapped = torch.randint(0, 2, (len(stems), 1, 1), generator=source).bool()
-    return torch.where(swapped, stems.flip(1), stems)
+def swaps(stems: int, source: Generator) -> list[bool]:
+    """For each stem whether its channels change places, with probability one half."""
+    return [bool(coin) for coin in torch.randint(0, 2, (stems,), generator=source)]
 
 
 def draw_repitch(source: Generator, semitones: int, tempo: float) -> tuple[int, float]:
@@ -164,5 +155,5 @@ def rescale_peak(mix: Tensor, stems: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The same shapes.
     """
-    peak = max(float(mix.abs().max()), float(stems.abs().max()))
+    peak = max(abs(float(limit)) for audio in (mix, stems) for limit in audio.aminmax())
     return (mix / peak, stems / peak) if peak > 0 else (mix, stems)

@@ -1,0 +1,362 @@
+"""What can be drawn from: songs with the stems that are trained on, and what was measured of them once.
+
+Measuring (salient segments, statistics of the mix) and decoding into the cache need a pass over all audio;
+`Notebook` remembers the numbers beside the decoded files, so that the next run starts at once.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from stemsplit.core.pipeline import StatsMeter, TrackStats
+from stemsplit.errors import InputError, SettingsError
+from stemsplit.evaluation.datasets import Source, Track, find_tracks, open_track
+from stemsplit.evaluation.layouts import AUDIO_SUFFIXES, Layout, Location
+from stemsplit.evaluation.metadata import MetadataCache
+from stemsplit.hub.folders import cache_folder
+from stemsplit.training.activity import ActivityMeter
+from stemsplit.training.config import DataConfig, DataSetConfig
+
+Array = npt.NDArray[np.float32]
+
+MIX = "mix"
+N = TypeVar("N", Track, Layout)
+
+_PIECE_S = 60  # of audio in memory while a track is measured
+
+
+class Readable(Protocol):
+    """Any range of some audio."""
+
+    @property
+    def frames(self) -> int:
+        """Length in samples."""
+        ...
+
+    def read(self, start: int = 0, frames: int | None = None) -> Array:
+        """Samples from `start` on, zeros where there are none, [C, frames]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Audio that lies decoded in a file [T, C] of the cache.
+
+    Attributes:
+        path: of the NumPy file.
+        frames: its length.
+    """
+
+    path: Path
+    frames: int
+
+    def read(self, start: int = 0, frames: int | None = None) -> Array:
+        """Samples from `start` on, zeros where there are none, [C, frames]."""
+        stored = np.load(self.path, mmap_mode="r")
+        frames = max(0, self.frames - start) if frames is None else frames
+        begin, end = max(0, start), min(start + frames, self.frames)
+        samples = np.zeros((frames, stored.shape[1]), np.float32)
+        if begin < end:
+            samples[begin - start : end - start] = stored[begin:end]
+        return samples.T
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One sound that can be drawn: a stem, or an unlabelled mix.
+
+    Attributes:
+        audio: of it.
+        starts: where its salient segments begin; None where activity isn't asked for.
+    """
+
+    audio: Readable
+    starts: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song as training sees it.
+
+    Attributes:
+        name: in its data set.
+        frames: its length in samples.
+        stems: what it has of the stems that are trained on; those without audio are left out.
+        stats: of its mix, for networks that want it standardised.
+    """
+
+    name: str
+    frames: int
+    stems: Mapping[str, Voice]
+    stats: TrackStats = TrackStats()
+
+
+@dataclass(frozen=True)
+class SongSet:
+    """The songs of one data set and how often they are drawn."""
+
+    weight: float
+    songs: tuple[Song, ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a network and a configuration want of the data.
+
+    Attributes:
+        stems: that a mix is made of.
+        groups: which stems of the data make up one of ours.
+        sample_rate: in Hz.
+        channels: how many.
+        activity_samples: length of salient segments; None for no detection.
+        stats: whether the mix's statistics are needed.
+        cache: folder of decoded audio; None for none.
+    """
+
+    stems: tuple[str, ...]
+    groups: Mapping[str, Sequence[str]]
+    sample_rate: int
+    channels: int
+    activity_samples: int | None = None
+    stats: bool = False
+    cache: Path | None = None
+
+
+def wanted(config: DataConfig, stems: Sequence[str], sample_rate: int, channels: int, stats: bool) -> Wanted:
+    """What a configuration wants for a network with these properties."""
+    activity = None if config.activity_s is None else round(config.activity_s * sample_rate)
+    cache = None if config.cache is None else Path(config.cache).expanduser()
+    return Wanted(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache)
+
+
+def find(config: DataSetConfig, want: Wanted) -> list[Track]:
+    """The tracks of a data set that the patterns leave, their stems grouped, at the rate and channels wanted.
+
+    Raises:
+        InputError: there is no track, a file can't be read, or no group takes a stem.
+    """
+    cache = MetadataCache(_folder(want) / "metadata.json")
+    tracks = find_tracks(Path(config.path).expanduser(), sample_rate=want.sample_rate, cache=cache)
+    return [_grouped(track, want) for track in _chosen(tracks, config)]
+
+
+def find_mixes(config: DataSetConfig, want: Wanted) -> list[Track]:
+    """Every audio file below a folder that the patterns leave, as a track of the one stem `mix`.
+
+    Raises:
+        InputError: there is no audio file, or one can't be read.
+    """
+    root = Path(config.path).expanduser()
+    cache = MetadataCache(_folder(want) / "metadata.json")
+    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    layouts = [Layout(p.relative_to(root).as_posix(), {MIX: (Location(p),)}, None) for p in files]
+    try:
+        tracks = [
+            open_track(layout, sample_rate=want.sample_rate, cache=cache)
+            for layout in _chosen(layouts, config)
+        ]
+    finally:
+        cache.save()
+    return [_grouped(track, replace(want, stems=(MIX,), groups={})) for track in tracks]
+
+
+def _folder(want: Wanted) -> Path:
+    """Where what was measured is remembered."""
+    return want.cache or cache_folder() / "training"
+
+
+def _chosen(named: Sequence[N], config: DataSetConfig) -> list[N]:
+    chosen = [one for one in named if _matches(one.name, config)]
+    if not chosen:
+        raise InputError(config.path, f"none of its {len(named)} tracks is left by only and exclude")
+    return chosen
+
+
+def _matches(name: str, config: DataSetConfig) -> bool:
+    def among(patterns: Sequence[str]) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    return (not config.only or among(config.only)) and not among(config.exclude)
+
+
+def _grouped(track: Track, want: Wanted) -> Track:
+    members: dict[str, list[Source]] = {}
+    for name, source in track.stems.items():
+        if source.parts:
+            members.setdefault(_group_of(name, track, want), []).append(source)
+    stems = {name: _joined(sources, want.channels) for name, sources in members.items()}
+    mixture = None if track.mixture is None else replace(track.mixture, channels=want.channels)
+    return replace(track, stems=stems, mixture=mixture)
+
+
+def _group_of(name: str, track: Track, want: Wanted) -> str:
+    for group, names in want.groups.items():
+        if name in names:
+            return group
+    if name in want.stems:
+        return name
+    if "other" in want.stems:
+        return "other"
+    raise InputError(track.name, f"none of {', '.join(want.stems)} takes its {name}; see data.groups")
+
+
+def _joined(sources: Sequence[Source], channels: int) -> Source:
+    parts = tuple(part for source in sources for part in source.parts)
+    return Source(parts, max(source.frames for source in sources), sources[0].sample_rate, channels)
+
+
+# ---------------------------------------------------------------- measuring
+
+
+class Notebook:
+    """Numbers that were measured of audio, by the audio's identity, in a JSON file.
+
+    Args:
+        folder: of the file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "training.json"
+        self.known: dict[str, Any] = self._load()
+
+    def remember(self, key: str, measure: Callable[[], Any]) -> Any:
+        """What is known under `key`; measured, and written down, if nothing is."""
+        if key not in self.known:
+            value = measure()
+            self.known = {**self._load(), **self.known, key: value}
+            part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(self.known), encoding="utf-8")
+            os.replace(part, self.path)
+        return self.known[key]
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def identity(source: Source) -> str:
+    """Names what a source reads: its files with their sizes and times, its rate and channels."""
+    files = []
+    for part in source.parts:
+        stat = part.where.path.stat()
+        path = str(part.where.path.resolve())
+        files.append((path, part.where.stream, stat.st_size, stat.st_mtime_ns))
+    described = repr((files, source.sample_rate, source.channels))
+    return blake2b(described.encode(), digest_size=16).hexdigest()
+
+
+def open_songs(
+    configs: Sequence[DataSetConfig], want: Wanted, progress: Callable[[str, int, int], None]
+) -> list[SongSet]:
+    """The songs of some data sets, measured and decoded as far as that is wanted.
+
+    Args:
+        configs: the data sets.
+        want: what of them.
+        progress: called with a song's name, its number from 1, and how many there are.
+
+    Raises:
+        InputError: a data set has no tracks, or a file can't be read.
+        SettingsError: no song has one of the stems.
+    """
+    sets = _open([(config.weight, find(config, want)) for config in configs], want, progress)
+    _require_stems(sets, want)
+    return sets
+
+
+def open_mixes(
+    configs: Sequence[DataSetConfig], want: Wanted, progress: Callable[[str, int, int], None]
+) -> list[SongSet]:
+    """Unlabelled songs: like `open_songs`, but the one stem of each is its mix, called `MIX`."""
+    return _open([(config.weight, find_mixes(config, want)) for config in configs], want, progress)
+
+
+def _open(
+    found: Sequence[tuple[float, list[Track]]], want: Wanted, progress: Callable[[str, int, int], None]
+) -> list[SongSet]:
+    notebook = Notebook(_folder(want))
+    count, number = sum(len(tracks) for _, tracks in found), 0
+    sets = []
+    for weight, tracks in found:
+        songs = []
+        for track in tracks:
+            number += 1
+            progress(track.name, number, count)
+            songs.append(_song(track, want, notebook))
+        sets.append(SongSet(weight, tuple(songs)))
+    return sets
+
+
+def _require_stems(sets: Sequence[SongSet], want: Wanted) -> None:
+    for stem in want.stems:
+        voices = [song.stems[stem] for one in sets for song in one.songs if stem in song.stems]
+        if not voices:
+            raise SettingsError(f"data.train: no song has {stem}", setting="data.train")
+        if all(voice.starts == () for voice in voices):
+            raise SettingsError(f"data.train: no {stem} has a salient segment", setting="data.activity_s")
+
+
+def _song(track: Track, want: Wanted, notebook: Notebook) -> Song:
+    stems = {name: _voice(source, want, notebook) for name, source in track.stems.items()}
+    stats = TrackStats()
+    if want.stats:
+        mix = track.mix
+        mean, std = notebook.remember(f"stats {identity(mix)}", lambda: _measure_stats(mix))
+        stats = TrackStats(mean, std)
+    return Song(track.name, track.frames, stems, stats)
+
+
+def _voice(source: Source, want: Wanted, notebook: Notebook) -> Voice:
+    name = identity(source)
+    audio: Readable = source if want.cache is None else _decoded(source, want.cache / f"{name}.npy")
+    if want.activity_samples is None:
+        return Voice(audio)
+    meter = ActivityMeter(want.activity_samples)
+    starts = notebook.remember(
+        f"salient {want.activity_samples} {name}",
+        lambda: meter.salient(meter.energies(_pieces(audio, source.sample_rate))),
+    )
+    return Voice(audio, tuple(starts))
+
+
+def _measure_stats(source: Source) -> tuple[float, float]:
+    meter = StatsMeter()
+    for piece in _pieces(source, source.sample_rate):
+        meter.push(torch.from_numpy(piece))
+    found = meter.stats()
+    return found.mean, found.std
+
+
+def _decoded(source: Source, path: Path) -> Decoded:
+    """The decoded file of a source, written if it isn't there."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        shape = (source.frames, source.channels)
+        stored = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
+        position = 0
+        for piece in _pieces(source, source.sample_rate):
+            stored[position : position + piece.shape[1]] = piece.T
+            position += piece.shape[1]
+        stored.flush()
+        del stored
+        os.replace(part, path)
+    return Decoded(path, source.frames)
+
+
+def _pieces(audio: Readable, sample_rate: int) -> Iterator[Array]:
+    for start in range(0, audio.frames, _PIECE_S * sample_rate):
+        yield audio.read(start, min(_PIECE_S * sample_rate, audio.frames - start))

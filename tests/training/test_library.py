@@ -1,0 +1,200 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stemsplit.errors import InputError, SettingsError
+from stemsplit.evaluation.datasets import Source
+from stemsplit.training import library
+from stemsplit.training.config import DataSetConfig
+from stemsplit.training.library import MIX, Notebook, SongSet, Wanted, find, open_mixes, open_songs
+from tests.training.conftest import RATE, STEMS, WriteSongs, code
+
+
+def want(**changes: Any) -> Wanted:
+    return Wanted(**{"stems": STEMS, "groups": {}, "sample_rate": RATE, "channels": 2, **changes})
+
+
+def opened(path: Path, progress: Any = lambda name, number, count: None, **changes: Any) -> SongSet:
+    (one,) = open_songs([DataSetConfig(str(path))], want(**changes), progress)
+    return one
+
+
+def noise(seconds: float, level: float = 0.1, seed: int = 0) -> np.ndarray:
+    return level * np.random.default_rng(seed).standard_normal((2, int(seconds * RATE))).astype(np.float32)
+
+
+def test_songs_and_their_stems(counting_songs: WriteSongs) -> None:
+    seen: list[tuple[str, int, int]] = []
+    songs = opened(counting_songs(50, 80), lambda *step: seen.append(step)).songs
+    assert [(song.name, song.frames) for song in songs] == [("00", 50), ("01", 80)]
+    assert seen == [("00", 1, 2), ("01", 2, 2)]
+    audio = songs[1].stems["bass"].audio.read(70, 12)
+    assert audio[0].tolist() == [code(1, 1, n) for n in range(70, 80)] + [0, 0]
+    assert audio[1].tolist() == [-value for value in audio[0].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("only", "exclude", "left"),
+    [
+        ((), (), ["00", "01", "02"]),
+        (("01",), (), ["01"]),
+        (("0[02]",), (), ["00", "02"]),
+        ((), ("0[02]",), ["01"]),
+        (("0*",), ("*1",), ["00", "02"]),
+    ],
+)
+def test_patterns_choose_songs(
+    counting_songs: WriteSongs, only: tuple[str, ...], exclude: tuple[str, ...], left: list[str]
+) -> None:
+    path = counting_songs(9, 9, 9)
+    assert [t.name for t in find(DataSetConfig(str(path), only=only, exclude=exclude), want())] == left
+
+
+def test_patterns_that_leave_nothing(counting_songs: WriteSongs) -> None:
+    with pytest.raises(InputError, match="none of its 2 tracks is left by only and exclude"):
+        find(DataSetConfig(str(counting_songs(9, 9)), only=("x",)), want())
+
+
+def grouped(path: Path, **changes: Any) -> dict[str, Source]:
+    (track,) = find(DataSetConfig(str(path)), want(**changes))
+    return track.stems
+
+
+def test_stems_are_grouped_by_name(write_songs: WriteSongs) -> None:
+    parts = {name: noise(0.1, seed=i) for i, name in enumerate(("drums", "percussion", "guitar", "vocals"))}
+    path = write_songs({"song": parts})
+    stems = grouped(path, groups={"drums": ("drums", "percussion")})
+    assert sorted(stems) == ["drums", "other", "vocals"]
+    np.testing.assert_array_equal(stems["drums"].read(), parts["drums"] + parts["percussion"])
+    np.testing.assert_array_equal(stems["other"].read(), parts["guitar"])
+
+
+def test_a_stem_that_nothing_takes(write_songs: WriteSongs) -> None:
+    path = write_songs({"song": {"drums": noise(0.1), "vocals": noise(0.1)}})
+    with pytest.raises(InputError, match="song: none of vocals takes its drums; see data.groups"):
+        grouped(path, stems=("vocals",))
+    assert sorted(grouped(path, stems=("vocals", "rest"), groups={"rest": ("drums",)})) == ["rest", "vocals"]
+
+
+def test_audio_comes_with_the_channels_wanted(write_songs: WriteSongs) -> None:
+    stereo = noise(0.1)
+    path = write_songs({"song": {"drums": stereo, "vocals": stereo[:1]}})
+    stems = grouped(path)
+    np.testing.assert_array_equal(stems["vocals"].read(), np.repeat(stereo[:1], 2, axis=0))
+    mono = grouped(path, channels=1)["drums"].read()
+    np.testing.assert_allclose(mono, stereo.mean(0, keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "frames"), [(0, None), (0, 70), (10, 20), (-5, 10), (65, 20), (90, 5), (-9, 4)]
+)
+def test_the_cache_reads_as_the_source_does(
+    counting_songs: WriteSongs, tmp_path: Path, start: int, frames: int | None
+) -> None:
+    path = counting_songs(70, stems=("drums",))
+    plain, cached = (
+        opened(path, stems=("drums",), cache=cache).songs[0].stems["drums"].audio
+        for cache in (None, tmp_path / "decoded")
+    )
+    assert isinstance(cached, library.Decoded) and cached.frames == plain.frames
+    a, b = plain.read(start, frames), cached.read(start, frames)
+    assert a.dtype == b.dtype == np.float32
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_cache_is_written_once_and_whole(
+    counting_songs: WriteSongs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "_PIECE_S", 0.02)
+    monkeypatch.setattr(library, "_pieces", _small_pieces)
+    path, cache = counting_songs(70, stems=("drums",)), tmp_path / "decoded"
+    audio = opened(path, stems=("drums",), cache=cache).songs[0].stems["drums"].audio
+    assert audio.read()[0].tolist() == [code(0, 0, n) for n in range(70)]
+    files = {f: f.stat().st_mtime_ns for f in cache.glob("*.npy")}
+    opened(path, stems=("drums",), cache=cache)
+    assert {f: f.stat().st_mtime_ns for f in cache.glob("*.npy")} == files and len(files) == 1
+    assert not list(cache.glob("*.part"))
+
+
+def _small_pieces(audio: Any, sample_rate: int) -> Any:
+    for start in range(0, audio.frames, 20):
+        yield audio.read(start, min(20, audio.frames - start))
+
+
+def test_a_changed_file_is_decoded_and_measured_again(write_songs: WriteSongs, tmp_path: Path) -> None:
+    path = write_songs({"song": {"drums": noise(0.1, seed=1)}})
+    first = opened(path, stems=("drums",), cache=tmp_path / "c", stats=True).songs[0]
+    (path / "song" / "drums.wav").unlink()
+    (path / "song").rmdir()
+    write_songs({"song": {"drums": noise(0.12, level=0.5, seed=2)}})
+    second = opened(path, stems=("drums",), cache=tmp_path / "c", stats=True).songs[0]
+    assert second.stems["drums"].audio.frames == 120 and second.stats.std > 3 * first.stats.std
+
+
+def test_salient_segments(write_songs: WriteSongs) -> None:
+    # 1 s segments: sound in the second and third second of four
+    audio = noise(4)
+    audio[:, :1000] = 0
+    audio[:, 3000:] = 0
+    path = write_songs({"song": {"drums": audio, "vocals": np.zeros_like(audio)}})
+    with pytest.raises(SettingsError, match="no vocals has a salient segment"):
+        opened(path, stems=("drums", "vocals"), activity_samples=1000)
+    (track,) = find(DataSetConfig(str(path)), want(stems=("drums", "vocals")))
+    voice = library._voice(track.stems["drums"], want(activity_samples=1000), Notebook(path))
+    assert voice.starts is not None and 1000 in voice.starts and 2000 in voice.starts
+    assert 0 not in voice.starts and 3000 not in voice.starts
+
+
+def test_statistics_are_the_mono_mix_s(write_songs: WriteSongs) -> None:
+    stems = {"drums": noise(0.3, seed=1) + 0.01, "bass": noise(0.3, seed=2)}
+    song = opened(write_songs({"song": stems}), stems=("drums", "bass"), stats=True).songs[0]
+    mono = (stems["drums"] + stems["bass"]).mean(0).astype(np.float64)
+    assert song.stats.mean == pytest.approx(mono.mean(), rel=1e-6)
+    assert song.stats.std == pytest.approx(mono.std(ddof=1), rel=1e-6)
+
+
+def test_what_was_measured_is_remembered(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def measure() -> list[int]:
+        calls.append(1)
+        return [1, 2]
+
+    for _ in range(2):
+        assert Notebook(tmp_path / "new").remember("a", measure) == [1, 2]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff"])
+def test_a_damaged_notebook_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "training.json").write_bytes(damage)
+    assert Notebook(tmp_path).remember("a", lambda: 3) == 3
+    assert Notebook(tmp_path).remember("a", lambda: 4) == 3
+
+
+def test_two_processes_keep_each_other_s_notes(tmp_path: Path) -> None:
+    one, two = Notebook(tmp_path), Notebook(tmp_path)
+    one.remember("a", lambda: 1)
+    two.remember("b", lambda: 2)
+    assert Notebook(tmp_path).known == {"a": 1, "b": 2}
+
+
+def test_a_stem_that_no_song_has(counting_songs: WriteSongs) -> None:
+    with pytest.raises(SettingsError, match="data.train: no song has vocals"):
+        opened(counting_songs(50, stems=("drums", "bass")), stems=("drums", "bass", "vocals"))
+
+
+def test_any_audio_file_is_an_unlabelled_mix(counting_songs: WriteSongs) -> None:
+    path = counting_songs(30, 40, stems=("drums",))
+    (one,) = open_mixes([DataSetConfig(str(path), 2.0, exclude=("00/*",))], want(), lambda *step: None)
+    assert one.weight == 2.0
+    (song,) = one.songs
+    assert song.name == "01/drums.wav" and list(song.stems) == [MIX]
+    assert song.stems[MIX].audio.read(3, 2)[0].tolist() == [code(1, 0, 3), code(1, 0, 4)]
+
+
+def test_a_folder_without_audio(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of its 0 tracks"):
+        open_mixes([DataSetConfig(str(tmp_path))], want(), lambda *step: None)
