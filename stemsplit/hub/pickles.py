@@ -110,6 +110,7 @@ class _Unpickler(pickle.Unpickler):
 
 _TENSORS: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
+    "_codecs.encode": Husk,  # the bytes of NumPy scalars
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
     "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
     **{f"torch.{kind}Storage": getattr(torch, f"{kind}Storage") for kind in ("Float", "Half", "Long", "Int")},
