@@ -133,7 +133,7 @@ class AvDecoder:
             return 0
         end_s = self._packets_end_s
         if self._stream.duration:
-            listed_s = (self._stream.start_time + self._stream.duration) * self._stream.time_base
+            listed_s = ((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base
             if _EDIT_TICK_S < end_s - listed_s < _PADDING_S:
                 end_s = listed_s
         return self._believable(self._end_s - end_s)

@@ -58,6 +58,7 @@ class SndfileDecoder:
         except BaseException:
             self._file.close()
             raise
+        self._position = 0
         self.info = AudioInfo(
             path=name,
             sample_rate=self._file.samplerate,
@@ -76,11 +77,16 @@ class SndfileDecoder:
 
     def seek(self, frame: int) -> int:
         """Move to `frame`, or to the end where that comes first."""
-        return int(self._file.seek(min(frame, self._file.frames)))
+        target = min(frame, self._file.frames)
+        try:
+            self._position = self._file.seek(target) if target else 0
+        except soundfile.SoundFileError as error:
+            raise _damaged(self.info, target, str(error)) from None
+        return self._position
 
     def pieces(self) -> Iterator[Array]:
         """The audio from the position on, [C, n]; see `Decoder`."""
-        position = self._file.tell()
+        position = self._position
         while True:
             try:
                 block = self._file.read(_PIECE, dtype="float32", always_2d=True)

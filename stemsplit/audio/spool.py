@@ -1,4 +1,4 @@
-"""What can be read only once (stdin, a named pipe, `<(…)`), kept in a temporary file that can be read again."""
+"""What can be read only once (stdin, a named pipe, `<(…)`), copied to a file that can be read again."""
 
 import os
 import stat
