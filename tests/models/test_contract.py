@@ -106,6 +106,16 @@ def test_the_same_input_gives_the_same_output(network: Network) -> None:
     assert torch.equal(network(mix), network(mix))
 
 
+@torch.inference_mode()
+def test_half_the_precision_is_enough(network: Network) -> None:
+    mix = noise(network, network.segment_samples)
+    exact = network(mix)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(mix)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).square().sum() < 1e-3 * exact.square().sum()
+
+
 def test_every_parameter_gets_a_gradient(network: Network) -> None:
     network.train()
     segment = network.padded_samples(network.segment_samples)

@@ -172,6 +172,6 @@ def join_bands(masks: Tensor, table: Table, parts: int) -> Tensor:
     count = table[-1].stop
     if len(bins) == count:
         return by_bin
-    covering = torch.bincount(bins, minlength=count).to(masks.dtype)
+    covering = masks.new_zeros(count).index_add(0, bins, masks.new_ones(len(bins)))
     total = by_bin.new_zeros(*by_bin.shape[:-2], count, parts).index_add(-2, bins, by_bin)
     return total / covering[:, None]
