@@ -6,11 +6,13 @@ equal neighbours are folded into one entry, such as "0-11". The goldens are outp
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from torch import Tensor
 
@@ -73,6 +75,24 @@ def test_configurations_say_how_the_model_is_used(released: Released) -> None:
     assert network.segment_samples == config["inference"]["chunk_size"]
     assert network.normalise == config["inference"].get("normalize", False)
     assert (network.sample_rate, network.channels) == (44100, 2)
+
+
+def test_the_registry_has_the_released_configuration(released: Released) -> None:
+    entries = yaml.safe_load((REPOSITORY / "models.yaml").read_text())["models"].values()
+    entry = next((e for e in entries if released["file"] in str(e.get("files", ""))), None)
+    if entry is None:
+        pytest.skip(f"{released['file']} isn't in the registry")
+    arguments: Any = family(released["family"]).Arguments
+    assert entry["family"] == released["family"]
+    ours, theirs = arguments(**entry["arguments"]), arguments.from_config(released["config"])
+    assert plain(ours) == plain(theirs)
+    assert entry["inference"]["overlap"] == 1 - 1 / released["config"]["inference"]["num_overlap"]
+
+
+def plain(arguments: Any) -> dict[str, Any]:
+    """Tuples as lists."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(arguments)))
+    return values
 
 
 @pytest.mark.parametrize(
