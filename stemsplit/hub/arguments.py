@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from stemsplit.errors import CheckpointError
+from stemsplit.errors import CheckpointError, StemsplitError
 
 # What a package calls its class -> family. Names of other projects are looked up, never imported.
 KLASSES = {
@@ -30,7 +30,7 @@ def klass_of(family: str) -> str:
 def family_of(klass: str) -> str | None:
     """The family that a package's class name means, None if none."""
     project, _, rest = klass.partition(".")
-    return rest if project == "stemsplit" else KLASSES.get(klass)
+    return rest or None if project == "stemsplit" else KLASSES.get(klass)
 
 
 def encode(arguments: Any) -> str:
@@ -52,10 +52,13 @@ def named(family: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -
 
     Raises:
         UnknownNameError: there is no such family.
+        StemsplitError: more arguments than the family takes.
     """
     from stemsplit import models
 
     fields = tuple(models.family(family).Arguments.__dataclass_fields__)
+    if len(positional) > len(fields):
+        raise StemsplitError(f"more arguments than a {family} takes")
     return {**dict(zip(fields, positional, strict=False)), **keywords}
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ def empty_network(package: Package) -> Network:
         CheckpointError: no such family, or arguments that it doesn't take.
     """
     try:
-        with _Uninitialised():
+        with torch.random.fork_rng(devices=[]), _Uninitialised():
             return models.build(package.family, package.arguments).eval()
     except (StemsplitError, TypeError, ValueError) as error:
         raise CheckpointError(package.path, f"makes no {package.family} ({error})") from error
@@ -189,14 +190,17 @@ def _safetensors(path: Path) -> dict[str, Any]:
     if "klass" not in metadata:
         return dict(state)
     try:
-        positional, keywords = (args.decode(metadata.get(key, "null")) for key in ("args", "kwargs"))
+        positional, keywords = (
+            args.decode(metadata.get("args", "[]")),
+            args.decode(metadata.get("kwargs", "{}")),
+        )
         own = json.loads(metadata.get("stemsplit", "{}"))
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise CheckpointError(path, f"its metadata is malformed ({error})") from error
     return {
         "klass": metadata["klass"],
-        "args": positional or [],
-        "kwargs": keywords or {},
+        "args": positional,
+        "kwargs": keywords,
         "state": state,
         "stemsplit": own,
     }
@@ -309,10 +313,13 @@ def _separate(state: State) -> State:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Builds networks without drawing weights that are about to be replaced: quicker, and no RNG moves."""
+    """Builds networks without drawing weights that are about to be replaced."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        random = getattr(func, "__name__", "") in {"uniform_", "normal_", "trunc_normal_"}
-        if random and args and isinstance(args[0], nn.Parameter):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        target = args[0] if args else given.get("tensor")
+        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")) and isinstance(
+            target, nn.Parameter
+        ):
+            return target
+        return func(*args, **given)
