@@ -19,19 +19,18 @@ from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
 PERIOD = 10_000.0  # of the slowest position sinusoid, in radians
 
 
-def positions(frames: int, width: int, device: torch.device) -> Tensor:
+def positions(x: Tensor) -> Tensor:
     """Sines and cosines of the frame number, alternating, at rates from 1 down to 1/PERIOD.
 
     Args:
-        frames: how many.
-        width: of the features, even or odd.
-        device: of the result.
+        x: [..., frames, width], for which they are wanted; the width may be odd.
 
     Returns:
         [frames, width].
     """
-    rates = PERIOD ** -(torch.arange(0, width, 2, device=device) / width)
-    phase = torch.outer(torch.arange(frames, device=device), rates)
+    frames, width = x.shape[-2:]
+    rates = PERIOD ** -(torch.arange(0, width, 2, device=x.device) / width)
+    phase = torch.outer(torch.arange(frames, device=x.device), rates)
     return torch.stack([phase.sin(), phase.cos()], dim=-1).flatten(1)[:, :width]
 
 
@@ -192,17 +191,17 @@ class MaskTransformer(SpectralNetwork):
         stem = magnitude * self._mask(self._features(mix.flatten(0, 1), magnitude))
         phase = z.angle()
         if self.arguments.phase:
-            phase = self.over_phase(phase + positions(*phase.shape[1:], phase.device))
+            phase = self.over_phase(phase + positions(phase))
         estimate = torch.polar(stem.float(), phase.float()).transpose(1, 2)
-        return estimate.unflatten(0, (-1, self.channels))[:, None]
+        return estimate.reshape(-1, 1, self.channels, *estimate.shape[1:])
 
     def _mask(self, x: Tensor) -> Tensor:
         """[N, frames, F] -> [N, frames, F], between 0 and 1."""
-        timed: Tensor = self.over_time(x + positions(*x.shape[1:], x.device))
+        timed: Tensor = self.over_time(x + positions(x))
         match self.arguments.attention:
             case "parallel":
-                first, second = self.fusion.softmax(0)
-                return first * timed.sigmoid() + second * self._over_frequencies(x).sigmoid()
+                masks = torch.stack([timed.sigmoid(), self._over_frequencies(x).sigmoid()], dim=-1)
+                return masks @ self.fusion.softmax(0)
             case "consecutive":
                 timed = timed + x
                 return (timed + self._over_frequencies(timed)).sigmoid()
