@@ -5,7 +5,7 @@ equal neighbours are folded into one entry, such as "0-11". The goldens are outp
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,7 @@ def test_what_has_no_bearing_on_the_result_is_ignored() -> None:
     assert from_config("bs_roformer", config).arguments.dim == 16
 
 
-def decibels(reference: Tensor, estimate: Tensor) -> float:
-    error = (reference.double() - estimate.double()).square().sum()
-    return float(10 * torch.log10(reference.double().square().sum() / error))
+Decibels = Callable[[Tensor, Tensor], float]
 
 
 def golden_config(metadata: dict[str, str]) -> dict[str, Any]:
@@ -158,7 +156,7 @@ REFERENCES = [
 
 @pytest.mark.parametrize("name", REFERENCES)
 @torch.inference_mode()
-def test_outputs_are_the_references(name: str) -> None:
+def test_outputs_are_the_references(name: str, decibels: Decibels) -> None:
     network, mix, expected = load_golden(name)
     stems = network(mix)
     assert stems.shape[:-1] == expected.shape[:-1]
@@ -166,7 +164,7 @@ def test_outputs_are_the_references(name: str) -> None:
 
 
 @torch.inference_mode()
-def test_each_mask_estimator_works_without_the_others() -> None:
+def test_each_mask_estimator_works_without_the_others(decibels: Decibels) -> None:
     network, mix, expected = load_golden("bs_roformer_4stem")
     network.select(["stem 1", "stem 3"])
     assert len(network.mask_estimators) == 2  # type: ignore[arg-type]
