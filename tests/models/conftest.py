@@ -1,6 +1,9 @@
 """What the tests of families compare with, and how."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -93,3 +96,60 @@ def demucs_signature() -> Callable[[str], tuple[list[Any], list[Any]]]:
         )
 
     return read
+
+
+@pytest.fixture(scope="session")
+def demucs2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Tensor]]:
+    """Separates tracks [C, T] with demucs 2.0.3, given its network's name, arguments and weights."""
+    folder = os.environ.get("STEMSPLIT_DEMUCS2", "")
+    if not Path(folder, "demucs").is_dir():
+        pytest.skip(
+            "STEMSPLIT_DEMUCS2 names no folder filled by pip install --no-deps --target … demucs==2.0.3"
+        )
+    program = Path(__file__).parents[1] / "data/references/demucs2.py"
+
+    def separate(
+        network: str, arguments: dict[str, Any], state: dict[str, Tensor], tracks: list[Tensor]
+    ) -> list[Tensor]:
+        place = tmp_path_factory.mktemp("demucs2")
+        job = {"network": network, "arguments": arguments, "state": state, "tracks": tracks}
+        torch.save(job, place / "job")
+        subprocess.run([sys.executable, program, folder, place / "job", place / "result"], check=True)
+        stems: list[Tensor] = torch.load(place / "result", weights_only=True)
+        return stems
+
+    return separate
+
+
+@pytest.fixture(scope="session")
+def trained() -> Callable[[nn.Module], None]:
+    """Gives a time-domain network weights in which every one matters, as training would leave them."""
+
+    @torch.no_grad()
+    def randomise(network: nn.Module) -> None:
+        for key, value in network.named_parameters():
+            if key.endswith((".scale", "query_decay.bias")):
+                value.uniform_(0.1, 0.4)
+            elif value.squeeze().dim() > 1:
+                value.normal_(0, 1.3 / value[0].numel() ** 0.5)
+            elif key.endswith(("weight", "gamma")) and value.numel() > 1:
+                value.uniform_(0.6, 1.4)
+            else:
+                value.normal_(0, 0.1)
+
+    return randomise
+
+
+@pytest.fixture(scope="session")
+def music() -> Callable[[int], Tensor]:
+    """A stereo track of so many samples, [2, T]: swelling notes, each at its place, over noise."""
+
+    def play(samples: int) -> Tensor:
+        time = torch.arange(samples) / 44100
+        audio = 0.02 * torch.randn(2, samples) + 0.003
+        for step in range(12):
+            swell = torch.sin(2 * torch.pi * (0.3 + 0.1 * step) * time).square()
+            audio += 0.05 * torch.rand(2, 1) * swell * torch.sin(2 * torch.pi * 80 * 1.45**step * time)
+        return audio
+
+    return play
