@@ -26,8 +26,9 @@ _COUNTED = {"mov", "ogg", "flac", "wav", "w64", "aiff", "caf", "wv", "tta", "ape
 _SLACK_S = 0.1
 # streams without an index, that may begin and end in the middle of a packet
 _CONTINUOUS = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "mpegts", "mpeg", "mlp", "truehd", "ac4"}
-# an edit list counts in ticks of 1/600 s or finer, and pads the last packets by less than this
-_EDIT_TICK_S, _PADDING_S = 0.002, 0.2
+_TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
+# encoders fill their last packets by less than this
+_PADDING_S = 0.2
 _PROTECTED = {"drms", "drmi", "enca", "aavd"}
 
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
@@ -53,7 +54,8 @@ class AvDecoder:
         except BaseException:
             self._container.close()
             raise
-        self._done = 0
+        self._done = self._packets_end = 0
+        self._last = 0, 0
 
     def seek(self, frame: int) -> int:
         """Stay at the start: only decoding counts samples exactly."""
@@ -76,15 +78,14 @@ class AvDecoder:
     def _decoded(self) -> Iterator[Array]:
         """Every frame's samples. A bad packet is an error, save at the ends of a stream without an index."""
         failure: InputError | None = None
-        self._end_s = Fraction(0)
-        self._packets_end_s = Fraction(0)
         for packet in self._packets():
             if failure is not None and packet.size:
                 raise failure
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, MemoryError):
-                failure = self._damaged("undecodable packet") if self._done or not self._continuous else None
+                if not self._forgivable(packet):
+                    failure = self._damaged("undecodable packet")
                 continue
             if packet.is_corrupt and not self._continuous:
                 raise self._damaged("packet incomplete")
@@ -93,12 +94,15 @@ class AvDecoder:
         if failure is not None and not self._continuous:
             raise failure
 
+    def _forgivable(self, packet: Any) -> bool:
+        """Whether a bad packet is the middle of a frame at a stream's start, or a tag between joined files."""
+        return self._continuous and (not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC))
+
     def _packets(self) -> Iterator[Any]:
         try:
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None and packet.duration:
-                    end_s = (packet.pts + packet.duration) * packet.time_base
-                    self._packets_end_s = max(self._packets_end_s, end_s)
+                    self._packets_end = max(self._packets_end, packet.pts + packet.duration)
                 yield packet
         except (av.error.FFmpegError, MemoryError) as error:
             raise self._damaged(getattr(error, "strerror", None) or "out of memory") from None
@@ -110,7 +114,7 @@ class AvDecoder:
         samples = to_float(frame)
         self._done += samples.shape[1]
         if frame.pts is not None:
-            self._end_s = frame.pts * frame.time_base + Fraction(samples.shape[1], info.sample_rate)
+            self._last = frame.pts, samples.shape[1]
         return samples
 
     @property
@@ -131,12 +135,9 @@ class AvDecoder:
             return self._believable(Fraction(self._done - info.frames, info.sample_rate))
         if info.container != "mov":
             return 0
-        end_s = self._packets_end_s
-        if self._stream.duration:
-            listed_s = ((self._stream.start_time or 0) + self._stream.duration) * self._stream.time_base
-            if _EDIT_TICK_S < end_s - listed_s < _PADDING_S:
-                end_s = listed_s
-        return self._believable(self._end_s - end_s)
+        pts, samples = self._last
+        excess = (pts - self._packets_end) * self._stream.time_base
+        return self._believable(excess + Fraction(samples, info.sample_rate))
 
     def _believable(self, excess_s: Fraction) -> int:
         return round(excess_s * self.info.sample_rate) if 0 < excess_s < _PADDING_S else 0

@@ -16,6 +16,8 @@ from stemsplit.settings import OutputSettings
 
 # samples per packet where the codec leaves the choice (PCM)
 _FREE_PACKET = 4096
+# bit/s; libopus refuses more, the others take what they can use
+_OPUS_CHANNEL_LIMIT = 256_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class AvEncoder:
         context.format = self._encoding.sample_format
         context.time_base = Fraction(1, self._rate)
         if bits_per_s is not None:
-            context.bit_rate = bits_per_s
+            most = _OPUS_CHANNEL_LIMIT * self._channels if self._encoding.codec == "libopus" else bits_per_s
+            context.bit_rate = min(bits_per_s, most)
         return stream
 
     def _start(self, fmt: str, tags: Tags) -> None:

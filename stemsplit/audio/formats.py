@@ -9,7 +9,8 @@ from stemsplit.errors import SettingsError, UnknownNameError
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-_OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
+# Opus takes lower rates too, and gives 48 kHz back
+_OPUS_RATES = (48000,)
 
 
 @dataclass(frozen=True)

@@ -103,21 +103,14 @@ class Reader:
         Raises:
             InputError: the audio is damaged, cut short, not finite, or there is none.
         """
-        held: list[Array] = []
-        count = 0
-        for piece in self._selected():
-            held.append(piece)
-            count += piece.shape[1]
-            if count >= size:
-                joined = np.concatenate(held, axis=1)
-                whole = count - count % size
-                yield from np.split(joined[:, :whole], whole // size, axis=1)
-                held, count = [joined[:, whole:]], count - whole
-        if count:
-            yield np.concatenate(held, axis=1)
+        position = self._start
+        for block in _regrouped(self._selected(), size):
+            self._require_finite(block, position)
+            position += block.shape[1]
+            yield block
 
     def _selected(self) -> Iterator[Array]:
-        """Pieces within the range, every sample checked to be finite."""
+        """Pieces within the range."""
         position = self._decoder.seek(self._start)
         taken = 0
         for piece in self._decoder.pieces():
@@ -125,7 +118,6 @@ class Reader:
             end = piece.shape[1] if self._stop is None else min(piece.shape[1], self._stop - position)
             position += piece.shape[1]
             if end > begin:
-                self._require_finite(piece[:, begin:end], position - piece.shape[1] + begin)
                 taken += end - begin
                 yield piece[:, begin:end]
             if self._stop is not None and position >= self._stop:
@@ -133,12 +125,11 @@ class Reader:
         if not taken:
             raise self._nothing(position)
 
-    def _require_finite(self, piece: Array, position: int) -> None:
-        # a sum is finite if all its terms are, and much cheaper than a test of each; it may also overflow
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(piece.sum()) or np.isfinite(piece).all():
-                return
-        first = int(np.argmin(np.isfinite(piece).all(axis=0)))
+    def _require_finite(self, block: Array, position: int) -> None:
+        finite = np.isfinite(block)
+        if finite.all():
+            return
+        first = int(np.argmin(finite.all(axis=0)))
         at_s = (position + first) / self.sample_rate
         raise InputError(
             self.info.path, f"has samples that are not numbers (NaN or infinite, from {at_s:.3f} s)"
@@ -161,6 +152,22 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _regrouped(pieces: Iterator[Array], size: int) -> Iterator[Array]:
+    """The same audio in blocks of `size` samples, the last one shorter."""
+    held: list[Array] = []
+    count = 0
+    for piece in pieces:
+        held.append(piece)
+        count += piece.shape[1]
+        if count >= size:
+            joined = np.concatenate(held, axis=1)
+            whole = count - count % size
+            yield from np.split(joined[:, :whole], whole // size, axis=1)
+            held, count = [joined[:, whole:]], count - whole
+    if count:
+        yield np.concatenate(held, axis=1)
 
 
 def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> Decoder:
