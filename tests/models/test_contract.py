@@ -37,12 +37,20 @@ SCNET = {
 }
 MASK = {"n_fft": 64, "hop": 32, "window_trim": 1, "heads": 3, "hidden": 16, "segment_samples": 500}
 BSRNN = {"bands": [2, 3, 4, 8, 16], "n_fft": 64, "hop": 16, "width": 4, "modules": 2, "segment_samples": 500}
+DEMUCS = {"sources": ["a", "b"], "channels": 4, "nfft": 256, "samplerate": 8000, "segment": 0.05}
+HTDEMUCS = DEMUCS | {"depth": 2, "dconv_comp": 4, "bottom_channels": 8, "t_layers": 2, "t_heads": 2}
+HASHED = {"t_sparse_self_attn": True, "t_auto_sparsity": True, "t_sparsity": 0.5}
+HDEMUCS = DEMUCS | {"channels": 16, "growth": 1, "depth": 4, "dconv_attn": 2, "dconv_lstm": 3}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
     ("bsrnn", BSRNN),
+    ("hdemucs", HDEMUCS),
+    ("hdemucs", HDEMUCS | {"cac": False, "hybrid_old": True}),
+    ("htdemucs", HTDEMUCS),
+    ("htdemucs", HTDEMUCS | HASHED),
     ("mask_transformer", MASK),
     ("mask_transformer", MASK | {"attention": "parallel"}),
     ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),

@@ -195,6 +195,7 @@ def test_narrowing_comes_after_a_normalisation_over_all_stems(decibels: Decibels
         ({"kernel_size": 8, "stride": 2}, "kernel_size"),
         ({"time_stride": 3}, "time_stride"),
         ({"depth": 5, "nfft": 1024}, "depth 5"),
+        ({"dconv_comp": 8}, "channels"),
         ({"t_heads": 3}, "t_heads"),
         ({"bottom_channels": 18}, "t_heads"),
         ({"t_emb": "rotary"}, "rotary"),

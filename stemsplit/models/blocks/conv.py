@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.local_attention import LocalState
 from stemsplit.models.blocks.recurrent import BLSTM
 
@@ -43,6 +44,9 @@ class DConv(nn.Module):
         init: initial LayerScale.
         attention: insert local attention.
         lstm: insert a two-layer BiLSTM.
+
+    Raises:
+        StemsplitError: nothing is left of the channels.
     """
 
     def __init__(
@@ -56,6 +60,10 @@ class DConv(nn.Module):
     ) -> None:
         super().__init__()
         hidden = int(channels / compress)
+        if hidden < 1:
+            raise StemsplitError(
+                f"residual branches {compress:g} times narrower than {channels} channels have none"
+            )
         self.layers = nn.ModuleList()
         for index in range(abs(depth)):
             dilation = 2**index if depth > 0 else 1
