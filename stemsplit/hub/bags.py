@@ -78,6 +78,8 @@ def parse(path: Path) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...], f
 
 def _member(bag: Path, signature: str) -> Path:
     """`SIGNATURE.safetensors`, `SIGNATURE.th` or `SIGNATURE-HASH.th`; the hash is checked."""
+    if Path(signature).name != signature:
+        raise CheckpointError(bag, f"its member {signature} isn't beside it")
     for suffix in (".safetensors", ".th"):
         if (plain := bag.with_name(signature + suffix)).is_file():
             return plain

@@ -1,5 +1,6 @@
 """What a model is, before it's loaded: cheap for registry entries, without torch and without a connection."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def locate(source: str, *, offline: bool, callback: Callback | None) -> ModelSpe
         return bags.main_file(path)
     if path.is_file():
         return path
-    if len(path.parts) > 1 or path.suffix in SUFFIXES:
+    if {"/", os.sep} & set(source) or path.suffix in SUFFIXES:
         raise CheckpointError(path, "no such file")
     return find_model(source)
 

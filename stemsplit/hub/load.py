@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stemsplit import models
-from stemsplit.errors import CheckpointError, UnknownNameError
+from stemsplit.errors import CheckpointError, StemsplitError, UnknownNameError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
@@ -98,11 +98,16 @@ def _bag(spec: ModelSpec, bag: Bag, stems: Sequence[str], fetcher: _Fetcher) -> 
     pairs = zip(bag.members, bag.weights, strict=True)
     kept = [(name, row) for name, row in pairs if any(row[i] for i in used)]
     loaded = [_from_registry(find_model(name), None, fetcher) for name, _ in kept]
-    return _averaged(loaded, [row for _, row in kept], stems)
+    return _averaged(spec.name, loaded, [row for _, row in kept], stems)
 
 
-def _averaged(loaded: Sequence[Loaded], rows: Sequence[Sequence[float]], stems: Sequence[str]) -> Loaded:
-    network = Ensemble([one.network for one in loaded], rows, stems)
+def _averaged(
+    where: str | Path, loaded: Sequence[Loaded], rows: Sequence[Sequence[float]], stems: Sequence[str]
+) -> Loaded:
+    try:
+        network = Ensemble([one.network for one in loaded], rows, stems)
+    except StemsplitError as error:
+        raise CheckpointError(where, f"its members make no bag: {error}") from error
     return Loaded(network, tuple(digest for one in loaded for digest in one.digests))
 
 
@@ -154,7 +159,7 @@ def _local_bag(path: Path, stems: Sequence[str] | None) -> Loaded:
         raise CheckpointError(path, f"every row of weights needs {len(known)} values")
     kept = [(file, row) for file, row in zip(bag.files, rows, strict=True) if any(row[i] for i in used)]
     loaded = [_file(file) for file, _ in kept]
-    found = _averaged(loaded, [row for _, row in kept], wanted)
+    found = _averaged(path, loaded, [row for _, row in kept], wanted)
     if bag.segment_s is not None:
         longest = found.network.longest_segment_samples()
         limit = math.inf if longest is None else longest / found.network.sample_rate

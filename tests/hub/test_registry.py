@@ -1,0 +1,298 @@
+"""The registry's data against the facts, and what malformed entries are told."""
+
+import copy
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.hub import folders
+from stemsplit.hub.registry import FileSpec, find_model, list_models, members, parse_registry, registry
+
+PACKAGE = Path(folders.__file__).parents[1]
+ENTRY = {
+    "family": "htdemucs",
+    "stems": ["drums", "vocals"],
+    "sample_rate": 44100,
+    "license": "MIT",
+    "files": [{"url": "https://host.example/m.th", "sha256": "0123abcd", "size": 7}],
+}
+
+
+def every_file() -> list[FileSpec]:
+    files = [file for spec in registry().values() for file in spec.files]
+    return files + [file.otherwise for file in files if file.otherwise]
+
+
+class TestPackagedEntries:
+    def test_the_models_that_users_ask_for_are_there(self):
+        names = {spec.name for spec in list_models()}
+        assert {
+            "htdemucs",
+            "htdemucs_ft",
+            "htdemucs_6s",
+            "hdemucs_mmi",
+            "mdx",
+            "mdx_extra",
+            "classic",
+        } <= names
+        assert {"repro_mdx_a", "repro_mdx_a_time_only", "repro_mdx_a_hybrid_only", "umxhq", "umxl"} <= names
+        assert not any(re.fullmatch("[0-9a-f]{8}", name) for name in names)  # members aren't listed
+        assert find_model("955717e8").listed is False
+
+    def test_every_file_has_a_hash_or_says_that_it_has_none(self):
+        without = [spec for spec in registry().values() if any(f.sha256 is None for f in spec.files)]
+        assert [spec.name for spec in without] == ["hdemucs_high_musdb"]
+        assert "No hash" in without[0].note
+
+    def test_hashes_in_names_are_the_beginnings_of_the_digests(self):
+        named = [
+            (f, m) for f in every_file() if f.url and (m := re.search(r"[-_]([0-9a-f]{8})\.(th|pth)$", f.url))
+        ]
+        assert len(named) >= 34
+        for file, match in named:
+            assert file.sha256 is not None and file.sha256.startswith(match[1]), file.url
+
+    def test_every_address_is_https(self):
+        assert all(f.url is None or f.url.startswith("https://") for f in every_file())
+
+    def test_no_file_stands_there_twice_with_different_hashes(self):
+        known: dict[str | None, str | None] = {}
+        for file in every_file():
+            assert known.setdefault(file.url or file.name, file.sha256) == file.sha256
+
+    def test_bags_of_demucs(self):
+        assert [m.name for m in members(find_model("htdemucs_ft"), ["other"])] == ["92cfc3b6"]
+        mdx = find_model("mdx")
+        assert mdx.bag is not None and mdx.segment_s == 44
+        assert mdx.bag.weights == ((1, 1, 0, 0), (0, 1, 0, 0), (1, 0, 1, 1), (1, 0, 1, 1))
+        assert [m.name for m in members(mdx, ["vocals"])] == ["c511e2ab", "7d865c68"]
+        assert [m.name for m in members(mdx, ["bass"])] == ["0d19c1c6", "7ecf8ec1"]
+        assert len(members(find_model("repro_mdx_a"))) == 4
+
+    def test_every_entry_says_what_its_weights_may_be_used_for(self):
+        assert all(spec.license for spec in registry().values())
+        assert "CC-BY-NC" in find_model("umxl").license
+        assert "scientific" in find_model("htdemucs").license_note
+
+    def test_families_and_arguments_exist(self):
+        from stemsplit import models
+
+        for spec in registry().values():
+            if spec.family in models.FAMILIES:
+                fields = models.family(spec.family).Arguments.__dataclass_fields__
+                assert set(spec.arguments) <= set(fields), spec.name
+
+    def test_sizes_of_the_hub_files(self):
+        sizes = {f.name: f.size for f in every_file()}
+        assert sizes["955717e8.safetensors"] == 84_025_440 and sizes["5c90dfd2.safetensors"] == 54_885_744
+
+
+class TestListing:
+    def test_a_stem_sorts_by_its_score(self):
+        found = list_models("vocals")
+        scores = [spec.score("vocals") for spec in found]
+        scored = [score for score in scores if score is not None]
+        assert scored == sorted(scored, reverse=True) and scores == scored + [None] * (
+            len(scores) - len(scored)
+        )
+        assert {"htdemucs", "bs_roformer_viperx"} <= {spec.name for spec in found}
+
+    def test_only_models_that_give_the_stem(self):
+        assert [spec.name for spec in list_models("piano")] == ["htdemucs_6s"]
+        assert "mel_band_roformer_kim" in {spec.name for spec in list_models("other")}  # as the residual
+
+    def test_unknown_names_come_with_a_suggestion(self):
+        with pytest.raises(UnknownNameError) as caught:
+            find_model("htdemuks")
+        assert caught.value.hint == "did you mean htdemucs?"
+        with pytest.raises(UnknownNameError, match="no stem named 'kazoo'"):
+            list_models("kazoo")
+
+
+class TestUsersFile:
+    def write(self, content: object) -> Path:
+        path = folders.user_registry()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    def test_entries_are_merged_and_win(self):
+        self.write({"models": {"mine": ENTRY, "htdemucs": ENTRY}})
+        assert find_model("mine").own and list_models()[-1].name == "mine"
+        assert find_model("htdemucs").stems == ("drums", "vocals")
+        assert not find_model("htdemucs_ft").own
+
+    def test_a_change_is_seen_at_once(self):
+        path = self.write({"models": {"mine": ENTRY}})
+        assert "mine" in registry()
+        path.write_text("")
+        os.utime(path, ns=(1, 1))
+        assert "mine" not in registry()
+
+    def test_a_bag_may_use_packaged_members(self):
+        bag = {"members": ["955717e8", "f7e0c4bc"], "weights": [[1, 0, 1, 1], [1, 1, 0, 0]]}
+        own = {**ENTRY, "stems": ["drums", "bass", "other", "vocals"], "bag": bag}
+        del own["family"], own["files"]
+        self.write({"models": {"both": own}})
+        assert [m.name for m in members(find_model("both"), ["bass"])] == ["f7e0c4bc"]
+
+    @pytest.mark.parametrize(
+        "text", ["models: [", "- a", "models: 3", "\0", "models: {a: !!python/name:os.system ''}"]
+    )
+    def test_what_is_no_registry_is_told(self, text):
+        path = self.write(text)
+        with pytest.raises(SettingsError, match=re.escape(str(path))):
+            registry()
+
+
+def changed(path: str, value: object) -> dict[str, object]:
+    entry = copy.deepcopy(ENTRY)
+    *parents, last = path.split(".")
+    place: object = entry
+    for name in parents:
+        place = place[int(name) if name.isdigit() else name]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return entry
+
+
+HUB = {"repo": "a/b", "revision": "0" * 40, "name": "m.safetensors"}
+BAG = {"members": ["a", "b"], "weights": [[1, 0], [0, 1]]}
+
+
+@pytest.mark.parametrize(
+    "path, value, said",
+    [
+        ("stems", ..., "x: stems is missing"),
+        ("stems", "drums", "stems must be a list of names"),
+        ("stems", [], "stems must be a list"),
+        ("stems", ["a", "a"], "stems names something twice"),
+        ("sample_rate", "44100", "sample_rate must be a positive whole number"),
+        ("sample_rate", True, "sample_rate must be"),
+        ("segment_s", -1, "segment_s must be a number"),
+        ("segment_s", float("nan"), "segment_s must be"),
+        ("license", ..., "license is missing"),
+        ("famly", "a", "unknown key famly"),
+        ("family", ..., "needs either a family or a bag"),
+        ("bag", BAG, "needs either a family or a bag"),
+        ("residual", "drums", "the residual is one of the stems"),
+        ("arguments", [1], "arguments must be a mapping"),
+        ("files", {"url": "x"}, "files must be a list"),
+        ("files.0.url", ..., "files 1: needs hub, url or path"),
+        ("files.0.sha256", "xyz", "files 1: sha256 must be 8 to 64 hexadecimal digits"),
+        ("files.0.sha256", "0123ABCD", "sha256 must be"),
+        ("files.0.sha256", 12345678, "sha256 must be"),
+        ("files.0.sha256", "0" * 7, "sha256 must be"),
+        ("files.0.size", 0, "size must be"),
+        ("files.0.hub", {**HUB, "revision": "main"}, "revision must be 40 hexadecimal digits"),
+        ("files.0.hub", {**HUB, "repo": "b"}, "repo must be OWNER/REPO"),
+        ("files.0.hub", {**HUB, "branch": "x"}, "hub: unknown key branch"),
+        ("files.0.otherwise", {"sha256": "01234567"}, "otherwise: needs hub, url or path"),
+        ("scores", {"metric": "cSDR"}, "scores: data is missing"),
+        ("scores", {"metric": "cSDR", "data": "x", "piano": 3}, "scores: unknown key piano"),
+        ("inference", {"overlap": 1}, "overlap must be below 1"),
+    ],
+)
+def test_malformed_entries_are_told_where(path, value, said):
+    with pytest.raises(SettingsError, match=f"^test: x: (.*: )?.*{re.escape(said.removeprefix('x: '))}"):
+        parse_registry({"models": {"x": changed(path, value)}}, "test")
+
+
+@pytest.mark.parametrize(
+    "bag, said",
+    [
+        ({"members": ["a", "b"], "weights": [[1, 1]]}, "2 members but 1 rows"),
+        ({"members": ["a"], "weights": [[1]]}, "needs 2 values"),
+        ({"members": ["a"], "weights": [[1, 0]]}, "a stem has no weight"),
+        ({"members": ["a"], "weights": [[1, -1]]}, "weights must be a list of lists of numbers"),
+        ({"members": ["a"], "weights": "1"}, "weights must be"),
+        ({}, "members is missing"),
+    ],
+)
+def test_malformed_bags_are_told_where(bag, said):
+    entry = {**ENTRY, "bag": bag}
+    del entry["family"], entry["files"]
+    with pytest.raises(SettingsError, match=said):
+        parse_registry({"models": {"x": entry}}, "test")
+
+
+@pytest.mark.parametrize("member", ["nobody", "htdemucs_ft", "htdemucs_6s"])
+def test_members_of_bags_are_single_models_with_the_same_stems(member):
+    entry = {**ENTRY, "stems": ["drums", "bass", "other", "vocals"], "bag": {"members": [member]}}
+    del entry["family"], entry["files"]
+    TestUsersFile().write({"models": {"x": entry}})
+    with pytest.raises(SettingsError, match=f"x: member {member} must be"):
+        registry()
+
+
+def test_one_name_in_both_sections_is_refused():
+    with pytest.raises(SettingsError, match="x stands there twice"):
+        parse_registry({"models": {"x": ENTRY}, "members": {"x": ENTRY}}, "test")
+
+
+def test_looking_models_up_loads_no_torch():
+    code = (
+        "import sys; from stemsplit.hub import manage, registry, describe; registry.list_models(); "
+        "describe.describe_model('mdx'); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["wheel", "source"])
+def test_found_in_a_wheel_and_in_a_source_tree(tmp_path, inside):
+    """In a wheel the file lies in the package, in a checkout and a source archive beside it."""
+    source = PACKAGE / "models.yaml" if (PACKAGE / "models.yaml").exists() else PACKAGE.parent / "models.yaml"
+    ignore = shutil.ignore_patterns("__pycache__", "models.yaml")
+    shutil.copytree(PACKAGE, tmp_path / "site" / "stemsplit", ignore=ignore)
+    shutil.copy(source, tmp_path / "site" / ("stemsplit" if inside else "."))
+    code = "from stemsplit.hub import registry as r; print(r.__file__, len(r.list_models()), r._packaged())"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    said = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, cwd=tmp_path)
+    file, count, packaged = said.stdout.split()
+    assert Path(file).is_relative_to(tmp_path) and Path(packaged).is_relative_to(tmp_path)
+    assert int(count) == len(list_models())
+
+
+class TestFolders:
+    @pytest.fixture(autouse=True)
+    def _unset(self, monkeypatch):
+        for name in ("STEMSPLIT_CACHE", "STEMSPLIT_REGISTRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HOME", "/home/somebody")
+
+    def test_on_linux(self, monkeypatch):
+        monkeypatch.setattr(sys, "platform", "linux")
+        assert folders.cache_folder() == Path("/home/somebody/.cache/stemsplit")
+        assert folders.user_registry() == Path("/home/somebody/.config/stemsplit/models.yaml")
+        monkeypatch.setenv("XDG_CACHE_HOME", "/big")
+        monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+        assert folders.cache_folder() == Path("/big/stemsplit")
+        assert folders.user_registry() == Path("/home/somebody/.config/stemsplit/models.yaml")
+
+    def test_on_a_mac(self, monkeypatch):
+        monkeypatch.setattr(sys, "platform", "darwin")
+        assert folders.cache_folder() == Path("/home/somebody/Library/Caches/stemsplit")
+        support = Path("/home/somebody/Library/Application Support")
+        assert folders.user_registry() == support / "stemsplit" / "models.yaml"
+
+    def test_on_windows(self, monkeypatch):
+        monkeypatch.setattr(sys, "platform", "win32")
+        monkeypatch.setenv("LOCALAPPDATA", "/local")
+        monkeypatch.delenv("APPDATA", raising=False)
+        assert folders.cache_folder() == Path("/local/stemsplit/Cache")
+        assert folders.user_registry() == Path("/home/somebody/AppData/Roaming/stemsplit/models.yaml")
+
+    def test_the_environment_wins(self, monkeypatch):
+        monkeypatch.setenv("STEMSPLIT_CACHE", "~/elsewhere")
+        monkeypatch.setenv("STEMSPLIT_REGISTRY", "/etc/models.yaml")
+        assert folders.cache_folder() == Path("/home/somebody/elsewhere")
+        assert folders.user_registry() == Path("/etc/models.yaml")
