@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stemsplit.core.pipeline import separate_array
 from stemsplit.errors import StemsplitError
 from stemsplit.models import build
 from stemsplit.models.blocks.network import Network
@@ -104,6 +105,19 @@ def test_wiener_filtering_is_that_of_demucs(residual: bool, demucs_twins: Twins,
     theirs, ours = demucs_twins("hdemucs", TINY | {"cac": False} | iterations)
     mix = torch.randn(1, 2, 19500).double()  # more than a window of 300 frames
     assert decibels(theirs.double()(mix), ours.double().estimate(mix)) >= 110
+
+
+@pytest.mark.parametrize("case", ["as released", "old magnitudes"])
+def test_whole_tracks_are_those_of_demucs(
+    case: str, demucs_twins: Twins, decibels: Decibels, music: Callable[[int], Tensor]
+) -> None:
+    apply = pytest.importorskip("demucs.apply")
+    theirs, ours = demucs_twins("hdemucs", TINY | CASES[case])
+    for samples in (100, 8000, 18003):  # chunks of 8000, the last ones shorter
+        track = music(samples)
+        mean, std = track.mean(0).mean(), track.mean(0).std() + 1e-8
+        expected = apply.apply_model(theirs, ((track - mean) / std)[None], shifts=0)[0] * std + mean
+        assert decibels(expected, separate_array(ours, track)) >= 110, samples
 
 
 @pytest.mark.slow
