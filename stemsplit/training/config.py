@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stemsplit.settings import ChunkSettings
 from stemsplit.training.checks import Invalid, above, at_least, fraction
 from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig
 
@@ -184,23 +183,24 @@ class ValidConfig:
     """How candidates are compared: by separating whole tracks.
 
     Attributes:
-        metric: usdr (mean over tracks) or median_sdr (median over tracks); the mean over stems decides.
+        metric: usdr (mean over tracks), usdr_median (median over tracks) or median_sdr (the median second of
+            the median track); the mean over stems decides.
         every_epochs: how often.
         at_start: also before the first step, so that what is exported is never worse than `start`.
-        patience: stop after so many epochs without a better score; none goes on to the end.
-        overlap: of the chunks.
+        patience: stop after so many validations without a better score; none goes on to the end.
+        overlap: of the chunks; none means what the model was made for.
     """
 
-    metric: Literal["usdr", "median_sdr"] = "usdr"
+    metric: Literal["usdr", "usdr_median", "median_sdr"] = "usdr"
     every_epochs: int = 1
     at_start: bool = False
     patience: int | None = None
-    overlap: float = ChunkSettings.overlap
+    overlap: float | None = None
 
     def __post_init__(self) -> None:
         at_least("every_epochs", self.every_epochs, 1)
         at_least("patience", self.patience, 1)
-        fraction("overlap", self.overlap, one=False)
+        fraction("overlap", self.overlap or 0.0, one=False)
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,9 @@ class PerStemConfig:
     """One run for each stem, and a one-hot bag of the results.
 
     Attributes:
-        stems: none means the network's.
         changes: what differs from the rest of the file, by stem: `{bass: {model.arguments.bands: bass}}`.
     """
 
-    stems: tuple[str, ...] | None = None
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -268,9 +266,11 @@ class Config:
             raise Invalid("data.unlabelled", "is used by semi-supervised training only (semi)")
         if self.semi is not None and self.model.start is None:
             raise Invalid("semi", "needs model.start, the first teacher")
+        if self.semi is not None and self.augment.codec:
+            raise Invalid("augment.codec", "is not for semi-supervised training, which mixes later")
+        if self.semi is not None and self.semi.promote and not self.valid.at_start:
+            raise Invalid("semi.promote", "needs valid.at_start, the first teacher's score")
         if not self.data.valid:
             for key, wanted in (("patience", self.valid.patience), ("at_start", self.valid.at_start)):
                 if wanted:
                     raise Invalid(f"valid.{key}", "needs data.valid")
-            if self.semi is not None and self.semi.promote:
-                raise Invalid("semi.promote", "needs data.valid")

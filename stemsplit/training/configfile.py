@@ -54,10 +54,13 @@ class ConfigFile:
             key: such as `data.train.0.path`; where it isn't written, the place of its parent is named.
             rule: what is wrong.
         """
-        known = key
-        while known and known not in self._places:
-            known = known.rpartition(".")[0]
-        return _error(self._places[known], key, rule)
+        return _error(self.place(key), key, rule)
+
+    def place(self, key: str) -> str:
+        """Where the value at the dotted `key` stands, or what it's in."""
+        while key and key not in self._places:
+            key = key.rpartition(".")[0]
+        return self._places[key]
 
     def changed(self, changes: Mapping[str, Any], place: str) -> "ConfigFile":
         """The same file with other values.

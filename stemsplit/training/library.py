@@ -1,20 +1,11 @@
-"""What can be drawn from: songs with the stems that are trained on, and what was measured of them once.
+"""What can be drawn from: songs with the stems that are trained on, and what was measured of them once."""
 
-Measuring (salient segments, statistics of the mix) and decoding into the cache need a pass over all audio;
-`Notebook` remembers the numbers beside the decoded files, so that the next run starts at once.
-"""
-
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from stemsplit.core.pipeline import StatsMeter, TrackStats
@@ -24,50 +15,11 @@ from stemsplit.evaluation.layouts import AUDIO_SUFFIXES, Layout, Location
 from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.hub.folders import cache_folder
 from stemsplit.training.activity import ActivityMeter
+from stemsplit.training.cache import Array, Notebook, Readable, identity, pieces, readable
 from stemsplit.training.config import DataConfig, DataSetConfig
-
-Array = npt.NDArray[np.float32]
 
 MIX = "mix"
 N = TypeVar("N", Track, Layout)
-
-_PIECE_S = 60  # of audio in memory while a track is measured
-
-
-class Readable(Protocol):
-    """Any range of some audio."""
-
-    @property
-    def frames(self) -> int:
-        """Length in samples."""
-        ...
-
-    def read(self, start: int = 0, frames: int | None = None) -> Array:
-        """Samples from `start` on, zeros where there are none, [C, frames]."""
-        ...
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Audio that lies decoded in a file [T, C] of the cache.
-
-    Attributes:
-        path: of the NumPy file.
-        frames: its length.
-    """
-
-    path: Path
-    frames: int
-
-    def read(self, start: int = 0, frames: int | None = None) -> Array:
-        """Samples from `start` on, zeros where there are none, [C, frames]."""
-        stored = np.load(self.path, mmap_mode="r")
-        frames = max(0, self.frames - start) if frames is None else frames
-        begin, end = max(0, start), min(start + frames, self.frames)
-        samples = np.zeros((frames, stored.shape[1]), np.float32)
-        if begin < end:
-            samples[begin - start : end - start] = stored[begin:end]
-        return samples.T
 
 
 @dataclass(frozen=True)
@@ -98,6 +50,30 @@ class Song:
     frames: int
     stems: Mapping[str, Voice]
     stats: TrackStats = TrackStats()
+
+
+@dataclass(frozen=True)
+class WholeSong:
+    """A song to be separated from beginning to end.
+
+    Attributes:
+        name: in its data set.
+        frames: its length in samples.
+        stems: what it has of the stems that are trained on.
+        mixture: None where it is the sum of the stems.
+    """
+
+    name: str
+    frames: int
+    stems: Mapping[str, Readable]
+    mixture: Readable | None
+
+    def mix(self) -> Array:
+        """All of the mix, [C, T]."""
+        if self.mixture is not None:
+            return self.mixture.read(0, self.frames)
+        first, *rest = (audio.read(0, self.frames) for audio in self.stems.values())
+        return sum(rest, first)
 
 
 @dataclass(frozen=True)
@@ -214,50 +190,6 @@ def _joined(sources: Sequence[Source], channels: int) -> Source:
     return Source(parts, max(source.frames for source in sources), sources[0].sample_rate, channels)
 
 
-# ---------------------------------------------------------------- measuring
-
-
-class Notebook:
-    """Numbers that were measured of audio, by the audio's identity, in a JSON file.
-
-    Args:
-        folder: of the file.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "training.json"
-        self.known: dict[str, Any] = self._load()
-
-    def remember(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What is known under `key`; measured, and written down, if nothing is."""
-        if key not in self.known:
-            value = measure()
-            self.known = {**self._load(), **self.known, key: value}
-            part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(self.known), encoding="utf-8")
-            os.replace(part, self.path)
-        return self.known[key]
-
-    def _load(self) -> dict[str, Any]:
-        try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
-
-def identity(source: Source) -> str:
-    """Names what a source reads: its files with their sizes and times, its rate and channels."""
-    files = []
-    for part in source.parts:
-        stat = part.where.path.stat()
-        path = str(part.where.path.resolve())
-        files.append((path, part.where.stream, stat.st_size, stat.st_mtime_ns))
-    described = repr((files, source.sample_rate, source.channels))
-    return blake2b(described.encode(), digest_size=16).hexdigest()
-
-
 def open_songs(
     configs: Sequence[DataSetConfig], want: Wanted, progress: Callable[[str, int, int], None]
 ) -> list[SongSet]:
@@ -282,6 +214,20 @@ def open_mixes(
 ) -> list[SongSet]:
     """Unlabelled songs: like `open_songs`, but the one stem of each is its mix, called `MIX`."""
     return _open([(config.weight, find_mixes(config, want)) for config in configs], want, progress)
+
+
+def open_whole(configs: Sequence[DataSetConfig], want: Wanted) -> list[WholeSong]:
+    """The songs of some data sets for validation, decoded if a cache is wanted."""
+    tracks = [track for config in configs for track in find(config, want)]
+    return [
+        WholeSong(
+            track.name,
+            track.frames,
+            {name: readable(source, want.cache) for name, source in track.stems.items()},
+            None if track.mixture is None else readable(track.mixture, want.cache),
+        )
+        for track in tracks
+    ]
 
 
 def _open(
@@ -320,43 +266,20 @@ def _song(track: Track, want: Wanted, notebook: Notebook) -> Song:
 
 
 def _voice(source: Source, want: Wanted, notebook: Notebook) -> Voice:
-    name = identity(source)
-    audio: Readable = source if want.cache is None else _decoded(source, want.cache / f"{name}.npy")
+    name, audio = identity(source), readable(source, want.cache)
     if want.activity_samples is None:
         return Voice(audio)
     meter = ActivityMeter(want.activity_samples)
     starts = notebook.remember(
         f"salient {want.activity_samples} {name}",
-        lambda: meter.salient(meter.energies(_pieces(audio, source.sample_rate))),
+        lambda: meter.salient(meter.energies(pieces(audio, source.sample_rate))),
     )
     return Voice(audio, tuple(starts))
 
 
 def _measure_stats(source: Source) -> tuple[float, float]:
     meter = StatsMeter()
-    for piece in _pieces(source, source.sample_rate):
+    for piece in pieces(source, source.sample_rate):
         meter.push(torch.from_numpy(piece))
     found = meter.stats()
     return found.mean, found.std
-
-
-def _decoded(source: Source, path: Path) -> Decoded:
-    """The decoded file of a source, written if it isn't there."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        shape = (source.frames, source.channels)
-        stored = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-        position = 0
-        for piece in _pieces(source, source.sample_rate):
-            stored[position : position + piece.shape[1]] = piece.T
-            position += piece.shape[1]
-        stored.flush()
-        del stored
-        os.replace(part, path)
-    return Decoded(path, source.frames)
-
-
-def _pieces(audio: Readable, sample_rate: int) -> Iterator[Array]:
-    for start in range(0, audio.frames, _PIECE_S * sample_rate):
-        yield audio.read(start, min(_PIECE_S * sample_rate, audio.frames - start))

@@ -7,12 +7,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from stemsplit.models.blocks.network import Network
+from stemsplit.models.blocks.spectral import SpectralNetwork
 from stemsplit.models.blocks.stft import stft
+from stemsplit.training.learning import LossConfig
 
 # Keeps logarithms and quotients of silence finite; −80 dB of a full-scale square wave.
 EPSILON = 1e-8
@@ -36,27 +38,6 @@ class Signals:
         if self.spectra is None:
             raise ValueError("this loss needs spectra")
         return self.spectra
-
-
-@runtime_checkable
-class SpectralNetwork(Protocol):
-    """A network that estimates spectrograms.
-
-    Spectral terms then see the estimate itself; through `synthesise` and a second STFT they would see its
-    consistent part only.
-    """
-
-    def estimate_spectra(self, mix: Tensor) -> Tensor:
-        """[B, C, T] to complex [B, S, C, F, frames]."""
-        ...
-
-    def analyse(self, audio: Tensor) -> Tensor:
-        """[..., T] to complex [..., F, frames]."""
-        ...
-
-    def synthesise(self, spectra: Tensor, samples: int) -> Tensor:
-        """Complex [..., F, frames] to [..., T] with T = `samples`."""
-        ...
 
 
 Term = Callable[[Signals, Signals], Tensor]
@@ -148,6 +129,67 @@ TERMS: dict[str, Term] = {
     "si_sdr": negative_si_sdr,
 }
 SPECTRAL = frozenset({"frequency_time", "magnitude", "phase"})
+
+
+class Criterion:
+    """What a training step minimises.
+
+    A `SpectralNetwork` shows the terms on spectrograms its estimates as they are; after the inverse STFT and
+    another STFT there would be their consistent part only. Of other networks the audio is analysed.
+
+    Args:
+        config: terms, weights and the penalty.
+        stems: of the network.
+    """
+
+    def __init__(self, config: LossConfig, stems: Sequence[str]) -> None:
+        self.config = config
+        makers = {
+            "multi_stft": lambda: multi_stft(config.resolutions, config.resolution_hop),
+            "spectral_convergence": lambda: spectral_convergence(config.resolutions),
+        }
+        self.terms = {
+            TERMS[name] if name in TERMS else makers[name](): factor for name, factor in config.terms.items()
+        }
+        self.weights = torch.tensor([config.weights.get(stem, 1.0) for stem in stems])
+        self.spectral = not SPECTRAL.isdisjoint(config.terms)
+
+    def __call__(self, network: Network, mix: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate and compare.
+
+        Args:
+            network: in training mode.
+            mix: [B, C, T].
+            target: [B, S, C, T].
+
+        Returns:
+            The loss with its gradient, and what each stem contributes before weighting, [S].
+        """
+        estimate = self._estimate(network, mix)
+        with torch.autocast(mix.device.type, enabled=False):
+            wanted = Signals(target, self._analyse(network, target) if self.spectral else None)
+            loss, per_stem = total_loss(self.terms, self.weights.to(mix.device), estimate, wanted)
+            svd = self.config.svd
+            if svd.penalty:
+                penalty = svd_penalty(
+                    network, smallest=svd.smallest, rank=svd.rank, iterations=svd.iterations
+                )
+                loss = loss + svd.penalty * penalty
+        return loss, per_stem.detach()
+
+    def _estimate(self, network: Network, mix: Tensor) -> Signals:
+        if self.spectral and isinstance(network, SpectralNetwork):
+            spectra = network.spectrograms(mix)
+            return Signals(network.transform.synthesise(spectra, mix.shape[-1]), spectra)
+        audio = network.estimate(mix).float()
+        return Signals(audio, self._analyse(network, audio) if self.spectral else None)
+
+    def _analyse(self, network: Network, audio: Tensor) -> Tensor:
+        """[B, S, C, T] to complex [B, S, C, F, frames]."""
+        if isinstance(network, SpectralNetwork):
+            spectra: Tensor = network.transform.analyse(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
+            return spectra
+        return stft(audio, self.config.fft, self.config.hop)
 
 
 def total_loss(

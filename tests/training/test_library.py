@@ -3,12 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.evaluation.datasets import Source
-from stemsplit.training import library
+from stemsplit.training import cache, library
+from stemsplit.training.cache import Notebook
 from stemsplit.training.config import DataSetConfig
-from stemsplit.training.library import MIX, Notebook, SongSet, Wanted, find, open_mixes, open_songs
+from stemsplit.training.library import MIX, SongSet, Wanted, find, open_mixes, open_songs, open_whole
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 
@@ -95,10 +97,10 @@ def test_the_cache_reads_as_the_source_does(
 ) -> None:
     path = counting_songs(70, stems=("drums",))
     plain, cached = (
-        opened(path, stems=("drums",), cache=cache).songs[0].stems["drums"].audio
-        for cache in (None, tmp_path / "decoded")
+        opened(path, stems=("drums",), cache=folder).songs[0].stems["drums"].audio
+        for folder in (None, tmp_path / "decoded")
     )
-    assert isinstance(cached, library.Decoded) and cached.frames == plain.frames
+    assert isinstance(cached, cache.Decoded) and cached.frames == plain.frames
     a, b = plain.read(start, frames), cached.read(start, frames)
     assert a.dtype == b.dtype == np.float32
     np.testing.assert_array_equal(a, b)
@@ -107,20 +109,25 @@ def test_the_cache_reads_as_the_source_does(
 def test_the_cache_is_written_once_and_whole(
     counting_songs: WriteSongs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "_PIECE_S", 0.02)
-    monkeypatch.setattr(library, "_pieces", _small_pieces)
-    path, cache = counting_songs(70, stems=("drums",)), tmp_path / "decoded"
-    audio = opened(path, stems=("drums",), cache=cache).songs[0].stems["drums"].audio
-    assert audio.read()[0].tolist() == [code(0, 0, n) for n in range(70)]
-    files = {f: f.stat().st_mtime_ns for f in cache.glob("*.npy")}
-    opened(path, stems=("drums",), cache=cache)
-    assert {f: f.stat().st_mtime_ns for f in cache.glob("*.npy")} == files and len(files) == 1
-    assert not list(cache.glob("*.part"))
+    monkeypatch.setattr(cache, "_PIECE_S", 2)
+    path, folder = counting_songs(5 * RATE + 1, stems=("drums",)), tmp_path / "decoded"
+    audio = opened(path, stems=("drums",), cache=folder).songs[0].stems["drums"].audio
+    assert audio.read()[0].tolist() == [code(0, 0, n) for n in range(5 * RATE + 1)]
+    files = {f: f.stat().st_mtime_ns for f in folder.glob("*.npy")}
+    opened(path, stems=("drums",), cache=folder)
+    assert {f: f.stat().st_mtime_ns for f in folder.glob("*.npy")} == files and len(files) == 1
+    assert not list(folder.glob(".*.part"))
 
 
-def _small_pieces(audio: Any, sample_rate: int) -> Any:
-    for start in range(0, audio.frames, 20):
-        yield audio.read(start, min(20, audio.frames - start))
+def test_whole_songs_for_validation(counting_songs: WriteSongs, tmp_path: Path) -> None:
+    path = counting_songs(40)
+    for folder in (None, tmp_path / "decoded"):
+        (song,) = open_whole([DataSetConfig(str(path))], want(cache=folder))
+        assert song.frames == 40 and song.mixture is None and set(song.stems) == set(STEMS)
+        assert song.mix()[0, :2].tolist() == [4 + 600_000, 8 + 600_000]
+    soundfile.write(path / "00" / "mixture.wav", np.full((40, 2), 0.5, np.float32), RATE, subtype="FLOAT")
+    (song,) = open_whole([DataSetConfig(str(path))], want(cache=tmp_path / "decoded"))
+    assert song.mix().tolist() == [[0.5] * 40] * 2
 
 
 def test_a_changed_file_is_decoded_and_measured_again(write_songs: WriteSongs, tmp_path: Path) -> None:

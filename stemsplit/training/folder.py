@@ -1,0 +1,144 @@
+"""A run's folder: configuration, checkpoints, measurements and the exported model.
+
+config.yaml          the whole configuration, defaults included
+metrics.jsonl        one line per epoch and validation
+model.safetensors    the best weights so far: `stemsplit -m FOLDER` uses them
+checkpoints/         last.ckpt and best.ckpt, from which training goes on
+logs/                for TensorBoard, and as CSV
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stemsplit.errors import SettingsError
+from stemsplit.hub.checkpoints import save_package
+from stemsplit.models.blocks.network import Network
+from stemsplit.training.config import Config
+from stemsplit.training.configfile import ConfigFile, dump_config, read_config
+from stemsplit.training.optim import weights_of
+
+# What may change between the parts of a run without changing what it computes, or is meant to be extended.
+FREE = (
+    "folder half data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
+    "valid.patience"
+).split()
+
+
+class RunFolder:
+    """Where a run keeps its files.
+
+    Args:
+        path: of the folder; made when something is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+        self.config = self.path / "config.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.model = self.path / "model.safetensors"
+        self.last = self.path / "checkpoints" / "last.ckpt"
+        self.best = self.path / "checkpoints" / "best.ckpt"
+        self.logs = self.path / "logs"
+
+    def begin(self, file: ConfigFile, *, resume: bool, fresh: bool) -> None:
+        """Make the folder ready for a run.
+
+        Args:
+            file: the run's configuration.
+            resume: go on from the last checkpoint, if there is one.
+            fresh: remove what an earlier run left.
+
+        Raises:
+            SettingsError: the folder holds a run and neither was asked for, or the run to go on with had
+                another configuration.
+        """
+        if fresh:
+            self._clear()
+        if self.last.exists() and not resume:
+            raise SettingsError(
+                f"{self.path}: holds a run already",
+                setting="folder",
+                hint="go on with --resume, or start anew with --fresh",
+            )
+        if self.last.exists():
+            self._require_same(file)
+        self.last.parent.mkdir(parents=True, exist_ok=True)
+        _write(self.config, dump_config(file.config))
+
+    def _clear(self) -> None:
+        for file in (self.config, self.metrics, self.model, self.last, self.best):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.logs, ignore_errors=True)
+
+    def _require_same(self, file: ConfigFile) -> None:
+        before = _flat(asdict(read_config(self.config).config))
+        now = _flat(asdict(file.config))
+        for key in sorted(before.keys() | now.keys()):
+            free = any(key == one or key.startswith(f"{one}.") for one in FREE)
+            if before.get(key) != now.get(key) and not free:
+                rule = f"is {now.get(key)}, but {before.get(key)} in the run that is to go on"
+                raise file.error(key, rule)
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Add a line to the measurements; what isn't finite becomes null."""
+        with self.metrics.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(_json_ready(record)) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget measurements of later steps: they will come again."""
+        if not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        # a killed run may have left half a line
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        _write(self.metrics, "".join(kept))
+
+    def export(self, network: Network, weights: dict[str, Tensor], config: Config, note: Any) -> None:
+        """Write the model that the folder stands for.
+
+        Args:
+            network: its architecture; its own weights stay.
+            weights: what to write.
+            config: goes into the file's metadata, as the recipe.
+            note: JSON-ready data on where these weights come from.
+        """
+        recipe = _json_ready({"training": {**note, "recipe": asdict(config)}})
+        with weights_of(network, weights):
+            save_package(self.model, network, metadata=recipe, half=config.half)
+
+    def state(self) -> dict[str, Any]:
+        """Of the last checkpoint: its `step` and what the training module added."""
+        checkpoint = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
+        return {"step": checkpoint["global_step"], **checkpoint["stemsplit"]}
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) or (isinstance(value, tuple | list) and value):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        parts = [_flat(item, f"{key}.{name}" if key else str(name)) for name, item in items]
+        return {name: item for part in parts for name, item in part.items()}
+    return {} if value is None else {key: value}
+
+
+def _json_ready(value: Any) -> Any:
+    """The same for JSON, which knows no NaN and no infinity."""
+    if isinstance(value, Mapping):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_json_ready(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

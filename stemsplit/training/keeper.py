@@ -1,0 +1,137 @@
+"""What happens around the steps: checkpoints, exports, measurements, progress, and stopping early."""
+
+import os
+import shutil
+import time
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from stemsplit.events import Callback, emit
+from stemsplit.training.config import Config
+from stemsplit.training.folder import RunFolder
+from stemsplit.training.module import Training
+from stemsplit.training.progress import Trained, Validated
+
+_EVERY_S = 0.5  # between two progress events
+
+
+class Keeper(Checkpoint):
+    """Keeps a run's folder up to date and its owner informed.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        callback: receives the events of `progress.py`.
+        name: of the run in them.
+    """
+
+    def __init__(self, folder: RunFolder, config: Config, callback: Callback | None, name: str) -> None:
+        self.folder, self.config, self.callback, self.name = folder, config, callback, name
+        self.losses: list[torch.Tensor] = []
+        self.began = self.told = time.monotonic()
+        self.first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the time, and forget measurements that will come again."""
+        self.began, self.first_step = time.monotonic(), trainer.global_step
+        if trainer.is_global_zero and trainer.global_step:
+            self.folder.rewind(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collect the loss, and tell about it now and then."""
+        self.losses.append(outputs["loss"].detach())
+        stepped = (batch_idx + 1) % self.config.fit.accumulate == 0
+        if stepped and trainer.is_global_zero and time.monotonic() - self.told > _EVERY_S:
+            self._tell(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the scores, and export the best weights if these are they."""
+        module, step = cast(Training, pl_module), trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        contest, improved = module.contest, module.contest.losses == 0
+        if improved:
+            self._export(module, contest.candidate, step)
+        values = {f"valid/{c}/{s}": v for c, row in module.scores.items() for s, v in row.items()}
+        self._log(trainer, values)
+        if step == 0:
+            self.folder.note({"step": 0, "epoch": 0, **self._scores(module)})
+        scored = Validated(self.name, self._epoch(step), step, module.scores, contest.score, improved)
+        emit(self.callback, scored)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a checkpoint after every leg; after an epoch's last leg also note its measurements."""
+        module, step = cast(Training, pl_module), trainer.global_step
+        means = module.mean_losses()
+        if trainer.is_global_zero:
+            self._tell(trainer)
+        if step % self.config.fit.steps_per_epoch == 0:
+            if trainer.is_global_zero:
+                self._finish_epoch(trainer, module, means)
+            module.forget_losses()
+        self._save(trainer, module)
+        patience = self.config.valid.patience
+        if patience is not None and module.contest.losses >= patience:
+            trainer.should_stop = True
+
+    def _finish_epoch(self, trainer: Trainer, module: Training, means: list[float]) -> None:
+        step = trainer.global_step
+        record: dict[str, Any] = {
+            "step": step,
+            "epoch": self._epoch(step),
+            "loss": means[0],
+            "lr": self._rate(trainer),
+        }
+        record["loss_by_stem"] = dict(zip(module.network.stems, means[1:], strict=True))
+        if not module.songs:
+            self._export(module, next(reversed(module.candidates())), step)
+        elif module.scored_step == step:
+            record.update(self._scores(module))
+        self.folder.note({**record, "wall_s": round(time.monotonic() - self.began, 1)})
+
+    def _scores(self, module: Training) -> dict[str, Any]:
+        return {"valid": module.scores, "best": vars(module.contest)}
+
+    def _export(self, module: Training, candidate: str, step: int) -> None:
+        note = {"candidate": candidate, "step": step, "scores": module.scores.get(candidate)}
+        self.folder.export(module.network, module.weights(candidate), self.config, note)
+
+    def _save(self, trainer: Trainer, module: Training) -> None:
+        """The checkpoint, under its final name only when it's complete; every process takes part."""
+        last, best = self.folder.last, self.folder.best
+        part, copy = last.with_name(".last.ckpt.part"), best.with_name(".best.ckpt.part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            if module.songs and module.scored_step == trainer.global_step and module.contest.losses == 0:
+                shutil.copyfile(part, copy)
+                os.replace(copy, best)
+            os.replace(part, last)
+        trainer.strategy.barrier()
+
+    def _tell(self, trainer: Trainer) -> None:
+        if not self.losses:
+            return
+        fit, step = self.config.fit, trainer.global_step
+        loss, steps = torch.stack(self.losses).mean().item(), fit.epochs * fit.steps_per_epoch
+        self.losses, self.told = [], time.monotonic()
+        self._log(trainer, {"loss": loss, "lr": self._rate(trainer)})
+        per_step = (self.told - self.began) / max(1, step - self.first_step)
+        eta_s = per_step * (steps - step)
+        emit(self.callback, Trained(self.name, self._epoch(step), fit.epochs, step, steps, loss, eta_s))
+
+    def _log(self, trainer: Trainer, values: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+
+    def _epoch(self, step: int) -> int:
+        """The epoch, from 1, that a number of steps ends in; 0 before the first."""
+        return -(-step // self.config.fit.steps_per_epoch)
+
+    def _rate(self, trainer: Trainer) -> float:
+        rate: float = trainer.optimizers[0].param_groups[0]["lr"]
+        return rate

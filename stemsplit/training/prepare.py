@@ -1,0 +1,177 @@
+"""Everything that is checked or built before the first step, cheapest first."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+
+from stemsplit import models
+from stemsplit.core.compute import find_device
+from stemsplit.errors import DeviceError, StemsplitError, UnknownNameError
+from stemsplit.events import Callback, emit
+from stemsplit.hub.load import load_model
+from stemsplit.models.blocks.network import Network
+from stemsplit.training.checks import Invalid
+from stemsplit.training.config import Config
+from stemsplit.training.configfile import ConfigFile
+from stemsplit.training.data import Samples, Shape
+from stemsplit.training.draws import derive
+from stemsplit.training.library import Wanted, WholeSong, open_mixes, open_songs, open_whole, wanted
+from stemsplit.training.optim import parameter_groups
+from stemsplit.training.progress import Preparing
+from stemsplit.training.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run works with.
+
+    Attributes:
+        network: to train.
+        samples: to train it on.
+        songs: to validate it on.
+        teacher: of semi-supervised training.
+    """
+
+    network: Network
+    samples: Samples
+    songs: list[WholeSong]
+    teacher: Teacher | None
+
+
+def check_machine(file: ConfigFile) -> None:
+    """Whether device and data sets are there.
+
+    Raises:
+        SettingsError: one isn't; the line is named.
+    """
+    fit, data = file.config.fit, file.config.data
+    try:
+        device = find_device(fit.device)
+    except DeviceError as error:
+        raise file.error("fit.device", error.reason) from None
+    if device.type == "cuda" and fit.devices > torch.cuda.device_count():
+        raise file.error("fit.devices", f"there are {torch.cuda.device_count()} CUDA devices")
+    for key, sets in (("train", data.train), ("valid", data.valid), ("unlabelled", data.unlabelled)):
+        for number, one in enumerate(sets):
+            if not Path(one.path).expanduser().exists():
+                raise file.error(f"data.{key}.{number}.path", f"no such file or folder: {one.path}")
+
+
+def build_network(file: ConfigFile, callback: Callback | None = None) -> Network:
+    """The network that a run begins with.
+
+    Raises:
+        SettingsError: the configuration describes none that can be trained; the line is named.
+        ModelUnavailableError: the model to start from can't be had.
+    """
+    config = file.config.model
+    network = _start(file, config.start, callback) if config.start else _new(file)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise file.error("model", f"{type(network).__name__} has no weights to train")
+    return network
+
+
+def _start(file: ConfigFile, name: str, callback: Callback | None) -> Network:
+    try:
+        network = load_model(name, callback=callback)
+    except UnknownNameError as error:
+        raise file.error("model.start", f"{error.reason} ({error.hint})") from None
+    home = f"{type(network).__module__}:{type(network).__qualname__}"
+    if home not in models.FAMILIES.values():
+        raise file.error("model.start", f"{name} is several networks in one; name one of its members")
+    return network.requires_grad_(True)
+
+
+def _new(file: ConfigFile) -> Network:
+    config = file.config.model
+    family = config.family or ""
+    if family not in models.FAMILIES:
+        near = get_close_matches(family, models.FAMILIES, n=1)
+        known = f"did you mean {near[0]}?" if near else f"there is {', '.join(sorted(models.FAMILIES))}"
+        raise file.error("model.family", f"no network family is called {family}; {known}")
+    known_arguments = list(models.family(family).Arguments.__dataclass_fields__)
+    for name in config.arguments:
+        if name not in known_arguments:
+            near = get_close_matches(name, known_arguments, n=1)
+            rule = f"{family} has no such argument" + (f"; did you mean {near[0]}?" if near else "")
+            raise file.error(f"model.arguments.{name}", rule)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(derive(file.config.seed, "weights"))
+        try:
+            return models.build(family, config.arguments)
+        except (StemsplitError, TypeError, ValueError, ArithmeticError) as error:
+            raise file.error("model.arguments", f"makes no {family} ({error})") from error
+
+
+def check_network(file: ConfigFile, network: Network) -> None:
+    """Whether the rest of a configuration fits its network.
+
+    Raises:
+        SettingsError: it doesn't; the line is named.
+    """
+    config = file.config
+    stems = mix_stems(config, network)
+    missing = [stem for stem in network.stems if stem not in stems]
+    if missing:
+        raise file.error("data.stems", f"lacks {', '.join(missing)}, which the network estimates")
+    for stem in config.loss.weights:
+        if stem not in network.stems:
+            raise file.error(f"loss.weights.{stem}", f"the network estimates {', '.join(network.stems)}")
+    if not any(config.loss.weights.get(stem, 1.0) for stem in network.stems):
+        raise file.error("loss.weights", "must not all be zero")
+    samples, longest = _samples(config, network), network.longest_segment_samples()
+    if longest is not None and samples > longest:
+        limit = longest / network.sample_rate
+        raise file.error("data.segment_s", f"the network takes at most {limit:g} s")
+    try:
+        parameter_groups(network, config.optim)
+    except Invalid as error:
+        raise file.error(f"optim.{error.key}", error.rule) from None
+
+
+def mix_stems(config: Config, network: Network) -> tuple[str, ...]:
+    """The stems that mixes are made of."""
+    return network.stems if config.data.stems is None else config.data.stems
+
+
+def prepare(file: ConfigFile, network: Network, callback: Callback | None = None) -> Prepared:
+    """Open the data for a network that `build_network` returned.
+
+    Raises:
+        StemsplitError: a data set isn't what it must be.
+    """
+    config = file.config
+    stems = mix_stems(config, network)
+    want = wanted(config.data, stems, network.sample_rate, network.channels, network.normalise)
+
+    def progress(name: str, number: int, count: int) -> None:
+        emit(callback, Preparing(name, number, count))
+
+    sets = open_songs(config.data.train, want, progress)
+    unlabelled = open_mixes(config.data.unlabelled, want, progress)
+    samples = Samples(sets, _shape(config, network, want), config.data, config.augment, unlabelled)
+    teacher = None
+    if config.semi is not None:
+        covered = set(stems) == set(network.stems)
+        teacher = Teacher(network, config.semi, config.augment, config.seed, covered=covered)
+    return Prepared(network, samples, open_whole(config.data.valid, want), teacher)
+
+
+def _samples(config: Config, network: Network) -> int:
+    return round(config.data.segment_s * network.sample_rate)
+
+
+def _shape(config: Config, network: Network, want: Wanted) -> Shape:
+    return Shape(
+        seed=config.seed,
+        stems=want.stems,
+        targets=tuple(want.stems.index(stem) for stem in network.stems),
+        channels=want.channels,
+        samples=_samples(config, network),
+        sample_rate=want.sample_rate,
+        activity_samples=want.activity_samples,
+        normalise=want.stats,
+        mixed_later=config.semi is not None,
+    )

@@ -1,0 +1,67 @@
+"""The events of a training run, beside those of `stemsplit.events`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stemsplit.events import Event
+
+
+@dataclass(frozen=True)
+class Preparing(Event):
+    """Song `number` of `count` is looked at, and decoded if a cache is wanted."""
+
+    name: str
+    number: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Trained(Event):
+    """`step` of `steps` steps are done; this is epoch `epoch` of `epochs`.
+
+    Attributes:
+        name: of the run.
+        loss: the mean since the last event.
+        eta_s: seconds to the end, validations included.
+    """
+
+    name: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    eta_s: float
+
+
+@dataclass(frozen=True)
+class Validated(Event):
+    """Whole songs were separated after `step` steps.
+
+    Attributes:
+        name: of the run. epoch: that is over, 0 before the first.
+        scores: in dB, by candidate and stem; `mean` is that of the stems that count.
+        best: the highest mean so far. improved: whether it is of now.
+    """
+
+    name: str
+    epoch: int
+    step: int
+    scores: Mapping[str, Mapping[str, float]]
+    best: float
+    improved: bool
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """A run is over.
+
+    Attributes:
+        name: of the run. folder: where the model is. step: how many were done. best: score in dB; NaN without
+            validation.
+    """
+
+    name: str
+    folder: str
+    step: int
+    best: float
