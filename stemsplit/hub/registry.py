@@ -285,7 +285,7 @@ def _file(entry: Fields) -> FileSpec:
     spec = FileSpec(
         hub=_hub(entry.fields("hub")),
         url=entry.text("url", None),
-        path=entry.text("path", None),
+        path=_bundled(entry.text("bundled", None)) or entry.text("path", None),
         sha256=entry.digest("sha256"),
         size=entry.count("size", None),
         prefix=entry.text("prefix", ""),
@@ -294,6 +294,11 @@ def _file(entry: Fields) -> FileSpec:
     entry.require(any((spec.hub, spec.url, spec.path)), "needs hub, url or path")
     entry.done()
     return spec
+
+
+def _bundled(name: str | None) -> str | None:
+    """The path of a file that comes with the package."""
+    return None if name is None else str(Path(__file__).with_name("bundled") / name)
 
 
 def _hub(entry: Fields | None) -> HubFile | None:
