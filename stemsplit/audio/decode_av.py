@@ -24,6 +24,8 @@ _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
 # containers whose declared length comes from an index or a sample count, and by how much it may be off
 _COUNTED = {"mov", "ogg", "flac", "wav", "w64", "aiff", "caf", "wv", "tta", "ape", "tak", "dsf", "mp3"}
 _SLACK_S = 0.1
+# containers that know every packet's size beforehand
+_INDEXED = {"mov", "matroska"}
 # streams without an index, that may begin and end in the middle of a packet
 _CONTINUOUS = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "mpegts", "mpeg", "mlp", "truehd", "ac4"}
 _TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
@@ -87,7 +89,7 @@ class AvDecoder:
                 if not self._forgivable(packet):
                     failure = self._damaged("undecodable packet")
                 continue
-            if packet.is_corrupt and not self._continuous:
+            if packet.is_corrupt and self.info.container in _INDEXED:
                 raise self._damaged("packet incomplete")
             for frame in frames:
                 yield self._samples(frame)
@@ -95,7 +97,7 @@ class AvDecoder:
             raise failure
 
     def _forgivable(self, packet: Any) -> bool:
-        """Whether a bad packet is the middle of a frame at a stream's start, or a tag between joined files."""
+        """Whether a bad packet is the tail of a frame at a stream's start, or a tag between joined files."""
         return self._continuous and (not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC))
 
     def _packets(self) -> Iterator[Any]:

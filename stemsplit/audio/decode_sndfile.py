@@ -4,6 +4,7 @@ Ogg, Opus and MP3 are FFmpeg's work although libsndfile reads them: its Vorbis s
 file's last page, its Opus takes twice as long, and its MP3 decoder writes to stderr what it stumbles on.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Self
 import numpy as np
 import soundfile
 
-from stemsplit.audio.riff import find_data
+from stemsplit.audio.riff import DataChunk, find_data
 from stemsplit.audio.source import Array, AudioInfo, cut_short, damaged
 from stemsplit.errors import InputError
 
@@ -49,12 +50,15 @@ class SndfileDecoder:
 
     def __init__(self, path: Path, name: Path) -> None:
         try:
-            self._file = soundfile.SoundFile(str(path))
+            # the bytes of a POSIX name need not be text
+            self._file = soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
         except (soundfile.SoundFileError, TypeError) as error:
             raise UnsuitableError(str(error)) from None
         try:
-            self._require_suitable()
-            _require_whole(path, name, self._file.frames, self._file.samplerate)
+            with path.open("rb") as file:
+                data = find_data(file)
+            self._require_suitable(data)
+            _require_whole(data, name, self._file.frames, self._file.samplerate)
         except BaseException:
             self._file.close()
             raise
@@ -69,8 +73,10 @@ class SndfileDecoder:
             codec=self._file.subtype.lower(),
         )
 
-    def _require_suitable(self) -> None:
+    def _require_suitable(self, data: DataChunk | None) -> None:
         file = self._file
+        if not file.frames and data is not None and data.declared is None and data.present:
+            raise UnsuitableError("audio behind a header that was never finished")
         known = file.format == "FLAC" or file.subtype in _CODECS
         if not known or not file.seekable() or not 0 <= file.frames < _ENDLESS:
             raise UnsuitableError(f"{file.format} {file.subtype}")
@@ -117,9 +123,7 @@ def _damaged(info: AudioInfo, position: int, detail: str) -> InputError:
     return damaged(info.path, position / info.sample_rate, detail)
 
 
-def _require_whole(path: Path, name: Path, frames: int, sample_rate: int) -> None:
-    with path.open("rb") as file:
-        data = find_data(file)
+def _require_whole(data: DataChunk | None, name: Path, frames: int, sample_rate: int) -> None:
     if data is None or data.declared is None or not data.missing:
         return
     there_s = frames / sample_rate

@@ -131,9 +131,7 @@ class Reader:
             return
         first = int(np.argmin(finite.all(axis=0)))
         at_s = (position + first) / self.sample_rate
-        raise InputError(
-            self.info.path, f"has samples that are not numbers (NaN or infinite, from {at_s:.3f} s)"
-        )
+        raise InputError(self.info.path, f"has NaN or infinite samples (the first at {at_s:.3f} s)")
 
     def _nothing(self, position: int) -> InputError:
         if not position:

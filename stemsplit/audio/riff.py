@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
 # sizes that programs write when they can't come back to correct them: FFmpeg 0xFFFFFFFF, sox 0x7FFFF000,
-# arecord just below 0x80000000, some 0
+# arecord just below 0x80000000; a recorder that crashed leaves 0 here and in the form's size
 _UNKNOWN_FROM, _UNKNOWN_TO = 0x7FFF_F000, 0x8000_0000
 _ALL_ONES = 0xFFFF_0000
 
@@ -54,7 +54,7 @@ def find_data(file: BinaryIO) -> DataChunk | None:
     """The audio chunk of an open file, None when the file isn't chunked or has no such chunk."""
     total = file.seek(0, os.SEEK_END)
     file.seek(0)
-    magic = file.read(4)
+    magic, form = file.read(4), file.read(4)
     layout = _LAYOUTS.get(magic)
     if layout is None:
         return None
@@ -69,7 +69,9 @@ def find_data(file: BinaryIO) -> DataChunk | None:
             wide = int.from_bytes(file.read(16)[8:], "little")
         start = position + header
         if name == layout.data:
-            return DataChunk(start, _declared(body, layout, wide), total - start)
+            closed = layout.size_bytes == 8 or int.from_bytes(form, layout.order) + 8 > start
+            unfinished = body == 0 and not closed
+            return DataChunk(start, None if unfinished else _declared(body, layout, wide), total - start)
         position = start + max(body, 0) + -max(body, 0) % layout.align
     return None
 
@@ -79,5 +81,5 @@ def _declared(size: int, layout: _Chunks, wide: int | None) -> int | None:
         return wide
     if layout.size_bytes == 8:
         return size if 0 <= size < 1 << 62 else None
-    unknown = size == 0 or _UNKNOWN_FROM <= size < _UNKNOWN_TO or size >= _ALL_ONES
+    unknown = _UNKNOWN_FROM <= size < _UNKNOWN_TO or size >= _ALL_ONES
     return None if unknown else size
