@@ -155,7 +155,8 @@ class Encoder(nn.Module):
 
     def forward(self, mix: Tensor) -> Tensor:
         """[batch, C, T] to [batch, N, K]."""
-        return torch.relu(self.conv1d_U(mix))
+        with torch.autocast(mix.device.type, enabled=False):  # samples of audio need full precision
+            return torch.relu(self.conv1d_U(mix))
 
 
 class Separator(nn.Module):
@@ -205,7 +206,9 @@ class Decoder(nn.Module):
     def forward(self, stems: Tensor) -> Tensor:
         """[batch, S, N, K] to [batch, S, C, (K − 1) L/2 + L]."""
         basis: Tensor = self.basis_signals.weight.T.unflatten(1, (self.channels, -1))
-        samples: Tensor = F.conv_transpose1d(stems.flatten(0, 1), basis, stride=self.hop)
+        frames = stems.flatten(0, 1).to(basis.dtype)
+        with torch.autocast(stems.device.type, enabled=False):
+            samples: Tensor = F.conv_transpose1d(frames, basis, stride=self.hop)
         return samples.view(*stems.shape[:2], self.channels, -1)
 
 

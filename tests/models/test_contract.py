@@ -42,11 +42,36 @@ HTDEMUCS = DEMUCS | {"depth": 2, "dconv_comp": 4, "bottom_channels": 8, "t_layer
 HASHED = {"t_sparse_self_attn": True, "t_auto_sparsity": True, "t_sparsity": 0.5}
 HDEMUCS = DEMUCS | {"channels": 16, "growth": 1, "depth": 4, "dconv_attn": 2, "dconv_lstm": 3}
 
+WAVEFORM = {
+    "sources": ["a", "b"],
+    "channels": 8,
+    "depth": 2,
+    "dconv_attn": 1,
+    "dconv_lstm": 1,
+    "norm_starts": 1,
+    "segment": 0.02,
+}
+WAVEFORM2 = {"sources": ["a", "b"], "channels": 4, "depth": 2, "segment_length": 500}
+TASNET = {"sources": ["a", "b"], "N": 8, "B": 4, "H": 8, "X": 2, "R": 2, "segment_length": 500}
+UMX = {
+    "targets": ["a", "b"],
+    "hidden_size": 8,
+    "max_bin": 20,
+    "n_fft": 64,
+    "n_hop": 16,
+    "sample_rate": 1000,
+    "segment_s": 0.5,
+}
+
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
     ("bsrnn", BSRNN),
+    ("demucs", WAVEFORM),
+    ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
+    ("demucs_v2", WAVEFORM2),
+    ("demucs_v2", WAVEFORM2 | {"normalize": True, "resample": False, "glu": False}),
     ("hdemucs", HDEMUCS),
     ("hdemucs", HDEMUCS | {"cac": False, "hybrid_old": True}),
     ("htdemucs", HTDEMUCS),
@@ -55,8 +80,13 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mask_transformer", MASK | {"attention": "parallel"}),
     ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),
     ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
+    ("openunmix", UMX),
+    ("openunmix", UMX | {"residual": True, "softmask": True, "niter": 2}),
+    ("openunmix", UMX | {"niter": 0, "nb_channels": 1}),
     ("scnet", SCNET),
     ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
+    ("tasnet", TASNET),
+    ("tasnet", TASNET | {"causal": True, "norm_type": "cLN", "mask_nonlinear": "softmax"}),
 ]
 
 
