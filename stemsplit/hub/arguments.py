@@ -16,6 +16,8 @@ KLASSES = {
     "demucs.htdemucs.HTDemucs": "htdemucs",
     "demucs.hdemucs.HDemucs": "hdemucs",
     "demucs.demucs.Demucs": "demucs",
+    "demucs.model.Demucs": "demucs_v2",
+    "demucs.tasnet.ConvTasNet": "tasnet",
 }
 
 

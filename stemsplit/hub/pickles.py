@@ -18,6 +18,7 @@ from typing import IO, Any
 import torch
 
 from stemsplit.errors import CheckpointError
+from stemsplit.hub import arguments
 
 
 class Klass:
@@ -48,18 +49,11 @@ def fraction(*parts: Any) -> Fraction:
     raise ValueError("not a fraction")
 
 
-KLASSES = {
-    path: type(path.rsplit(".", 1)[-1], (Klass,), {"path": path})
-    for path in (
-        "demucs.demucs.Demucs",
-        "demucs.hdemucs.HDemucs",
-        "demucs.htdemucs.HTDemucs",
-        "demucs.model.Demucs",
-        "demucs.tasnet.ConvTasNet",
-    )
-}
+KLASSES = {path: type(path.rsplit(".", 1)[-1], (Klass,), {"path": path}) for path in arguments.KLASSES}
 
-_NUMPY = (
+_UNUSED = (
+    "argparse.Namespace",
+    "pathlib.PosixPath",
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
@@ -67,7 +61,7 @@ _NUMPY = (
 )
 
 
-_ALLOWED: dict[str, Any] = {**KLASSES, **dict.fromkeys(_NUMPY, Husk), "fractions.Fraction": fraction}
+_ALLOWED: dict[str, Any] = {**KLASSES, **dict.fromkeys(_UNUSED, Husk), "fractions.Fraction": fraction}
 
 
 def load(path: Path) -> Any:

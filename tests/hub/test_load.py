@@ -1,8 +1,6 @@
 """From names, paths and repositories to networks."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -426,11 +424,3 @@ def test_the_default_model_without_a_network(site, monkeypatch):
     said = f"{caught.value.reason} {caught.value.hint}"
     assert "955717e8.safetensors" in said and "955717e8-8726e21a.th" in said
     assert "d9fa14133cfcc034a6758923bb3a8ca9f8dfd0b582134643bbf83f72c17576dd" in said and "-m classic" in said
-
-
-def test_loading_needs_no_other_project():
-    code = (
-        "import sys; sys.modules['demucs'] = sys.modules['openunmix'] = sys.modules['torchaudio'] = None\n"
-        "from stemsplit import load_model; print(load_model('classic').stems)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

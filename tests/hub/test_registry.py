@@ -55,7 +55,7 @@ class TestPackagedEntries:
         named = [
             (f, m) for f in every_file() if f.url and (m := re.search(r"[-_]([0-9a-f]{8})\.(th|pth)$", f.url))
         ]
-        assert len(named) >= 34
+        assert len(named) == 39
         for file, match in named:
             assert file.sha256 is not None and file.sha256.startswith(match[1]), file.url
 
@@ -296,3 +296,29 @@ class TestFolders:
         monkeypatch.setenv("STEMSPLIT_REGISTRY", "/etc/models.yaml")
         assert folders.cache_folder() == Path("/home/somebody/elsewhere")
         assert folders.user_registry() == Path("/etc/models.yaml")
+
+
+PARAMETERS = {
+    "demucs": 265_679_496,
+    "demucs48_hq": 149_462_504,
+    "tasnet": 10_977_872,
+    "hdemucs_high_musdb_plus": 83_637_832,
+    "bs_roformer": 131_704_100,
+    "bs_roformer_viperx": 159_758_028,
+    "mel_band_roformer_kim": 228_202_788,
+    "scnet": 10_578_768,
+    "scnet_large": 42_181_232,
+    "scnet_xl_ihf": 53_466_800,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_arguments_make_the_released_network(name):
+    """Trainable parameters, as counted from the published checkpoints."""
+    from stemsplit.hub.checkpoints import Package, empty_network
+
+    spec = find_model(name)
+    network = empty_network(Package(Path(name), str(spec.family), spec.arguments, {}))
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == PARAMETERS[name]
+    assert (network.stems, network.sample_rate) == (spec.stems, spec.sample_rate)
