@@ -39,11 +39,13 @@ def address(file: HubFile) -> str:
 
 
 def cached(file: HubFile) -> Path | None:
-    """Where the file lies in the cache, or None. Opens no connection."""
-    from huggingface_hub import try_to_load_from_cache
+    """Where the file of a commit lies in the cache, or None. Opens no connection."""
+    # The client's own lookup imports its HTTP library: 0.1 s that a start with all at hand needn't take.
+    from huggingface_hub import constants
 
-    found = try_to_load_from_cache(file.repo, file.name, revision=file.revision)
-    return Path(found) if isinstance(found, str) else None
+    folder = Path(constants.HF_HUB_CACHE, "models--" + file.repo.replace("/", "--"))
+    found = folder / "snapshots" / file.revision / file.name
+    return found if found.is_file() else None
 
 
 def download(file: HubFile, callback: Callback | None = None, *, again: bool = False) -> Path:
