@@ -125,9 +125,8 @@ class AvDecoder:
 
     def _require_whole(self) -> None:
         declared = self.info.frames if self.info.container in _COUNTED else None
-        rate = self.info.sample_rate
-        if declared is not None and self._done < declared - _SLACK_S * rate:
-            raise cut_short(self.info.path, self._done / rate, declared / rate)
+        if declared is not None and self._done < declared - _SLACK_S * self.info.sample_rate:
+            raise cut_short(self.info.path, self._done, declared)
 
     def _padding(self) -> int:
         """Samples at the end that an encoder added to fill its last packets, where the file tells."""

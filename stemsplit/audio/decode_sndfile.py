@@ -13,8 +13,8 @@ from typing import Self
 import numpy as np
 import soundfile
 
-from stemsplit.audio.riff import DataChunk, find_data
-from stemsplit.audio.source import Array, AudioInfo, cut_short, damaged
+from stemsplit.audio.riff import DataChunk
+from stemsplit.audio.source import Array, AudioInfo, damaged
 from stemsplit.errors import InputError
 
 _CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
@@ -43,22 +43,23 @@ class UnsuitableError(Exception):
 class SndfileDecoder:
     """A file opened by libsndfile.
 
+    Args:
+        path: the file.
+        name: what errors call it.
+        data: where its audio lies, None for FLAC.
+
     Raises:
         UnsuitableError: libsndfile doesn't know the file, or another decoder does it better.
-        InputError: the file is shorter than it declares.
     """
 
-    def __init__(self, path: Path, name: Path) -> None:
+    def __init__(self, path: Path, name: Path, data: DataChunk | None) -> None:
         try:
             # the bytes of a POSIX name need not be text
             self._file = soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
         except (soundfile.SoundFileError, TypeError) as error:
             raise UnsuitableError(str(error)) from None
         try:
-            with path.open("rb") as file:
-                data = find_data(file)
             self._require_suitable(data)
-            _require_whole(data, name, self._file.frames, self._file.samplerate)
         except BaseException:
             self._file.close()
             raise
@@ -121,11 +122,3 @@ class SndfileDecoder:
 def _damaged(info: AudioInfo, position: int, detail: str) -> InputError:
     detail = detail.strip().removeprefix("Error : ").rstrip(".")
     return damaged(info.path, position / info.sample_rate, detail)
-
-
-def _require_whole(data: DataChunk | None, name: Path, frames: int, sample_rate: int) -> None:
-    if data is None or data.declared is None or not data.missing:
-        return
-    there_s = frames / sample_rate
-    whole_s = there_s * data.declared / max(data.present, 1)
-    raise cut_short(name, there_s, whole_s)

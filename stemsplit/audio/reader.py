@@ -10,7 +10,8 @@ import numpy as np
 
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
-from stemsplit.audio.source import Array, AudioInfo, Decoder
+from stemsplit.audio.riff import find_data
+from stemsplit.audio.source import Array, AudioInfo, Decoder, cut_short
 from stemsplit.errors import InputError, SettingsError
 
 __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
@@ -171,9 +172,13 @@ def _regrouped(pieces: Iterator[Array], size: int) -> Iterator[Array]:
 def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> Decoder:
     shown = path if name is None else Path(name)
     _require_file(path, shown)
+    with path.open("rb") as file:
+        data = find_data(file)
+    if data is not None and data.missing:
+        raise cut_short(shown, data.present, data.present + data.missing)
     if not stream and recognise(path):
         try:
-            return SndfileDecoder(path, shown)
+            return SndfileDecoder(path, shown, data)
         except UnsuitableError:
             pass
     return AvDecoder(path, shown, stream)

@@ -83,6 +83,6 @@ def damaged(path: Path, at_s: float, detail: str) -> InputError:
     return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=_REPAIR)
 
 
-def cut_short(path: Path, there_s: float, declared_s: float) -> InputError:
-    """The error of a file that ends before it should."""
-    return InputError(path, f"cut short: {there_s:.1f} of {declared_s:.1f} s are there", hint=_REPAIR)
+def cut_short(path: Path, there: int, declared: int) -> InputError:
+    """The error of a file that ends before it should; `there` and `declared` in any one unit."""
+    return InputError(path, f"cut short: {100 * there // declared} % of its audio is there", hint=_REPAIR)

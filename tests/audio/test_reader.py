@@ -361,7 +361,7 @@ def test_file_cut_short_says_so(kind: str, pcm: np.ndarray, tmp_path: Path) -> N
     soundfile.write(tmp_path / "a", pcm.T, RATE, format=kind.upper(), subtype="PCM_16")
     whole = (tmp_path / "a").read_bytes()
     (tmp_path / "a").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut short: 0\.\d of 1\.5 s are there|damaged at") as caught:
+    with pytest.raises(InputError, match=r"cut short: (4\d|50) % of its audio is there|damaged at") as caught:
         read_audio(tmp_path / "a")
     assert caught.value.hint
 
