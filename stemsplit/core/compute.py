@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -86,16 +86,16 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(model: object) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
     """Hold a network in evaluation mode inside the block and give it back as it was."""
-    training = isinstance(model, nn.Module) and model.training
+    training = getattr(model, "training", False)  # plain functions have no mode
     if training:
-        model.eval()  # type: ignore[attr-defined]
+        model.eval()
     try:
         yield
     finally:
         if training:
-            model.train()  # type: ignore[attr-defined]
+            model.train()
 
 
 def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:

@@ -1,0 +1,56 @@
+"""Memory doesn't grow with the length of a track."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemsplit.hub.checkpoints import save_package
+from stemsplit.models import build
+
+RUN = """
+import resource, sys
+from stemsplit.cli.main import run
+try:
+    run(sys.argv[1:])
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+TINY = {
+    "sources": ["drums", "bass", "other", "vocals"],
+    "channels": 8,
+    "bottom_channels": 16,
+    "t_layers": 1,
+    "t_heads": 2,
+    "nfft": 1024,
+    "segment": 5.0,
+}
+
+
+def peak_mb(song: Path, model: Path, *options: str) -> int:
+    arguments = [str(song), "-m", str(model), "-o", str(song.parent / "stems"), "-y", *options]
+    done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def write_song(path: Path, minutes: int) -> Path:
+    """Noise, a minute at a time."""
+    generator = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", 44100, 2, subtype="PCM_16") as file:
+        for _ in range(minutes):
+            file.write(0.1 * generator.standard_normal((60 * 44100, 2)))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+def test_thirty_minutes_take_the_memory_of_three(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.safetensors"
+    save_package(model, build("htdemucs", TINY))
+    short = peak_mb(write_song(tmp_path / "short.wav", 3), model)
+    long = peak_mb(write_song(tmp_path / "long.wav", 30), model)
+    assert long - short < 50
