@@ -11,7 +11,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> None:
-    r"""Print a shell's completion script.
+    """Print a shell's completion script.
 
     \b
     stemsplit completion bash >> ~/.bashrc

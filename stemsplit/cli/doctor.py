@@ -19,7 +19,7 @@ PACKAGES = ("torch", "numpy", "soundfile", "av", "soxr", "safetensors", "hugging
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    r"""Show versions, devices, codecs, folders and free space, for bug reports and new machines.
+    """Show versions, devices, codecs, folders and free space, for bug reports and new machines.
 
     \b
     stemsplit doctor

@@ -13,6 +13,15 @@ from stemsplit.errors import AudioError, Cancelled, SettingsError, StemsplitErro
 
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
+EXIT_CODES = {
+    "0": "everything done or skipped",
+    "1": "failed: nothing separated, or an internal error",
+    "2": "usage: bad option, template, stem, model name, absent device, no audio found",
+    "3": "partial: some tracks done or skipped, some failed",
+    "4": "model unavailable: download, checksum, offline, unsafe or unknown checkpoint",
+    "5": "out of memory or disk",
+    "130, 143, 141": "interrupted, terminated, closed pipe",
+}
 
 
 class Terminated(BaseException):

@@ -17,6 +17,7 @@ COMMANDS = {
     "models": ("stemsplit.cli.models:models", "List, download, check and convert models."),
     "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),
+    "man": ("stemsplit.cli.man:man", "Print the manual page."),
 }
 DEFAULT = "separate"
 
@@ -72,7 +73,7 @@ class Commands(click.Group):
 )
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
-    r"""Separate music into stems: drums, bass, vocals and the rest.
+    """Separate music into stems: drums, bass, vocals and the rest.
 
     \b
     stemsplit song.mp3                   stems/song/{drums,bass,other,vocals}.wav
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
-    if not arguments:
+    if not arguments and "_STEMSPLIT_COMPLETE" not in os.environ:
         click.echo(main.get_help(click.Context(main, info_name="stemsplit")), err=True)
         return failures.USAGE
     code = main.main(args=list(arguments), prog_name="stemsplit", standalone_mode=False)

@@ -19,7 +19,7 @@ offline = flag("--offline", is_flag=True, help="Never open a connection.")
 
 @click.group(context_settings=HELP)
 def models() -> None:
-    r"""List, describe, download, check, add and convert models.
+    """List, describe, download, check, add and convert models.
 
     \b
     stemsplit models list --stem vocals
@@ -32,7 +32,7 @@ def models() -> None:
 @click.option("--stem", metavar="NAME", help="Sort by the published score of this stem.")
 @as_json
 def list_(stem: str | None, as_json: bool) -> None:
-    r"""List all models with stems, size, licence and published score.
+    """List all models with stems, size, licence and published score.
 
     Scores compare only within one metric: cSDR is museval's median of medians, uSDR the mean over songs.
 
@@ -106,7 +106,7 @@ def _entry(spec: "ModelSpec") -> dict[str, Any]:
 @click.argument("name")
 @as_json
 def info(name: str, as_json: bool) -> None:
-    r"""Show everything that is known of a model: licence, scores, paper, files and hashes.
+    """Show everything that is known of a model: licence, scores, paper, files and hashes.
 
     \b
     stemsplit models info htdemucs
@@ -149,7 +149,7 @@ def _lines(key: str, value: Any) -> list[str]:
 @offline
 @flag("--progress", "how", type=click.Choice(progress.STYLES), help="How to show progress. [default: auto]")
 def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | None, how: str | None) -> None:
-    r"""Download models now, so that separating needs no connection; damaged files are replaced.
+    """Download models now, so that separating needs no connection; damaged files are replaced.
 
     \b
     stemsplit models download htdemucs htdemucs_ft
@@ -167,7 +167,7 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.pass_context
 def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
-    r"""Hash the files of downloaded models again and compare.
+    """Hash the files of downloaded models again and compare.
 
     \b
     stemsplit models verify htdemucs
@@ -184,7 +184,7 @@ def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
 @models.command(context_settings=HELP)
 @click.argument("name")
 def path(name: str) -> None:
-    r"""Print where a model's files are on this machine.
+    """Print where a model's files are on this machine.
 
     \b
     stemsplit models path htdemucs
@@ -203,7 +203,7 @@ def path(name: str) -> None:
 @click.option("--license", default="unknown", show_default=True, help="Of the weights.")
 @click.option("--replace", is_flag=True, help="Replace an entry of that name.")
 def add(name: str, source: str, sha256: str | None, config: str | None, license: str, replace: bool) -> None:
-    r"""Give a checkpoint of your own a name; it is kept in your registry file.
+    """Give a checkpoint of your own a name; it is kept in your registry file.
 
     \b
     stemsplit models add mine runs/x/model.safetensors
@@ -217,7 +217,7 @@ def add(name: str, source: str, sha256: str | None, config: str | None, license:
 @models.command(context_settings=HELP)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def remove(names: tuple[str, ...]) -> None:
-    r"""Delete what was downloaded for models, and entries of your own.
+    """Delete what was downloaded for models, and entries of your own.
 
     \b
     stemsplit models remove htdemucs_ft
@@ -232,7 +232,7 @@ def remove(names: tuple[str, ...]) -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT.safetensors")
 def convert(source: str, target: str) -> None:
-    r"""Rewrite a legacy checkpoint (.th, .pt, .ckpt) as safetensors, running nothing that it holds.
+    """Rewrite a legacy checkpoint (.th, .pt, .ckpt) as safetensors, running nothing that it holds.
 
     \b
     stemsplit models convert 955717e8-8726e21a.th htdemucs.safetensors

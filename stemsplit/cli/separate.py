@@ -181,7 +181,7 @@ STDIN = "-"
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.pass_context
 def separate(ctx: click.Context, /, **options: Any) -> None:
-    r"""Separate INPUTs (files, folders, or - for stdin) into stems.
+    """Separate INPUTs (files, folders, or - for stdin) into stems.
 
     \b
     stemsplit song.mp3

@@ -112,7 +112,7 @@ class Shell:
         path.parent.mkdir(parents=True, exist_ok=True)
         rate = int(sound.get("rate", 44100))
         audio = tones(**sound)  # type: ignore[arg-type]
-        soundfile.write(path, audio.T, rate, subtype=subtype, format=path.suffix[1:].upper())
+        soundfile.write(path, audio.T, rate, subtype=subtype, format=path.suffix[1:].upper() or "WAV")
         return path
 
     @staticmethod

@@ -1,0 +1,89 @@
+"""Help, completion, the manual page, the doctor."""
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+Shell = Any
+
+
+@pytest.mark.parametrize("arguments", [(), ("separate",), ("models",), ("models", "list"), ("doctor",)])
+def test_help(shell: Shell, arguments: tuple[str, ...]) -> None:
+    ran = shell(*arguments, "--help")
+    assert ran.code == 0
+    assert ran.out.startswith(b"Usage: stemsplit")
+    assert ran.err == ""
+    assert b"\\b" not in ran.out
+    assert shell(*arguments, "-h").out == ran.out
+
+
+def test_defaults_come_from_the_settings(shell: Shell) -> None:
+    text = " ".join(shell("separate", "--help").out.decode().split())
+    for default in (
+        "[default: stems]",
+        "[default: htdemucs]",
+        "[default: 0.25]",
+        "[default: wav]",
+        "[default: 24]",
+    ):
+        assert default in text
+
+
+def test_the_environment_sets_options(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    env = {"STEMSPLIT_MODEL": "classic", "STEMSPLIT_OUTPUT": "elsewhere", "STEMSPLIT_STEM": "bass"}
+    assert shell("a.wav", env=env).code == 0
+    assert shell.files() == ["a.wav", "elsewhere/a/bass.wav"]
+
+
+def test_a_file_that_is_called_like_a_command(shell: Shell) -> None:
+    shell.write("doctor", seconds=0.2)
+    assert shell("./doctor", "-m", "classic", "-s", "bass").code == 0
+    assert shell("separate", "doctor", "-m", "classic", "-s", "bass", "-o", "b").code == 0
+    assert shell.files() == ["b/doctor/bass.wav", "doctor", "stems/doctor/bass.wav"]
+
+
+def test_a_misspelt_command(shell: Shell) -> None:
+    ran = shell("modles", "list")
+    assert ran.code == 2
+    assert ran.err.splitlines()[1] == "  hint: did you mean models?"
+
+
+def test_version(shell: Shell) -> None:
+    from stemsplit import __version__
+
+    assert shell("--version").out.decode() == f"stemsplit {__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion(shell: Shell, name: str) -> None:
+    ran = shell("completion", name)
+    assert ran.code == 0
+    assert b"_STEMSPLIT_COMPLETE" in ran.out
+
+
+def test_completion_completes_in_bash(shell: Shell) -> None:
+    env = {"_STEMSPLIT_COMPLETE": "bash_complete", "COMP_WORDS": "stemsplit mod", "COMP_CWORD": "1"}
+    assert b"plain,models" in shell.process(env=env).out
+
+
+def test_the_manual_page(shell: Shell) -> None:
+    text = shell("man").out.decode()
+    for part in (".SH NAME", '.SH "MODELS DOWNLOAD"', "\\-\\-overlap", ".SH EXIT STATUS"):
+        assert part in text
+    if not shutil.which("groff"):
+        return
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-Tutf8"], input=text.encode(), capture_output=True, check=True
+    )
+    assert done.stderr == b""
+
+
+def test_the_doctor(shell: Shell) -> None:
+    found = json.loads(shell("doctor", "--json").out)
+    assert found["schema"] == 1
+    assert set(found) >= {"versions", "devices", "encoders", "folders", "free"}
+    assert b"torch" in shell("doctor").out
