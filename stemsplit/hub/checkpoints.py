@@ -187,6 +187,8 @@ def _safetensors(path: Path) -> dict[str, Any]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(path, f"not a readable checkpoint ({error})") from error
+    if "structure" in metadata:
+        raise _quantised(path)
     if "klass" not in metadata:
         return dict(state)
     try:
@@ -217,11 +219,19 @@ def _package(path: Path, content: Mapping[str, Any]) -> Package:
     state = content.get("state")
     if not (isinstance(positional, list | tuple) and isinstance(keywords, dict) and isinstance(state, dict)):
         raise CheckpointError(path, "its package is malformed")
+    if "__quantized" in state:
+        raise _quantised(path)
     try:
         arguments = args.named(family, positional, keywords)
     except StemsplitError as error:
         raise CheckpointError(path, str(error)) from error
     return Package(path, family, arguments, _tensors(path, state), content.get("stemsplit", {}))
+
+
+def _quantised(path: Path) -> CheckpointError:
+    return CheckpointError(
+        path, "quantised with DiffQ, which isn't read here", hint="take the model without _q"
+    )
 
 
 def _bare(path: Path, content: Mapping[str, Any]) -> State:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 
 from stemsplit.errors import DownloadError, ModelUnavailableError
-from stemsplit.events import Callback, Download, emit
+from stemsplit.events import Callback, Download, Notice, emit
 from stemsplit.hub import folders, hf, transfer, verified
-from stemsplit.hub.registry import FileSpec, HubFile
+from stemsplit.hub.registry import FileSpec, HubFile, ModelSpec
 
 LOCK_POLL_S = 0.5
 
@@ -117,6 +117,12 @@ def fetch_url(
             transfer.settle(part, path)
             verified.remember(path, actual)
     return path
+
+
+def announce(spec: ModelSpec, files: Iterable[FileSpec], callback: Callback | None) -> None:
+    """Say what a model's weights may be used for, if any of `files` is about to be downloaded."""
+    if not all(any(map(cached, alternatives(file))) for file in files):
+        emit(callback, Notice(f"{spec.name}: weights under {spec.license}. {spec.license_note}".rstrip()))
 
 
 def cached(spec: FileSpec) -> Path | None:
@@ -233,5 +239,6 @@ def _unavailable(spec: FileSpec, model: str | None, why: str) -> ModelUnavailabl
 
 
 def _hint(spec: FileSpec) -> str:
-    known = f" (sha256 {spec.sha256})" if spec.sha256 else ""
-    return f"{spec.name}{known} is needed; -m classic separates without a download"
+    if spec.sha256 is None:
+        return f"get it yourself, then: stemsplit models add NAME {spec.name} --replace"
+    return f"{spec.name} (sha256 {spec.sha256}) is needed; -m classic separates without a download"

@@ -108,7 +108,7 @@ def _knock() -> None:
     """
     parts = urlsplit(endpoint())
     host = parts.hostname or ""
-    if parts.scheme not in getproxies() or proxy_bypass(host):
+    if not {parts.scheme, "all"} & getproxies().keys() or proxy_bypass(host):
         port = parts.port or (80 if parts.scheme == "http" else 443)
         socket.create_connection((host, port), timeout=CONNECT_S).close()
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stemsplit import models
-from stemsplit.errors import CheckpointError, StemsplitError, UnknownNameError
-from stemsplit.events import Callback, Notice, emit
+from stemsplit.errors import CheckpointError, SettingsError, StemsplitError, UnknownNameError
+from stemsplit.events import Callback
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import joint_digest, locate
-from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model
+from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.blocks.network import Identity, Network
 from stemsplit.models.ensemble import Ensemble
 from stemsplit.models.residual import Residual
@@ -47,14 +47,15 @@ def load_model(
 
     Raises:
         UnknownNameError: no such model or stem.
-        SettingsError: the model can't take such chunks.
+        SettingsError: no stem is asked for, or the model can't take such chunks.
         ModelUnavailableError: the weights can't be had, or aren't what they should be.
         Cancelled: by the callback.
     """
-    fetcher = _Fetcher(offline or download.is_offline(), callback)
+    if stems is not None and not stems:
+        raise SettingsError("no stem is asked for", setting="--stem")
     where = locate(str(source), offline=offline, callback=callback)
     if isinstance(where, ModelSpec):
-        found = _from_registry(where, stems, fetcher)
+        found = _from_registry(where, stems, _Fetcher(where.name, offline, callback))
     else:
         found = _from_file(where, stems)
     network = found.network
@@ -69,20 +70,21 @@ def load_model(
 class _Fetcher(NamedTuple):
     """How files are got, the same for every member of a bag."""
 
+    model: str
     offline: bool
     callback: Callback | None
 
-    def file(self, spec: ModelSpec, file: FileSpec) -> Path:
-        """A file of a registry entry; what its weights may be used for is told before they are downloaded."""
-        if not self.offline and not any(map(download.cached, download.alternatives(file))):
-            terms = f"{spec.name}: weights under {spec.license}. {spec.license_note}"
-            emit(self.callback, Notice(terms.rstrip()))
-        return download.fetch(file, model=spec.name, offline=self.offline, callback=self.callback)
+    def file(self, file: FileSpec) -> Path:
+        """A file of a registry entry."""
+        return download.fetch(file, model=self.model, offline=self.offline, callback=self.callback)
 
 
 def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetcher) -> Loaded:
     wanted = _known(stems, spec.all_stems)
     inner = spec.stems if spec.residual in wanted else wanted
+    if spec.name == fetcher.model and not fetcher.offline:
+        needed = [file for member in members(spec, inner) for file in member.files]
+        download.announce(spec, needed, fetcher.callback)
     found = _single(spec, inner, fetcher) if spec.bag is None else _bag(spec, spec.bag, inner, fetcher)
     network = found.network
     if spec.segment_s is not None:
@@ -117,7 +119,7 @@ def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
         return Loaded(models.build(family, spec.arguments).eval(), ())
     if len(spec.files) > 1:
         return _in_parts(spec, family, stems, fetcher)
-    path = fetcher.file(spec, spec.files[0])
+    path = fetcher.file(spec.files[0])
     package = read_package(path, family=family, arguments=spec.arguments)
     network = build_network(package)
     if network.stems != spec.stems:
@@ -133,7 +135,7 @@ def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetc
     state, digests = {}, []
     for file in spec.files:
         if any(key.startswith(file.prefix) for key in keys):
-            path = fetcher.file(spec, file)
+            path = fetcher.file(file)
             part = read_package(path, family=family, arguments=spec.arguments)
             state.update({file.prefix + key: value for key, value in part.state.items()})
             digests.append(verified.digest(path))

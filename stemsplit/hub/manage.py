@@ -78,9 +78,12 @@ def download_model(
         ModelUnavailableError: a file can't be had.
         Cancelled: by the callback.
     """
+    spec = find_model(name)
+    files = [file for _, file in _files(spec, stems)]
+    if not offline:
+        download.announce(spec, files, callback)
     return [
-        download.fetch(file, model=member.name, offline=offline, callback=callback, repair=True)
-        for member, file in _files(find_model(name), stems)
+        download.fetch(file, model=name, offline=offline, callback=callback, repair=True) for file in files
     ]
 
 
@@ -135,7 +138,8 @@ def add_model(
         name: what `-m` will take.
         source: a checkpoint's path, which stays where it is, or an https URL, which is downloaded now.
         sha256: of the file, 8 digits or more; a URL needs it.
-        config: of a bare state dict, the YAML file that describes it.
+        config: of a bare state dict, the YAML file that describes it; None for one beside it, or for what an
+            entry that is replaced says.
         license: of the weights.
         replace: an entry of that name.
         callback: receives `Download` events and may cancel.
@@ -146,7 +150,7 @@ def add_model(
     """
     _require_free(name, replace)
     file, path = _source(str(source), sha256, callback)
-    entry = {**_describe(path, config), "license": license, "files": [file]}
+    entry = {**_describe(path, config, registry().get(name)), "license": license, "files": [file]}
     found = parse_registry({"models": {name: entry}}, name, own=True)[name]
     with _own_entries() as entries:
         entries[name] = entry
@@ -218,12 +222,14 @@ def _source(source: str, sha256: str | None, callback: Callback | None) -> tuple
     return {key: place, "sha256": actual, "size": path.stat().st_size}, path
 
 
-def _describe(path: Path, config: str | Path | None) -> dict[str, Any]:
+def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) -> dict[str, Any]:
+    """The entry of a checkpoint; a bare state dict without a description is what the entry of its name is."""
     from stemsplit.hub.checkpoints import build_network, read_package
 
     if path.suffix in YAML:
         raise SettingsError(f"{path}: a bag is asked for by its path", hint=f"-m {path}")
-    package = read_package(path, config=config)
+    family, arguments = (known.family, known.arguments) if known and not config else (None, None)
+    package = read_package(path, family=family, arguments=arguments, config=config)
     network = build_network(package)
     entry: dict[str, Any] = {
         "family": package.family,

@@ -235,7 +235,7 @@ def discard(part: Path) -> None:
 
 def settle(part: Path, path: Path) -> None:
     """Give a verified part its final name, durably."""
-    with part.open("rb") as file:
+    with part.open("r+b") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
     _validator(part).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import yaml
 from safetensors.torch import save
 
 from stemsplit.errors import (
+    Cancelled,
     CheckpointError,
     ChecksumError,
     DownloadError,
@@ -85,6 +86,10 @@ class TestPaths:
     def test_unknown_stem(self, gain, tmp_path):
         with pytest.raises(UnknownNameError, match="no stem named 'piano'"):
             load_model(package(gain, tmp_path, "m.safetensors"), stems=["piano"])
+
+    def test_no_stem_at_all(self):
+        with pytest.raises(SettingsError, match="no stem"):
+            load_model("classic", stems=[])
 
     @pytest.mark.parametrize("source", ["./nothing", "nothing.th", "a/b/c.ckpt", "nothing.yaml"])
     def test_what_looks_like_a_path_is_one(self, source):
@@ -250,7 +255,7 @@ class TestRegistry:
     def test_offline(self, remote):
         with pytest.raises(ModelUnavailableError, match="offline") as caught:
             load_model("bag", offline=True)
-        assert caught.value.model == "m0" and remote.log == []
+        assert caught.value.model == "bag" and remote.log == []
 
     def test_an_unknown_stem_is_told_before_anything_is_downloaded(self, remote):
         with pytest.raises(UnknownNameError, match="no stem named 'piano'"):
@@ -264,6 +269,16 @@ class TestRegistry:
         seen.clear()
         load_model("one", callback=seen.append)
         assert seen == []
+
+    def test_the_licence_of_a_bag_is_told_once(self, remote):
+        seen: list[Event] = []
+        load_model("bag", callback=seen.append)
+        assert [event for event in seen if isinstance(event, Notice)] == [Notice("bag: weights under MIT.")]
+
+    def test_cancelling_stops_before_the_first_byte(self, remote):
+        with pytest.raises(Cancelled):
+            load_model("bag", callback=lambda event: False)
+        assert remote.log == []
 
     def test_damage_in_the_cache_is_told_with_what_to_do(self, remote):
         load_model("one")

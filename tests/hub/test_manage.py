@@ -18,6 +18,7 @@ from stemsplit.errors import (
     SettingsError,
     UnknownNameError,
 )
+from stemsplit.events import Notice
 from stemsplit.hub import folders, verified
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
@@ -101,10 +102,13 @@ class TestFiles:
         assert [checked.good for checked in verify("bag")] == [True, True]
 
     def test_what_is_there_is_not_downloaded_again(self, bag):
-        download_model("bag")
+        seen = []
+        download_model("bag", callback=seen.append)
+        assert seen[0] == Notice("bag: weights under MIT.")
         bag.log.clear()
-        download_model("bag")
-        assert bag.log == []
+        seen.clear()
+        download_model("bag", callback=seen.append)
+        assert bag.log == [] and seen == []
 
     def test_offline_and_cancelled(self, bag):
         with pytest.raises(ModelUnavailableError, match="offline"):
@@ -193,6 +197,22 @@ class TestOwnModels:
         shutil.rmtree(tmp_path / "elsewhere")
         assert load_model("mine").stems == tuple(FOUR)
         assert own_file()["models"]["mine"]["arguments"] == {"hidden": 3, "sources": FOUR}
+
+    def test_a_model_without_a_recorded_hash_is_replaced_by_what_its_user_got(self, gain, site, tmp_path):
+        entry = {
+            "family": "gain",
+            "stems": FOUR,
+            "sample_rate": 100,
+            "license": "MIT",
+            "arguments": {"hidden": 3},
+        }
+        write({"models": {"unhashed": {**entry, "files": [{"url": site.url + "/mine.pt"}]}}})
+        with pytest.raises(DownloadError, match="its sha256 isn't on record") as caught:
+            load_model("unhashed")
+        assert caught.value.hint == "get it yourself, then: stemsplit models add NAME mine.pt --replace"
+        torch.save(gain(gain.Arguments()).state_dict(), tmp_path / "mine.pt")
+        add_model("unhashed", tmp_path / "mine.pt", replace=True)
+        assert load_model("unhashed").stems == tuple(FOUR) and site.log == []
 
     def test_a_file_that_is_no_checkpoint_is_not_kept(self, tmp_path):
         (tmp_path / "mine.th").write_bytes(b"nothing")
