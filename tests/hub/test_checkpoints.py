@@ -312,3 +312,109 @@ def test_every_demucs_class_has_a_family_and_back():
     assert args.klass_of("scnet") == "stemsplit.scnet"
     assert args.family_of("stemsplit.scnet") == "scnet"
     assert args.family_of("demucs.solver.Solver") is None
+
+
+def build(family, **arguments):
+    from stemsplit import models
+
+    return models.build(family, arguments)
+
+
+def test_names_of_torchaudio(tmp_path):
+    network = build("hdemucs", sources=FOUR, channels=4)
+    names = {"encoder": "freq_encoder", "decoder": "freq_decoder", "tencoder": "time_encoder"}
+    names["tdecoder"] = "time_decoder"
+    state = {}
+    for key, value in network.state_dict().items():
+        head, _, rest = key.partition(".")
+        state[f"{names.get(head, head)}.{rest}"] = value
+    assert any(key.startswith("time_decoder.") for key in state) and "freq_emb.embedding.weight" in state
+    state["time_encoder.4.norm1.weight"] = torch.ones(3)  # which nothing uses
+    torch.save(state, tmp_path / "high.pt")
+    package = read_package(tmp_path / "high.pt", family="hdemucs", arguments={"sources": FOUR, "channels": 4})
+    assert same(build_network(package).state_dict(), network.state_dict())
+
+
+COMMUNITY = {
+    "bs_roformer": """
+model:
+  dim: 8
+  depth: 1
+  stereo: true
+  num_stems: 1
+  time_transformer_depth: 1
+  freq_transformer_depth: 1
+  freqs_per_bands: !!python/tuple
+    - 16
+    - 17
+  dim_head: 4
+  heads: 2
+  flash_attn: true
+  stft_n_fft: 64
+  stft_win_length: 64
+  stft_hop_length: 16
+training:
+  instruments: [vocals, other]
+  target_instrument: vocals
+""",
+    "mel_band_roformer": """
+model:
+  dim: 8
+  depth: 1
+  stereo: true
+  num_stems: 1
+  time_transformer_depth: 1
+  freq_transformer_depth: 1
+  num_bands: 6
+  dim_head: 4
+  heads: 2
+  stft_n_fft: 256
+  stft_win_length: 256
+  stft_hop_length: 64
+training:
+  instruments: [vocals, other]
+  target_instrument: vocals
+""",
+    "scnet": """
+model:
+  sources: [drums, vocals]
+  dims: [4, 4, 8, 8]
+  nfft: 512
+  hop_size: 128
+  win_size: 512
+  num_dplayer: 2
+training:
+  instruments: [drums, vocals]
+  target_instrument: null
+""",
+}
+
+
+@pytest.mark.parametrize("family", COMMUNITY)
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_community_checkpoints_with_their_configurations(tmp_path, family, wrapper):
+    """The configuration doesn't name its family; the names of the tensors tell."""
+    from stemsplit import models
+
+    sizes = "audio:\n  chunk_size: 4410\n  sample_rate: 44100\ninference:\n  num_overlap: 2\n"
+    (tmp_path / "config_vocals.yaml").write_text(COMMUNITY[family] + sizes)
+    config = args.read_yaml(tmp_path / "config_vocals.yaml")
+    cls = models.family(family)
+    network = cls(cls.Arguments.from_config(config))
+    state = dict(network.state_dict())
+    torch.save({wrapper: state} if wrapper else state, tmp_path / "model.ckpt")
+    package = read_package(tmp_path / "model.ckpt")
+    found = build_network(package)
+    assert package.family == family and same(found.state_dict(), network.state_dict())
+    assert found.segment_samples == 4410 and found.stems == network.stems
+    save_package(tmp_path / "model.safetensors", found)
+    again = build_network(read_package(tmp_path / "model.safetensors"))
+    assert same(again.state_dict(), network.state_dict()) and again.segment_samples == 4410
+
+
+def test_a_configuration_of_a_variant_is_refused(tmp_path):
+    text = COMMUNITY["bs_roformer"].replace("  dim_head: 4", "  dim_head: 4\n  use_pope: true")
+    (tmp_path / "model.yaml").write_text(text)
+    torch.save({"final_norm.gamma": torch.ones(8)}, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match="not a configuration of a bs_roformer.*use_pope"):
+        read_package(tmp_path / "model.ckpt")
