@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from stemsplit.audio.mp4_boxes import append_to_moov
+from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags, attach_cover, id3_chunk, picture_comment
@@ -79,8 +80,7 @@ class AvEncoder:
         self._container = av.open(sink, "w", format=self._container_name, options=options)
         self._stream = self._add_stream(settings.bits_per_s)
         self._start(fmt, tags)
-        self._packet = self._stream.codec_context.frame_size or _FREE_PACKET
-        self._held = np.zeros((channels, 0), np.float32)
+        self._packets = Regrouper(self._stream.codec_context.frame_size or _FREE_PACKET)
         self._position = 0
 
     def _add_stream(self, bits_per_s: int | None) -> Any:
@@ -107,16 +107,13 @@ class AvEncoder:
 
     def write(self, block: Array) -> None:
         """Encode the next block [C, n]."""
-        joined = np.concatenate([self._held, block], axis=1)
-        whole = joined.shape[1] - joined.shape[1] % self._packet
-        for start in range(0, whole, self._packet):
-            self._encode(joined[:, start : start + self._packet])
-        self._held = joined[:, whole:].copy()
+        for samples in self._packets.push(block):
+            self._encode(samples)
 
     def finish(self) -> None:
         """Encode what is held and write the file's end."""
-        if self._held.shape[1]:
-            self._encode(self._held)
+        for samples in self._packets.finish():
+            self._encode(samples)
         self._container.mux(self._stream.encode(None))
         self._container.close()
         if self._container_name == "ipod":

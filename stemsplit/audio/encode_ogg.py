@@ -4,6 +4,7 @@ import numpy as np
 import soundfile
 
 from stemsplit.audio.ogg_pages import CommentRewriter
+from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags, picture_comment
@@ -11,8 +12,8 @@ from stemsplit.audio.tags import Tags, picture_comment
 # libvorbis's nominal bit rates of stereo at 44.1 kHz for its qualities 0, 0.1 … 1
 _KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 _COMMENT_NAMES = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "DISCNUMBER"}
-# libsndfile takes a long write apart on the stack
-_LONGEST_WRITE = 16384
+# the encoder's choice of windows depends on how much it is given at once
+_PACKET = 4096
 
 
 class OggEncoder:
@@ -27,6 +28,7 @@ class OggEncoder:
     """
 
     def __init__(self, sink: Sink, sample_rate: int, channels: int, bits_per_s: int, tags: Tags) -> None:
+        self._packets = Regrouper(_PACKET)
         self._file = soundfile.SoundFile(
             CommentRewriter(sink, _comments(tags)),
             "w",
@@ -39,12 +41,13 @@ class OggEncoder:
 
     def write(self, block: Array) -> None:
         """Encode the next block [C, n]."""
-        interleaved = np.ascontiguousarray(block.T)
-        for start in range(0, len(interleaved), _LONGEST_WRITE):
-            self._file.write(interleaved[start : start + _LONGEST_WRITE])
+        for samples in self._packets.push(block):
+            self._file.write(np.ascontiguousarray(samples.T))
 
     def finish(self) -> None:
         """Encode what the codec holds, and complete the file."""
+        for samples in self._packets.finish():
+            self._file.write(np.ascontiguousarray(samples.T))
         self._file.close()
 
     def abandon(self) -> None:

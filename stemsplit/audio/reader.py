@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,7 @@ import numpy as np
 
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
+from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.riff import find_data
 from stemsplit.audio.source import Array, AudioInfo, Decoder, cut_short
 from stemsplit.errors import InputError, SettingsError
@@ -104,8 +106,9 @@ class Reader:
         Raises:
             InputError: the audio is damaged, cut short, not finite, or there is none.
         """
+        regrouper = Regrouper(size)
         position = self._start
-        for block in _regrouped(self._selected(), size):
+        for block in chain(chain.from_iterable(map(regrouper.push, self._selected())), regrouper.finish()):
             self._require_finite(block, position)
             position += block.shape[1]
             yield block
@@ -151,22 +154,6 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _regrouped(pieces: Iterator[Array], size: int) -> Iterator[Array]:
-    """The same audio in blocks of `size` samples, the last one shorter."""
-    held: list[Array] = []
-    count = 0
-    for piece in pieces:
-        held.append(piece)
-        count += piece.shape[1]
-        if count >= size:
-            joined = np.concatenate(held, axis=1)
-            whole = count - count % size
-            yield from np.split(joined[:, :whole], whole // size, axis=1)
-            held, count = [joined[:, whole:]], count - whole
-    if count:
-        yield np.concatenate(held, axis=1)
 
 
 def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> Decoder:
