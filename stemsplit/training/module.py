@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, distributed
 
 from stemsplit.core.compute import DTYPES, Compute
 from stemsplit.models.blocks.network import Network
@@ -94,8 +94,7 @@ class Training(LightningModule):
 
     def mean_losses(self) -> list[float]:
         """The mean loss of this epoch so far, and that of each stem, over all processes alike."""
-        gathered = torch.as_tensor(self.all_gather(self.tally))
-        self.tally = gathered.view(-1, len(self.tally)).mean(dim=0)
+        self.tally = from_all_processes(self.tally).mean(dim=0)
         means: list[float] = (self.tally[1:] / self.tally[0]).tolist()
         return means
 
@@ -149,8 +148,7 @@ class Training(LightningModule):
         for index, own in self.found.items():
             # NaN doesn't survive a maximum on every backend
             scores[index] = own.to(scores).nan_to_num(nan=torch.inf)
-        gathered = torch.as_tensor(self.all_gather(scores))
-        best = gathered.view(-1, *shape).amax(dim=0).cpu()
+        best = from_all_processes(scores).amax(dim=0).cpu()
         return best.masked_fill(best == torch.inf, torch.nan)
 
     # ------------------------------------------------------------ state
@@ -173,3 +171,12 @@ class Training(LightningModule):
         self.tally = state["tally"]
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
+
+
+def from_all_processes(values: Tensor) -> Tensor:
+    """What every process has, along a new first dimension."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return values[None]
+    parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, values)
+    return torch.stack(parts)

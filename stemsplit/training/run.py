@@ -100,6 +100,7 @@ def train(
         StemsplitError: model or data can't be had.
         Cancelled: by the callback.
     """
+    callback = callback if is_first_process() else None
     check_machine(file)
     network = build_network(file, callback)
     if file.config.per_stem is not None:
@@ -141,7 +142,7 @@ def _train_one(
     callback: Callback | None,
 ) -> Result:
     config, folder = file.config, RunFolder(file.config.folder)
-    if _is_first_process():
+    if is_first_process():
         folder.begin(file, resume=resume, fresh=fresh)
     going_on = resume and folder.last.exists()
     if going_on and (done := _finished(folder, config)):
@@ -150,7 +151,8 @@ def _train_one(
     module = Training(network, config, prepared.songs, prepared.teacher)
     keeper = Keeper(folder, config, callback, name)
     with _contained():
-        trainer = Trainer(**_settings(config, folder, keeper))
+        first = config.valid.at_start and not going_on
+        trainer = Trainer(**_settings(config, folder, keeper), num_sanity_val_steps=-1 if first else 0)
         trainer.fit(
             module,
             datamodule=Feed(prepared, config),
@@ -176,12 +178,12 @@ def _train_per_stem(
         network = build_network(part, callback)
         results.append(_train_one(part, network, stem, resume=resume, fresh=fresh, callback=callback))
     folder = Path(file.config.folder).expanduser()
-    if _is_first_process():
+    if is_first_process():
         write_bag(folder, stems)
     return Result(folder, sum(one.step for one in results), fmean(one.score for one in results))
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the one of all processes that writes files."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
@@ -209,7 +211,6 @@ def _settings(config: Config, folder: RunFolder, keeper: Keeper) -> dict[str, An
         "max_epochs": fit.epochs * legs,
         "check_val_every_n_epoch": legs * config.valid.every_epochs,
         "limit_val_batches": None if config.data.valid else 0,
-        "num_sanity_val_steps": -1 if config.valid.at_start else 0,
         "accumulate_grad_batches": fit.accumulate,
         "gradient_clip_val": config.optim.clip,
         "use_distributed_sampler": False,
@@ -234,9 +235,10 @@ def _loggers(folder: RunFolder) -> list[Logger]:
 @contextmanager
 def _contained() -> Iterator[None]:
     """Keep Lightning's talk and what it changes of the process inside the block."""
-    talk = logging.getLogger("lightning.pytorch")
-    level = talk.level
-    talk.setLevel(logging.WARNING)
+    talk = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in talk]
+    for logger in talk:
+        logger.setLevel(logging.WARNING)
     devices = range(torch.cuda.device_count())
     try:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
@@ -246,4 +248,5 @@ def _contained() -> Iterator[None]:
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
             yield
     finally:
-        talk.setLevel(level)
+        for logger, level in zip(talk, levels, strict=True):
+            logger.setLevel(level)

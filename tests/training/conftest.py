@@ -53,3 +53,54 @@ def write_songs(tmp_path: Path) -> WriteSongs:
         return tmp_path / folder
 
     return write
+
+
+def synthetic(song: int, seconds: float, rate: int) -> dict[str, np.ndarray]:
+    """Four stems that a network can learn to tell apart."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(song).standard_normal((2, len(time)))
+    pitch = 1 + song % 3
+    mono = {
+        "bass": 0.3 * np.sin(2 * np.pi * 60 * pitch * time),
+        "other": 0.2 * np.sin(2 * np.pi * 500 * pitch * time + np.sin(time)),
+        "vocals": 0.2 * np.sign(np.sin(2 * np.pi * 200 * time + 3 * np.sin(2 * np.pi * 5 * time))),
+    }
+    stems = {name: np.stack([audio, 0.8 * audio]) for name, audio in mono.items()}
+    stems["drums"] = 0.3 * noise * (np.sin(2 * np.pi * 2 * time) > 0.9)
+    return {name: audio.astype(np.float32) for name, audio in stems.items()}
+
+
+# the quickest networks: of four stems, and of one, with dropout
+DEMUCS = """
+  family: demucs
+  arguments: {sources: [drums, bass, other, vocals], channels: 4, depth: 2, lstm_layers: 0, dconv_mode: 0,
+              resample: false, samplerate: 1000, segment: 0.5}"""
+MASK = """
+  family: mask_transformer
+  arguments: {n_fft: 64, hop: 32, window_trim: 1, heads: 3, hidden: 16, segment_samples: 500,
+              sample_rate: 1000}"""
+
+
+@pytest.fixture
+def tiny_config(write_songs: WriteSongs, tmp_path: Path) -> Callable[..., str]:
+    """The text of a configuration that trains for seconds: `tiny_config(DEMUCS, "fit.epochs: …")`."""
+
+    def make(model: str = DEMUCS, extra: str = "") -> str:
+        if not (tmp_path / "songs").exists():
+            write_songs({str(k): synthetic(k, 3, RATE) for k in range(3)})
+        return f"""\
+folder: {tmp_path}/run
+model:{model}
+data:
+  train: [{{path: {tmp_path}/songs, exclude: ["2"]}}]
+  valid: [{{path: {tmp_path}/songs, only: ["2"]}}]
+  stems: [drums, bass, other, vocals]
+  segment_s: 0.5
+  remix: 1
+  workers: 0
+optim: {{lr: 3e-3, clip: 5}}
+fit: {{epochs: 2, steps_per_epoch: 4, batch_size: 4, checkpoint_steps: 2, device: cpu}}
+{extra}
+"""
+
+    return make

@@ -1,0 +1,246 @@
+"""Whole runs of the smallest networks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stemsplit.core.pipeline import separate_array
+from stemsplit.errors import Cancelled, SettingsError
+from stemsplit.events import Event
+from stemsplit.hub.load import load_model
+from stemsplit.training.configfile import parse_config, read_config
+from stemsplit.training.progress import Finished, Preparing, Trained, Validated
+from stemsplit.training.run import Result, train, try_out
+from tests.training.conftest import DEMUCS, MASK
+
+MakeConfig = Callable[..., str]
+AVERAGES = "ema: {step: [0.5, 0.9], epoch: [0.5]}\n"
+
+
+def run(text: str, *overrides: str, **how: Any) -> Result:
+    return train(parse_config(text, "config.yaml", overrides), **how)
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in lines]
+
+
+def checkpoint(folder: Path, name: str = "last") -> Any:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def differences(first: Any, second: Any, path: str = "") -> list[str]:
+    """Where two nested structures differ by as much as a bit."""
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [path]
+        return [d for key in first for d in differences(first[key], second[key], f"{path}.{key}")]
+    if isinstance(first, list | tuple):
+        pairs = enumerate(zip(first, second, strict=True))
+        return [d for i, (a, b) in pairs for d in differences(a, b, f"{path}.{i}")]
+    same = torch.equal(first, second) if isinstance(first, torch.Tensor) else first == second
+    return [] if same else [path]
+
+
+class Crash(RuntimeError):
+    """Stands for a power cut: nothing is tidied up that belongs to the run."""
+
+
+def crash_at(step: int) -> Callable[[Event], None]:
+    def callback(event: Event) -> None:
+        if isinstance(event, Trained) and event.step >= step:
+            raise Crash
+
+    return callback
+
+
+@pytest.fixture(autouse=True)
+def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stemsplit.training.keeper._EVERY_S", -1.0)
+
+
+def test_a_run_leaves_what_was_promised(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = run(tiny_config(extra=AVERAGES + "valid: {at_start: true}"), callback=events.append)
+    folder = tmp_path / "run"
+    assert result.folder == folder and result.step == 8
+    assert (folder / "model.safetensors").is_file() and (folder / "checkpoints" / "best.ckpt").is_file()
+    assert list(folder.glob("logs/tensorboard/start-0/events*")) and list(
+        folder.glob("logs/csv/start-0/*.csv")
+    )
+    assert not list(folder.rglob("*.part"))
+    names = [type(event) for event in events]
+    assert names.count(Preparing) == 2 and names.count(Trained) == 8 and names.count(Validated) == 3
+    assert names[-1] is Finished
+    noted = records(folder)
+    assert [(r["epoch"], r["step"]) for r in noted] == [(0, 0), (1, 4), (2, 8)]
+    assert set(noted[0]["valid"]) == {"raw"}
+    assert set(noted[2]["valid"]) == {"raw", "step 0.5", "step 0.9", "epoch 0.5"}
+    assert set(noted[2]["valid"]["raw"]) == {"drums", "bass", "other", "vocals", "mean"}
+    assert 0 < noted[2]["loss"] < 1 and set(noted[2]["loss_by_stem"]) == {"drums", "bass", "other", "vocals"}
+    assert noted[2]["lr"] == 3e-3
+    best = max(row["mean"] for r in noted for row in r["valid"].values())
+    assert result.score == best == noted[2]["best"]["score"] and best > noted[0]["valid"]["raw"]["mean"]
+
+
+def test_the_written_configuration_is_the_whole_one(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    text = tiny_config()
+    run(text, "fit.epochs=1", "data.valid=[]")
+    written = read_config(tmp_path / "run" / "config.yaml").config
+    assert written == parse_config(text, "x", ["fit.epochs=1", "data.valid=[]"]).config
+
+
+def test_the_exported_model_is_the_best_candidate(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(extra=AVERAGES))
+    best = records(tmp_path / "run")[-1]["best"]
+    assert best["step"] == 8
+    state = checkpoint(tmp_path / "run")
+    averages = {name: a["values"] for name, a in state["stemsplit"]["averages"].items()}
+    raw = {k.removeprefix("network."): v for k, v in state["state_dict"].items()}
+    exported = load_model(tmp_path / "run").state_dict()
+    assert differences(dict(exported), {"raw": raw, **averages}[best["candidate"]]) == []
+
+
+def test_the_exported_model_separates_to_the_same_bytes(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config())
+    folder = tmp_path / "run"
+    exported = load_model(folder)
+    other = load_model(folder)
+    best = checkpoint(folder, "best")["state_dict"]
+    other.load_state_dict({k.removeprefix("network."): v for k, v in best.items()})
+    mix = torch.randn(2, 1700)
+    assert torch.equal(separate_array(exported, mix), separate_array(other, mix))
+
+
+def test_half_precision_on_request(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    sizes = []
+    for half in ("false", "true"):
+        run(tiny_config(), f"half={half}", "fit.epochs=1", f"folder={tmp_path}/{half}")
+        sizes.append((tmp_path / half / "model.safetensors").stat().st_size)
+    assert sizes[1] < 0.75 * sizes[0]
+
+
+@pytest.mark.parametrize(("model", "step"), [(DEMUCS, 4), (MASK, 3), (MASK, 7)])
+def test_a_crashed_and_resumed_run_ends_with_the_same_bits(
+    tiny_config: MakeConfig, tmp_path: Path, model: str, step: int
+) -> None:
+    text = tiny_config(model, AVERAGES + "valid: {at_start: true}\nschedule: {kind: cosine, warmup_steps: 3}")
+    run(text, f"folder={tmp_path}/whole")
+    with pytest.raises(Crash):
+        run(text, f"folder={tmp_path}/parts", callback=crash_at(step))
+    run(text, f"folder={tmp_path}/parts", resume=True)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert differences(checkpoint(whole), checkpoint(parts)) == []
+    assert records(whole) == records(parts)
+    models = [dict(load_model(folder).state_dict()) for folder in (whole, parts)]
+    assert differences(*models) == []
+
+
+def test_a_run_that_is_over_is_not_run_again(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    first = run(tiny_config())
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    events: list[Event] = []
+    assert run(tiny_config(), resume=True, callback=events.append) == first and events == []
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+    longer = run(tiny_config(), "fit.epochs=3", resume=True)
+    assert longer.step == 12 and [r["epoch"] for r in records(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_resume_of_nothing_begins(tiny_config: MakeConfig) -> None:
+    assert run(tiny_config(), "fit.epochs=1", resume=True).step == 4
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    text = tiny_config()
+    run(text, "fit.epochs=1")
+    kept = tmp_path / "run" / "mine.txt"
+    kept.write_text("keep")
+    with pytest.raises(SettingsError, match="holds a run already") as caught:
+        run(text, "fit.epochs=1")
+    assert caught.value.hint == "go on with --resume, or start anew with --fresh"
+    with pytest.raises(
+        SettingsError, match=r"optim.lr=0.1: optim.lr: is 0.1, but 0.003 in the run that is to go on"
+    ):
+        run(text, "fit.epochs=1", "optim.lr=0.1", resume=True)
+    assert run(text, "fit.epochs=1", "optim.lr=0.1", fresh=True).step == 4
+    assert kept.read_text() == "keep" and len(records(tmp_path / "run")) == 1
+
+
+def test_early_stop(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    text = tiny_config(extra="valid: {patience: 2, at_start: true}")
+    result = run(text, "fit.epochs=9", "optim.lr=1e-30")  # the score stays what it was
+    assert result.step == 8
+    assert run(text, "fit.epochs=9", "optim.lr=1e-30", resume=True) == result
+    assert run(text, "fit.epochs=9", "optim.lr=1e-30", "valid.patience=3", resume=True).step == 12
+
+
+def test_without_validation_the_last_average_is_exported(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    result = run(tiny_config(extra=AVERAGES), "data.valid=[]")
+    assert result.score == float("-inf") and "valid" not in records(tmp_path / "run")[-1]
+    averages = checkpoint(tmp_path / "run")["stemsplit"]["averages"]
+    assert differences(dict(load_model(tmp_path / "run").state_dict()), averages["epoch 0.5"]["values"]) == []
+
+
+def test_accumulation_trains_the_same(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    for parts in (1, 2):
+        run(tiny_config(), f"fit.accumulate={parts}", f"folder={tmp_path}/{parts}")
+    weights = [checkpoint(tmp_path / f"{parts}")["state_dict"] for parts in (1, 2)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-5)
+    assert records(tmp_path / "1")[-1]["loss"] == pytest.approx(records(tmp_path / "2")[-1]["loss"], rel=1e-5)
+
+
+def test_bf16_trains(tiny_config: MakeConfig) -> None:
+    losses: list[float] = []
+
+    def listen(event: Event) -> None:
+        losses.extend([event.loss] if isinstance(event, Trained) else [])
+
+    run(tiny_config(), "fit.precision=bf16", "data.valid=[]", callback=listen)
+    assert losses[-1] < losses[0]
+
+
+def test_groups_schedule_and_penalty_reach_the_optimiser(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    extra = "schedule: {kind: decay, decay: 0.5, every_epochs: 1}\n"
+    extra += "loss: {weights: {drums: 2}, svd: {penalty: 1e-4, smallest: 8, rank: 4}}"
+    run(tiny_config(extra=extra), "optim.groups=[{match: 'decoder.*', lr: 1e-4}]", "optim.kind=adamw")
+    state = checkpoint(tmp_path / "run")
+    (optimizer,) = state["optimizer_states"]
+    assert [group["initial_lr"] for group in optimizer["param_groups"]] == [3e-3, 1e-4]
+    assert [r["lr"] for r in records(tmp_path / "run")] == pytest.approx([1.5e-3, 7.5e-4])
+
+
+def test_the_callback_may_cancel(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(Cancelled):
+        run(tiny_config(), callback=lambda event: not isinstance(event, Trained))
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_trying_out_leaves_nothing(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    events: list[Event] = []
+    try_out(parse_config(tiny_config(extra=AVERAGES), "config.yaml"), events.append)
+    (step,) = [event for event in events if isinstance(event, Trained)]
+    assert (step.step, step.steps) == (1, 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_changes_nothing_outside(tiny_config: MakeConfig) -> None:
+    import logging
+    import warnings
+
+    state, filters = torch.random.get_rng_state(), list(warnings.filters)
+    run(tiny_config(), "fit.epochs=1")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert list(warnings.filters) == filters
+    assert logging.getLogger("lightning.pytorch").level != logging.WARNING
+
+
+def test_the_cached_audio_trains_the_same(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    for name, cache in (("plain", "null"), ("cached", f"{tmp_path}/decoded")):
+        run(tiny_config(), "fit.epochs=1", f"data.cache={cache}", f"folder={tmp_path}/{name}")
+    assert differences(checkpoint(tmp_path / "plain"), checkpoint(tmp_path / "cached")) == []
