@@ -80,7 +80,7 @@ def _available(wanted: Format) -> bool:
         return True
     try:
         av.codec.Codec(wanted.codec, "w")
-    except av.error.FFmpegError:
+    except ValueError:
         return False
     return True
 

@@ -44,7 +44,8 @@ _NATIVE = {"mp3": _ID3, "aiff": _ID3, "wav": _ID3, "m4a": {"bpm": "tmpo"}, "alac
 # what FFmpeg's MP4 muxer drops; iTunes and the DJ programs keep them as free-form texts
 _FREEFORM = ("performer", "conductor", "lyricist", "publisher", "initialkey", "isrc")
 
-_MIMES = {"mjpeg": "image/jpeg", "png": "image/png"}
+# how the pictures begin that every format can carry
+_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
 _FRONT_COVER = 3
 # FLAC counts a picture's bytes in 24 bits
 _LARGEST_COVER = (1 << 24) - 4096
@@ -130,13 +131,13 @@ def _known_texts(texts: Mapping[str, str]) -> dict[str, str]:
 
 def _read_cover(container: Any) -> Cover | None:
     for stream in container.streams.video:
-        mime = _MIMES.get(stream.codec_context.name) if stream.codec_context else None
-        if mime and stream.disposition & Disposition.attached_pic:
+        if stream.disposition & Disposition.attached_pic:
             try:
                 data = bytes(next(container.demux(stream)))
             except (av.error.FFmpegError, StopIteration, MemoryError):
                 return None
-            return Cover(data, mime) if 0 < len(data) < _LARGEST_COVER else None
+            mime = _MAGIC.get(data[:3])
+            return Cover(data, mime) if mime and len(data) < _LARGEST_COVER else None
     return None
 
 
@@ -154,12 +155,14 @@ def attach_cover(container: Any, cover: Cover | None) -> Any | None:
     Returns:
         The packet to be muxed once the header is written; None without a cover, or with a damaged one.
     """
-    if cover is None or cover.mime not in _MIMES.values():
+    if cover is None or cover.data[:3] not in _MAGIC:
         return None
     try:
         with av.open(io.BytesIO(cover.data), "r") as image:
             source = image.streams.video[0]
             packet = next(image.demux(source))
+            if not source.codec_context.width:
+                return None
             stream = container.add_stream_from_template(source)
     except (av.error.FFmpegError, IndexError, StopIteration, MemoryError):
         return None

@@ -1,0 +1,133 @@
+import errno
+import io
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stemsplit.audio.reader import read_audio
+from stemsplit.audio.spool import is_pipe, spool
+from stemsplit.errors import InputError, OutputError, ResourceError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder that is used, empty."""
+    (tmp_path / "spooled").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spooled"))
+    return tmp_path / "spooled"
+
+
+def test_stream_becomes_a_file_and_goes(wav: Path, pcm: np.ndarray, folder: Path) -> None:
+    with wav.open("rb") as stream, spool(stream, "stdin") as path:
+        assert path.parent == folder and path.read_bytes() == wav.read_bytes()
+        assert np.array_equal(read_audio(path)[0], pcm) and np.array_equal(read_audio(path)[0], pcm)
+        assert not stream.closed
+    assert not list(folder.iterdir())
+
+
+def feed(path: Path, data: bytes) -> threading.Thread:
+    thread = threading.Thread(target=path.write_bytes, args=(data,))
+    thread.start()
+    return thread
+
+
+def feed_descriptor(descriptor: int, data: bytes) -> threading.Thread:
+    def write() -> None:
+        os.write(descriptor, data)
+        os.close(descriptor)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    return thread
+
+
+def test_named_pipe(wav: Path, tmp_path: Path, folder: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert is_pipe(tmp_path / "pipe.wav") and not is_pipe(wav) and not is_pipe(tmp_path)
+    writing = feed(tmp_path / "pipe.wav", wav.read_bytes())
+    with spool(tmp_path / "pipe.wav", tmp_path / "pipe.wav") as path:
+        assert path.read_bytes() == wav.read_bytes() and path.suffix == ".wav"
+    writing.join()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="no /dev/fd")
+def test_numbered_descriptor(wav: Path) -> None:
+    reading, writing = os.pipe()
+    thread = threading.Thread(
+        target=lambda: (os.write(writing, wav.read_bytes()[:50_000]), os.close(writing))
+    )
+    thread.start()
+    try:
+        assert is_pipe(f"/dev/fd/{reading}")
+        with spool(f"/dev/fd/{reading}") as path:
+            assert path.stat().st_size == 50_000
+    finally:
+        thread.join()
+        os.close(reading)
+
+
+def test_what_is_no_pipe(tmp_path: Path) -> None:
+    assert is_pipe("/dev/null") and not is_pipe(tmp_path / "missing") and not is_pipe("a\0b")
+
+
+def test_nothing_comes(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"stdin: is empty \(0 bytes\)"), spool(io.BytesIO()):
+        pass
+    assert not list(folder.iterdir())
+
+
+def test_stream_that_breaks(folder: Path) -> None:
+    class Broken(io.RawIOBase):
+        def read(self, size: int = -1) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(InputError, match="song.mp3: can't be read"), spool(Broken(), "song.mp3"):  # type: ignore[arg-type]
+        pass
+    assert not list(folder.iterdir())
+
+
+def test_pipe_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't be read"), spool(tmp_path / "missing", "it"):
+        pass
+
+
+@pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, ResourceError), (errno.EIO, OutputError)])
+def test_full_disk(
+    code: int, expected: type[Exception], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def full(self: Path, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        file = opened(self, mode, *arguments, **named)
+        if "w" in mode:
+            file.close()
+
+            class Full(io.BytesIO):
+                def write(self, data: Any) -> int:
+                    raise OSError(code, os.strerror(code))
+
+            return Full()
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(expected), spool(io.BytesIO(b"abc")):
+        pass
+    assert not list(folder.iterdir())
+
+
+def test_copy_goes_when_the_work_fails(wav: Path, folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), wav.open("rb") as stream, spool(stream):
+        raise KeyboardInterrupt
+    assert not list(folder.iterdir())
+
+
+def test_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(OutputError, match="can't be written"), spool(io.BytesIO(b"abc")):
+        pass
