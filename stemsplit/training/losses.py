@@ -180,7 +180,9 @@ class Criterion:
     def _estimate(self, network: Network, mix: Tensor) -> Signals:
         if self.spectral and isinstance(network, SpectralNetwork):
             spectra = network.spectrograms(mix)
-            return Signals(network.transform.synthesise(spectra, mix.shape[-1]), spectra)
+            audio = network.transform.synthesise(spectra, mix.shape[-1])
+            # some pad the mix to a length that suits them; the targets have no such frames
+            return Signals(audio, spectra[..., : mix.shape[-1] // network.transform.hop + 1])
         audio = network.estimate(mix).float()
         return Signals(audio, self._analyse(network, audio) if self.spectral else None)
 

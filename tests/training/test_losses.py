@@ -3,11 +3,15 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stemsplit.evaluation import metrics
+from stemsplit.models.blocks.network import Network
+from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
 from stemsplit.models.blocks.stft import stft
 from stemsplit.training import losses
 from stemsplit.training.draws import generator
+from stemsplit.training.learning import LossConfig, SvdConfig
 from stemsplit.training.losses import Signals
 
 
@@ -162,3 +166,67 @@ def test_small_weights_biases_and_scales_are_left_alone() -> None:
     network = nn.Sequential(nn.Linear(10, 10), nn.LayerNorm(10), nn.Linear(4, 4))
     assert penalty(network, smallest=17).item() == pytest.approx(penalty(network[0]).item(), rel=1e-4)
     assert penalty(nn.LayerNorm(10)).item() == 0.0
+
+
+class Halver(SpectralNetwork):
+    """Estimates half of the mix's spectrogram as one stem, with a phase that no audio has."""
+
+    def __init__(self) -> None:
+        transform = Transform(64, 16)
+        super().__init__(
+            None, stems=("a",), sample_rate=1, channels=1, segment_samples=256, transform=transform
+        )
+        self.gain = nn.Parameter(torch.tensor(0.5))
+
+    def spectrograms(self, mix: Tensor) -> Tensor:
+        spectra = self.gain * self.transform.analyse(mix)[:, None]
+        turns = torch.polar(torch.ones(spectra.shape[-1]), torch.arange(spectra.shape[-1]) * 2.5)
+        return F.pad(spectra * turns, (0, 2))  # and two frames too many
+
+
+def test_spectral_networks_show_their_own_spectra() -> None:
+    mix, target = (signals.audio for signals in pair(2, 1, 1, 256))
+    network = Halver()
+    criterion = losses.Criterion(LossConfig(terms={"magnitude": 1.0}), network.stems)
+    loss, per_stem = criterion(network, mix[:, 0], target)
+    wanted = network.transform.analyse(target[:, 0])
+    expected = (0.5 * network.transform.analyse(mix[:, 0]).abs() - wanted.abs()).abs().mean()
+    torch.testing.assert_close(loss, expected)
+    assert per_stem.tolist() == [pytest.approx(expected.item())] and not per_stem.requires_grad
+    loss.backward()
+    assert network.gain.grad is not None and network.gain.grad != 0
+
+
+class Gain(Network):
+    """Two stems: the mix times a weight each."""
+
+    def __init__(self) -> None:
+        super().__init__(None, stems=("a", "b"), sample_rate=1, channels=1, segment_samples=256)
+        self.gains = nn.Parameter(torch.tensor([[2.0, 0.0], [1.0, 0.0]]))
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        return self.gains[:, 0, None, None] * mix[:, None]
+
+
+def criterion_of(**config: object) -> losses.Criterion:
+    return losses.Criterion(LossConfig(**config), ("a", "b"))  # type: ignore[arg-type]
+
+
+def test_the_criterion_by_hand() -> None:
+    mix, target = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[[[1.0, 1.0]], [[1.0, -1.0]]]])
+    loss, per_stem = criterion_of()(Gain(), mix, target)  # |2 − 1|, |−2 − 1| and 0, 0
+    assert per_stem.tolist() == [2.0, 0.0] and loss.item() == 1.0
+    loss, _ = criterion_of(weights={"b": 0.0})(Gain(), mix, target)
+    assert loss.item() == 2.0
+    loss, _ = criterion_of(terms={"l1": 0.5, "mse": 1.0})(Gain(), mix, target)
+    assert loss.item() == (0.5 * 2 + 5) / 2
+    svd = SvdConfig(penalty=0.1, smallest=1, rank=2, iterations=3)
+    loss, _ = criterion_of(svd=svd)(Gain(), mix, target)  # the only singular value is √5
+    assert loss.item() == pytest.approx(1 + 0.1 * 5, rel=1e-5)
+
+
+def test_other_networks_are_analysed() -> None:
+    mix, target = torch.randn(2, 1, 256), torch.randn(2, 2, 1, 256)
+    loss, _ = criterion_of(terms={"magnitude": 1.0}, fft=64, hop=16)(Gain(), mix, target)
+    estimate = stft(Gain().estimate(mix), 64, 16).abs()
+    torch.testing.assert_close(loss, (estimate - stft(target, 64, 16).abs()).abs().mean())

@@ -1,0 +1,65 @@
+"""Every family learns from what the training code draws and minimises."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from stemsplit.models import build
+from stemsplit.training.config import AugmentConfig, Config, DataConfig, DataSetConfig, ModelConfig
+from stemsplit.training.data import Sample, Samples, Shape
+from stemsplit.training.draws import generator
+from stemsplit.training.learning import LossConfig, OptimConfig
+from stemsplit.training.library import Song, SongSet, Voice
+from stemsplit.training.module import Training
+from tests.models.test_contract import FAMILIES as CASES
+
+
+class Noise:
+    """A stem of one colour of noise."""
+
+    frames = 20000
+
+    def __init__(self, number: int, channels: int) -> None:
+        noise = torch.randn(channels, self.frames, generator=generator(number))
+        self.audio = (noise.cumsum(1) * 0.01 if number == 0 else noise * 0.2).numpy()
+
+    def read(self, start: int = 0, frames: int | None = None) -> Any:
+        return self.audio[:, start : start + (frames or 0)]
+
+
+@pytest.mark.parametrize(("family", "arguments"), CASES, ids=[name for name, _ in CASES])
+@pytest.mark.parametrize("term", ["l1", "frequency_time"])
+def test_two_steps_lower_the_loss(family: str, arguments: dict[str, Any], term: str) -> None:
+    network = build(family, arguments).train()
+    stems = network.stems if len(network.stems) > 1 else (*network.stems, "rest")
+    voices = {stem: Voice(Noise(i, network.channels)) for i, stem in enumerate(stems)}
+    samples = network.padded_samples(network.segment_samples)
+    shape = Shape(1, stems, tuple(range(len(network.stems))), network.channels, samples, network.sample_rate)
+    config = Config(
+        "runs/x",
+        ModelConfig(family=family),
+        DataConfig((DataSetConfig("x"),)),
+        loss=LossConfig(terms={term: 1.0}, fft=64, hop=16),  # type: ignore[dict-item]
+        optim=OptimConfig(lr=1e-3),
+    )
+    source = Samples(
+        [SongSet(1.0, (Song("x", Noise.frames, voices),))], shape, config.data, AugmentConfig(polarity=True)
+    )
+    batch = Sample(*default_collate([source[i] for i in range(2)]))
+    module = Training(network, config, [])
+    optimizer = module.configure_optimizers()["optimizer"]
+
+    def loss() -> float:
+        torch.manual_seed(0)
+        with torch.no_grad():
+            return module.criterion(network, batch.mix, batch.stems)[0].item()
+
+    before = loss()
+    for _ in range(2):
+        torch.manual_seed(0)
+        optimizer.zero_grad()
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+    assert loss() < before

@@ -1,0 +1,36 @@
+"""The recipe of the bundled model: it is a valid configuration, and one step of it trains."""
+
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from stemsplit.training.configfile import read_config
+from stemsplit.training.synthesis.__main__ import main
+
+RECIPE = Path(str(resources.files("stemsplit.training") / "recipes" / "tiny.yaml"))
+
+
+def test_the_recipe_is_a_valid_configuration() -> None:
+    config = read_config(RECIPE).config
+    assert config.model.family == "band_unet" and config.half
+    assert [d.exclude for d in config.data.train] == [(), ("3.Sodium",)]
+
+
+def test_a_step_of_the_recipe_trains_on_generated_songs(tmp_path: Path) -> None:
+    run = pytest.importorskip("stemsplit.training.run")
+    for name, seed in (("songs", "1"), ("songs-held-out", "2")):
+        arguments = [str(tmp_path / name), "--songs", "1", "--seconds", "4", "--seed", seed]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+    changes = [
+        f"folder={tmp_path}/run",
+        f"data.train=[{{path: {tmp_path}/songs}}]",
+        f"data.valid=[{{path: {tmp_path}/songs-held-out}}]",
+        "data.segment_s=1",
+        "augment.repitch=0",
+        "fit.batch_size=1",
+    ]
+    seen: list[object] = []
+    run.try_out(read_config(RECIPE, changes), seen.append)
+    assert seen
