@@ -93,7 +93,7 @@ def test_arguments_are_those_of_demucs(
 def test_outputs_are_those_of_demucs(case: str, demucs_twins: Twins, decibels: Decibels) -> None:
     theirs, ours = demucs_twins("hdemucs", TINY | CASES[case])
     short = [] if "spectral" in case else [65] if case == "mono" else [65, 1]  # what demucs can do
-    for samples in [3999, 1024, *short]:
+    for samples in [2047, *short]:
         mix = 0.1 * torch.randn(2, ours.channels, samples)
         assert decibels(theirs(mix), ours.estimate(mix)) >= 110, samples
 
@@ -113,7 +113,7 @@ def test_whole_tracks_are_those_of_demucs(
 ) -> None:
     apply = pytest.importorskip("demucs.apply")
     theirs, ours = demucs_twins("hdemucs", TINY | CASES[case])
-    for samples in (100, 8000, 18003):  # chunks of 8000, the last ones shorter
+    for samples in (100, 8000, 15003):  # chunks of 8000, the last ones shorter
         track = music(samples)
         mean, std = track.mean(0).mean(), track.mean(0).std() + 1e-8
         expected = apply.apply_model(theirs, ((track - mean) / std)[None], shifts=0)[0] * std + mean
@@ -177,7 +177,7 @@ def test_arguments_that_fit_nothing_are_refused(arguments: dict[str, Any], reaso
 @pytest.mark.parametrize("case", ["as released", "old magnitudes", "residual", "bands", "spectral only"])
 def test_it_learns(case: str) -> None:
     network = build("hdemucs", TINY | CASES[case]).train()
-    stems = torch.randn(2, 4, 2, 1500)
+    stems = torch.randn(1, 4, 2, 900)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     losses = []
     for _ in range(3):
