@@ -1,7 +1,8 @@
-"""Uncompressed files and FLAC, read by libsndfile: exact seeking, and the quickest start.
+"""Uncompressed files, FLAC and Vorbis, read by libsndfile: exact counts, and the quickest start.
 
-Ogg, Opus and MP3 are FFmpeg's work although libsndfile reads them: its Vorbis seek lands wrong within a
-file's last page, its Opus takes twice as long, and its MP3 decoder writes to stderr what it stumbles on.
+Vorbis is read from its beginning, because seeking in it lands wrong within a file's last page; FFmpeg is no
+choice there, because it drops up to a short block of a stream's end. Opus and MP3 are FFmpeg's work although
+libsndfile reads them: its Opus takes twice as long, and its MP3 decoder writes to stderr what it stumbles on.
 """
 
 import os
@@ -17,7 +18,7 @@ from stemsplit.audio.riff import DataChunk
 from stemsplit.audio.source import Array, AudioInfo, damaged
 from stemsplit.errors import InputError
 
-_CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+_CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS"}
 _PIECE = 65536
 # libsndfile's count for a FLAC stream that declares none is the largest integer
 _ENDLESS = 1 << 60
@@ -32,6 +33,7 @@ def recognise(path: Path) -> bool:
         head[:4] in (b"fLaC", b"caff")
         or (head[:4] in (b"RIFF", b"RF64") and form == b"WAVE")
         or (head[:4] == b"FORM" and form in (b"AIFF", b"AIFC"))
+        or (head[:4] == b"OggS" and head[28:35] == b"\x01vorbis")
         or (head[:4] == b"riff" and head[24:28] == b"wave")
     )
 
@@ -84,6 +86,8 @@ class SndfileDecoder:
 
     def seek(self, frame: int) -> int:
         """Move to `frame`, or to the end where that comes first."""
+        if self._file.subtype == "VORBIS":
+            return 0
         target = min(frame, self._file.frames)
         try:
             self._position = self._file.seek(target) if target else 0
