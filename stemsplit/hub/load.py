@@ -13,7 +13,7 @@ from stemsplit.hub.checkpoints import Package, build_network, empty_network, fil
 from stemsplit.hub.describe import joint_digest, locate
 from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.blocks.network import Identity, Network
-from stemsplit.models.ensemble import Ensemble
+from stemsplit.models.ensemble import Ensemble, joint_stems
 from stemsplit.models.residual import Residual
 
 
@@ -153,20 +153,29 @@ def _from_file(path: Path, stems: Sequence[str] | None) -> Loaded:
 
 def _local_bag(path: Path, stems: Sequence[str] | None) -> Loaded:
     bag = bags.read(path)
-    known = empty_network(read_package(bag.files[0])).stems
+    known = _stems_of(bag.files)
     wanted = _known(stems, known)
-    used = [known.index(stem) for stem in wanted]
     rows = bag.weights or tuple((1.0,) * len(known) for _ in bag.files)
     if any(len(row) != len(known) for row in rows):
         raise CheckpointError(path, f"every row of weights needs {len(known)} values")
-    kept = [(file, row) for file, row in zip(bag.files, rows, strict=True) if any(row[i] for i in used)]
+    shares = [dict(zip(known, row, strict=True)) for row in rows]
+    kept = [(file, row) for file, row in zip(bag.files, shares, strict=True) if any(row[s] for s in wanted)]
     loaded = [_file(file) for file, _ in kept]
-    found = _averaged(path, loaded, [row for _, row in kept], wanted)
+    left = joint_stems([one.network for one in loaded])
+    found = _averaged(path, loaded, [[row[stem] for stem in left] for _, row in kept], wanted)
     if bag.segment_s is not None:
         longest = found.network.longest_segment_samples()
         limit = math.inf if longest is None else longest / found.network.sample_rate
         found.network.use_segment(min(bag.segment_s, limit))
     return found
+
+
+def _stems_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """What the members of a bag estimate: all the same stems, unless they are networks of one stem each."""
+    first = empty_network(read_package(files[0]))
+    if len(first.stems) > 1:
+        return first.stems
+    return joint_stems([first, *(empty_network(read_package(file)) for file in files[1:])])
 
 
 def _file(path: Path) -> Loaded:

@@ -20,9 +20,10 @@ class Ensemble(Network):
     """The weighted mean of its members, stem by stem.
 
     Args:
-        members: networks with the same stems, sample rate, channels and normalisation. They are narrowed to
-            the stems that they have a weight for.
-        weights: one row per member with one value per stem of the members, not negative.
+        members: networks with the same sample rate, channels and normalisation. They are narrowed to the
+            stems that they have a weight for.
+        weights: one row per member with one value per stem of `joint_stems`, not negative, and zero for stems
+            that the member doesn't have.
         stems: the stems wanted, None for all; members without a weight for any of them are dropped.
 
     Raises:
@@ -43,11 +44,12 @@ class Ensemble(Network):
         stems: Sequence[str] | None = None,
     ) -> None:
         rows = tuple(tuple(map(float, row)) for row in weights)
-        _check(members, rows)
+        known = joint_stems(members)
+        _check(members, known, rows)
         first = members[0]
         super().__init__(
             self.Arguments(rows),
-            stems=first.stems,
+            stems=known,
             sample_rate=first.sample_rate,
             channels=first.channels,
             segment_samples=first.segment_samples,
@@ -55,7 +57,7 @@ class Ensemble(Network):
         self.normalise = first.normalise
         self.members = nn.ModuleList(members)
         # What every member adds to every stem, by name.
-        self.shares = [dict(zip(first.stems, row, strict=True)) for row in rows]
+        self.shares = [dict(zip(known, row, strict=True)) for row in rows]
         self.select(self.stems if stems is None else stems)
 
     def select(self, stems: Sequence[str]) -> Self:
@@ -121,14 +123,22 @@ class Ensemble(Network):
         self.context_samples = max(member.context_samples for member in self.networks())
 
 
-def _check(members: Sequence[Network], rows: Sequence[Sequence[float]]) -> None:
+def joint_stems(members: Sequence[Network]) -> tuple[str, ...]:
+    """All stems that some member has, in the order of the members."""
+    return tuple(dict.fromkeys(stem for member in members for stem in member.stems))
+
+
+def _check(members: Sequence[Network], stems: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
     if not members:
         raise StemsplitError("an ensemble needs a member")
-    kinds = {(m.stems, m.sample_rate, m.channels, m.normalise) for m in members}
+    kinds = {(m.sample_rate, m.channels, m.normalise) for m in members}
     if len(kinds) != 1:
-        raise StemsplitError("members differ in stems, sample rate, channels or normalisation")
-    stems = len(members[0].stems)
-    if len(rows) != len(members) or any(len(row) != stems for row in rows):
-        raise StemsplitError(f"{len(members)} members of {stems} stems need as many rows of as many weights")
+        raise StemsplitError("members differ in sample rate, channels or normalisation")
+    if len(rows) != len(members) or any(len(row) != len(stems) for row in rows):
+        counts = f"{len(members)} members of {len(stems)} stems"
+        raise StemsplitError(f"{counts} need as many rows of as many weights")
+    for member, row in zip(members, rows, strict=True):
+        if lacking := [s for s, w in zip(stems, row, strict=True) if w and s not in member.stems]:
+            raise StemsplitError(f"a member has a weight for {', '.join(lacking)}, which it doesn't estimate")
     if not all(0 <= weight < math.inf for row in rows for weight in row):
         raise StemsplitError("weights must not be negative")

@@ -207,3 +207,25 @@ class TestResidual:
     def test_a_stem_of_that_name_is_refused(self):
         with pytest.raises(StemsplitError):
             Residual(Blur(), "bass")
+
+
+class One(Blur):
+    """A `Blur` of a single stem."""
+
+    def __init__(self, stem: str, gain: float) -> None:
+        super().__init__(gains=(gain,))
+        self.stems, self.kept = (stem,), (0,)
+
+
+def test_networks_of_one_stem_each_make_a_bag() -> None:
+    members = [One("vocals", 3.0), One("drums", 5.0)]
+    bag = Ensemble(members, [[1, 0], [0, 1]])
+    mix = track()
+    assert bag.stems == ("vocals", "drums")
+    torch.testing.assert_close(separate_array(bag, mix), torch.stack([3 * mix, 5 * mix]))
+    assert Ensemble(members, [[1, 0], [0, 1]], ["drums"]).networks() == [members[1]]
+
+
+def test_a_member_has_no_weight_for_what_it_does_not_estimate() -> None:
+    with pytest.raises(StemsplitError, match="has a weight for drums, which it doesn't estimate"):
+        Ensemble([One("vocals", 3.0), One("drums", 5.0)], [[1, 1], [0, 1]])
