@@ -244,3 +244,80 @@ def test_the_cached_audio_trains_the_same(tiny_config: MakeConfig, tmp_path: Pat
     for name, cache in (("plain", "null"), ("cached", f"{tmp_path}/decoded")):
         run(tiny_config(), "fit.epochs=1", f"data.cache={cache}", f"folder={tmp_path}/{name}")
     assert differences(checkpoint(tmp_path / "plain"), checkpoint(tmp_path / "cached")) == []
+
+
+def test_per_stem_fine_tuning_makes_a_one_hot_bag(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(), "fit.epochs=1", f"folder={tmp_path}/base")
+    start = f"\n  start: {tmp_path}/base"
+    result = run(tiny_config(start, "per_stem: {}"), "fit.epochs=1", "optim.lr=1e-3")
+    folder, stems = tmp_path / "run", ("drums", "bass", "other", "vocals")
+    assert result.folder == folder and result.step == 16
+    bag = load_model(folder)
+    assert bag.stems == stems
+    mix = torch.randn(2, 900)
+    whole = separate_array(bag, mix)
+    for index, stem in enumerate(stems):
+        part = read_config(folder / stem / "config.yaml").config
+        assert part.loss.weights == {name: float(name == stem) for name in stems}
+        one = separate_array(load_model(folder / stem), mix)
+        torch.testing.assert_close(whole[index], one[index], rtol=1e-6, atol=1e-6)
+        assert set(records(folder / stem)[-1]["valid"]["raw"]) == {*stems, "mean"}
+        assert (
+            records(folder / stem)[-1]["valid"]["raw"]["mean"]
+            == records(folder / stem)[-1]["valid"]["raw"][stem]
+        )
+    assert separate_array(load_model(folder, stems=["bass"]), mix).equal(whole[1:2])
+    again = run(tiny_config(start, "per_stem: {}"), "fit.epochs=1", "optim.lr=1e-3", resume=True)
+    assert again == result
+
+
+PER_STEM = """
+per_stem:
+  changes:
+    drums: {model.arguments.stem: drums}
+    bass: {model.arguments.stem: bass, model.arguments.hidden: 8, optim.lr: 1e-3}
+    other: {model.arguments.stem: other}
+"""
+
+
+def test_networks_of_one_stem_make_a_bag(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(MASK, PER_STEM), "fit.epochs=1", "fit.steps_per_epoch=2")
+    bag = load_model(tmp_path / "run")
+    assert bag.stems == ("drums", "bass", "other", "vocals")
+    config = read_config(tmp_path / "run" / "bass" / "config.yaml").config
+    assert config.model.arguments["hidden"] == 8 and config.optim.lr == 1e-3 and config.per_stem is None
+    assert separate_array(bag, torch.randn(2, 700)).shape == (4, 2, 700)
+
+
+def test_a_stem_without_its_network_is_found_before_training(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    text = tiny_config(MASK, PER_STEM.replace("other: {model.arguments.stem: other}", ""))
+    with pytest.raises(SettingsError, match=r"per_stem.changes.other: its network estimates vocals"):
+        run(text)
+    assert not (tmp_path / "run").exists()
+
+
+def test_semi_supervised_training_promotes_its_teacher(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(MASK), "fit.epochs=1", f"folder={tmp_path}/base")
+    extra = "semi: {}\nvalid: {at_start: true}"
+    text = tiny_config(f"\n  start: {tmp_path}/base", extra)
+    unlabelled = f"data.unlabelled=[{{path: {tmp_path}/songs, only: ['1/*']}}]"
+    events: list[Event] = []
+    run(text, unlabelled, "fit.epochs=3", f"folder={tmp_path}/whole", callback=events.append)
+    scores = [e.scores for e in events if isinstance(e, Validated)]
+    best = max(row["raw"]["mean"] for row in scores)
+    state = checkpoint(tmp_path / "whole")["stemsplit"]
+    assert state["teacher"]["score"] == best > scores[0]["raw"]["mean"]
+    with pytest.raises(Crash):
+        run(text, unlabelled, "fit.epochs=3", f"folder={tmp_path}/parts", callback=crash_at(7))
+    run(text, unlabelled, "fit.epochs=3", f"folder={tmp_path}/parts", resume=True)
+    assert differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")) == []
+
+
+def test_an_exported_demucs_separates_alike_in_demucs(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    hf = pytest.importorskip("demucs.hf", reason="needs demucs")
+    run(tiny_config(), "fit.epochs=1")
+    theirs = hf.load_safetensors_model(tmp_path / "run" / "model.safetensors")
+    ours = load_model(tmp_path / "run")
+    mix = torch.randn(2, 500)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.estimate(mix[None]), theirs.eval()(mix[None]), rtol=1e-5, atol=1e-6)
