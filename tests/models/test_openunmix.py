@@ -131,7 +131,7 @@ def test_released_networks_are_those_of_openunmix(name: str, twins: Twins, decib
     theirs, ours = twins(RELEASED[name])
     for seconds in (20, 1.3):
         mix = notes(ours, seconds)
-        assert decibels(theirs(mix)[0], separate_array(ours, mix[0])) >= 115, seconds
+        assert decibels(theirs(mix)[0], separate_array(ours, mix[0])) >= 112, seconds
 
 
 def test_published_files_load_in_spite_of_what_else_they_hold() -> None:

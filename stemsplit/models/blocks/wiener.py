@@ -80,11 +80,21 @@ def _maximise(stems: Tensor, mix: Tensor, iterations: int) -> Tensor:
     stems, mix = stems / scale, mix / scale[:, 0]
     for _ in range(iterations):
         power = torch.view_as_real(stems).square().sum(-1).mean(2)
-        covariance = torch.einsum("bscft,bsdft->bsfcd", stems, stems.conj())
-        covariance = covariance / (EPSILON + power.sum(-1))[..., None, None]
+        covariance = _covariance(stems) / (EPSILON + power.sum(-1))[..., None, None]
         whitened = _whiten(power, covariance, mix)
         stems = torch.einsum("bsfcd,bdft->bscft", covariance, whitened) * power[:, :, None]
     return stems * scale
+
+
+def _covariance(stems: Tensor) -> Tensor:
+    """Σ_t y yᴴ, [B, S, C, F, frames] to [B, S, F, C, C].
+
+    By sums rather than by a matrix product: they add pairwise, and what the product's running sum loses to
+    rounding, the inverse of a nearly singular matrix would magnify.
+    """
+    channels = stems.unbind(2)
+    rows = [torch.stack([(left * right.conj()).sum(-1) for right in channels], -1) for left in channels]
+    return torch.stack(rows, dim=-2)
 
 
 def _whiten(power: Tensor, covariance: Tensor, mix: Tensor) -> Tensor:
