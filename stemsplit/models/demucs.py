@@ -90,6 +90,8 @@ class DemucsArguments:
 class DemucsV2Arguments:
     """Arguments of `DemucsV2`. Names, order and defaults are those of the class in demucs 2.0.3.
 
+    They mean what they mean in `DemucsArguments`, but for two.
+
     Attributes:
         context: kernel size of the decoder's GLUs, which aren't padded.
         segment_length: samples per chunk.
