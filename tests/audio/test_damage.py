@@ -31,7 +31,7 @@ FFMPEG = {
     "oga": "flac",
     "mov": "pcm_s16le",
 }
-ROUNDS = 14
+ROUNDS = 7
 
 
 def cut(data: bytearray, draw: random.Random) -> None:

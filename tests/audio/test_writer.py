@@ -107,17 +107,17 @@ def test_lossy_formats_are_aligned_and_sound_the_same(kind: str, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["mp3", "m4a", "opus"])
 def test_bit_rate_is_respected(kind: str, tmp_path: Path) -> None:
-    audio = np.random.default_rng(0).standard_normal((2, 48000 * 4)).astype(np.float32) * 0.1
+    audio = np.random.default_rng(0).standard_normal((2, 48000 * 2)).astype(np.float32) * 0.1
     sizes = {}
     for bits_per_s in (64_000, 128_000, 256_000):
         path = write(tmp_path / "a", audio, 48000, format=kind, bitrate=bits_per_s)
-        sizes[bits_per_s] = path.stat().st_size * 8 / 4
+        sizes[bits_per_s] = path.stat().st_size * 8 / 2
     for bits_per_s, measured in sizes.items():
         assert 0.75 * bits_per_s < measured < 1.15 * bits_per_s, sizes
 
 
 def test_vorbis_quality_follows_the_bit_rate(tmp_path: Path) -> None:
-    audio = np.random.default_rng(0).standard_normal((2, RATE * 4)).astype(np.float32) * 0.1
+    audio = np.random.default_rng(0).standard_normal((2, RATE * 2)).astype(np.float32) * 0.1
     low, high = (
         write(tmp_path / "a", audio, format="ogg", bitrate=rate).stat().st_size for rate in (64_000, 320_000)
     )
