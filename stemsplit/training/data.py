@@ -169,8 +169,13 @@ class Samples(Dataset[Sample]):
             semitones, speed = augment.draw_repitch(source, change.semitones, change.tempo)
         plain = semitones == 0 and speed == 1
         samples = self.shape.samples if plain else augment.repitch_samples(self.shape.samples, speed)
-        voices = list(song.stems.values()) if stem is None else [song.stems[self.shape.stems[stem]]]
+        voices = self._guides(song) if stem is None else [song.stems[self.shape.stems[stem]]]
         return Crop(song, self._start(song, voices, samples, source), samples, semitones, speed)
+
+    def _guides(self, song: Song) -> list[Voice]:
+        """The stems whose activity decides where a song is cut: what the network estimates, if it's there."""
+        targets = [self.shape.stems[target] for target in self.shape.targets]
+        return [song.stems[stem] for stem in targets if stem in song.stems] or list(song.stems.values())
 
     def _start(self, song: Song, voices: Sequence[Voice], samples: int, source: Generator) -> int:
         """A place for `samples` and the shift: inside a salient segment where activity is asked for.
