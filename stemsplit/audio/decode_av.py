@@ -108,6 +108,9 @@ class AvDecoder:
                 yield packet
         except (av.error.FFmpegError, MemoryError) as error:
             raise self._damaged(getattr(error, "strerror", None) or "out of memory") from None
+        except IndexError:
+            # PyAV knows the streams that FFmpeg found at the start, and FFmpeg goes on finding
+            raise self._damaged("another stream begins on the way") from None
 
     def _samples(self, frame: Any) -> Array:
         info = self.info
@@ -181,7 +184,7 @@ def _choose(container: Any, name: Path, stream: int | None) -> Any:
     if stream is not None and not 0 <= stream < len(streams):
         known = "only stream 0" if len(streams) == 1 else f"streams 0 to {len(streams) - 1}"
         raise InputError(name, f"has no audio stream {stream}", hint=f"it has {known} (--audio-stream)")
-    chosen = _best(container) if stream is None else streams[stream]
+    chosen = (container.streams.best("audio") or streams[0]) if stream is None else streams[stream]
     context = chosen.codec_context
     if context is not None and context.codec_tag in _PROTECTED:
         raise InputError(
@@ -192,15 +195,6 @@ def _choose(container: Any, name: Path, stream: int | None) -> Any:
     if context is None:
         raise InputError(name, "has audio in a codec that can't be decoded here")
     return chosen
-
-
-def _best(container: Any) -> Any:
-    """The audio stream that FFmpeg would take."""
-    try:
-        return container.streams.best("audio") or container.streams.audio[0]
-    except IndexError:
-        # a damaged transport stream: FFmpeg's choice is a stream that PyAV hasn't met yet
-        return container.streams.audio[0]
 
 
 def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:

@@ -134,7 +134,7 @@ def _read_cover(container: Any) -> Cover | None:
         if stream.disposition & Disposition.attached_pic:
             try:
                 data = bytes(next(container.demux(stream)))
-            except (av.error.FFmpegError, StopIteration, MemoryError):
+            except (av.error.FFmpegError, StopIteration, MemoryError, IndexError):
                 return None
             mime = _MAGIC.get(data[:3])
             return Cover(data, mime) if mime and len(data) < _LARGEST_COVER else None
