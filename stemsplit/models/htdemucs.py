@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any, ClassVar, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +17,7 @@ from stemsplit.errors import StemsplitError, UnknownNameError
 from stemsplit.models.blocks.attention import CrossTransformer, LayerShape, SequenceNorm
 from stemsplit.models.blocks.embeddings import AugmentedPositions, LearntPositions, SinusoidalPositions
 from stemsplit.models.blocks.hybrid import HybridNetwork, plan_levels
+from stemsplit.models.blocks.packed import PackedPointwise
 from stemsplit.models.blocks.sparse_attention import Sparsity
 
 
@@ -308,6 +310,19 @@ class HTDemucs(HybridNetwork):
                 f"{samples} samples at once: the network takes at most {self.trained_samples}"
             )
         return self.separate(F.pad(mix, (0, self.trained_samples - samples)))[..., :samples]
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Pack the weights for inference on a CPU; the Transformer computes in `dtype`."""
+        super().prepare(dtype)
+        if self.crosstransformer is None:
+            return self
+        self.crosstransformer.prepare(dtype)
+        if self.arguments.bottom_channels:
+            for name in ("upsampler", "downsampler", "upsampler_t", "downsampler_t"):
+                conv = getattr(self, f"channel_{name}")
+                packed = PackedPointwise(conv.weight[..., 0], conv.bias, dtype=dtype)
+                setattr(self, f"channel_{name}", packed)
+        return self
 
     def bottleneck(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The Transformer, in its own number of channels.

@@ -5,6 +5,7 @@ HT Demucs (Rouard, Massa, Défossez 2022), "Cross-domain Transformer Encoder".
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from stemsplit.models.blocks.conv import LayerScale
 from stemsplit.models.blocks.embeddings import grid_sinusoids
+from stemsplit.models.blocks.packed import PackedLinear, PackedSequenceNorm
 from stemsplit.models.blocks.sparse_attention import SparseAttention, Sparsity
 
 LAYER_SCALE = 1e-4
@@ -97,14 +99,47 @@ class Attention(nn.Module):
         q = F.linear(query, weight_q, bias_q)
         k, v = F.linear(source, weight_kv, bias_kv).chunk(2, dim=-1)
         dropout = self.dropout if self.training else 0.0
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)
+        q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
         attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out
 
-    def _heads(self, x: Tensor) -> Tensor:
-        """[B, T, C] -> [B, heads, T, C/heads]."""
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+class PackedAttention(nn.Module):
+    """`Attention` with packed projections.
+
+    Args:
+        attention: what it computes.
+        scale: a factor per channel of the output, [C].
+        dtype: of the arithmetic.
+    """
+
+    def __init__(self, attention: Attention, scale: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.heads = attention.heads
+        channels = attention.out_proj.out_features
+        weights = attention.in_proj_weight.split([channels, 2 * channels])
+        biases = attention.in_proj_bias.split([channels, 2 * channels])
+        self.query, self.key_value = (
+            PackedLinear(weight, bias, dtype=dtype, keep=True)
+            for weight, bias in zip(weights, biases, strict=True)
+        )
+        out = attention.out_proj
+        self.out = PackedLinear(out.weight, out.bias, scale=scale, dtype=dtype)
+
+    def forward(self, query: Tensor, source: Tensor) -> Tensor:
+        """Queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
+        projected = (self.query(query), *self.key_value(source).chunk(2, dim=-1))
+        # A head's rows lie far apart, each on its own page of memory; side by side they are read faster.
+        q, k, v = (split_heads(x, self.heads).contiguous() for x in projected)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2)).to(query.dtype)
+        return out
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, T, C] -> [B, heads, T, C/heads]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -129,6 +164,29 @@ class FeedForward(nn.Module):
         out: Tensor = self.gamma_2(self.dropout(self.linear2(hidden)))
         return out
 
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Pack the weights for inference, the activation and the second LayerScale with them."""
+        activation = "gelu" if self.activation is F.gelu else "relu"
+        wide, narrow = self.linear1, self.linear2
+        self.linear1 = PackedLinear(wide.weight, wide.bias, activation=activation, dtype=dtype, keep=True)
+        self.linear2 = PackedLinear(narrow.weight, narrow.bias, scale=_factors(self.gamma_2), dtype=dtype)
+        self.activation, self.gamma_2 = nn.Identity(), nn.Identity()
+        if isinstance(self.norm_out, SequenceNorm) and self.norm_out.num_groups == 1:
+            self.norm_out = PackedSequenceNorm(self.norm_out)
+
+    def packed_attention(self, attention: nn.Module, dtype: torch.dtype) -> nn.Module:
+        """The layer's attention for inference, the first LayerScale with it; a sparse one stays as it is."""
+        if not isinstance(attention, Attention):
+            return attention
+        packed = PackedAttention(attention, _factors(self.gamma_1), dtype)
+        self.gamma_1 = nn.Identity()
+        return packed
+
+
+def _factors(scale: nn.Module) -> Tensor | None:
+    """What a LayerScale multiplies by, None for the identity: [C]."""
+    return scale.scale if isinstance(scale, LayerScale) else None
+
 
 class SelfLayer(FeedForward):
     """A Transformer layer in which a sequence attends to itself."""
@@ -152,6 +210,11 @@ class SelfLayer(FeedForward):
     def _attend(self, x: Tensor) -> Tensor:
         out: Tensor = self.gamma_1(self.dropout(self.self_attn(x, x)))
         return out
+
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Pack the weights for inference."""
+        super().prepare(dtype)
+        self.self_attn = self.packed_attention(self.self_attn, dtype)
 
 
 class CrossLayer(FeedForward):
@@ -180,6 +243,11 @@ class CrossLayer(FeedForward):
     def _attend(self, x: Tensor, other: Tensor) -> Tensor:
         out: Tensor = self.gamma_1(self.dropout(self.cross_attn(x, other)))
         return out
+
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Pack the weights for inference."""
+        super().prepare(dtype)
+        self.cross_attn = self.packed_attention(self.cross_attn, dtype)
 
 
 class CrossTransformer(nn.Module):
@@ -239,6 +307,11 @@ class CrossTransformer(nn.Module):
             else:
                 x, xt = layer(x), layer_t(xt)
         return x.transpose(1, 2).unflatten(-1, (-1, bins)).transpose(-1, -2), xt.transpose(1, 2)
+
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Pack the weights for inference."""
+        for layer in (*self.layers, *self.layers_t):
+            cast(SelfLayer | CrossLayer, layer).prepare(dtype)
 
     def _embed(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
         """Both branches as normalised sequences with their positions: [B, frames · F, C] and [B, T, C]."""

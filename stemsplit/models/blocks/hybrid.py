@@ -29,6 +29,7 @@ from stemsplit.models.blocks.hybrid_layers import (
 from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.spectra import ComplexAsChannels, Magnitudes, Representation
 from stemsplit.models.blocks.stft import AlignedFraming, CentredFraming, Framing
+from stemsplit.models.blocks.tiled import tiled
 
 STD_FLOOR = 1e-5
 Skip = tuple[Tensor, int]  # what a layer of the encoder gave, and the length of what it got
@@ -251,6 +252,13 @@ class HybridNetwork(Network):
         for outermost in decoder[-1:]:
             outermost.select_outputs(channels)
 
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Rearrange the convolutions for inference on a CPU, in fp32 whatever `dtype`."""
+        for layers in (self.encoder, self.tencoder, self.decoder, self.tdecoder):
+            for index, layer in enumerate(layers):
+                layers[index] = tiled(layer)
+        return self
+
     def separate(self, mix: Tensor) -> Tensor:
         """The whole network at the length it is given: [B, C, T] -> [B, S, C, T]."""
         z = self.framing.analyse(mix)
@@ -307,13 +315,14 @@ class HybridNetwork(Network):
                 inject = xt if layers_t[index].plan.bare else None
             x = layer(x, inject)
             if index == 0 and self.freq_emb is not None:
-                x = (
-                    x
-                    + self.arguments.freq_emb
-                    * self.freq_emb(torch.arange(x.shape[-2], device=x.device)).t()[..., None]
-                )
+                x = x + self._frequencies(x.shape[-2], x.device)
             skips.append((x, length))
         return x, xt, skips, skips_t
+
+    def _frequencies(self, bins: int, device: torch.device) -> Tensor:
+        """What is added to the outermost level's `bins`: [C, F, 1]."""
+        embedded: Tensor = self.freq_emb(torch.arange(bins, device=device))  # type: ignore[misc]
+        return self.arguments.freq_emb * embedded.t()[..., None]
 
     def _decode(
         self, x: Any, xt: Tensor | None, skips: list[Skip], skips_t: list[Skip]

@@ -1,0 +1,133 @@
+"""A network prepared for inference computes what the plain one does."""
+
+import copy
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stemsplit.models import build
+from stemsplit.models.blocks import packed, tiled
+from stemsplit.models.blocks.network import Network
+
+Decibels = Callable[[Tensor, Tensor], float]
+
+HT: dict[str, Any] = {
+    "sources": ["drums", "bass", "other", "vocals"],
+    "channels": 8,
+    "nfft": 512,
+    "depth": 3,
+    "dconv_mode": 3,
+    "dconv_comp": 2,
+    "bottom_channels": 32,
+    "t_layers": 3,
+    "t_heads": 2,
+    "samplerate": 8000,
+    "segment": Fraction(1, 4),
+}
+HYBRID: dict[str, Any] = {
+    "sources": ["drums", "bass", "other", "vocals"],
+    "channels": 8,
+    "nfft": 256,
+    "depth": 4,
+    "norm_starts": 2,
+    "dconv_attn": 2,
+    "dconv_lstm": 2,
+    "samplerate": 8000,
+    "segment": 1,
+}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ht": ("htdemucs", HT),
+    "ht without bottom": ("htdemucs", HT | {"bottom_channels": 0}),
+    "ht without Transformer": ("htdemucs", HT | {"t_layers": 0}),
+    "ht norms last": ("htdemucs", HT | {"t_norm_first": False, "t_layer_scale": False}),
+    "ht group norms": ("htdemucs", HT | {"t_group_norm": True, "t_norm_out": 2, "t_gelu": False}),
+    "ht sparse": ("htdemucs", HT | {"t_sparse_self_attn": True, "t_mask_type": "diag"}),
+    "ht bare layers": ("htdemucs", HT | {"rewrite": False, "freq_emb": 0, "dconv_mode": 0}),
+    "ht contexts": ("htdemucs", HT | {"context": 2, "context_enc": 1, "norm_starts": 1, "norm_groups": 2}),
+    "ht other kernels": ("htdemucs", HT | {"kernel_size": 4, "stride": 2, "depth": 4}),
+    "hybrid": ("hdemucs", HYBRID),
+    "hybrid without norms": ("hdemucs", HYBRID | {"norm_starts": 9}),
+    "hybrid magnitudes": ("hdemucs", HYBRID | {"cac": False, "hybrid_old": True}),
+    "hybrid bands": (
+        "hdemucs",
+        HYBRID | {"nfft": 1024, "depth": 5, "multi_freqs": [0.1, 0.3], "norm_starts": 4},
+    ),
+    "hybrid spectral only": ("hdemucs", HYBRID | {"hybrid": False}),
+    "hybrid mono": ("hdemucs", HYBRID | {"audio_channels": 1, "dconv_mode": 3, "time_stride": 4}),
+    "hybrid deep contexts": ("hdemucs", HYBRID | {"context": 2, "context_enc": 1, "norm_starts": 0}),
+}
+
+
+def twins(
+    family: str, arguments: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[Network, Network]:
+    """A network whose every weight counts, plain and prepared."""
+    plain = build(family, arguments).eval()
+    for name, parameter in plain.named_parameters():
+        if name.endswith(".scale"):
+            parameter.data.uniform_(0.1, 0.4)
+        elif parameter.dim() == 1:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    return plain, copy.deepcopy(plain).prepare(dtype)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("cached", [2**21, 2**13, 1], ids=["one tile", "tiles", "single bins"])
+@torch.inference_mode()
+def test_prepared_networks_agree(
+    case: str, cached: int, decibels: Decibels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiled, "CACHED_BYTES", cached)
+    plain, prepared = twins(*CASES[case])
+    for batch, samples in ((1, 2000), (2, 1777)):
+        mix = 0.1 * torch.randn(batch, plain.channels, samples)
+        assert decibels(plain.estimate(mix), prepared.estimate(mix)) >= 100
+
+
+@pytest.mark.parametrize("family", ["htdemucs", "hdemucs"])
+@torch.inference_mode()
+def test_selected_stems_agree(family: str, decibels: Decibels) -> None:
+    arguments = HT if family == "htdemucs" else HYBRID | {"norm_starts": 0}
+    plain = build(family, arguments).eval().select(["bass", "vocals"])
+    prepared = copy.deepcopy(plain).prepare()
+    mix = torch.randn(1, 2, 1500)
+    assert prepared.estimate(mix).shape == (1, 2, 2, 1500)
+    assert decibels(plain.estimate(mix), prepared.estimate(mix)) >= 100
+
+
+@torch.inference_mode()
+def test_half_precision_agrees_to_what_it_has(decibels: Decibels) -> None:
+    plain, prepared = twins("htdemucs", HT, torch.bfloat16)
+    mix = 0.1 * torch.randn(1, 2, 2000)
+    agreement = decibels(plain.estimate(mix), prepared.estimate(mix))
+    assert 50 <= agreement < 100
+
+
+@torch.inference_mode()
+def test_inputs_are_left_as_they_were() -> None:
+    _, prepared = twins("htdemucs", HT | {"rewrite": False, "dconv_mode": 0})
+    mix = torch.randn(1, 2, 2000)
+    before = mix.clone()
+    assert torch.equal(prepared.estimate(mix), prepared.estimate(mix))
+    assert torch.equal(mix, before)
+
+
+@torch.inference_mode()
+def test_without_the_operators_public_ones_do(decibels: Decibels, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed.packs.cache_clear()
+    monkeypatch.setattr(packed, "_samples", _missing)
+    try:
+        plain, prepared = twins("htdemucs", HT)
+        assert not any(getattr(module, "packed", False) for module in prepared.modules())
+    finally:
+        packed.packs.cache_clear()
+    mix = torch.randn(1, 2, 2000)
+    assert decibels(plain.estimate(mix), prepared.estimate(mix)) >= 100
+
+
+def _missing(*_: Tensor) -> list[Tensor]:
+    raise AttributeError("_linear_pointwise")
