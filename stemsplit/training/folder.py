@@ -49,30 +49,29 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.logs = self.path / "logs"
 
-    def begin(self, file: ConfigFile, *, resume: bool, fresh: bool) -> None:
-        """Make the folder ready for a run.
-
-        Args:
-            file: the run's configuration.
-            resume: go on from the last checkpoint, if there is one.
-            fresh: remove what an earlier run left.
+    def require(self, file: ConfigFile, *, resume: bool, fresh: bool) -> None:
+        """Whether a run may use the folder.
 
         Raises:
-            SettingsError: the folder holds a run and neither was asked for, or the run to go on with had
-                another configuration.
+            SettingsError: it holds a run that is neither to go on nor to be removed, or that had another
+                configuration.
         """
-        if fresh:
-            self._clear()
-        if self.last.exists() and not resume:
+        if fresh or not self.last.exists():
+            return
+        if not resume:
             raise SettingsError(
                 f"{self.path}: holds a run already",
                 setting="folder",
                 hint="go on with --resume, or start anew with --fresh",
             )
-        if self.last.exists():
-            self._require_same(file)
+        self._require_same(file)
+
+    def begin(self, config: Config, *, fresh: bool) -> None:
+        """Make the folder ready for a run; `fresh` removes what an earlier one left."""
+        if fresh:
+            self._clear()
         self.last.parent.mkdir(parents=True, exist_ok=True)
-        _write(self.config, dump_config(file.config))
+        _write(self.config, dump_config(config))
 
     def _clear(self) -> None:
         for file in (self.config, self.metrics, self.model, self.last, self.best):

@@ -3,12 +3,14 @@
 import os
 import shutil
 import time
+from math import isfinite
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from stemsplit.errors import StemsplitError
 from stemsplit.events import Callback, emit
 from stemsplit.training.config import Config
 from stemsplit.training.folder import RunFolder
@@ -49,6 +51,11 @@ class Keeper(Checkpoint):
         if stepped and trainer.is_global_zero and time.monotonic() - self.told > _EVERY_S:
             self._tell(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell what was done up to here, which comes first."""
+        if trainer.is_global_zero:
+            self._tell(trainer)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the scores, and export the best weights if these are they."""
         module, step = cast(Training, pl_module), trainer.global_step
@@ -57,8 +64,8 @@ class Keeper(Checkpoint):
         contest, improved = module.contest, module.contest.losses == 0
         if improved:
             self._export(module, contest.candidate, step)
-        values = {f"valid/{c}/{s}": v for c, row in module.scores.items() for s, v in row.items()}
-        self._log(trainer, values)
+        rows = module.scores.items()
+        self._log(trainer, {f"valid/{c}/{s}": v for c, row in rows for s, v in row.items() if v is not None})
         if step == 0:
             self.folder.note({"step": 0, "epoch": 0, **self._scores(module)})
         scored = Validated(self.name, self._epoch(step), step, module.scores, contest.score, improved)
@@ -119,6 +126,10 @@ class Keeper(Checkpoint):
         fit, step = self.config.fit, trainer.global_step
         loss, steps = torch.stack(self.losses).mean().item(), fit.epochs * fit.steps_per_epoch
         self.losses, self.told = [], time.monotonic()
+        if not isfinite(loss):
+            raise StemsplitError(
+                f"the loss is {loss} after {step} steps", hint="lower optim.lr, or set optim.clip"
+            )
         self._log(trainer, {"loss": loss, "lr": self._rate(trainer)})
         per_step = (self.told - self.began) / max(1, step - self.first_step)
         eta_s = per_step * (steps - step)

@@ -61,12 +61,14 @@ class WholeSong:
         frames: its length in samples.
         stems: what it has of the stems that are trained on.
         mixture: None where it is the sum of the stems.
+        problems: what is irregular about its files, a sentence each.
     """
 
     name: str
     frames: int
     stems: Mapping[str, Readable]
     mixture: Readable | None
+    problems: tuple[str, ...] = ()
 
     def mix(self) -> Array:
         """All of the mix, [C, T]."""
@@ -225,6 +227,7 @@ def open_whole(configs: Sequence[DataSetConfig], want: Wanted) -> list[WholeSong
             track.frames,
             {name: readable(source, want.cache) for name, source in track.stems.items()},
             None if track.mixture is None else readable(track.mixture, want.cache),
+            track.problems,
         )
         for track in tracks
     ]

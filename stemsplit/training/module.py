@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from math import isnan
 from typing import Any
 
 import torch
@@ -46,7 +47,8 @@ class Training(LightningModule):
         self.contest = Contest()
         self.tally = torch.zeros(2 + len(network.stems))  # of this epoch: passes, sums of losses
         self.found: dict[int, Tensor] = {}  # scores [candidates, S] by song, of a validation under way
-        self.scores: dict[str, dict[str, float]] = {}  # of the last validation, by candidate and stem
+        # of the last validation, by candidate and stem, None where no song has it
+        self.scores: dict[str, dict[str, float | None]] = {}
         self.scored_step = -1  # when it was
 
     # ------------------------------------------------------------ training
@@ -127,18 +129,18 @@ class Training(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compare the candidates, over all processes alike."""
         scores = summary(self._gathered(), self.config.valid)
-        names = list(self.candidates())
+        names, columns = list(self.candidates()), (*self.network.stems, "mean")
         counted = scores[:, self.criterion.weights > 0].nanmean(dim=1)
         self.contest.enter(names, counted, self.global_step)
-        stems = self.network.stems
+        rows = torch.cat([scores, counted[:, None]], dim=1).tolist()
         self.scores = {
-            name: dict(zip((*stems, "mean"), (*row.tolist(), mean), strict=True))
-            for name, row, mean in zip(names, scores, counted.tolist(), strict=True)
+            name: {stem: None if isnan(score) else score for stem, score in zip(columns, row, strict=True)}
+            for name, row in zip(names, rows, strict=True)
         }
         self.scored_step = self.global_step
         if self.teacher is not None:
-            best = names[int(counted.nan_to_num(nan=float("-inf")).argmax())]
-            self.teacher.offer(self.weights(best), self.scores[best]["mean"])
+            best = int(counted.nan_to_num(nan=float("-inf")).argmax())
+            self.teacher.offer(self.weights(names[best]), float(counted[best]))
         self.found = {}
 
     def _gathered(self) -> Tensor:

@@ -40,14 +40,14 @@ class Validated(Event):
 
     Attributes:
         name: of the run. epoch: that is over, 0 before the first.
-        scores: in dB, by candidate and stem; `mean` is that of the stems that count.
+        scores: in dB, by candidate and stem, None where no song has it; `mean` is of the stems that count.
         best: the highest mean so far. improved: whether it is of now.
     """
 
     name: str
     epoch: int
     step: int
-    scores: Mapping[str, Mapping[str, float]]
+    scores: Mapping[str, Mapping[str, float | None]]
     best: float
     improved: bool
 
@@ -57,11 +57,11 @@ class Finished(Event):
     """A run is over.
 
     Attributes:
-        name: of the run. folder: where the model is. step: how many were done. best: score in dB; NaN without
-            validation.
+        name: of the run. folder: where the model is. step: how many were done.
+        best: score in dB, None without validation.
     """
 
     name: str
     folder: str
     step: int
-    best: float
+    best: float | None

@@ -7,10 +7,17 @@ f all of x_i comes out at i. So P_ij, the share of the seconds in which x_i soun
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from stemsplit.core.compute import Compute
+from stemsplit.core.pipeline import separate_array
+from stemsplit.models.blocks.network import Network
+from stemsplit.settings import ChunkSettings
+from stemsplit.training.library import WholeSong
 
 SILENT_DB = -40.0  # quieter seconds don't count
 WITHIN_DB = 10.0  # an output that near to its input holds a part of it
@@ -92,3 +99,10 @@ def measure(
         near = outputs[:, sounding] - volume[sounding] > -WITHIN_DB
         rows.append(near.float().mean(dim=1))
     return Quality(tuple(name for _, name in known), torch.stack(active), torch.stack(rows))
+
+
+def check_song(network: Network, song: WholeSong, settings: ChunkSettings, compute: Compute) -> Quality:
+    """The quality matrix of a song by a network that is on the device of `compute`."""
+    audio = {name: torch.from_numpy(stem.read(0, song.frames)) for name, stem in song.stems.items()}
+    separate = partial(separate_array, network, settings=settings, compute=compute)
+    return measure(separate, audio, network.stems, network.sample_rate)

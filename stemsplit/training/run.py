@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
-from stemsplit.events import Callback, emit
+from stemsplit.events import Callback, Event, emit
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
@@ -43,12 +43,12 @@ class Result(NamedTuple):
     Attributes:
         folder: with the model.
         step: how many steps were done in all.
-        score: the best in dB, −∞ without validation.
+        score: the best in dB, None without validation.
     """
 
     folder: Path
     step: int
-    score: float
+    score: float | None
 
 
 class Feed(LightningDataModule):
@@ -116,20 +116,19 @@ def try_out(file: ConfigFile, callback: Callback | None = None) -> None:
         file: the configuration; of several networks the first is tried.
         callback: receives a `Trained` event with the step's loss.
     """
+
+    def without_end(event: Event) -> bool | None:
+        return None if callback is None or isinstance(event, Finished) else callback(event)
+
     check_machine(file)
     with TemporaryDirectory() as folder:
-        step: dict[str, Any] = {
-            "fit.epochs": 1,
-            "fit.steps_per_epoch": 1,
-            "fit.checkpoint_steps": None,
-            "data.workers": 0,
-        }
-        without: dict[str, Any] = {"data.valid": [], "valid": {}, "folder": folder, "per_stem": None}
+        step: dict[str, Any] = {"fit.epochs": 1, "fit.steps_per_epoch": 1, "fit.checkpoint_steps": None}
+        without: dict[str, Any] = {"data.valid": [], "valid": {}, "data.workers": 0, "per_stem": None}
         semi = {"semi": {"promote": False}} if file.config.semi is not None else {}
-        once = file.changed({**step, **without, **semi}, "--dry-run")
+        once = file.changed({**step, **without, **semi, "folder": folder}, "--dry-run")
         network = build_network(once, callback)
         check_network(once, network)
-        _train_one(once, network, "", resume=False, fresh=False, callback=callback)
+        _train_one(once, network, "", resume=False, fresh=False, callback=without_end)
 
 
 def _train_one(
@@ -142,12 +141,13 @@ def _train_one(
     callback: Callback | None,
 ) -> Result:
     config, folder = file.config, RunFolder(file.config.folder)
-    if is_first_process():
-        folder.begin(file, resume=resume, fresh=fresh)
+    folder.require(file, resume=resume, fresh=fresh or not is_first_process())
     going_on = resume and folder.last.exists()
     if going_on and (done := _finished(folder, config)):
         return done
     prepared = prepare(file, network.train(), callback)
+    if is_first_process():
+        folder.begin(config, fresh=fresh)
     module = Training(network, config, prepared.songs, prepared.teacher)
     keeper = Keeper(folder, config, callback, name)
     with _contained():
@@ -162,7 +162,8 @@ def _train_one(
     if trainer.interrupted:
         raise KeyboardInterrupt
     network.eval()
-    result = Result(folder.path, trainer.global_step, module.contest.score)
+    score = module.contest.score if prepared.songs else None
+    result = Result(folder.path, trainer.global_step, score)
     emit(callback, Finished(name, str(result.folder), result.step, result.score))
     return result
 
@@ -180,7 +181,8 @@ def _train_per_stem(
     folder = Path(file.config.folder).expanduser()
     if is_first_process():
         write_bag(folder, stems)
-    return Result(folder, sum(one.step for one in results), fmean(one.score for one in results))
+    scores = [one.score for one in results if one.score is not None]
+    return Result(folder, sum(one.step for one in results), fmean(scores) if scores else None)
 
 
 def is_first_process() -> bool:
@@ -195,7 +197,8 @@ def _finished(folder: RunFolder, config: Config) -> Result | None:
     given_up = patience is not None and state["contest"]["losses"] >= patience
     if state["step"] < total and not given_up:
         return None
-    return Result(folder.path, state["step"], state["contest"]["score"])
+    score = state["contest"]["score"] if config.data.valid else None
+    return Result(folder.path, state["step"], score)
 
 
 def _settings(config: Config, folder: RunFolder, keeper: Keeper) -> dict[str, Any]:

@@ -1,0 +1,279 @@
+"""`stemsplit train`: train and fine-tune models, and look for mislabelled stems first."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from stemsplit.cli import progress
+from stemsplit.cli.failures import USAGE, usage_error
+from stemsplit.cli.options import flag, given, setting
+from stemsplit.events import Callback, Event
+from stemsplit.settings import ComputeSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from stemsplit.training.library import WholeSong
+    from stemsplit.training.quality import Quality
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(invoke_without_command=True, context_settings=HELP)
+@click.option("--config", metavar="FILE", help="Train as this YAML file says.")
+@click.option(
+    "--set", "overrides", metavar="A.B=VALUE", multiple=True, help="Change a value of the file (repeatable)."
+)
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run's folder.")
+@click.option("--fresh", is_flag=True, help="Start anew in a folder that holds a run.")
+@click.option("-n", "--dry-run", is_flag=True, help="Do one step and leave nothing behind.")
+@click.option("--init", "recipe", metavar="RECIPE", help="Print a commented file to begin with; list: names.")
+@flag("--progress", "style", type=click.Choice(progress.STYLES), help="How progress is shown on stderr.")
+@click.pass_context
+def train(
+    ctx: click.Context,
+    config: str | None,
+    overrides: tuple[str, ...],
+    resume: bool,
+    fresh: bool,
+    dry_run: bool,
+    recipe: str | None,
+    style: str | None,
+) -> None:
+    """Train or fine-tune a model on your own multitracks; needs pip install 'stemsplit-cli[train]'.
+
+    \b
+    stemsplit train --init list
+    stemsplit train --init fine-tune > mine.yaml
+    stemsplit train check-data songs/
+    stemsplit train --config mine.yaml --dry-run
+    stemsplit train --config mine.yaml --set optim.lr=5e-5
+    stemsplit train --config mine.yaml --resume
+    stemsplit song.mp3 -m runs/fine-tune
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if recipe is None and config is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(USAGE)
+    if resume and fresh:
+        raise usage_error("--resume and --fresh exclude each other")
+    if recipe is not None:
+        _print_recipe(recipe)
+    if config is not None:
+        _train(Path(config), overrides, resume, fresh, dry_run, style)
+
+
+def _print_recipe(name: str) -> None:
+    from stemsplit.training.recipes import recipe_names, recipe_text
+
+    click.echo("\n".join(recipe_names()) if name == "list" else recipe_text(name), nl=name == "list")
+
+
+def _train(
+    path: Path, overrides: Sequence[str], resume: bool, fresh: bool, dry_run: bool, style: str | None
+) -> None:
+    from stemsplit.training.configfile import read_config
+
+    file = read_config(path, overrides)  # says what is wrong before anything heavy is imported
+    _require_extra()
+    from stemsplit.training import run
+
+    with _display(style) as callback:
+        if dry_run:
+            run.try_out(file, callback)
+            click.echo("one step was done, and nothing is left of it", err=True)
+        else:
+            run.train(file, resume=resume, fresh=fresh, callback=callback)
+
+
+def _require_extra() -> None:
+    from importlib.util import find_spec
+
+    from stemsplit.errors import StemsplitError
+
+    missing = [name for name in ("lightning", "tensorboard") if find_spec(name) is None]
+    if missing:
+        hint = "pip install 'stemsplit-cli[train]'"
+        raise StemsplitError(f"training needs {' and '.join(missing)}", hint=hint)
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+@contextmanager
+def _display(style: str | None) -> Iterator[Callback]:
+    """A callback that shows the events of training in the given style."""
+    if style in (None, "auto"):
+        style = "bar" if sys.stderr.isatty() else "plain"
+    if style == "bar":
+        with _Bar() as bar:
+            yield bar
+    elif style == "plain":
+        yield _plain
+    else:
+        with progress.display(style) as callback:
+            yield callback
+
+
+def _plain(event: Event) -> None:
+    if (line := describe(event)) is not None:
+        click.echo(line, err=True)
+
+
+def describe(event: Event) -> str | None:
+    """An event as a line of a log; None for what only a bar shows."""
+    from stemsplit.training.progress import Finished, Trained, Validated
+
+    match event:
+        case Trained() if event.step % (event.steps // event.epochs) == 0:
+            left = progress.duration(event.eta_s)
+            return f"{_title(event)}epoch {event.epoch}/{event.epochs}: loss {event.loss:.4g}, {left} left"
+        case Validated():
+            return _title(event) + _scores(event)
+        case Finished():
+            best = "" if event.best is None else f", best {event.best:.2f} dB"
+            return f"{event.folder}: {event.step} steps done{best}; stemsplit SONG -m {event.folder}"
+    return progress.describe(event)
+
+
+def _title(event: Any) -> str:
+    return f"{event.name}: " if event.name else ""
+
+
+def _scores(event: Any) -> str:
+    """The best candidate's scores."""
+    known = {name: row for name, row in event.scores.items() if row["mean"] is not None}
+    if not known:
+        return f"validation after {event.step} steps: no song has these stems"
+    name = max(known, key=lambda one: known[one]["mean"])
+    stems = [f"{stem} {score:.2f}" for stem, score in known[name].items() if score is not None]
+    mark = " (best so far)" if event.improved else f" (best {event.best:.2f})"
+    return f"validation after {event.step} steps: {', '.join(stems)} dB with {name} weights{mark}"
+
+
+class _Bar:
+    """One bar for all steps of a run, lines above it for everything else."""
+
+    def __enter__(self) -> "_Bar":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        console = Console(stderr=True, no_color=click.get_current_context().color is False)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[state]}", markup=False),
+        )
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.task = self.progress.add_task("preparing", total=None, state="")
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        from stemsplit.training.progress import Preparing, Trained
+
+        match event:
+            case Preparing():
+                count = f"{event.number}/{event.count}"
+                self._show("preparing", event.number, event.count, f"{count} {event.name}")
+            case Trained():
+                title = f"{_title(event)}epoch {event.epoch}/{event.epochs}"
+                state = f"loss {event.loss:.4g}, {progress.duration(event.eta_s)} left"
+                self._show(title, event.step, event.steps, state)
+        if (line := describe(event)) is not None:
+            self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _show(self, title: str, done: int, total: int, state: str) -> None:
+        self.progress.update(self.task, description=title, completed=done, total=total, state=state)
+
+
+# ---------------------------------------------------------------- check-data
+
+
+@train.command("check-data", context_settings=HELP)
+@click.argument("folder", metavar="DIR")
+@setting("-m", "--model", of=ModelSettings, field="model", help="The separator that listens.")
+@setting("-d", "--device", of=ComputeSettings, field="device", help="auto, cpu, cuda[:N] or mps.")
+@click.option("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check_data(
+    folder: str, model: str | None, device: str | None, only: tuple[str, ...], as_json: bool
+) -> None:
+    """Find mislabelled stems: separate every stem and see whether it comes out as what it's called.
+
+    The table shows for how much of a song each stem sounds, and for how much of that time it is found again
+    in each output. A clean song has 100 % on the diagonal and 0 % beside it.
+
+    \b
+    stemsplit train check-data songs/
+    stemsplit train check-data musdb18hq/train -m htdemucs_ft --json
+    """
+    found = [
+        (song, quality) for song, quality in _check(folder, only, given(ModelSettings, model=model), device)
+    ]
+    if as_json:
+        tracks = [_entry(song, quality) for song, quality in found]
+        click.echo(json.dumps({"schema": 1, "tracks": tracks}, indent=2))
+        return
+    _print_table(found)
+    doubtful = [song for song, quality in found if quality.doubts() or song.problems]
+    click.echo(f"\n{len(doubtful)} of {len(found)} songs are in doubt" + (":" if doubtful else ""))
+    for song, quality in found:
+        for sentence in (*quality.doubts(), *song.problems):
+            click.echo(f"{song.name}: {sentence}")
+
+
+def _check(
+    folder: str, only: Sequence[str], settings: ModelSettings, device: str | None
+) -> "Iterator[tuple[WholeSong, Quality]]":
+    from stemsplit.core.compute import place, resolve
+    from stemsplit.hub.load import load_model
+    from stemsplit.settings import ChunkSettings
+    from stemsplit.training.config import DataSetConfig
+    from stemsplit.training.library import Wanted, open_whole
+    from stemsplit.training.quality import check_song
+
+    compute = resolve(given(ComputeSettings, device=device))
+    with progress.display(None) as callback:
+        network = place(load_model(settings.model, callback=callback), compute)
+    want = Wanted(network.stems, {}, network.sample_rate, network.channels)
+    songs = open_whole([DataSetConfig(folder, only=tuple(only))], want)
+    for number, song in enumerate(songs, 1):
+        click.echo(f"[{number}/{len(songs)}] {song.name}", err=True)
+        yield song, check_song(network, song, ChunkSettings(), compute)
+
+
+def _entry(song: "WholeSong", quality: "Quality") -> dict[str, Any]:
+    matrix = [[None if share != share else share for share in row] for row in quality.matrix.tolist()]
+    return {
+        "name": song.name,
+        "active": dict(zip(quality.stems, quality.active.tolist(), strict=True)),
+        "found": {
+            stem: dict(zip(quality.stems, row, strict=True))
+            for stem, row in zip(quality.stems, matrix, strict=True)
+        },
+        "doubts": quality.doubts(),
+        "problems": list(song.problems),
+    }
+
+
+def _print_table(found: "Sequence[tuple[WholeSong, Quality]]") -> None:
+    stems = list(dict.fromkeys(stem for _, quality in found for stem in quality.stems))
+    width = max((len(song.name) for song, _ in found), default=4)
+    click.echo(f"{'SONG':<{width}}  {'STEM':<8}  {'SOUNDS':>6}  " + "  ".join(f"{s:>7}" for s in stems))
+    for song, quality in found:
+        for stem, share, row in zip(quality.stems, quality.active, quality.matrix, strict=True):
+            cells = dict(zip(quality.stems, row.tolist(), strict=True))
+            shares = "  ".join(f"{_percent(cells.get(other)):>7}" for other in stems)
+            click.echo(f"{song.name:<{width}}  {stem:<8}  {_percent(float(share)):>6}  {shares}")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None or share != share else f"{share:.0%}"
