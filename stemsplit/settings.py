@@ -53,11 +53,15 @@ class ComputeSettings:
         device: auto, cpu, cuda, cuda:N or mps.
         precision: of the model's arithmetic; auto is fp32 on a CPU, what the device gains by elsewhere.
         threads: CPU threads; None leaves the choice to torch.
+        reduced: with precision auto, half precision also on a CPU, where CPU and model gain by it.
+        compile: let torch.compile rewrite the model, on a GPU; the first chunks then take minutes.
     """
 
     device: str = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    reduced: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         _require(self.threads is None or self.threads > 0, "--threads", "must be positive", self.threads)
@@ -65,14 +69,14 @@ class ComputeSettings:
 
 @dataclass(frozen=True)
 class Quality:
-    """A preset: what it sets of `ChunkSettings`, and the precision."""
+    """A preset: what it sets of `ChunkSettings`, and whether half precision will do."""
 
     chunks: dict[str, Any] = field(default_factory=dict)
-    precision: Precision = "auto"
+    reduced: bool = False
 
 
 QUALITIES = {
-    "fast": Quality({"overlap": 0.1}, "bf16"),
+    "fast": Quality({"overlap": 0.1}, reduced=True),
     "balanced": Quality(),
     "best": Quality({"overlap": 0.5, "shifts": 4}),
 }

@@ -258,7 +258,8 @@ def _request(options: dict[str, Any]) -> "Request":
         compute=given(
             ComputeSettings,
             device=options["device"],
-            precision=options["precision"] or preset.precision,
+            precision=options["precision"],
+            reduced=preset.reduced,
             threads=options["threads"],
         ),
         chunks=ChunkSettings(**cut) if cut else None,

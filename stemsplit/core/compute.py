@@ -3,25 +3,50 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from stemsplit.core import cuda
 from stemsplit.core.devices import GET_STARTED, check_device
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
 
-M = TypeVar("M", bound=nn.Module)
+P = TypeVar("P", bound="Preparable")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Compute:
-    """A device that is really there, and the type of the arithmetic on it."""
+    """A device that is really there, and the type of the arithmetic on it.
+
+    Attributes:
+        device: where the model is.
+        dtype: of the arithmetic.
+        wish: do without that type where the model has no use for it.
+        compiled: let torch.compile rewrite the model.
+    """
 
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
+    wish: bool = False
+    compiled: bool = False
+
+
+class Preparable(Protocol):
+    """What `place` needs of a model.
+
+    Attributes:
+        precisions: types of arithmetic that it can be prepared for on a CPU.
+    """
+
+    @property
+    def precisions(self) -> tuple[torch.dtype, ...]:
+        """Types of arithmetic that it can be prepared for on a CPU."""
+
+    def prepare(self, dtype: torch.dtype = ...) -> Self:
+        """Rearrange the weights for inference on a CPU."""
 
 
 def resolve(settings: ComputeSettings) -> Compute:
@@ -29,15 +54,20 @@ def resolve(settings: ComputeSettings) -> Compute:
 
     Raises:
         DeviceError: the device isn't there.
-        SettingsError: the device can't compute in that precision.
+        SettingsError: the device can't compute in that precision, or can't be compiled for.
     """
     device = find_device(settings.device)
+    if settings.compile and device.type == "cpu":
+        raise SettingsError("--compile: not on a CPU, where models are prepared instead", setting="compile")
     if settings.precision == "auto":
-        return Compute(device, _gainful_dtype(device))
+        dtype, wish = _gainful_dtype(device), False
+        if settings.reduced and dtype == torch.float32 and has_bf16():
+            dtype, wish = torch.bfloat16, True
+        return Compute(device, dtype, wish, settings.compile)
     dtype = DTYPES[settings.precision]
     if dtype == torch.float16 and device.type == "cpu":
         raise SettingsError("--precision fp16: not on a CPU", setting="precision", hint="use bf16 or fp32")
-    return Compute(device, dtype)
+    return Compute(device, dtype, compiled=settings.compile)
 
 
 def find_device(name: str) -> torch.device:
@@ -68,9 +98,34 @@ def _gainful_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def place(model: M, compute: Compute) -> M:
-    """Move a network to its device and prepare it for inference there."""
-    return model.to(compute.device).eval()
+def has_bf16() -> bool:
+    """Whether this CPU multiplies numbers of type bf16 by itself."""
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return any(ask is not None and ask() for ask in asked)
+
+
+def place(model: P, compute: Compute) -> P:
+    """Move a network to its device and prepare it for inference there.
+
+    Raises:
+        SettingsError: the network isn't offered in that precision on a CPU.
+    """
+    module = cast(nn.Module, model).eval().requires_grad_(False)
+    if compute.device.type != "cpu":
+        module.to(compute.device)
+        if compute.compiled:
+            module.compile(dynamic=False)
+        return model
+    if compute.dtype in model.precisions:
+        return model.prepare(compute.dtype)
+    if compute.wish:
+        return model.prepare(torch.float32)
+    name = next(name for name, dtype in DTYPES.items() if dtype == compute.dtype)
+    raise SettingsError(
+        f"--precision {name}: {type(model).__name__} isn't accurate enough in it on a CPU",
+        setting="precision",
+        hint="use auto or fp32",
+    )
 
 
 @contextmanager
@@ -128,11 +183,26 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
     return torch.cat([run(model, part, compute) for part in torch.split(batch, half)])
 
 
+def batch_size(compute: Compute) -> int:
+    """How many chunks to compute at once, after one was: what fits, and one on a CPU, which gains nothing."""
+    return cuda.fitting_batch(compute.device) if compute.device.type == "cuda" else 1
+
+
 def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:
-    mixed = compute.device.type != "cpu" and compute.dtype != torch.float32
-    cast = torch.autocast(compute.device.type, compute.dtype) if mixed else nullcontext()
-    with torch.inference_mode(), cast:
+    with torch.inference_mode(), arithmetic(compute):
+        if compute.device.type == "cuda":
+            return cuda.to_cpu(model(cuda.to_device(batch, compute.device)).float())
         return model(batch.to(compute.device)).float().cpu()
+
+
+@contextmanager
+def arithmetic(compute: Compute) -> Iterator[None]:
+    """Compute in `compute.dtype` inside the block; on a CPU prepared models do so by themselves."""
+    kind = compute.device.type
+    mixed = kind != "cpu" and compute.dtype != torch.float32
+    cast_to = torch.autocast(kind, compute.dtype) if mixed else nullcontext()
+    with cast_to, cuda.exact_fp32() if kind == "cuda" else nullcontext():
+        yield
 
 
 def _is_out_of_memory(error: Exception) -> bool:

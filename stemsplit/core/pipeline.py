@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from stemsplit.core import compute as computing
+from stemsplit.core import heap
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
 from stemsplit.settings import ChunkSettings
 
+CALLS_PER_TRIM = 8
 LONGEST_SHIFT_S = 0.5  # the largest random delay of a time-shifted pass (Demucs, "shift trick")
 
 
@@ -145,7 +147,7 @@ def _run_passes(
 ) -> Iterator[Tensor]:
     """The mean of all passes over the stream, [S, C, n] at a time. They advance in lockstep."""
     passes = [_Pass(model, settings, lead) for lead in _leads(model, settings)]
-    batch = _Batch(model, settings.batch_size or 1, compute)
+    batch = _Batch(model, settings.batch_size, compute)
     for one, chunk in _chunks(passes, blocks):
         batch.add(one, chunk)
         yield from _mean(passes)
@@ -170,11 +172,16 @@ def _mean(passes: list[_Pass]) -> Iterator[Tensor]:
 
 
 class _Batch:
-    """Chunks of equal length that wait to be computed in one call."""
+    """Chunks of equal length that wait to be computed in one call.
 
-    def __init__(self, model: Separable, size: int, compute: Compute) -> None:
-        self.model, self.size, self.compute = model, size, compute
+    Without a given size the first is computed alone, which shows how many fit.
+    """
+
+    def __init__(self, model: Separable, size: int | None, compute: Compute) -> None:
+        self.model, self.compute = model, compute
+        self.size, self.measured = size or 1, size is not None
         self.waiting: list[tuple[_Pass, Chunk]] = []
+        self.calls = 0
 
     def add(self, one: _Pass, chunk: Chunk) -> None:
         if self.waiting and self.waiting[0][1].samples != chunk.samples:
@@ -189,9 +196,14 @@ class _Batch:
         batch = torch.stack([chunk.audio for _, chunk in self.waiting])
         with computing.evaluating(self.model):
             outputs = computing.run(self.model, batch, self.compute)
+        if not self.measured:
+            self.size, self.measured = computing.batch_size(self.compute), True
         for (one, chunk), stems in zip(self.waiting, outputs, strict=True):
             one.ready.push(one.merge.push(chunk.start, stems))
         self.waiting.clear()
+        self.calls += 1
+        if self.calls % CALLS_PER_TRIM == 0:
+            heap.trim()
 
 
 def _leads(model: Separable, settings: ChunkSettings) -> list[int]:

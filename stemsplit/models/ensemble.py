@@ -55,6 +55,7 @@ class Ensemble(Network):
             segment_samples=first.segment_samples,
         )
         self.normalise = first.normalise
+        self.precisions = tuple(t for t in first.precisions if all(t in m.precisions for m in members))
         self.members = nn.ModuleList(members)
         # What every member adds to every stem, by name.
         self.shares = [dict(zip(known, row, strict=True)) for row in rows]

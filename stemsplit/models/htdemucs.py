@@ -240,6 +240,7 @@ class HTDemucs(HybridNetwork):
     """
 
     Arguments: ClassVar[Any] = Arguments
+    precisions = (torch.float32, torch.bfloat16)
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments

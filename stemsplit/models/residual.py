@@ -41,6 +41,7 @@ class Residual(Network):
         self.network = network
         self.context_samples = network.context_samples
         self.normalise = network.normalise
+        self.precisions = network.precisions
         self.overlap = network.overlap
 
     def select(self, stems: Sequence[str]) -> Self:

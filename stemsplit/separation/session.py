@@ -197,6 +197,7 @@ def _fingerprint(model: Description, request: Request) -> Fingerprint:
         **asdict(request.output),
         "segment_s": request.model.segment_s,
         "precision": request.compute.precision,
+        "reduced": request.compute.reduced,
         "start_s": batch.start_s,
         "end_s": batch.end_s,
         "audio_stream": batch.audio_stream,

@@ -284,10 +284,18 @@ class HybridNetwork(Network):
             [B, S, C, T].
         """
         x = x.view(x.shape[0], -1, self.channels * self.representation.width, *x.shape[2:])
-        spectra = self.representation.decode(x * std[:, None] + mean[:, None], z, self.training)
-        if spectra.shape[1] != len(self.stems):
-            spectra = spectra[:, list(self.kept)]
-        return self.framing.synthesise(spectra, samples)
+        if not self.representation.separable:
+            spectra = self._spectra(x, mean, std, z)[:, list(self.kept)]
+            return self.framing.synthesise(spectra, samples)
+        # stem by stem, for spectrograms are larger than anything else in the network
+        stems = [
+            self.framing.synthesise(self._spectra(stem, mean, std, z), samples) for stem in x.split(1, dim=1)
+        ]
+        return torch.cat(stems, dim=1)
+
+    def _spectra(self, x: Tensor, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
+        """What `_synthesise` makes waveforms of: complex [B, S, C, F, frames]."""
+        return self.representation.decode(torch.addcmul(mean[:, None], x, std[:, None]), z, self.training)
 
     def _unet(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Both branches.

@@ -12,7 +12,7 @@ from stemsplit.errors import SettingsError, UnknownNameError
 
 @dataclass(frozen=True)
 class Identity:
-    """Which weights a network has: the name it was asked for by, and the sha256 of its file (None without one)."""
+    """Which weights a network has: the name it was asked for by, and its file's sha256 (None without one)."""
 
     name: str
     sha256: str | None
@@ -35,7 +35,8 @@ class Network(nn.Module):
         kept: which of the network's outputs are estimated.
         narrowed: whether `select` left out any.
         identity: of the weights, once they are loaded from a checkpoint.
-        overlap: the fraction of a chunk shared with the next that the model was made for, None for the default.
+        precisions: types of arithmetic that `prepare` takes.
+        overlap: the fraction of a chunk shared with the next that it was made for, None for the default.
     """
 
     Arguments: ClassVar[Any]
@@ -43,6 +44,7 @@ class Network(nn.Module):
     normalise: bool = False
     narrowed: bool = False
     identity: Identity | None = None
+    precisions: tuple[torch.dtype, ...] = (torch.float32,)
     overlap: float | None = None
 
     def __init__(

@@ -50,8 +50,10 @@ class ComplexAsChannels:
 
     def decode(self, x: Tensor, z: Tensor, training: bool) -> Tensor:
         """Real [B, S, 2C, F, frames] -> complex [B, S, C, F, frames]; the mix isn't needed."""
-        parts = x.view(*x.shape[:2], -1, 2, *x.shape[-2:])
-        return torch.complex(parts[:, :, :, 0], parts[:, :, :, 1])
+        parts = x.unflatten(2, (-1, 2)).movedim(3, -1)
+        if parts.stride(-1) == 1:  # channels lie last in memory, the parts of a number side by side
+            return torch.view_as_complex(parts)
+        return torch.complex(parts[..., 0], parts[..., 1])
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ class TiledLayer(nn.Module):
         if not len(self.branches):
             return x
         rows: Tensor = self.branches(x.permute(0, 2, 3, 1).flatten(0, 1))
-        return rows.unflatten(0, (x.shape[0], x.shape[2])).permute(0, 3, 1, 2)
+        return rows.view(x.shape[0], x.shape[2], *rows.shape[1:]).permute(0, 3, 1, 2)
 
 
 class TiledEncoder(TiledLayer):

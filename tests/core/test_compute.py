@@ -1,0 +1,150 @@
+"""Placing models, and what a GPU is given, as far as that shows on a CPU."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stemsplit.core import compute, cuda
+from stemsplit.core.compute import Compute, arithmetic, batch_size, place, resolve
+from stemsplit.core.pipeline import separate_array
+from stemsplit.errors import SettingsError
+from stemsplit.settings import QUALITIES, ChunkSettings, ComputeSettings
+
+HALF = torch.bfloat16
+
+
+class Model(nn.Module):
+    """Remembers what was asked of it; separates nothing."""
+
+    stems: tuple[str, ...] = ("a",)
+    sample_rate, channels = 8, 2
+    segment_samples, context_samples, normalise = 10, 0, False
+
+    def __init__(self, *precisions: torch.dtype) -> None:
+        super().__init__()
+        self.precisions = precisions or (torch.float32,)
+        self.prepared: list[torch.dtype] = []
+        self.batches: list[int] = []
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> "Model":
+        self.prepared.append(dtype)
+        return self
+
+    def forward(self, mix: Tensor) -> Tensor:
+        self.batches.append(len(mix))
+        return mix[:, None] * self.weight
+
+
+def test_on_a_cpu_models_are_prepared_once_and_evaluate() -> None:
+    model = place(Model().train(), Compute())
+    assert model.prepared == [torch.float32]
+    assert not model.training and not model.weight.requires_grad
+
+
+def test_half_precision_is_offered_by_the_model() -> None:
+    assert place(Model(torch.float32, HALF), Compute(dtype=HALF)).prepared == [HALF]
+    with pytest.raises(SettingsError, match="--precision bf16: Model") as caught:
+        place(Model(), Compute(dtype=HALF))
+    assert caught.value.setting == "precision"
+
+
+@pytest.mark.parametrize("capable", [True, False])
+def test_the_fast_quality_only_wishes_for_half_precision(
+    capable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compute, "has_bf16", lambda: capable)
+    settings = ComputeSettings(device="cpu", reduced=QUALITIES["fast"].reduced)
+    found = resolve(settings)
+    assert place(Model(torch.float32, HALF), found).prepared == [HALF if capable else torch.float32]
+    assert place(Model(), found).prepared == [torch.float32]
+    explicit = resolve(ComputeSettings(device="cpu", precision="fp32", reduced=True))
+    assert explicit == Compute()
+
+
+def test_compiling_is_for_gpus() -> None:
+    with pytest.raises(SettingsError, match="--compile"):
+        resolve(ComputeSettings(device="cpu", compile=True))
+
+
+def test_elsewhere_models_are_moved_and_compiled_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[dict[str, Any]] = []
+    monkeypatch.setattr(Model, "compile", lambda self, **options: compiled.append(options))
+    model = place(Model(), Compute(torch.device("meta"), torch.float16))
+    assert model.weight.device.type == "meta" and not model.prepared and not compiled
+    place(Model(), Compute(torch.device("meta"), compiled=True))
+    assert compiled == [{"dynamic": False}]
+
+
+def test_single_precision_is_exact_on_a_gpu_and_the_switches_are_given_back() -> None:
+    def switches() -> list[object]:
+        return [getattr(owner, name) for owner, name, _ in cuda._switches()]
+
+    before = switches()
+    torch.backends.cuda.matmul.allow_tf32 = not torch.backends.cuda.matmul.allow_tf32
+    try:
+        changed = switches()
+        assert changed != before
+        with pytest.raises(KeyError), cuda.exact_fp32():
+            assert all(value in ("ieee", False) for value in switches())
+            raise KeyError
+        assert switches() == changed
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = not torch.backends.cuda.matmul.allow_tf32
+    assert switches()[1:] == before[1:]
+
+
+def test_autocast_is_for_other_devices_than_a_cpu() -> None:
+    with arithmetic(Compute(dtype=HALF)):
+        assert not torch.is_autocast_enabled("cpu")
+    with arithmetic(Compute(torch.device("mps"), torch.float16)):
+        assert torch.is_autocast_enabled("mps")
+    assert not torch.is_autocast_enabled("mps")
+
+
+@pytest.mark.parametrize(
+    ("free", "idle", "taken", "expected"),
+    [(1000, 0, 100, 8), (1000, 250, 100, 10), (90, 0, 100, 1), (10**6, 0, 100, 16), (100, 0, 0, 16)],
+)
+def test_batches_fill_the_free_memory(
+    free: int, idle: int, taken: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = 40
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: weights)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: weights + taken)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: weights + idle)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
+    assert batch_size(Compute(torch.device("cuda"))) == expected
+    assert batch_size(Compute()) == 1
+
+
+def test_the_first_chunk_is_computed_alone_and_shows_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "batch_size", lambda compute: 3)
+    model = Model()
+    mix = torch.randn(2, 80)
+    out = separate_array(model, mix, ChunkSettings(overlap=0))
+    assert model.batches == [1, 3, 3, 1]
+    assert torch.allclose(out[0], mix, rtol=1e-6)
+    given = Model()
+    separate_array(given, mix, ChunkSettings(overlap=0, batch_size=4))
+    assert given.batches == [4, 4]
+
+
+@pytest.mark.gpu
+def test_copies_and_arithmetic_on_a_gpu() -> None:
+    device = torch.device("cuda")
+    x = torch.randn(3, 5, 1000)
+    assert torch.equal(cuda.to_cpu(cuda.to_device(x, device)), x)
+    a, b = torch.randn(512, 512), torch.randn(512, 512)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with arithmetic(Compute(device)):
+            product = (a.to(device) @ b.to(device)).cpu()
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    assert torch.allclose(product, a @ b, atol=1e-3)
+    model = place(Model(), Compute(device))
+    out = separate_array(model, torch.randn(2, 80), ChunkSettings(overlap=0), Compute(device))
+    assert out.shape == (1, 2, 80) and len(model.batches) < 8
