@@ -207,7 +207,6 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
         sample_rate=context.sample_rate,
         channels=context.channels,
         frames=_declared_frames(container, stream),
-        exact=False,
         container=container.format.name.partition(",")[0],
         codec=context.codec.canonical_name,
         layout=context.layout.name,

@@ -71,7 +71,6 @@ class SndfileDecoder:
             sample_rate=self._file.samplerate,
             channels=self._file.channels,
             frames=self._file.frames,
-            exact=True,
             container=self._file.format.lower(),
             codec=self._file.subtype.lower(),
         )

@@ -25,7 +25,6 @@ class AudioInfo:
         sample_rate: in Hz.
         channels: how many.
         frames: samples per channel that it declares, None where it declares none; only reading counts.
-        exact: whether `frames` can be relied on.
         container: such as "wav", "mp3" or "mov".
         codec: such as "pcm_16", "mp3" or "aac".
         layout: the loudspeakers in FFmpeg's words ("stereo", "5.1(side)"), None where nothing tells.
@@ -37,7 +36,6 @@ class AudioInfo:
     sample_rate: int
     channels: int
     frames: int | None
-    exact: bool
     container: str
     codec: str
     layout: str | None = None
