@@ -15,11 +15,13 @@ from stemsplit.cli import failures
 COMMANDS = {
     "separate": ("stemsplit.cli.separate:separate", "Separate files and folders into stems (the default)."),
     "models": ("stemsplit.cli.models:models", "List, download, check and convert models."),
+    "train": ("stemsplit.cli.train:train", "Train and fine-tune models; find mislabelled stems."),
     "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),
     "man": ("stemsplit.cli.man:man", "Print the manual page."),
 }
 DEFAULT = "separate"
+NAME, COMPLETE = "stemsplit", "_STEMSPLIT_COMPLETE"
 
 
 class Commands(click.Group):
@@ -93,8 +95,12 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
-    if not arguments and "_STEMSPLIT_COMPLETE" not in os.environ:
-        click.echo(main.get_help(click.Context(main, info_name="stemsplit")), err=True)
+    if not arguments and COMPLETE not in os.environ:
+        click.echo(main.get_help(click.Context(main, info_name=NAME)), err=True)
         return failures.USAGE
-    code = main.main(args=list(arguments), prog_name="stemsplit", standalone_mode=False)
-    return code if isinstance(code, int) else 0
+    if COMPLETE in os.environ:
+        main.main(args=list(arguments), prog_name=NAME)
+    # `main.main` would turn a closed pipe into an ordinary failure.
+    with main.make_context(NAME, list(arguments)) as context:
+        main.invoke(context)
+    return 0

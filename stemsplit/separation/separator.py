@@ -18,16 +18,8 @@ from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, Progress, emit
 from stemsplit.hub.load import load_model
 from stemsplit.separation.mixes import Output
-from stemsplit.separation.track import (
-    ArraySource,
-    Audio,
-    FileSource,
-    Measured,
-    Shape,
-    Source,
-    measure,
-    separate_track,
-)
+from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
+from stemsplit.separation.track import Measured, measure, separate_track
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
 
 

@@ -15,7 +15,7 @@ from stemsplit.audio.wavstream import WavStream
 from stemsplit.events import Callback, TrackStart, emit
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.session import Session
-from stemsplit.separation.track import Audio, FileSource, Shape, output_shape
+from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
 
 
 def write_stream(session: Session, file: BinaryIO, callback: Callback | None = None) -> None:

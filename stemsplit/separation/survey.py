@@ -11,7 +11,7 @@ from stemsplit.errors import OutputError, ResourceError, StemsplitError
 from stemsplit.separation.existing import Fingerprint, is_done, renamed
 from stemsplit.separation.plan import Job
 from stemsplit.separation.report import Failure, TrackResult
-from stemsplit.separation.track import FileSource, Shape, output_shape
+from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
 
 SCRATCH_BYTES = 4  # per sample that waits in float32 for the track's peak

@@ -5,131 +5,18 @@ The outputs have the source's rate and channels (or those asked for) and exactly
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stemsplit.audio.channels import convert_channels
-from stemsplit.audio.reader import AudioInfo, open_audio
 from stemsplit.audio.resample import Resampler
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Fifo
 from stemsplit.core.pipeline import Piece, Separable, StatsMeter, TrackStats, separate_stream
 from stemsplit.separation.mixes import MIX, Output, mix_down
-from stemsplit.settings import ChunkSettings, OutputSettings
-
-Audio = NDArray[np.float32]
-
-
-class Source(Protocol):
-    """Audio that can be read from its beginning as often as needed."""
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-        ...
-
-    @property
-    def channels(self) -> int:
-        """Audio channels."""
-        ...
-
-    @property
-    def layout(self) -> str | None:
-        """The loudspeakers, None where nothing tells."""
-        ...
-
-    def blocks(self) -> Iterator[Audio]:
-        """Consecutive blocks, [C, any]."""
-        ...
-
-
-@dataclass(frozen=True)
-class ArraySource:
-    """Audio in memory, [C, T]."""
-
-    audio: Audio
-    sample_rate: int
-    layout: str | None = None
-
-    @property
-    def channels(self) -> int:
-        """Audio channels."""
-        return len(self.audio)
-
-    def blocks(self) -> Iterator[Audio]:
-        """The whole array."""
-        yield self.audio
-
-
-@dataclass(frozen=True)
-class FileSource:
-    """A stretch of an audio file.
-
-    Attributes:
-        path: the file.
-        info: what it declares.
-        start_s, end_s: the stretch, None for the file's beginning and end.
-    """
-
-    path: Path
-    info: AudioInfo
-    start_s: float | None = None
-    end_s: float | None = None
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-        return self.info.sample_rate
-
-    @property
-    def channels(self) -> int:
-        """Audio channels."""
-        return self.info.channels
-
-    @property
-    def layout(self) -> str | None:
-        """The loudspeakers, where the file tells."""
-        return self.info.layout
-
-    @property
-    def duration_s(self) -> float | None:
-        """Of the stretch, as far as the file declares its length."""
-        whole_s = self.info.duration_s
-        if whole_s is None:
-            return None
-        return max(0.0, min(whole_s, self.end_s or whole_s) - (self.start_s or 0))
-
-    def blocks(self) -> Iterator[Audio]:
-        """Decoded anew each time."""
-        with open_audio(
-            self.path,
-            stream=self.info.stream,
-            start_s=self.start_s,
-            end_s=self.end_s,
-            name=self.info.path,
-        ) as reader:
-            yield from reader.blocks()
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Rate and channels of the outputs."""
-
-    sample_rate: int
-    channels: int
-
-
-def output_shape(source: Source, settings: OutputSettings) -> Shape:
-    """The source's rate and channels, unless others are asked for; at most stereo."""
-    rate, channels = settings.sample_rate, settings.channels
-    return Shape(
-        source.sample_rate if rate == "keep" else rate,
-        min(2, source.channels) if channels == "keep" else channels,
-    )
+from stemsplit.separation.source import Audio, Shape, Source
+from stemsplit.settings import ChunkSettings
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,10 @@ class Shell:
         assert "Traceback" not in err, err
         return Ran(done.returncode, done.stdout, err)
 
+    def environment(self) -> dict[str, str]:
+        """What the command sees."""
+        return environment(self.folder)
+
     def start(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
         """A command that goes on in the background."""
         return subprocess.Popen(

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stemsplit.separation.mixes import MIX, Output
-from stemsplit.separation.track import ArraySource, Shape, Source, measure, output_shape, separate_track
+from stemsplit.separation.source import ArraySource, Shape, Source, output_shape
+from stemsplit.separation.track import measure, separate_track
 from stemsplit.settings import OutputSettings
 
 Audio = NDArray[np.float32]
