@@ -207,11 +207,14 @@ class UNet(nn.Module):
 
 
 class BandUNet(Network):
-    """Magnitudes in, masks out, the mix's phase for all stems."""
+    """Magnitudes in, masks out, the mix's phase for all stems.
+
+    Every chunk is seen at the same loudness. The core could standardise the whole track, but it gives the
+    track's mean to every stem, and four masks that sum to one need no such help.
+    """
 
     Arguments = BandUNetArguments
     arguments: BandUNetArguments
-    normalise = True
 
     def __init__(self, arguments: BandUNetArguments) -> None:
         a = arguments
@@ -239,7 +242,8 @@ class BandUNet(Network):
     def estimate_spectra(self, mix: Tensor) -> Tensor:
         """[B, 2, T] to complex [B, S, 2, F, frames]."""
         spectrum = self.analyse(mix)
-        masks = self.masks(spectrum)[:, list(self.kept)]
+        loudness = mix.square().mean((1, 2)).sqrt()[:, None, None, None]
+        masks = self.masks(spectrum / (loudness + TINY))[:, list(self.kept)]
         return self._per_bin(masks).mT * spectrum[:, None]
 
     def analyse(self, audio: Tensor) -> Tensor:
@@ -256,7 +260,7 @@ class BandUNet(Network):
         """What share of every group of bins belongs to which stem.
 
         Args:
-            spectrum: complex [B, 2, F, frames].
+            spectrum: complex [B, 2, F, frames], of a mix whose root mean square is 1.
 
         Returns:
             [B, S, 2, frames, G] in [0, 1], summing to one over all stems.
