@@ -1,5 +1,6 @@
 """How every failure looks from outside: one line, a hint, an exit code. The one place that catches all."""
 
+import errno
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from types import FrameType
 
 import click
 
-from stemsplit.errors import AudioError, Cancelled, SettingsError, StemsplitError
+from stemsplit.errors import AudioError, Cancelled, ResourceError, SettingsError, StemsplitError
 
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
@@ -81,7 +82,10 @@ def explain(error: BaseException) -> int:
             say(error.reason, error.hint)
         case MemoryError():
             say("out of memory", "use a shorter --segment")
-            return 5
+            return ResourceError.code
+        case OSError(errno=errno.ENOSPC):
+            say("no space left where the output goes")
+            return ResourceError.code
         case _:
             say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
     return error.code if isinstance(error, StemsplitError) else FAILED
