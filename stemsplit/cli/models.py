@@ -67,10 +67,13 @@ def _row(spec: "ModelSpec", stem: str | None) -> tuple[str, ...]:
 
 
 def _size(spec: "ModelSpec") -> int | None:
+    """Bytes of all files together, as near as they are known; None if one of them isn't."""
     from stemsplit.hub.registry import members
 
-    sizes = [file.size for member in members(spec) for file in member.files]
-    return None if None in sizes else sum(size for size in sizes if size)
+    files = [file for member in members(spec) for file in member.files]
+    sizes = [file.size if file.about_mb is None else file.about_mb * 1_000_000 for file in files]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(files) else None
 
 
 def _cached(spec: "ModelSpec") -> bool:

@@ -34,6 +34,7 @@ class FileSpec:
         sha256: its digest or the known beginning of it (8 digits or more); None when nobody recorded one,
             and then it is never downloaded.
         size: in bytes, None when unknown.
+        about_mb: for people, where only the number of weights is known.
         prefix: put before the names of its tensors.
         otherwise: a file of other bytes but the same weights, tried when this one can't be had.
     """
@@ -43,6 +44,7 @@ class FileSpec:
     path: str | None = None
     sha256: str | None = None
     size: int | None = None
+    about_mb: int | None = None
     prefix: str = ""
     otherwise: "FileSpec | None" = None
 
@@ -288,6 +290,7 @@ def _file(entry: Fields) -> FileSpec:
         path=_bundled(entry.text("bundled", None)) or entry.text("path", None),
         sha256=entry.digest("sha256"),
         size=entry.count("size", None),
+        about_mb=entry.count("about_mb", None),
         prefix=entry.text("prefix", ""),
         otherwise=None if other is None else _file(other),
     )
