@@ -166,7 +166,7 @@ def attach_cover(container: Any, cover: Cover | None) -> Any | None:
             stream = container.add_stream_from_template(source)
     except (av.error.FFmpegError, IndexError, StopIteration, MemoryError):
         return None
-    stream.disposition = Disposition.attached_pic
+    stream.disposition = Disposition.attached_pic.value
     stream.metadata["comment"] = "Cover (front)"
     packet.stream = stream
     return packet
