@@ -8,6 +8,7 @@ import pytest
 
 import stemsplit
 from stemsplit.cli.main import COMMANDS, main
+from stemsplit.hub.registry import list_models
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -57,3 +58,15 @@ def test_the_changelog_starts_with_this_version() -> None:
 def test_the_readme_sets_up_with_two_commands() -> None:
     for mark in ("<!-- fresh:run -->", "<!-- fresh:test -->"):
         assert README.count(mark) == 1
+
+
+def test_the_readme_lists_every_model_with_its_licence() -> None:
+    table = README[README.index("## Models") : README.index("¹ The code")]
+    rows = [line for line in table.splitlines() if line.startswith("| `")]
+    for spec in list_models():
+        short = "_" + spec.name.removeprefix("repro_mdx_a_")
+        found = [row for row in rows if f"`{spec.name}`" in row or f"`{short}`" in row]
+        assert len(found) == 1, spec.name
+        assert spec.license.replace("CC-BY-NC-SA-", "CC BY-NC-SA ") in found[0]
+        if spec.scores and spec.scores.all:
+            assert f"{spec.scores.all:.2f} dB {spec.scores.metric}" in found[0]
