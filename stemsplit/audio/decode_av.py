@@ -1,5 +1,6 @@
 """Every other file, read by FFmpeg's libraries (PyAV): compressed, within video, several audio streams."""
 
+import errno
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -172,7 +173,7 @@ def open_container(path: Path, name: Path) -> Any:
         return av.open(f"file:{path}", "r", container_options=dict(_OPTIONS), metadata_errors="replace")
     except (av.error.FFmpegError, MemoryError, UnicodeError) as error:
         # an unlisted demuxer is refused as an invalid argument
-        unlisted = isinstance(error, av.error.ArgumentError)
+        unlisted = getattr(error, "errno", None) == errno.EINVAL
         detail = None if unlisted else getattr(error, "strerror", None)
         raise InputError(name, f"not an audio file ({detail or 'no audio format'})") from None
 
