@@ -1,8 +1,8 @@
 """The table of network families, and how one is built from a checkpoint's arguments."""
 
 import importlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from stemsplit.errors import StemsplitError, UnknownNameError
 
@@ -55,4 +55,6 @@ def build(name: str, arguments: Mapping[str, Any]) -> "Network":
     unknown = sorted(set(arguments) - set(cls.Arguments.__dataclass_fields__))
     if unknown:
         raise StemsplitError(f"{name} takes no argument {', '.join(unknown)}")
-    return cls(cls.Arguments(**arguments))
+    # Families take their arguments alone, unlike the base that they call.
+    make = cast("Callable[[Any], Network]", cls)
+    return make(cls.Arguments(**arguments))
