@@ -23,7 +23,7 @@ _DEMUXERS = (
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
 
 # containers whose declared length comes from an index or a sample count, and by how much it may be off
-_COUNTED = {"mov", "ogg", "flac", "wav", "w64", "aiff", "caf", "wv", "tta", "ape", "tak", "dsf", "mp3"}
+_COUNTED = {"mov", "ogg", "flac", "wv", "tta", "ape", "tak", "dsf"}
 _SLACK_S = 0.1
 # containers that know every packet's size beforehand
 _INDEXED = {"mov", "matroska"}

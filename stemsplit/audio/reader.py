@@ -14,6 +14,7 @@ from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, reco
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.riff import find_data
 from stemsplit.audio.source import Array, AudioInfo, Decoder, cut_short
+from stemsplit.audio.xing import find_stream
 from stemsplit.errors import InputError, SettingsError
 
 __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
@@ -160,7 +161,7 @@ def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> De
     shown = path if name is None else Path(name)
     _require_file(path, shown)
     with path.open("rb") as file:
-        data = find_data(file)
+        data = find_data(file) or find_stream(file)
     if data is not None and data.missing:
         raise cut_short(shown, data.present, data.present + data.missing)
     if not stream and recognise(path):
