@@ -12,7 +12,7 @@ Legend: `B` batch, `S` stems, `C` audio channels, `T` samples.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from stemsplit.models.blocks.conv import DConv, rescale_weights
 from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.recurrent import BLSTM
+from stemsplit.models.blocks.tiled import OverTime
 
 STD_FLOOR = 1e-5
 ZERO_CROSSINGS = 24
@@ -181,6 +182,17 @@ class WaveformUNet(Network):
         for _ in self.decoder:
             steps = (steps - 1) * self.stride + self.kernel_size
         return math.ceil(steps / self.rate)
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Rearrange the convolutions for inference on a CPU, in fp32 whatever `dtype`."""
+        for index, layer in enumerate(self.encoder):
+            self.encoder[index] = OverTime(cast(nn.Sequential, layer))
+        *inner, outermost = (cast(nn.Sequential, layer) for layer in self.decoder)
+        for index, layer in enumerate(inner):
+            self.decoder[index] = OverTime(layer)
+        # the last convolution of all is cut down to the selected stems at every call
+        self.decoder[-1] = nn.Sequential(OverTime(cast(nn.Sequential, outermost[:-1])), outermost[-1])
+        return self
 
     def _widest_padding(self) -> int:
         """The maximum of P(n) − n. P is a staircase, so it lies at n = 1 or right after one of the steps."""

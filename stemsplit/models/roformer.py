@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
+from stemsplit.models.blocks.packed import pack_linears
 from stemsplit.models.blocks.released import released_arguments
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
@@ -228,6 +229,11 @@ class Roformer(SpectralNetwork):
         before = self.kept
         super().select(stems)
         self.mask_estimators = nn.ModuleList(self.mask_estimators[before.index(k)] for k in self.kept)
+        return self
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Pack the linear layers for inference on a CPU; they compute in `dtype`."""
+        pack_linears(self, dtype)
         return self
 
     def load_state_dict(

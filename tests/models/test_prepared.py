@@ -39,6 +39,26 @@ HYBRID: dict[str, Any] = {
     "samplerate": 8000,
     "segment": 1,
 }
+WAVEFORM: dict[str, Any] = {
+    "sources": ["drums", "bass", "other", "vocals"],
+    "channels": 8,
+    "depth": 4,
+    "samplerate": 8000,
+}
+V3 = WAVEFORM | {"norm_starts": 2, "dconv_attn": 2, "dconv_lstm": 2, "segment": 1}
+V2 = WAVEFORM | {"segment_length": 4000}
+ROFORMER: dict[str, Any] = {
+    "stems": ["a", "b", "c"],
+    "num_stems": 3,
+    "stereo": True,
+    "dim": 32,
+    "depth": 2,
+    "heads": 2,
+    "dim_head": 16,
+    "stft_n_fft": 64,
+    "stft_win_length": 64,
+    "stft_hop_length": 16,
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ht": ("htdemucs", HT),
     "ht without bottom": ("htdemucs", HT | {"bottom_channels": 0}),
@@ -58,6 +78,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "hybrid spectral only": ("hdemucs", HYBRID | {"hybrid": False}),
     "hybrid mono": ("hdemucs", HYBRID | {"audio_channels": 1, "dconv_mode": 3, "time_stride": 4}),
+    "waveform": ("demucs", V3),
+    "waveform without gelu": ("demucs", V3 | {"gelu": False, "glu": False, "dconv_mode": 3}),
+    "waveform at its own rate": ("demucs", V3 | {"resample": False, "rewrite": False, "normalize": False}),
+    "second waveform": ("demucs_v2", V2),
+    "roformer": ("bs_roformer", ROFORMER | {"freqs_per_bands": [2, 3, 4, 8, 16]}),
+    "mel roformer": ("mel_band_roformer", ROFORMER | {"num_bands": 5, "linear_transformer_depth": 1}),
     "hybrid deep contexts": ("hdemucs", HYBRID | {"context": 2, "context_enc": 1, "norm_starts": 0}),
 }
 
@@ -88,11 +114,13 @@ def test_prepared_networks_agree(
         assert decibels(plain.estimate(mix), prepared.estimate(mix)) >= 100
 
 
-@pytest.mark.parametrize("family", ["htdemucs", "hdemucs"])
+SELECTED = {"htdemucs": HT, "hdemucs": HYBRID | {"norm_starts": 0}, "demucs": V3, "demucs_v2": V2}
+
+
+@pytest.mark.parametrize("family", SELECTED)
 @torch.inference_mode()
 def test_selected_stems_agree(family: str, decibels: Decibels) -> None:
-    arguments = HT if family == "htdemucs" else HYBRID | {"norm_starts": 0}
-    plain = build(family, arguments).eval().select(["bass", "vocals"])
+    plain = build(family, SELECTED[family]).eval().select(["bass", "vocals"])
     prepared = copy.deepcopy(plain).prepare()
     mix = torch.randn(1, 2, 1500)
     assert prepared.estimate(mix).shape == (1, 2, 2, 1500)

@@ -126,6 +126,20 @@ class PackedSequenceNorm(nn.Module):
         return torch.addcmul(self.bias - mean * scale, x, scale)
 
 
+def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
+    """Pack every linear layer below a module; a GELU right after one in a sequence is computed with it."""
+    for name, child in module.named_children():
+        if not isinstance(child, nn.Linear):
+            pack_linears(child, dtype)
+            continue
+        follower = getattr(module, str(int(name) + 1), None) if isinstance(module, nn.Sequential) else None
+        fused = isinstance(follower, nn.GELU) and follower.approximate == "none"
+        packed = PackedLinear(child.weight, child.bias, activation="gelu" if fused else "none", dtype=dtype)
+        setattr(module, name, packed)
+        if fused:
+            setattr(module, str(int(name) + 1), nn.Identity())
+
+
 @cache
 def packs(dtype: torch.dtype) -> bool:
     """Whether this build of PyTorch has the operators, and they compute what they should here."""

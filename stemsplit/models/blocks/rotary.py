@@ -116,7 +116,8 @@ class Attention(nn.Module):
         q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         cos, sin = self.rotary_embed(x.shape[1], x.device)
         dropout = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(turn(q, cos, sin), turn(k, cos, sin), v, dropout_p=dropout)
+        q, k = turn(q, cos, sin), turn(k, cos, sin)
+        heads = F.scaled_dot_product_attention(q, k, v.contiguous(), dropout_p=dropout)
         gated = heads.transpose(1, 2) * self.to_gates(x).sigmoid()[..., None]
         y: Tensor = self.to_out(gated.flatten(2))
         return y

@@ -282,6 +282,57 @@ class TiledDecoder(TiledLayer):
             yield carried
 
 
+class OverTime(nn.Module):
+    """A sequence of layers over time, channels last in memory.
+
+    Args:
+        layers: convolutions, residual branches, activations and normalisations of [B, C, T].
+    """
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*map(_flat, layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] -> [B, C', T']."""
+        out: Tensor = self.layers(last(four(x)))
+        return out.squeeze(2)
+
+
+class Transposed(Convolution):
+    """A transposed convolution as a layer of its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, F, T] -> [B, outputs, F', T']."""
+        return self.transposed(x)
+
+
+class Branches(nn.Module):
+    """`DConv` of [B, C, 1, T].
+
+    Args:
+        dconv: what it computes.
+    """
+
+    def __init__(self, dconv: DConv) -> None:
+        super().__init__()
+        self.branches = nn.Sequential(*(TiledBranch(cast(nn.Sequential, branch)) for branch in dconv.layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, 1, T] -> [B, C, 1, T]."""
+        rows: Tensor = self.branches(x.squeeze(2).transpose(1, 2))
+        return rows.transpose(1, 2).unsqueeze(2)
+
+
+def _flat(layer: nn.Module) -> nn.Module:
+    """A layer over time for [B, C, 1, T]."""
+    if isinstance(layer, nn.ConvTranspose1d):
+        return Transposed(layer)
+    if isinstance(layer, nn.Conv1d):
+        return Convolution(layer)
+    return Branches(layer) if isinstance(layer, DConv) else layer
+
+
 def tiled(layer: nn.Module) -> nn.Module:
     """A layer of Hybrid Demucs for inference, or itself where there is nothing to gain."""
     if isinstance(layer, EncoderLayer) and not (layer.plan.spectral and layer.plan.context_encoder):
