@@ -13,6 +13,7 @@ from av.stream import Disposition
 
 from stemsplit.audio import mp4_boxes
 from stemsplit.audio.decode_av import open_container
+from stemsplit.audio.xing import id3_bytes
 from stemsplit.errors import InputError
 
 # the key of this program's own note
@@ -190,7 +191,6 @@ def id3_chunk(tags: Tags, order: str) -> bytes:
             container.mux(picture)
         container.mux(stream.encode(None))
     block = file.getvalue()
-    # the size is written in four bytes of seven bits
-    size = 10 + sum(byte << shift for byte, shift in zip(block[6:10], (21, 14, 7, 0), strict=True))
+    size = id3_bytes(block)
     name = b"id3 " if order == "<" else b"ID3 "
     return struct.pack(f"{order}4sI", name, size) + block[:size] + bytes(size % 2)

@@ -16,7 +16,7 @@ _SLACK_BYTES, _SLACK_PARTS = 4096, 100
 def find_stream(file: BinaryIO) -> DataChunk | None:
     """Where the frames of an open MP3 are, and how many bytes of them it claims; None where nothing tells."""
     file.seek(0)
-    start = _tag_bytes(file.read(10))
+    start = id3_bytes(file.read(10))
     total = file.seek(0, 2)
     file.seek(start)
     head = file.read(_LOOK_BYTES)
@@ -35,8 +35,8 @@ def _is_layer_3(head: bytes) -> bool:
     return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
 
 
-def _tag_bytes(head: bytes) -> int:
-    """The length of the ID3v2 tag that the file starts with, written in four bytes of seven bits."""
+def id3_bytes(head: bytes) -> int:
+    """The length of the ID3v2 tag that `head` starts with (four bytes of seven bits); 0 for none."""
     if len(head) < 10 or not head.startswith(b"ID3"):
         return 0
     return 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

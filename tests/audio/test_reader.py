@@ -279,6 +279,7 @@ def test_name_that_is_no_text(wav: Path, tmp_path: Path) -> None:
         assert read_audio(path)[0].shape == (2, FRAMES)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_missing_folder_empty_and_forbidden(tmp_path: Path, wav: Path) -> None:
     (tmp_path / "empty.wav").touch()
     os.mkfifo(tmp_path / "pipe")

@@ -46,6 +46,7 @@ def feed_descriptor(descriptor: int, data: bytes) -> threading.Thread:
     return thread
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_named_pipe(wav: Path, tmp_path: Path, folder: Path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
     assert is_pipe(tmp_path / "pipe.wav") and not is_pipe(wav) and not is_pipe(tmp_path)
