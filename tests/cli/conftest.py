@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+# It reads the environment when it is imported, and must not see that of a test here.
+import huggingface_hub.constants  # noqa: F401
 import numpy as np
 import pytest
 import soundfile
@@ -60,7 +62,7 @@ class Shell:
     def __call__(
         self, *arguments: str | Path, input: bytes = b"", env: Mapping[str, str] | None = None
     ) -> Ran:
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self.capture.readouterr()
         with self.patch.context() as patch:
             patch.chdir(self.folder)
@@ -68,7 +70,8 @@ class Shell:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input)))
             with pytest.raises(SystemExit) as caught:
                 run([str(argument) for argument in arguments])
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         out, err = self.capture.readouterr()
         assert b"Traceback" not in err, err.decode()
         return Ran(int(caught.value.code or 0), out, err.decode())
