@@ -14,6 +14,7 @@ from stemsplit.errors import AudioError, Cancelled, ResourceError, SettingsError
 
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
+POSTPONED_S = 0.05  # until a signal that came during an import is looked at again
 EXIT_CODES = {
     "0": "everything done or skipped",
     "1": "failed: nothing separated, or an internal error",
@@ -48,7 +49,7 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
         work: returns an exit code.
         debug: show tracebacks.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    _listen()
     try:
         code = work()
         sys.stdout.flush()
@@ -61,16 +62,18 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
 
 def explain(error: BaseException) -> int:
     """Tell what happened, and return the exit code that it means."""
+    _deafen()
     match error:
         case click.exceptions.Exit():
             return error.exit_code
         case click.ClickException():
-            say(error.format_message(), _where_to_look(error))
+            say(" ".join(error.format_message().split()), _where_to_look(error))
             return USAGE
         case KeyboardInterrupt() | click.Abort() | Cancelled():
             click.echo("stemsplit: interrupted", err=True)
             return INTERRUPTED
         case Terminated():
+            click.echo("stemsplit: terminated", err=True)
             return TERMINATED
         case BrokenPipeError():
             # What is still buffered has nowhere to go; without this the interpreter complains on its way out.
@@ -84,7 +87,7 @@ def explain(error: BaseException) -> int:
             say("out of memory", "use a shorter --segment")
             return ResourceError.code
         case OSError(errno=errno.ENOSPC):
-            say("no space left where the output goes")
+            say("no space left where the output goes", "free some space, or choose another disk")
             return ResourceError.code
         case _:
             say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
@@ -96,5 +99,36 @@ def _where_to_look(error: click.ClickException) -> str | None:
     return f"{context.command_path} --help shows the options" if context else None
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+# ---------------------------------------------------------------- signals
+
+
+def _listen() -> None:
+    """Let SIGTERM and SIGINT raise; where the caller has us ignore SIGINT, as nohup does, that stays so."""
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _deafen() -> None:
+    """Nothing disturbs the threads that still remove what they began."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    # An exception in the middle of an import leaves its locks taken, and other threads wait for ever.
+    if hasattr(signal, "setitimer") and _importing(frame):
+        signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
+        signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
+    elif number == signal.SIGTERM:
+        raise Terminated
+    else:
+        raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
