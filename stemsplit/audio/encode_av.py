@@ -116,6 +116,7 @@ class AvEncoder:
             self._encode(samples)
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        self._sink.check()  # what was swallowed since would be missed below
         if self._container_name == "ipod":
             append_to_moov(self._sink, (b"udta", b"meta", b"ilst"), self._tags.mp4_boxes())
         elif self._container_name == "aiff":
