@@ -119,8 +119,8 @@ class StemSettings:
     karaoke: bool = False
 
     def __post_init__(self) -> None:
-        clash = self.karaoke and (self.stems or self.rest or self.mixes)
-        _require(not clash, "--karaoke", "can't be combined with --stem, --rest or --mix", "")
+        if self.karaoke and (self.stems or self.rest or self.mixes):
+            raise SettingsError("--karaoke goes with none of --stem, --rest and --mix", setting="--karaoke")
 
 
 @dataclass(frozen=True)

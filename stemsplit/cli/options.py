@@ -47,7 +47,8 @@ class Comma(click.ParamType[tuple[str, ...]]):
         """`a,b` to ("a", "b")."""
         if isinstance(value, tuple):
             return value
-        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        return names or self.fail("no name is given", param, ctx)
 
 
 class Time(click.ParamType[float]):
@@ -100,6 +101,23 @@ class Shard(click.ParamType[tuple[int, int]]):
         if not match:
             self.fail(f"{value!r} is no shard; write I/N, such as 2/8", param, ctx)
         return int(match[1]), int(match[2])
+
+
+class Whole(click.ParamType[int]):
+    """A whole number of at least `least`."""
+
+    name = "number"
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """`3` to 3."""
+        if isinstance(value, int):
+            return value
+        if not value.isdecimal() or int(value) < self.least:
+            self.fail(f"{value!r} is no whole number from {self.least} on", param, ctx)
+        return int(value)
 
 
 class Bitrate(click.ParamType[int]):

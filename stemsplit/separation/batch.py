@@ -7,7 +7,7 @@ computed, and the previous one is encoded and published.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from stemsplit.audio.tags import Tags, read_tags
@@ -25,12 +25,15 @@ from stemsplit.settings import OutputSettings
 
 @dataclass
 class _Track:
-    """A track on its way through the stages; once there is a `result` the later ones pass it on."""
+    """A track on its way through the stages; once there is a `result` the later ones pass it on.
+
+    `wall_s` counts the time in the stages, not the time between them.
+    """
 
     ready: Ready
     place: TrackStart
     files: TrackFiles
-    began: float = field(default_factory=monotonic)
+    wall_s: float = 0.0
     measured: Measured | None = None
     result: TrackResult | None = None
 
@@ -105,7 +108,6 @@ class Batch:
     def _enter(self, track: _Track) -> _Track:
         while not self.room.acquire(timeout=0.1):
             self._go_on()
-        track.began = monotonic()
         return self._stage(self._measure, track)
 
     def _leave(self, track: _Track) -> TrackResult:
@@ -121,14 +123,16 @@ class Batch:
         """Do one stage's work; what fails becomes the track's result and leaves no part behind."""
         if track.result is not None:
             return track
+        began = monotonic()
         try:
             self._go_on()
             work(track)
+            track.wall_s += monotonic() - began
         except BaseException as error:
             track.files.close()
             if not isinstance(error, Exception) or isinstance(error, Cancelled):
                 raise
-            wall_s = monotonic() - track.began
+            wall_s = track.wall_s + monotonic() - began
             track.result = TrackResult(track.place.input, "failed", wall_s=wall_s, error=Failure.of(error))
         return track
 
@@ -137,13 +141,17 @@ class Batch:
         if source.channels > 2:
             what = f"{source.channels} channels are mixed down to stereo (ITU-R BS.775)"
             self._tell(Notice(what, track.place.input))
+        rate = track.ready.shape.sample_rate
+        if self.output.sample_rate == "keep" and rate != source.sample_rate:
+            what = f"{self.output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
+            self._tell(Notice(what, track.place.input))
         track.measured = self.separator.measure(source)
 
     def _compute(self, track: _Track) -> None:
         ready, name = track.ready, track.place.input
         self._tell(replace(track.place, duration_s=track.duration_s))
         tags = read_tags(ready.source.path, name=name) if self.output.tags else Tags()
-        track.files.open({o.name: replace(tags, settings=self.fingerprint.tag(o.name)) for o in self.outputs})
+        track.files.open({o.name: replace(tags, settings=self.fingerprint.tag(o)) for o in self.outputs})
         for block in self.separator.stream(
             ready.source,
             self.outputs,
@@ -170,7 +178,7 @@ class Batch:
             sample_rate=files.sample_rate,
             channels=files.channels,
             gain_db=files.gain_db,
-            wall_s=monotonic() - track.began,
+            wall_s=track.wall_s,
         )
 
     def _go_on(self) -> None:

@@ -5,7 +5,7 @@ and not compared.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from stemsplit import __version__
 from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError
+from stemsplit.separation.mixes import Output
 from stemsplit.separation.plan import Job
 
 
@@ -24,19 +25,20 @@ class Fingerprint:
     sha256: str | None
     settings: Mapping[str, Any]
 
-    def tag(self, output: str) -> str:
+    def tag(self, output: Output) -> str:
         """The line that is written into the file of `output`."""
-        content = {"version": __version__, "model": self.model, "sha256": self.sha256, "output": output}
+        content = {"version": __version__, "model": self.model, "sha256": self.sha256, "output": str(output)}
         return json.dumps(content | {"settings": dict(self.settings)}, sort_keys=True, separators=(",", ":"))
 
-    def difference(self, tag: str | None) -> str | None:
-        """What sets a file with `tag` apart from one made now; None if nothing does."""
+    def difference(self, tag: str | None, output: Output) -> str | None:
+        """What sets a file with `tag` apart from `output` made now; None if nothing does."""
         try:
             content = json.loads(tag or "")
-            then = {"model": content["model"], "weights": content["sha256"]} | content["settings"]
+            then = {"model": content["model"], "weights": content["sha256"], "content": content["output"]}
+            then |= content["settings"]
         except (ValueError, TypeError, KeyError):
             return "it was not made by stemsplit"
-        now = {"model": self.model, "weights": self.sha256} | dict(self.settings)
+        now = {"model": self.model, "weights": self.sha256, "content": str(output)} | dict(self.settings)
         # A hash of which only the beginning is on record is compared as far as it goes.
         if then["weights"] and now["weights"] and _same_hash(then["weights"], now["weights"]):
             then["weights"] = now["weights"]
@@ -54,16 +56,16 @@ def _shown(value: object) -> str:
     return "the default" if value is None else str(value)
 
 
-def is_done(job: Job, fingerprint: Fingerprint) -> bool:
-    """Whether all outputs of a job are there, made with the same settings.
+def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bool:
+    """Whether all `outputs` of a job are there, made with the same settings.
 
     Raises:
         OutputError: one is there that was made otherwise.
     """
-    present = [name for name, path in job.files.items() if path.exists()]
-    for name in present:
-        path = job.files[name]
-        if difference := fingerprint.difference(read_settings(path)):
+    present = [output for output in outputs if job.files[output.name].exists()]
+    for output in present:
+        path = job.files[output.name]
+        if difference := fingerprint.difference(read_settings(path), output):
             raise OutputError(
                 path, f"exists, and {difference}", hint="-y overwrites it, --if-exists rename keeps both"
             )

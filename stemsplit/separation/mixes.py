@@ -23,6 +23,9 @@ class Output:
     plus: tuple[str, ...]
     minus: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return "".join(["+".join(self.plus), *(f"-{name}" for name in self.minus)])
+
 
 def plan_outputs(stems: Sequence[str], settings: StemSettings) -> tuple[Output, ...]:
     """The outputs that `settings` ask of a model that gives `stems`.

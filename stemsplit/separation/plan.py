@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from stemsplit.errors import SettingsError
+from stemsplit.errors import InputError, SettingsError
 
 FIELDS = ("dir", "name", "stem", "ext", "model", "parent")
 # What a folder is searched for. A file that is named by itself is tried whatever it is called.
@@ -21,18 +21,25 @@ SUFFIXES = frozenset(
     ".aac .ac3 .aif .aifc .aiff .alac .amr .ape .au .caf .dts .eac3 .flac .m4a .m4b .mka .mkv .mov .mp2 .mp3"
     " .mp4 .mpc .mpga .oga .ogg .opus .ra .rf64 .snd .spx .tta .w64 .wav .webm .wma .wv".split()
 )
-LONGEST_NAME_BYTES = (
-    200  # of a track's name in a path; file systems end at 255 with stem, suffix and part mark
-)
+# Of a track's name in a path; file systems end at 255 with stem, suffix and part mark.
+LONGEST_NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file to separate; `folder` is its place below the folder that was given, "." for a file by itself."""
+    """A file to separate.
+
+    Attributes:
+        path: the file.
+        folder: its place below the folder that was given, "." for a file by itself.
+        label: what to call it, where the path is a temporary one.
+        failure: why it can't be had, known already; such an input fails when its turn comes.
+    """
 
     path: Path
     folder: PurePosixPath = PurePosixPath(".")
-    label: str | None = None  # what to call it, where the path is a temporary one
+    label: str | None = None
+    failure: InputError | None = None
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from stemsplit import __version__
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import OutputError, StemsplitError
 from stemsplit.events import Callback, TrackDone, TrackFailed, emit
 
 Status = Literal["done", "skipped", "failed"]
@@ -25,6 +25,8 @@ class Failure:
     @classmethod
     def of(cls, error: BaseException) -> "Failure":
         """The failure that an exception means."""
+        if isinstance(error, OutputError):  # the track has several outputs, so say which
+            return cls(error.code, str(error), error.hint)
         if isinstance(error, StemsplitError):
             return cls(error.code, error.reason, error.hint)
         if isinstance(error, MemoryError):

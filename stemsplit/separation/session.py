@@ -82,6 +82,12 @@ class Session:
         emit(callback, Start(len(self.plan.jobs), self.model.name, self.device))
         return separator
 
+    def survey(self) -> Iterator[Ready | TrackResult]:
+        """A look at every job: ready to be done, or the result that it has without computing."""
+        batch, output = self.request.batch, self.request.output
+        for job in self.plan.jobs:
+            yield survey(job, self.outputs, self.fingerprint, batch, output)
+
     def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
         """Do the jobs. The model is loaded only if one of them needs it.
 
@@ -94,8 +100,7 @@ class Session:
         """
         batch, output = self.request.batch, self.request.output
         ready = []
-        for job in self.plan.jobs:
-            found = survey(job, self.fingerprint, batch, output)
+        for found in self.survey():
             if isinstance(found, Ready):
                 ready.append(found)
                 continue
@@ -139,13 +144,16 @@ class Session:
         return report
 
 
-def prepare(inputs: Sequence[Input], request: Request, *, alone: bool = False) -> Session:
+def prepare(
+    inputs: Sequence[Input], request: Request, *, alone: bool = False, callback: Callback | None = None
+) -> Session:
     """Check everything that can be checked without decoding, loading or computing.
 
     Args:
         inputs: from `plan.collect`.
         request: the settings.
         alone: there must be one input and one output, which goes to a stream instead of the folder.
+        callback: receives the events of a download; `hf:` models are fetched to be described.
 
     Raises:
         SettingsError: an unknown model, stem, format or template, or no input at all.
@@ -154,7 +162,7 @@ def prepare(inputs: Sequence[Input], request: Request, *, alone: bool = False) -
     """
     check_template(request.batch.template)
     check_device(request.compute.device)
-    model = describe_model(request.model.model, offline=request.model.offline)
+    model = describe_model(request.model.model, offline=request.model.offline, callback=callback)
     outputs = plan_outputs(model.stems, request.stems)
     if not inputs:
         raise SettingsError("no audio file found in what was given", hint="--include picks files by name")

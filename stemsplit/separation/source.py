@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stemsplit.audio.formats import find_format
 from stemsplit.audio.reader import AudioInfo, open_audio
 from stemsplit.settings import OutputSettings
 
@@ -114,9 +115,9 @@ class Shape:
 
 
 def output_shape(source: Source, settings: OutputSettings) -> Shape:
-    """The source's rate and channels, unless others are asked for; at most stereo."""
+    """The source's rate, or the nearest that the format holds, and at most two channels; or what is asked."""
     rate, channels = settings.sample_rate, settings.channels
     return Shape(
-        source.sample_rate if rate == "keep" else rate,
+        find_format(settings.format).nearest_rate(source.sample_rate) if rate == "keep" else rate,
         min(2, source.channels) if channels == "keep" else channels,
     )

@@ -7,15 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
-from stemsplit.audio.formats import check_encodable
-from stemsplit.audio.reader import probe
 from stemsplit.audio.resample import resampled_frames
 from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.audio.wavstream import WavStream
 from stemsplit.events import Callback, TrackStart, emit
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.session import Session
-from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
+from stemsplit.separation.source import Audio, FileSource, Shape
+from stemsplit.separation.survey import examine
 
 
 def write_stream(session: Session, file: BinaryIO, callback: Callback | None = None) -> None:
@@ -34,11 +33,7 @@ def write_stream(session: Session, file: BinaryIO, callback: Callback | None = N
         BrokenPipeError: the reader is gone.
     """
     output, batch = session.request.output, session.request.batch
-    entry = session.plan.jobs[0].input
-    info = probe(entry.path, stream=batch.audio_stream, name=str(entry))
-    source = FileSource(entry.path, info, batch.start_s, batch.end_s)
-    shape = output_shape(source, output)
-    check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
+    source, shape = examine(session.plan.jobs[0].input, batch, output)
     blocks, frames = _separated(session, source, shape, callback)
     with closing(blocks):
         if output.format == "wav" and output.is_float:

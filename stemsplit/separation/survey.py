@@ -9,7 +9,8 @@ from stemsplit.audio.formats import check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.errors import OutputError, ResourceError, StemsplitError
 from stemsplit.separation.existing import Fingerprint, is_done, renamed
-from stemsplit.separation.plan import Job
+from stemsplit.separation.mixes import Output
+from stemsplit.separation.plan import Input, Job
 from stemsplit.separation.report import Failure, TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
@@ -27,12 +28,17 @@ class Ready:
 
 
 def survey(
-    job: Job, fingerprint: Fingerprint, batch: BatchSettings, output: OutputSettings
+    job: Job,
+    outputs: Sequence[Output],
+    fingerprint: Fingerprint,
+    batch: BatchSettings,
+    output: OutputSettings,
 ) -> Ready | TrackResult:
     """Look at a job's input and at what stands under its outputs' names.
 
     Args:
         job: what is to be done.
+        outputs: what is made of every track.
         fingerprint: what the outputs would be made with.
         batch: the rule for existing files, and the stretch of every track.
         output: the format.
@@ -42,21 +48,34 @@ def survey(
     """
     name = str(job.input)
     try:
-        info = probe(job.input.path, stream=batch.audio_stream, name=name)
-        source = FileSource(job.input.path, info, batch.start_s, batch.end_s)
-        shape = output_shape(source, output)
-        check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
+        source, shape = examine(job.input, batch, output)
         there = [path for path in job.files.values() if path.exists()]
         if batch.if_exists == "error" and there:
             raise OutputError(there[0], "exists", hint="-y overwrites it")
-        if batch.if_exists == "skip" and is_done(job, fingerprint):
-            outputs = {stem: str(path) for stem, path in job.files.items()}
-            return TrackResult(name, "skipped", outputs)
+        if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
+            paths = {stem: str(path) for stem, path in job.files.items()}
+            return TrackResult(name, "skipped", paths)
     except StemsplitError as error:
         return TrackResult(name, "failed", error=Failure.of(error))
     if batch.if_exists == "rename":
         job = replace(job, files=renamed(job).files)
     return Ready(job, source, shape)
+
+
+def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple[FileSource, Shape]:
+    """Read an input's head, and see that its outputs can be encoded.
+
+    Raises:
+        InputError: it can't be read.
+        SettingsError: the format can't hold it.
+    """
+    if entry.failure is not None:
+        raise entry.failure
+    info = probe(entry.path, stream=batch.audio_stream, name=str(entry))
+    source = FileSource(entry.path, info, batch.start_s, batch.end_s)
+    shape = output_shape(source, output)
+    check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
+    return source, shape
 
 
 def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> None:
@@ -77,9 +96,14 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> No
         needed += samples * len(one.job.files) * sample_bytes
         largest = max(largest, samples * len(one.job.files) * SCRATCH_BYTES)
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(there).free
-    if output.format in ("wav", "aiff") and needed + largest > free:
+    disk = shutil.disk_usage(there)
+    # A file system without a size, such as one over a network, tells nothing.
+    if output.format in ("wav", "aiff") and disk.total and needed + largest > disk.free:
         raise ResourceError(
-            f"{there}: {(needed + largest) / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+            f"{there}: {_shown(needed + largest)} are needed and {_shown(disk.free)} are free",
             hint="choose another disk with -o, or a smaller format such as -f flac",
         )
+
+
+def _shown(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
