@@ -46,6 +46,8 @@ class UnknownNameError(SettingsError):
 
         near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}" if known else None
+        if kind == "model" and not near:
+            hint = "stemsplit models list shows all"
         super().__init__(f"no {kind} named {name!r}", setting=kind, hint=hint)
         self.kind, self.name, self.known = kind, name, tuple(known)
 

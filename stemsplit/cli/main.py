@@ -96,7 +96,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _invoke(arguments: Sequence[str]) -> int:
     if not arguments and COMPLETE not in os.environ:
-        click.echo(main.get_help(click.Context(main, info_name=NAME)), err=True)
+        click.echo(main.get_help(click.Context(main, info_name=NAME, **main.context_settings)), err=True)
         return failures.USAGE
     if COMPLETE in os.environ:
         main.main(args=list(arguments), prog_name=NAME)

@@ -162,7 +162,7 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
     with progress.display(how) as callback:
         for name in names:
             paths = download_model(name, stems=stems or None, offline=bool(offline), callback=callback)
-            for path in paths:
+            for path in map(str, paths) if paths else ["needs no download"]:
                 click.echo(f"{name}: {path}", err=True)
 
 

@@ -199,7 +199,7 @@ def _require_free(name: str, replace: bool) -> None:
         raise SettingsError(
             f"there is a model named {name} already",
             setting="name",
-            hint="choose another name, or replace it",
+            hint="choose another name, or --replace it",
         )
 
 
