@@ -1,0 +1,98 @@
+"""The model that comes with the package: here, offline, small, silent on silence, sound on solos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stemsplit.core.pipeline import separate_array
+from stemsplit.evaluation.metrics import energy, usdr
+from stemsplit.hub import registry, verified
+from stemsplit.hub.load import load_model
+from stemsplit.models.blocks.network import Network
+from stemsplit.training.synthesis import effects
+from stemsplit.training.synthesis.__main__ import make_song
+from stemsplit.training.synthesis.compose import Frame, bass_line, beat, melody
+from stemsplit.training.synthesis.materials import Materials, find_materials
+from stemsplit.training.synthesis.mixing import render
+from stemsplit.training.synthesis.notes import STEMS, Note, Part, Song
+from stemsplit.training.synthesis.styles import MINOR, STYLES
+
+SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
+SPEC = registry.find_model("tiny")
+FILE = Path(str(SPEC.files[0].path))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Network:
+    return load_model("tiny", offline=True)
+
+
+def test_it_comes_with_the_package_as_recorded(tiny: Network) -> None:
+    assert FILE.parent == Path(registry.__file__).parent / "bundled"
+    assert FILE.stat().st_size == SPEC.files[0].size and FILE.stat().st_size <= 8_000_000
+    assert verified.digest(FILE) == SPEC.files[0].sha256
+    assert tiny.stems == STEMS and not tiny.training
+
+
+def test_its_card_names_everybody_to_whom_credit_is_due() -> None:
+    card = FILE.with_suffix(".md").read_text(encoding="utf-8")
+    for name in (
+        "WaivOps", "Muldjord", "Berklee", "VocalSet", "vocadito", "EMVD", "Dagstuhl", "LibriSpeech", "VCTK",
+        "Groove MIDI", "MTG", "Alexander Holm", "Freedoom", "oatsu", "Software-Entwicklungskit", "Frank Wen",
+        "S. Christian Collins", "Karoryfer", "freesound",
+    ):  # fmt: skip
+        assert name in card
+
+
+def test_silence_stays_silent(tiny: Network) -> None:
+    assert not separate_array(tiny, torch.zeros(2, 100_000)).any()
+
+
+@pytest.mark.parametrize("samples", [1, 1000, 44_100])
+def test_stems_of_short_tracks_add_up(tiny: Network, samples: int) -> None:
+    mix = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(samples))
+    mix -= mix.mean()
+    torch.testing.assert_close(separate_array(tiny, mix).sum(0), mix, atol=1e-5, rtol=0)
+
+
+def _solo(stem: str, rng: np.random.Generator) -> torch.Tensor:
+    """Eight seconds of one part, played by formulas and mixed as in a song."""
+    frame = Frame(0.13, 2, MINOR, (0, 5, 3, 4), 0.0)
+    style = STYLES["pop"]
+    notes: tuple[Note, ...] = {
+        "drums": lambda: beat(frame, style, rng),
+        "bass": lambda: bass_line(frame, style, rng),
+        "other": lambda: melody(frame, 64, rng),
+        "vocals": lambda: melody(frame, 57, rng),
+    }[stem]()
+    song = Song("solo", 8.0, (Part(stem, 0, notes).within(0, 8.0),))
+    return torch.from_numpy(render(song, Materials(), rng)[stem])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("stem", ["drums", "bass"])
+def test_a_solo_is_not_smeared_over_the_other_stems(tiny: Network, stem: str, seed: int) -> None:
+    solo = _solo(stem, np.random.default_rng(seed))
+    leaked_db = 10 * torch.log10(energy(separate_array(tiny, solo)) / energy(solo))
+    assert all(leaked_db[i] < -15 for i, s in enumerate(STEMS) if s != stem), leaked_db.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SOUNDFONT.exists(), reason="needs FluidR3_GM.sf2")
+def test_every_stem_of_new_songs_is_2_db_above_classic_and_the_mixture(
+    tiny: Network, shared_data: Path
+) -> None:
+    samples, album = shared_data / "clean-samples", shared_data / "everything-is-free-cc0"
+    materials = find_materials([SOUNDFONT], samples, album, held_out=True)
+    classic, scores = load_model("classic"), []
+    for number in range(8):
+        made = make_song(f"score-{number}", 12, materials, seed=11)
+        stems = torch.from_numpy(np.stack([made[s] for s in STEMS]))
+        mix = stems.sum(0)
+        found = [separate_array(tiny, mix), separate_array(classic, mix), mix.expand_as(stems)]
+        sounding = torch.tensor([effects.rms(made[s]) > 0.005 for s in STEMS])
+        scores.append(torch.stack([usdr(stems, f).masked_fill(~sounding, torch.nan) for f in found]))
+    tiny_db, classic_db, mixture_db = torch.stack(scores).nanmedian(0).values
+    assert (tiny_db > classic_db + 2).all() and (tiny_db > mixture_db + 2).all()
