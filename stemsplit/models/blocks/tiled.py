@@ -112,8 +112,8 @@ class TiledBranch(nn.Module):
         h = F.gelu(self.norm_in(self.narrow(x.transpose(1, 2).unsqueeze(2)))).squeeze(2)
         if len(self.inner):
             h = self.inner(h)
-        out: Tensor = x + self.widen(self._standardised(h.transpose(1, 2)))
-        return out
+        out: Tensor = self.widen(self._standardised(h.transpose(1, 2)))
+        return out.add_(x)
 
     def _standardised(self, h: Tensor) -> Tensor:
         """(r h, r, −r m) for every bin: [N, T, hidden] -> [N, T, hidden + 2]."""
