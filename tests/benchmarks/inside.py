@@ -130,10 +130,7 @@ def main() -> None:
     parser.add_argument("kind")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     print(json.dumps(measure(options.kind, options.quick, options.rounds)))
 
 

@@ -9,6 +9,7 @@ alternated runs. The result goes to speed.json, from which the table in README.m
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def whole(
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="Only these networks.")
 @click.option("--seconds", multiple=True, type=float, help="Lengths of the songs. [default: 20, 180, 1800]")
 @click.option("--rounds", type=int, default=5, show_default=True, help="Runs of each, alternated.")
+@click.option("--threads", type=int, help="CPU threads of every program. [default: one per core]")
 @click.option("--song", type=click.Path(path_type=Path), help="Real music, stereo at 44.1 kHz.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULT, help="The JSON file.")
 def main(
@@ -91,10 +93,13 @@ def main(
     only: tuple[str, ...],
     seconds: tuple[float, ...],
     rounds: int,
+    threads: int | None,
     song: Path | None,
     output: Path,
 ) -> None:
     """Measure, write, print."""
+    if threads is not None:  # read by the OpenMP of every program
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     kinds = only or KINDS
     lengths = seconds or ((3.0,) if quick else (20.0, 180.0, 1800.0))
     result: dict[str, Any] = {"machine": machine(), "quick": quick, "inside": {}, "whole": {}}
