@@ -55,7 +55,7 @@ class BandUNetArguments:
 
     sources: tuple[str, ...] = ("drums", "bass", "other", "vocals")
     sample_rate: int = 44100
-    segment_s: float = 10.0
+    segment_s: float = 6.0
     fft: int = 4096
     hop: int = 1024
     regions: tuple[tuple[int, int, int], ...] = (
@@ -236,15 +236,21 @@ class BandUNet(Network):
         self.heads = MaskHeads(self.regions, a.widths[0], 2 * len(a.sources))
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """[B, 2, T] to [B, S, 2, T]."""
-        return self.synthesise(self.estimate_spectra(mix), mix.shape[-1])
+        """[B, 2, T] to [B, S, 2, T]; stem after stem, to hold one spectrogram at a time."""
+        spectrum = self.analyse(mix)
+        samples = mix.shape[-1]
+        masks = self._kept_masks(mix, spectrum).unbind(1)
+        return torch.stack([self.synthesise(self._per_bin(m).mT * spectrum, samples) for m in masks], 1)
 
     def estimate_spectra(self, mix: Tensor) -> Tensor:
         """[B, 2, T] to complex [B, S, 2, F, frames]."""
         spectrum = self.analyse(mix)
+        return self._per_bin(self._kept_masks(mix, spectrum)).mT * spectrum[:, None]
+
+    def _kept_masks(self, mix: Tensor, spectrum: Tensor) -> Tensor:
+        """The masks of the mix at a root mean square of 1, for the stems that `select` left."""
         loudness = mix.square().mean((1, 2)).sqrt()[:, None, None, None]
-        masks = self.masks(spectrum / (loudness + TINY))[:, list(self.kept)]
-        return self._per_bin(masks).mT * spectrum[:, None]
+        return self.masks(spectrum / (loudness + TINY))[:, list(self.kept)]
 
     def analyse(self, audio: Tensor) -> Tensor:
         """[..., T] to complex [..., F, frames]; frame k is centred on sample k·hop, zeros beyond the ends."""
