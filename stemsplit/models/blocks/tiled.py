@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.models.blocks.conv import DConv
-from stemsplit.models.blocks.hybrid_layers import DecoderLayer, EncoderLayer, HybridLayer
+from stemsplit.models.blocks.hybrid_layers import (
+    BandedDecoder,
+    BandedEncoder,
+    DecoderLayer,
+    EncoderLayer,
+    HybridLayer,
+)
 from stemsplit.models.blocks.packed import PackedGLU
 
 CACHED_BYTES = 2**21  # of a tile, about what a core's own cache holds
@@ -224,7 +230,6 @@ class TiledDecoder(TiledLayer):
         super().__init__(layer)
         self.conv_tr = Convolution(layer.conv_tr, layer.kept)
         self.norm1, self.norm2 = getattr(layer, "norm1", nn.Identity()), layer.norm2
-        self.bias = 0 if self.conv_tr.bias is None else self.conv_tr.bias[:, None, None]
 
     def forward(self, x: Tensor | None, skip: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
         """As `DecoderLayer`; what the transposed convolution was given comes back only of a single tile."""
@@ -242,9 +247,22 @@ class TiledDecoder(TiledLayer):
 
     def contract(self, y: Tensor, length: int) -> Tensor:
         """As `DecoderLayer`, over time: [B, inner, T] -> [B, outputs, length]."""
-        z = self.norm2(self.conv_tr.transposed(last(four(y)))).squeeze(2)
+        z = self.spread(last(four(y))).squeeze(2)
         z = z[..., self.plan.padding : self.plan.padding + length]
         return z if self.plan.outermost else F.gelu(z)
+
+    def expand(self, x: Tensor) -> Tensor:
+        """As `DecoderLayer`, for all bins at once: [B, inner, F, T] -> [B, inner, F, T]."""
+        return self._expand(None, last(x), 0, x.shape[2])
+
+    def spread(self, y: Tensor) -> Tensor:
+        """As `DecoderLayer`: [B, inner, F, T] -> [B, outputs, (F − 1)·stride + kernel, T]."""
+        out: Tensor = self.norm2(self.conv_tr.transposed(y))
+        return out
+
+    def bias(self) -> Tensor:
+        """Of the transposed convolution: [outputs]."""
+        return cast(Tensor, self.conv_tr.bias)
 
     def _expand(self, x: Tensor | None, skip: Tensor, start: int, stop: int) -> Tensor:
         """What the transposed convolution is given of the bins from `start` to before `stop`."""
@@ -272,9 +290,9 @@ class TiledDecoder(TiledLayer):
         seam = self.plan.kernel - self.plan.stride
         carried: Tensor | None = None
         for y in pieces:
-            z = self.norm2(self.conv_tr.transposed(y))
+            z = self.spread(y)
             if carried is not None:
-                z[:, :, :seam] += carried - self.bias
+                z[:, :, :seam] += carried - self.bias()[:, None, None]
             whole = z.shape[2] - seam
             yield z[:, :, :whole]
             carried = z[:, :, whole:]
@@ -335,6 +353,10 @@ def _flat(layer: nn.Module) -> nn.Module:
 
 def tiled(layer: nn.Module) -> nn.Module:
     """A layer of Hybrid Demucs for inference, or itself where there is nothing to gain."""
+    if isinstance(layer, BandedEncoder | BandedDecoder):
+        for index, band in enumerate(layer.layers):
+            layer.layers[index] = tiled(band)
+        return layer
     if isinstance(layer, EncoderLayer) and not (layer.plan.spectral and layer.plan.context_encoder):
         return TiledEncoder(layer)
     if isinstance(layer, DecoderLayer) and not (layer.plan.groups and layer.kept):
