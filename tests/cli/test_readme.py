@@ -1,0 +1,148 @@
+"""The README's commands are run, with small files under the names that it uses."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from stemsplit.hub.checkpoints import save_package
+from stemsplit.models import build
+
+Shell = Any
+README = (Path(__file__).parents[2] / "README.md").read_text()
+STEMS = ("drums", "bass", "other", "vocals")
+# What is not run, and why.
+NOT_HERE = {
+    r"^(pip|pytest)\b": "sets up the environment",
+    r"models download": "needs a network",
+    r"train --config": "trains a model",
+    r"\.th\b": "needs a checkpoint of demucs",
+    r"--dataset": "needs a data set",
+}
+PROGRAMS = ("ffmpeg", "jq", "man")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every command of the README with its comment."""
+    found = []
+    for block in blocks("sh"):
+        joined = re.sub(r"(\\|(?<=\|))\n\s*", " ", block)
+        for line in joined.splitlines():
+            command, _, comment = re.match(r"((?:'[^']*'|[^'#])*)(#\s*)?(.*)", line).groups("")  # type: ignore[union-attr]
+            if command.strip():
+                found.append((command.strip(), comment.strip()))
+    return found
+
+
+def write_film(path: Path, seconds: float) -> None:
+    """Two audio streams in Matroska; few samples a second, so that minutes are soon done."""
+    with av.open(path, "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=4000, layout="mono") for _ in range(2)]
+        for stream in streams:
+            samples = (3000 * np.sin(np.arange(round(seconds * 4000)) / 3)).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+            frame.sample_rate = 4000
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+
+
+def write_sound(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((round(44100 * seconds), 2))
+    soundfile.write(path, noise, 44100, format=path.suffix[1:].upper())
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("song.mp3", "album/one.mp3", "album/two.mp3", "album/live/three.flac"):
+        write_sound(folder / name, 0.3)
+    for stem in (*STEMS, "mixture"):
+        write_sound(folder / f"songs/one/{stem}.wav", 2.0)
+    write_film(folder / "live.mkv", 91)
+    write_film(folder / "talk.mkv", 0.5)
+    tiny = {"sources": list(STEMS), "channels": 8, "bottom_channels": 16, "t_layers": 1, "t_heads": 2}
+    for run in ("runs/x", "runs/fine-tune"):
+        (folder / run).mkdir(parents=True)
+        network = build("htdemucs", {**tiny, "nfft": 1024, "segment": 2.0})
+        save_package(folder / run / "model.safetensors", network)
+    (folder / "home").mkdir()
+    return folder
+
+
+@pytest.fixture
+def furnished(shell: Shell, files: Path) -> Shell:
+    """The command line in a folder with those files."""
+    shutil.copytree(files, shell.folder, dirs_exist_ok=True)
+    return shell
+
+
+def run_in_bash(shell: Shell, command: str, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """The command as a person would give it, with the installed program under its own name."""
+    programs = shell.folder / "home/bin"
+    programs.mkdir()
+    program = programs / "stemsplit"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m stemsplit "$@"\n')
+    program.chmod(0o755)
+    path = os.pathsep.join((str(programs), os.environ["PATH"]))
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=shell.folder,
+        env={**shell.environment(), **env, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(("command", "comment"), commands(), ids=lambda value: value[:60])
+def test_commands(furnished: Shell, command: str, comment: str) -> None:
+    shell = furnished
+    for pattern, reason in NOT_HERE.items():
+        if re.search(pattern, command):
+            pytest.skip(reason)
+    for program in PROGRAMS:
+        if re.search(rf"(^|\| *){program}\b", command) and not shutil.which(program):
+            pytest.skip(f"{program} is not installed")
+    env = {"STEMSPLIT_MODEL": "classic"}  # which needs no download
+    if set("|>") & set(command):
+        ran = run_in_bash(shell, command, env)
+        assert ran.returncode == 0, ran.stderr.decode()
+    else:
+        ran = shell(*shlex.split(command)[1:], env=env)
+        assert ran.code == 0, ran.err
+    if comment.startswith("stems/"):
+        assert (shell.folder / comment).is_file()
+    made = [name for name in shell.files() if name.startswith("stems/")]
+    asked = re.match(r"stemsplit (song|album|live|--from-file)", command) and " -n" not in command
+    assert bool(made) == bool(asked) or "find" in command
+
+
+def test_the_first_example_gives_the_tree_below_it(furnished: Shell) -> None:
+    first = next(command for command, _ in commands() if command.startswith("stemsplit"))
+    assert furnished(*shlex.split(first)[1:]).code == 0
+    tree = re.findall(r"[└├]── (\w+\.wav)", README)
+    assert [f"stems/song/{name}" for name in tree] == [n for n in furnished.files() if n.startswith("stems/")]
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
+def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(furnished.folder)
+    samples = furnished.tones(seconds=0.3, rate=48000)
+    names: dict[str, Any] = {"samples": samples}
+    exec(code, names)
+    assert set(names["stems"]) == set(STEMS)
+    assert names["vocals"].shape == samples.shape
