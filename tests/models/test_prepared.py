@@ -101,8 +101,13 @@ def twins(
     return plain, copy.deepcopy(plain).prepare(dtype)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("cached", [2**21, 2**13, 1], ids=["one tile", "tiles", "single bins"])
+TILED = ("ht", "ht contexts", "ht other kernels", "hybrid", "hybrid bands")
+
+
+@pytest.mark.parametrize(
+    ("case", "cached"),
+    [*((case, 2**13) for case in CASES), *((case, size) for case in TILED for size in (1, 2**21))],
+)
 @torch.inference_mode()
 def test_prepared_networks_agree(
     case: str, cached: int, decibels: Decibels, monkeypatch: pytest.MonkeyPatch
