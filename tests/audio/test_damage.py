@@ -133,7 +133,7 @@ def test_a_lot_of_damage(
     kind: str, music: np.ndarray, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     ffmpeg = request.getfixturevalue("ffmpeg") if kind in FFMPEG else None
-    for copy in damaged_copies(source(kind, music, tmp_path, ffmpeg), f"more {kind}", 350):
+    for copy in damaged_copies(source(kind, music, tmp_path, ffmpeg), f"more {kind}", 105):
         (tmp_path / "a").write_bytes(copy)
         require_answer(tmp_path / "a")
 

@@ -1,5 +1,4 @@
 import errno
-import json
 import shutil
 import struct
 import subprocess
@@ -371,23 +370,26 @@ def test_sink_reports_the_first_failure(tmp_path: Path) -> None:
         sink.close()
 
 
-@pytest.mark.slow
-def test_memory_does_not_grow_while_writing(tmp_path: Path) -> None:
-    program = """
-import json, resource, sys
+_PEAK = """
+import resource, sys
 import numpy as np
 from stemsplit.audio.writer import open_writer
 from stemsplit.settings import OutputSettings
-block = np.random.default_rng(0).standard_normal((2, 48000)).astype(np.float32) * 0.1
+block = np.sin(np.arange(96000) / 7).astype(np.float32).reshape(2, 48000)
 with open_writer(sys.argv[1], 48000, 2, OutputSettings(format=sys.argv[2])) as writer:
     for _ in range(int(sys.argv[3])):
         writer.write(block)
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
-    for kind in FORMATS:
-        peaks = []
-        for seconds in ("30", "900"):
-            command = [sys.executable, "-c", program, tmp_path / "a", kind, seconds]
-            done = subprocess.run(command, capture_output=True, check=True)
-            peaks.append(json.loads(done.stdout))
-        assert peaks[1] - peaks[0] < 10, kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_memory_does_not_grow_while_writing(kind: str, tmp_path: Path) -> None:
+    peaks_mib = []
+    for seconds in ("10", "300"):
+        command = [sys.executable, "-c", _PEAK, tmp_path / "a", kind, seconds]
+        done = subprocess.run(command, capture_output=True, check=True)
+        peaks_mib.append(float(done.stdout))
+    # an MP4 keeps an index of its packets until the end, some 25 MiB for two hours
+    assert peaks_mib[1] - peaks_mib[0] < 8
