@@ -220,6 +220,15 @@ def test_every_format_has_the_length_of_the_input(shell: Shell, fmt: str) -> Non
     assert (audio.shape, found) == ((2, round(0.7 * rate)), rate)
 
 
+def test_a_format_gets_a_rate_that_it_holds(shell: Shell) -> None:
+    shell.write("song.wav", rate=44100, seconds=0.5)
+    assert shell("song.wav", *CLASSIC, "-s", "bass", "-f", "opus").code == 0
+    from stemsplit.audio.reader import read_audio
+
+    audio, rate = read_audio(shell.folder / "stems/song/bass.opus")
+    assert (audio.shape, rate) == ((2, 24000), 48000)
+
+
 def test_karaoke_and_mixes(shell: Shell) -> None:
     shell.write("song.wav", seconds=0.4)
     assert shell("song.wav", *CLASSIC, "--karaoke").code == 0
