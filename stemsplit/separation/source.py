@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.audio.formats import find_format
-from stemsplit.audio.formats import find_format
 from stemsplit.audio.reader import AudioInfo, open_audio
 from stemsplit.settings import OutputSettings
 
