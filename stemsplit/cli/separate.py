@@ -57,9 +57,11 @@ def separate(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _run(options: dict[str, Any], stack: ExitStack) -> int:
+    from stemsplit.core.allocator import share_memory
     from stemsplit.core.devices import check_device
     from stemsplit.separation.plan import check_template
 
+    share_memory()
     to_stdout = options["output"] == "-"
     _check_streams(options, to_stdout)
     _check_report(options["report"])

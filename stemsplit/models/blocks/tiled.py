@@ -44,6 +44,12 @@ def new(batch: int, channels: int, bins: int, steps: int, like: Tensor) -> Tenso
     return like.new_empty(batch, bins, steps, channels).permute(0, 3, 1, 2)
 
 
+def gelu_(x: Tensor) -> Tensor:
+    """GELU in place."""
+    out: Tensor = torch.ops.aten.gelu_(x)
+    return out
+
+
 def bins_of(x: Tensor, start: int, stop: int) -> Tensor:
     """The bins from `start` to before `stop` of [B, C, F, T], zeros beyond both ends."""
     below, above = max(0, -start), max(0, stop - x.shape[2])
@@ -115,7 +121,7 @@ class TiledBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, T, C] -> [N, T, C]."""
-        h = F.gelu(self.norm_in(self.narrow(x.transpose(1, 2).unsqueeze(2)))).squeeze(2)
+        h = gelu_(self.norm_in(self.narrow(x.transpose(1, 2).unsqueeze(2)))).squeeze(2)
         if len(self.inner):
             h = self.inner(h)
         out: Tensor = self.widen(self._standardised(h.transpose(1, 2)))
@@ -216,7 +222,7 @@ class TiledEncoder(TiledLayer):
             return y
         if inject is not None:
             y = y + inject[:, :, None]
-        return self.mix(self.refine(F.gelu(self.norm1(y))), self.norm2)
+        return self.mix(self.refine(gelu_(self.norm1(y))), self.norm2)
 
 
 class TiledDecoder(TiledLayer):
@@ -249,7 +255,7 @@ class TiledDecoder(TiledLayer):
         """As `DecoderLayer`, over time: [B, inner, T] -> [B, outputs, length]."""
         z = self.spread(last(four(y))).squeeze(2)
         z = z[..., self.plan.padding : self.plan.padding + length]
-        return z if self.plan.outermost else F.gelu(z)
+        return z if self.plan.outermost else gelu_(z)
 
     def expand(self, x: Tensor) -> Tensor:
         """As `DecoderLayer`, for all bins at once: [B, inner, F, T] -> [B, inner, F, T]."""
@@ -281,7 +287,7 @@ class TiledDecoder(TiledLayer):
         for z in self._joined(pieces):
             start, stop = max(0, position), min(height, position + z.shape[2])
             inside = z[:, :, start - position : stop - position]
-            out[:, :, start:stop] = inside if plan.outermost else F.gelu(inside)
+            out[:, :, start:stop] = inside if plan.outermost else gelu_(inside)
             position += z.shape[2]
         return out
 
