@@ -14,7 +14,9 @@ their products, those equations are block-Toeplitz, and filtered stems can stay 
 their energies are the same.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -64,16 +66,37 @@ def bsseval(references: Tensor, estimates: Tensor, *, window: int = 44100, taps:
     if samples > window < taps:
         raise ValueError(f"frames of {window} samples are shorter than filters of {taps}")
     window, frames = min(window, samples), max(1, samples // window)
-    heard, guessed = _sounding(references, window), _sounding(estimates, window)
-    present = heard.any(1)
-    scored = present & guessed.any(1)
     result = torch.full((4, stems, frames), torch.nan, dtype=torch.float64)
-    if scored.any():
-        own = scored[present].nonzero().flatten()
-        ratios = _score(references[present], estimates[scored], own, window, taps)
-        complete = (heard & guessed)[scored, :frames].all(0)
-        result[:, scored] = ratios[..., :frames].masked_fill(~complete, torch.nan)
+    with _one_thread():
+        heard, guessed = _sounding(references, window), _sounding(estimates, window)
+        present = heard.any(1)
+        scored = present & guessed.any(1)
+        if scored.any():
+            own = scored[present].nonzero().flatten()
+            ratios = _score(_some(references, present), _some(estimates, scored), own, window, taps)
+            complete = (heard & guessed)[scored, :frames].all(0)
+            result[:, scored] = ratios[..., :frames].masked_fill(~complete, torch.nan)
     return Scores(*result)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: these thousands of small operations gain next to nothing by a second one.
+
+    They would lose much by waiting for it wherever other processes want the cores; whole tracks are what is
+    worth doing in parallel.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _some(signals: Tensor, which: Tensor) -> Tensor:
+    """Some of [S, C, T]; no copy where that is all."""
+    return signals if which.all() else signals[which]
 
 
 def _sounding(signals: Tensor, window: int) -> Tensor:
@@ -81,17 +104,14 @@ def _sounding(signals: Tensor, window: int) -> Tensor:
 
     The sum, because that is the rule of the reference implementation.
     """
-    pieces = signals.sum(-2).split(window, -1)
-    return torch.stack([piece.any(-1) for piece in pieces], -1)
+    return torch.stack([piece.sum(-2).any(-1) for piece in signals.split(window, -1)], -1)
 
 
 def _score(references: Tensor, estimates: Tensor, own: Tensor, window: int, taps: int) -> Tensor:
     """The four ratios [4, E, windows] of estimates [E, C, T], of which number e is of reference own[e]."""
-    channels = references.shape[1]
-    inputs = references.shape[0] * channels
+    channels, inputs = references.shape[1], references.shape[0] * references.shape[1]
     size = _fft_size(window + taps - 1)
-    signals = torch.cat([references, estimates]).flatten(0, 1)
-    windows = _Windows(signals, window, size)
+    windows = _Windows((references.flatten(0, 1), estimates.flatten(0, 1)), window, size)
     gram, cross = _correlations(windows, inputs, taps)
     filters = _filters(gram, cross, own, channels, size)
     energies = [_energies(group, filters, own, channels) for group in windows]
@@ -110,14 +130,14 @@ def _fft_size(least: int) -> int:
 
 
 class _Windows:
-    """The consecutive windows of signals [P, T] in the frequency domain.
+    """The consecutive windows of signals, given as some [P, T], in the frequency domain.
 
     Iterating gives lists of some spectra [P, bins] complex128, as few as bound the memory. If there is only
     one list, it is kept for the next time.
     """
 
-    def __init__(self, signals: Tensor, window: int, size: int) -> None:
-        self.pieces = signals.split(window, -1)
+    def __init__(self, signals: Sequence[Tensor], window: int, size: int) -> None:
+        self.pieces = list(zip(*(x.split(window, -1) for x in signals), strict=True))
         self.window, self.size = window, size
         self._kept: list[Tensor] = []
 
@@ -126,19 +146,25 @@ class _Windows:
             yield self._kept
             return
         for start in range(0, len(self.pieces), _GROUP):
-            group = self._transform(self.pieces[start : start + _GROUP])
+            group = [self._transform(torch.cat(piece)) for piece in self.pieces[start : start + _GROUP]]
             if len(group) == len(self.pieces):
                 self._kept = group
             yield group
 
-    def _transform(self, pieces: Sequence[Tensor]) -> list[Tensor]:
-        padded = torch.zeros(pieces[0].shape[0], self.size, dtype=torch.float64)
-        spectra = []
-        for piece in pieces:
-            padded[:, : piece.shape[-1]] = piece
-            padded[:, piece.shape[-1] : self.window] = 0
-            spectra.append(torch.fft.rfft(padded))
+    def _transform(self, piece: Tensor) -> Tensor:
+        spectra: Tensor = torch.fft.rfft(_padded(piece.double(), self.size))
         return spectra
+
+    def seams(self, reach: int) -> tuple[Tensor, Tensor]:
+        """The samples before and behind each place where windows meet, [P, n, reach] float64 each."""
+        pairs = list(itertools.pairwise(self.pieces))
+        before = [torch.cat([x[:, -reach:] for x in piece]) for piece, _ in pairs]
+        behind = [torch.cat([_padded(x[:, :reach], reach) for x in piece]) for _, piece in pairs]
+        return torch.stack(before, 1).double(), torch.stack(behind, 1).double()
+
+
+def _padded(signals: Tensor, samples: int) -> Tensor:
+    return pad(signals, (0, samples - signals.shape[-1]))
 
 
 def _by_bins(group: list[Tensor]) -> Iterator[tuple[slice, Tensor]]:
@@ -164,27 +190,26 @@ def _correlations(windows: _Windows, inputs: int, taps: int) -> tuple[Tensor, Te
         The first block row of the references' Gram matrix, Σ_n x_q[n] x_p[n+k] at [k, p, q], [taps, inputs,
         inputs]; and Σ_n x_p[n] y_q[n+k] at [k, p, q], [taps, inputs, P − inputs].
     """
-    signals, bins = windows.pieces[0].shape[0], windows.size // 2 + 1
-    products = torch.zeros(bins, signals, inputs, dtype=torch.complex128)
+    signals = sum(len(x) for x in windows.pieces[0])
+    products = torch.zeros(windows.size // 2 + 1, signals, inputs, dtype=torch.complex128)
     for group in windows:
         for some, piece in _by_bins(group):
             products[some].baddbmm_(piece, piece[:, :inputs].mH)
     lags = torch.fft.irfft(products.movedim(0, -1), windows.size)[..., :taps]  # [P, inputs, taps]
     if len(windows.pieces) > 1:
-        lags[..., 1:] += _across(windows.pieces, inputs, taps - 1)
+        lags[..., 1:] += _across(windows, inputs, taps - 1)
     lags = lags.movedim(-1, 0)
     return lags[:, :inputs].contiguous(), lags[:, inputs:].mT.contiguous()
 
 
-def _across(pieces: Sequence[Tensor], inputs: int, reach: int) -> Tensor:
+def _across(windows: _Windows, inputs: int, reach: int) -> Tensor:
     """What the correlations at lags 1 … reach have of samples in different windows, [P, inputs, reach].
 
     Such pairs are up to `reach` samples before the end of a window of the references, and as many behind it.
     """
+    before, behind = windows.seams(reach)
     size = 2 * (reach + 1)
-    ends = [piece[:inputs, -reach:] for piece in pieces[:-1]]
-    starts = [pad(piece[:, :reach], (0, max(0, reach - piece.shape[-1]))) for piece in pieces[1:]]
-    tails, heads = (torch.fft.rfft(torch.stack(x, 1).double(), size) for x in (ends, starts))
+    tails, heads = torch.fft.rfft(before[:inputs], size), torch.fft.rfft(behind, size)
     products = torch.einsum("pnf,qnf->pqf", heads, tails.conj())
     # sample i of a tail and j of a head are reach + j − i apart, so lag 1 is at 1 − reach
     found: Tensor = torch.fft.irfft(products, size)
@@ -218,7 +243,7 @@ def _filters(gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int)
 
 def _to_spectra(filters: Tensor, size: int) -> Tensor:
     """Filters [B, taps, inputs, outputs] in the frequency domain, [B, bins, outputs, inputs]."""
-    spectra: Tensor = torch.fft.rfft(pad(filters.permute(0, 3, 2, 1), (0, size - filters.shape[1])))
+    spectra: Tensor = torch.fft.rfft(_padded(filters.permute(0, 3, 2, 1), size))
     return spectra.permute(0, 3, 1, 2)
 
 
