@@ -198,12 +198,12 @@ def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "l
         raise usage_error("an INPUT is empty", hint="perhaps a variable of a script that isn't set")
     if STDIN in names and (options["from_file"] == STDIN or names.count(STDIN) > 1):
         raise usage_error("stdin can be read once only")
-    streams = [name for name in names if name == STDIN or is_pipe(name)]
-    spooled = [_spooled(name, options["input_name"], stack) for name in streams]
-    paths = [Path(name) for name in names if name not in streams]
+    paths = [
+        _spooled(name, options["input_name"], stack) if name == STDIN or is_pipe(name) else Path(name)
+        for name in names
+    ]
     output = Path(request.batch.output)
-    files = collect(paths, include=options["include"], exclude=options["exclude"], output=output)
-    return [*spooled, *files]
+    return collect(paths, include=options["include"], exclude=options["exclude"], output=output)
 
 
 def _spooled(name: str, stdin_name: str | None, stack: ExitStack) -> "Input":

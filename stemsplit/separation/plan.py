@@ -72,7 +72,7 @@ class Plan:
 
 
 def collect(
-    paths: Iterable[Path],
+    paths: Iterable[Path | Input],
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -81,14 +81,18 @@ def collect(
     """Expand folders, recursively and sorted; every file once.
 
     Args:
-        paths: files and folders.
+        paths: files and folders; inputs, such as streams, are taken as they are.
         include: glob patterns; a file in a folder must match one of them, if there are any.
         exclude: glob patterns; a file in a folder must match none.
         output: the output folder, which is not searched when it lies in one of the folders.
     """
     found: dict[Path, Input] = {}
     for path in paths:
-        for entry in _walk(path, include, exclude, output) if path.is_dir() else [Input(path)]:
+        if isinstance(path, Input):
+            entries: Iterable[Input] = [path]
+        else:
+            entries = _walk(path, include, exclude, output) if path.is_dir() else [Input(path)]
+        for entry in entries:
             found.setdefault(Path(os.path.abspath(entry.path)), entry)
     return list(found.values())
 

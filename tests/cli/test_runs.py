@@ -1,0 +1,180 @@
+"""Whole runs: the plan, streams beside files, outputs that are there, what is looked at before the work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Shell = Any
+BASS = ("-m", "classic", "-s", "bass")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("",), "an INPUT is empty"),
+        (("a.wav", "-s", ""), "no name is given"),
+        (("a.wav", "--report", "no/such/folder.json"), "--report no/such/folder.json: no such folder"),
+        (("a.wav", "--report", "."), "--report .: is a folder"),
+        (("a.wav", "--duration", "0"), "--duration 0: must be positive"),
+        (("a.wav", "--karaoke", "--rest"), "--karaoke goes with none of"),
+        (("a.wav", "-j", "0"), "no whole number from 1 on"),
+        (("a.wav", "--audio-stream", "x"), "no whole number from 0 on"),
+        (("completion",), "Choose from: bash, zsh, fish"),
+        (("models", "info", "nothing like it"), "stemsplit models list shows all"),
+    ],
+)
+def test_wrong_usage_is_one_line_before_any_work(shell: Shell, arguments: tuple[str, ...], what: str) -> None:
+    shell.write("a.wav", seconds=0.2)
+    ran = shell(*arguments, env={"STEMSPLIT_MODEL": "classic"})
+    assert ran.code == 2
+    assert what in ran.err
+    first, *hints = ran.err.splitlines()
+    assert first.startswith("stemsplit: error: ")
+    assert all(line.startswith("  hint: ") for line in hints)
+    assert shell.files() == ["a.wav"]
+
+
+def test_an_empty_stream_is_a_failed_track_of_the_batch(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    ran = shell("a.wav", "-", *BASS, "--json")
+    assert ran.code == 3
+    done, failed = json.loads(ran.out)["tracks"]
+    assert (done["input"], done["status"]) == ("a.wav", "done")
+    assert (failed["input"], failed["error"]["message"]) == ("stdin", "is empty (0 bytes)")
+    assert "Traceback" not in ran.err
+    assert shell("-", *BASS, "-o", "-").code == 1
+
+
+def test_tracks_come_in_the_order_of_the_command(shell: Shell) -> None:
+    data = shell.write("x/a.wav", seconds=0.2).read_bytes()
+    shell.write("b.wav", seconds=0.2)
+    ran = shell("b.wav", "-", "x", *BASS, "--json", input=data)
+    assert [track["input"] for track in json.loads(ran.out)["tracks"]] == ["b.wav", "stdin", "x/a.wav"]
+
+
+def test_another_stem_under_the_same_name_is_not_taken_for_it(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    template = ("-m", "classic", "--template", "{name}.{ext}")
+    assert shell("a.wav", *template, "-s", "bass").code == 0
+    assert "skipped" in shell("a.wav", *template, "-s", "bass").err
+    ran = shell("a.wav", *template, "-s", "drums")
+    assert ran.code == 1
+    assert "stems/a.wav: exists, and content was bass and is now drums" in ran.err
+
+
+def test_another_sum_under_the_same_name_is_not_taken_for_it(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    assert shell("a.wav", *BASS, "--mix", "band=bass+drums").code == 0
+    assert "bass+drums and is now bass+other" in shell("a.wav", *BASS, "--mix", "band=bass+other").err
+
+
+def test_the_plan_tells_what_is_done_and_what_cannot_be(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    shell.write("b.wav", seconds=0.2)
+    shell("a.wav", *BASS)
+    before = shell.files()
+    ran = shell("a.wav", "b.wav", "none.wav", *BASS, "-n")
+    assert ran.code == 0
+    assert ran.err.splitlines() == [
+        "a.wav: done already",
+        "b.wav -> stems/b/bass.wav",
+        "stemsplit: error: none.wav: no such file",
+        "1 to do with classic; nothing was done (--dry-run)",
+    ]
+    planned = json.loads(shell("a.wav", "b.wav", "none.wav", *BASS, "-n", "--json").out)["jobs"]
+    assert [job["status"] for job in planned] == ["skipped", "ready", "failed"]
+    assert shell.files() == before
+
+
+def test_the_plan_shows_the_names_of_renamed_outputs(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    shell("a.wav", *BASS)
+    assert "stems/a (2)/bass.wav" in shell("a.wav", *BASS, "-n", "--if-exists", "rename").err
+
+
+def test_the_time_of_a_track_is_its_own(shell: Shell) -> None:
+    """Not the time that it waited for the others."""
+    for number in range(5):
+        shell.write(f"in/{number}.wav", seconds=1.0)
+    report = json.loads(shell("in", *BASS, "--json", "--shifts", "4").out)
+    assert sum(track["wall_s"] for track in report["tracks"]) < 2 * report["summary"]["wall_s"]
+
+
+# A background thread has begun to import, and the main thread is within an import when the signal comes.
+IMPORTING = """
+import sys, threading, signal, os
+from pathlib import Path
+from stemsplit.cli.failures import guarded
+Path("slow.py").write_text('''
+import os, signal, time
+os.kill(os.getpid(), signal.SIGNAL)
+for _ in range(10):
+    time.sleep(0.02)
+print("whole", flush=True)
+''')
+sys.path.insert(0, ".")
+def work():
+    import slow
+    threading.Event().wait(60)
+    return 0
+sys.exit(guarded(work))
+"""
+
+
+@posix
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_leaves_no_import_half_done(tmp_path: Path, name: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING.replace("SIGNAL", name)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code
+    assert done.stdout == "whole\n"
+    assert done.stderr in ("stemsplit: interrupted\n", "stemsplit: terminated\n")
+
+
+@posix
+@pytest.mark.parametrize("delay", [0.05, 0.5, 1.0])
+def test_a_signal_at_any_moment_ends_the_run(shell: Shell, delay: float) -> None:
+    shell.write("a.wav", seconds=20)
+    os.mkfifo(shell.folder / "list")
+    with shell.start("--from-file", "list", "-m", "classic") as running:
+        (shell.folder / "list").write_text("a.wav")  # waits until the command reads it
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.wait(delay)
+        running.send_signal(signal.SIGINT)
+        running.send_signal(signal.SIGINT)  # an impatient person
+        err = running.communicate(timeout=30)[1].decode()
+    assert (running.returncode, err) == (130, "stemsplit: interrupted\n")
+    assert [name for name in shell.files() if name != "list"] == ["a.wav"]
+
+
+@posix
+def test_nohup_keeps_its_meaning(tmp_path: Path) -> None:
+    script = "import os, signal, sys\nfrom stemsplit.cli.failures import guarded\n"
+    script += "sys.exit(guarded(lambda: os.kill(os.getpid(), signal.SIGINT) or 0))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt" or not Path("/proc/version").exists(), reason="no /proc here")
+def test_a_place_that_takes_no_files(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    ran = shell("a.wav", *BASS, "-o", "/proc/stems")
+    assert ran.code == 1
+    assert "stemsplit: error: " in ran.err
+    assert "GB" not in ran.err
