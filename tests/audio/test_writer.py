@@ -295,6 +295,26 @@ def test_a_full_disk_is_one_clear_error(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_a_disk_that_fills_while_a_file_is_completed(kind: str, music: np.ndarray, tmp_path: Path) -> None:
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    writer = open_writer(tmp_path / "a", FORMATS[kind].nearest_rate(48000), 2, OutputSettings(format=kind))
+    writer.write(music)
+    sink: Any = writer._sink
+    sink._file = Full(sink._file)
+    with pytest.raises(ResourceError, match="no space left"):
+        writer.close()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, music: np.ndarray) -> None:
     writer = open_writer("/dev/full", RATE, 2, OutputSettings())
