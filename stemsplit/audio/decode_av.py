@@ -175,13 +175,17 @@ def open_container(path: Path, name: Path) -> Any:
         # an unlisted demuxer is refused as an invalid argument
         unlisted = getattr(error, "errno", None) == errno.EINVAL
         detail = None if unlisted else getattr(error, "strerror", None)
-        raise InputError(name, f"not an audio file ({detail or 'no audio format'})") from None
+        raise InputError(
+            name,
+            f"not an audio file ({detail or 'no audio format'})",
+            hint="is it the right file, and was all of it downloaded?",
+        ) from None
 
 
 def _choose(container: Any, name: Path, stream: int | None) -> Any:
     streams = container.streams.audio
     if not streams:
-        raise InputError(name, "has no audio stream")
+        raise InputError(name, "has no audio stream", hint="it holds pictures or data only")
     if stream is not None and not 0 <= stream < len(streams):
         known = "only stream 0" if len(streams) == 1 else f"streams 0 to {len(streams) - 1}"
         raise InputError(name, f"has no audio stream {stream}", hint=f"it has {known} (--audio-stream)")

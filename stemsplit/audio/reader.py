@@ -13,7 +13,7 @@ from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.riff import find_data
-from stemsplit.audio.source import Array, AudioInfo, Decoder, cut_short
+from stemsplit.audio.source import AGAIN, Array, AudioInfo, Decoder, cut_short
 from stemsplit.audio.xing import find_stream
 from stemsplit.errors import InputError, SettingsError
 
@@ -136,13 +136,21 @@ class Reader:
             return
         first = int(np.argmin(finite.all(axis=0)))
         at_s = (position + first) / self.sample_rate
-        raise InputError(self.info.path, f"has NaN or infinite samples (the first at {at_s:.3f} s)")
+        raise InputError(
+            self.info.path,
+            f"has NaN or infinite samples (the first at {at_s:.3f} s)",
+            hint="export it again; an effect or a plug-in may have gone wrong",
+        )
 
     def _nothing(self, position: int) -> InputError:
         if not position:
-            return InputError(self.info.path, "has no audio in it (0 samples)")
+            return InputError(self.info.path, "has no audio in it (0 samples)", hint=AGAIN)
         length_s, start_s = position / self.sample_rate, self._start / self.sample_rate
-        return InputError(self.info.path, f"ends at {length_s:.3f} s, before --start {start_s:.3f} s")
+        return InputError(
+            self.info.path,
+            f"ends at {length_s:.3f} s, before --start {start_s:.3f} s",
+            hint="choose an earlier --start",
+        )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -182,7 +190,7 @@ def _require_file(path: Path, name: Path) -> None:
     except FileNotFoundError:
         raise InputError(name, "no such file") from None
     except PermissionError:
-        raise InputError(name, "no permission to read it") from None
+        raise InputError(name, "no permission to read it", hint="its owner can allow it: chmod +r") from None
     except (OSError, ValueError) as error:
         raise InputError(name, getattr(error, "strerror", None) or str(error)) from None
     if stat.S_ISDIR(kind):
@@ -190,7 +198,7 @@ def _require_file(path: Path, name: Path) -> None:
     if not stat.S_ISREG(kind):
         raise InputError(name, "is no regular file", hint="a pipe is read once: give it as - on stdin")
     if status.st_size == 0:
-        raise InputError(name, "is empty (0 bytes)")
+        raise InputError(name, "is empty (0 bytes)", hint=AGAIN)
 
 
 def _require_range(start_s: float | None, end_s: float | None) -> None:

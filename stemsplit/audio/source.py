@@ -13,6 +13,7 @@ from stemsplit.errors import InputError
 
 Array = npt.NDArray[np.float32]
 
+AGAIN = "get the file again, or export it again"
 _REPAIR = "get the file again, or save what is left of it: ffmpeg -i FILE repaired.flac"
 
 

@@ -74,7 +74,7 @@ def _copy(stream: BinaryIO, path: Path, name: str | Path) -> None:
     except OSError as error:
         raise write_error(path, error) from None
     if not count:
-        raise InputError(name, "is empty (0 bytes)")
+        raise InputError(name, "is empty (0 bytes)", hint="see whether the program before it failed")
 
 
 def _read(stream: BinaryIO, name: str | Path) -> bytes:

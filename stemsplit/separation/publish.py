@@ -72,7 +72,9 @@ class PartFile:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.close()
-                raise OutputError(self.final, "another process is writing this file") from None
+                raise OutputError(
+                    self.final, "another process is writing this file", hint="the same command later skips it"
+                ) from None
             # The holder before us may have published or removed what we opened.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(handle.fileno()), os.stat(self.path)):

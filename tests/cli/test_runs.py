@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
+import soundfile
 
 Shell = Any
 BASS = ("-m", "classic", "-s", "bass")
@@ -178,3 +181,22 @@ def test_a_place_that_takes_no_files(shell: Shell) -> None:
     assert ran.code == 1
     assert "stemsplit: error: " in ran.err
     assert "GB" not in ran.err
+
+
+def test_every_failing_input_comes_with_a_hint(shell: Shell) -> None:
+    (shell.folder / "empty.wav").touch()
+    (shell.folder / "text.wav").write_text("no audio at all\n" * 50)
+    soundfile.write(shell.folder / "nan.wav", np.full((999, 2), np.nan), 44100, subtype="FLOAT")
+    soundfile.write(shell.folder / "nothing.wav", np.zeros((0, 2)), 44100)
+    whole = shell.write("cut.wav", seconds=0.3).read_bytes()
+    (shell.folder / "cut.wav").write_bytes(whole[:20_000])
+    with av.open(shell.folder / "film.mp4", "w") as film:
+        stream = film.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 32
+        film.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        film.mux(stream.encode(None))
+    names = ("empty.wav", "text.wav", "nan.wav", "nothing.wav", "cut.wav", "film.mp4")
+    lines = shell(*names, *BASS).err.splitlines()[1:]
+    assert [line.split(": ")[2] for line in lines[::2]] == list(names)
+    assert all(line.startswith("  hint: ") for line in lines[1::2])
+    assert len(lines) == 2 * len(names)
