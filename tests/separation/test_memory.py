@@ -1,5 +1,6 @@
 """Memory doesn't grow with the length of a track."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,15 @@ TINY = {
 
 def peak_mb(song: Path, model: Path, *options: str) -> int:
     arguments = [str(song), "-m", str(model), "-o", str(song.parent / "stems"), "-y", *options]
-    done = subprocess.run([sys.executable, "-c", RUN, *arguments], capture_output=True, text=True, check=True)
+    return peak_of(*arguments)
+
+
+def peak_of(*arguments: str, stdin: Path | None = None) -> int:
+    """MB that the command takes at most."""
+    with open(stdin or os.devnull, "rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *arguments], stdin=file, capture_output=True, text=True, check=True
+        )
     return int(done.stdout.splitlines()[-1])
 
 
@@ -53,4 +62,17 @@ def test_thirty_minutes_take_the_memory_of_three(tmp_path: Path) -> None:
     save_package(model, build("htdemucs", TINY))
     short = peak_mb(write_song(tmp_path / "short.wav", 3), model)
     long = peak_mb(write_song(tmp_path / "long.wav", 30), model)
+    assert long - short < 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None:
+    options = ("-m", "classic", "-s", "vocals", "--rest", "--clip", "common", "-y", "-f", "flac")
+    peaks = []
+    for minutes in (3, 12):  # nine minutes of stereo are 95 MB in 16 bits
+        song = write_song(tmp_path / "song.wav", minutes)
+        peaks.append(peak_of("-", *options, "-o", str(tmp_path / "stems"), stdin=song))
+    short, long = peaks
     assert long - short < 50
