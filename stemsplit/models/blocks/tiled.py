@@ -121,7 +121,9 @@ class TiledBranch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, T, C] -> [N, T, C]."""
-        h = gelu_(self.norm_in(self.narrow(x.transpose(1, 2).unsqueeze(2)))).squeeze(2)
+        h = self.narrow(x.transpose(1, 2).unsqueeze(2)).squeeze(2)
+        # PyTorch sums with channels last in plain single precision, too roughly for long h
+        h = gelu_(self.norm_in(h.contiguous()))
         if len(self.inner):
             h = self.inner(h)
         out: Tensor = self.widen(self._standardised(h.transpose(1, 2)))
