@@ -14,22 +14,17 @@ their products, those equations are block-Toeplitz, and filtered stems can stay 
 their energies are the same.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from stemsplit.evaluation import toeplitz
 from stemsplit.evaluation.metrics import decibels
+from stemsplit.evaluation.windows import BINS, Windows, Workers, by_bins, padded, transform_size, workers
 
 TAPS = 512
-
-# Windows that are held together, and bins of them treated together: few enough to stay in cache.
-_GROUP, _BINS = 24, 128
 
 
 class Scores(NamedTuple):
@@ -67,31 +62,16 @@ def bsseval(references: Tensor, estimates: Tensor, *, window: int = 44100, taps:
         raise ValueError(f"frames of {window} samples are shorter than filters of {taps}")
     window, frames = min(window, samples), max(1, samples // window)
     result = torch.full((4, stems, frames), torch.nan, dtype=torch.float64)
-    with _one_thread():
+    with workers() as team:
         heard, guessed = _sounding(references, window), _sounding(estimates, window)
         present = heard.any(1)
         scored = present & guessed.any(1)
         if scored.any():
             own = scored[present].nonzero().flatten()
-            ratios = _score(_some(references, present), _some(estimates, scored), own, window, taps)
+            ratios = _score(_some(references, present), _some(estimates, scored), own, window, taps, team)
             complete = (heard & guessed)[scored, :frames].all(0)
             result[:, scored] = ratios[..., :frames].masked_fill(~complete, torch.nan)
     return Scores(*result)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: these thousands of small operations gain next to nothing by a second one.
-
-    They would lose much by waiting for it wherever other processes want the cores; whole tracks are what is
-    worth doing in parallel.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _some(signals: Tensor, which: Tensor) -> Tensor:
@@ -107,77 +87,24 @@ def _sounding(signals: Tensor, window: int) -> Tensor:
     return torch.stack([piece.sum(-2).any(-1) for piece in signals.split(window, -1)], -1)
 
 
-def _score(references: Tensor, estimates: Tensor, own: Tensor, window: int, taps: int) -> Tensor:
+def _score(
+    references: Tensor, estimates: Tensor, own: Tensor, window: int, taps: int, team: Workers
+) -> Tensor:
     """The four ratios [4, E, windows] of estimates [E, C, T], of which number e is of reference own[e]."""
     channels, inputs = references.shape[1], references.shape[0] * references.shape[1]
-    size = _fft_size(window + taps - 1)
-    windows = _Windows((references.flatten(0, 1), estimates.flatten(0, 1)), window, size)
-    gram, cross = _correlations(windows, inputs, taps)
-    filters = _filters(gram, cross, own, channels, size)
-    energies = [_energies(group, filters, own, channels) for group in windows]
-    signal, error, mine, full, spatial, interference, artifacts = torch.cat(energies, -1)
+    signals = (references.flatten(0, 1), estimates.flatten(0, 1))
+    windows = Windows(signals, window, transform_size(window + taps - 1), team)
+    gram, cross = _correlations(windows, inputs, taps, team)
+    filters = _filters(gram, cross, own, channels, windows.size, team)
+    energies = windows.map(lambda group: _energies(group, filters, own, channels))
+    signal, error, mine, full, spatial, interference, artifacts = torch.cat(list(energies), -1)
     return decibels(torch.stack([signal / error, signal / spatial, mine / interference, full / artifacts]))
-
-
-# ---------------------------------------------------------------- spectra
-
-
-def _fft_size(least: int) -> int:
-    """The smallest even 2^a·3^b·5^c that is at least `least`."""
-    odd = [3**b * 5**c for b in range(8) for c in range(6)]
-    sizes: list[int] = [o << max(1, (-(-least // o) - 1).bit_length()) for o in odd]
-    return min(sizes)
-
-
-class _Windows:
-    """The consecutive windows of signals, given as some [P, T], in the frequency domain.
-
-    Iterating gives lists of some spectra [P, bins] complex128, as few as bound the memory. If there is only
-    one list, it is kept for the next time.
-    """
-
-    def __init__(self, signals: Sequence[Tensor], window: int, size: int) -> None:
-        self.pieces = list(zip(*(x.split(window, -1) for x in signals), strict=True))
-        self.window, self.size = window, size
-        self._kept: list[Tensor] = []
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        if self._kept:
-            yield self._kept
-            return
-        for start in range(0, len(self.pieces), _GROUP):
-            group = [self._transform(torch.cat(piece)) for piece in self.pieces[start : start + _GROUP]]
-            if len(group) == len(self.pieces):
-                self._kept = group
-            yield group
-
-    def _transform(self, piece: Tensor) -> Tensor:
-        spectra: Tensor = torch.fft.rfft(_padded(piece.double(), self.size))
-        return spectra
-
-    def seams(self, reach: int) -> tuple[Tensor, Tensor]:
-        """The samples before and behind each place where windows meet, [P, n, reach] float64 each."""
-        pairs = list(itertools.pairwise(self.pieces))
-        before = [torch.cat([x[:, -reach:] for x in piece]) for piece, _ in pairs]
-        behind = [torch.cat([_padded(x[:, :reach], reach) for x in piece]) for _, piece in pairs]
-        return torch.stack(before, 1).double(), torch.stack(behind, 1).double()
-
-
-def _padded(signals: Tensor, samples: int) -> Tensor:
-    return pad(signals, (0, samples - signals.shape[-1]))
-
-
-def _by_bins(group: list[Tensor]) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of the bins of n spectra [P, bins], and what is in them, [some, P, n]."""
-    for start in range(0, group[0].shape[-1], _BINS):
-        bins = slice(start, start + _BINS)
-        yield bins, torch.stack([spectra[:, bins].T for spectra in group], -1)
 
 
 # ---------------------------------------------------------------- filters
 
 
-def _correlations(windows: _Windows, inputs: int, taps: int) -> tuple[Tensor, Tensor]:
+def _correlations(windows: Windows, inputs: int, taps: int, team: Workers) -> tuple[Tensor, Tensor]:
     """The normal equations of all projections.
 
     Args:
@@ -185,24 +112,33 @@ def _correlations(windows: _Windows, inputs: int, taps: int) -> tuple[Tensor, Te
             estimates' channels y.
         inputs: how many.
         taps: length of the filters.
+        team: who does the work.
 
     Returns:
         The first block row of the references' Gram matrix, Σ_n x_q[n] x_p[n+k] at [k, p, q], [taps, inputs,
         inputs]; and Σ_n x_p[n] y_q[n+k] at [k, p, q], [taps, inputs, P − inputs].
     """
-    signals = sum(len(x) for x in windows.pieces[0])
-    products = torch.zeros(windows.size // 2 + 1, signals, inputs, dtype=torch.complex128)
-    for group in windows:
-        for some, piece in _by_bins(group):
-            products[some].baddbmm_(piece, piece[:, :inputs].mH)
-    lags = torch.fft.irfft(products.movedim(0, -1), windows.size)[..., :taps]  # [P, inputs, taps]
-    if len(windows.pieces) > 1:
+    products = sum(windows.map(lambda group: _products(group, inputs)), torch.tensor(0))
+    rows = team.map(
+        lambda row: torch.fft.irfft(row.T.contiguous(), windows.size)[:, :taps], products.unbind(1)
+    )
+    lags = torch.stack(list(rows))  # [P, inputs, taps]
+    if len(windows) > 1:
         lags[..., 1:] += _across(windows, inputs, taps - 1)
     lags = lags.movedim(-1, 0)
     return lags[:, :inputs].contiguous(), lags[:, inputs:].mT.contiguous()
 
 
-def _across(windows: _Windows, inputs: int, reach: int) -> Tensor:
+def _products(group: Sequence[Tensor], inputs: int) -> Tensor:
+    """Sums over some spectra [P, bins] of X_p·conj(X_q) for the first `inputs` q, [bins, P, inputs]."""
+    signals, bins = group[0].shape
+    products = torch.zeros(bins, signals, inputs, dtype=torch.complex128)
+    for some, piece in by_bins(group):
+        products[some].baddbmm_(piece, piece[:, :inputs].mH)
+    return products
+
+
+def _across(windows: Windows, inputs: int, reach: int) -> Tensor:
     """What the correlations at lags 1 … reach have of samples in different windows, [P, inputs, reach].
 
     Such pairs are up to `reach` samples before the end of a window of the references, and as many behind it.
@@ -216,7 +152,7 @@ def _across(windows: _Windows, inputs: int, reach: int) -> Tensor:
     return found.roll(reach - 1, -1)[..., :reach]
 
 
-def _filters(gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int) -> Tensor:
+def _filters(gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int, team: Workers) -> Tensor:
     """The spectra of the filters that make of all stems, and of its own, what is nearest to each estimate.
 
     Args:
@@ -225,6 +161,7 @@ def _filters(gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int)
         own: which reference an estimate is of, [E].
         channels: C.
         size: of the transform.
+        team: solves both systems at a time.
 
     Returns:
         [bins, 2·outputs, inputs], first those of all stems.
@@ -235,22 +172,23 @@ def _filters(gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int)
     blocks = gram.unflatten(2, stem).unflatten(1, stem)[:, own, :, own]
     right = cross.unflatten(2, stem).unflatten(1, stem)[:, own, :, estimate]
     result = torch.zeros(size // 2 + 1, 2 * outputs, inputs, dtype=torch.complex128)
-    result[:, :outputs] = _to_spectra(toeplitz.solve(gram[None], cross[None]), size)[0]
-    by_stem = result[:, outputs:].unflatten(2, stem).unflatten(1, stem)
-    by_stem[:, estimate, :, own] = _to_spectra(toeplitz.solve(blocks, right), size)
+    systems = ((gram[None], cross[None]), (blocks, right))
+    every, alone = team.map(lambda system: _to_spectra(toeplitz.solve(*system), size), systems)
+    result[:, :outputs] = every[0]
+    result[:, outputs:].unflatten(2, stem).unflatten(1, stem)[:, estimate, :, own] = alone
     return result
 
 
 def _to_spectra(filters: Tensor, size: int) -> Tensor:
     """Filters [B, taps, inputs, outputs] in the frequency domain, [B, bins, outputs, inputs]."""
-    spectra: Tensor = torch.fft.rfft(_padded(filters.permute(0, 3, 2, 1), size))
+    spectra: Tensor = torch.fft.rfft(padded(filters.permute(0, 3, 2, 1), size))
     return spectra.permute(0, 3, 1, 2)
 
 
 # ---------------------------------------------------------------- energies
 
 
-def _energies(group: list[Tensor], filters: Tensor, own: Tensor, channels: int) -> Tensor:
+def _energies(group: Sequence[Tensor], filters: Tensor, own: Tensor, channels: int) -> Tensor:
     """The energies of all parts of the estimates in n windows, by Parseval's theorem.
 
     Args:
@@ -265,10 +203,10 @@ def _energies(group: list[Tensor], filters: Tensor, own: Tensor, channels: int) 
     """
     inputs, outputs = filters.shape[2], filters.shape[1] // 2
     rows = (own[:, None] * channels + torch.arange(channels)).flatten()
-    squares = torch.zeros(7, _BINS, outputs, len(group), 2, dtype=torch.float64)
+    squares = torch.zeros(7, BINS, outputs, len(group), 2, dtype=torch.float64)
     weight = torch.ones(filters.shape[0], 1, 1, dtype=torch.float64)
     weight[[0, -1]] = 0.5**0.5  # all other bins stand for two of the full transform
-    for bins, piece in _by_bins(group):
+    for bins, piece in by_bins(group):
         piece *= weight[bins]
         stem, guess = piece[:, rows], piece[:, inputs:]
         full, mine = (filters[bins] @ piece[:, :inputs]).chunk(2, 1)

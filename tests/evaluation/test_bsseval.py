@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.evaluation import bsseval as module
+from stemsplit.evaluation import windows
 from stemsplit.evaluation.bsseval import Scores, bsseval
 from stemsplit.evaluation.datasets import find_tracks
 from stemsplit.evaluation.metrics import nan_median
@@ -71,8 +72,9 @@ def test_parity_of_more_windows_than_are_held(museval: ModuleType, monkeypatch: 
     references, estimates = music(2, 2, 2530)
     expected = theirs(museval, references, estimates, 100, 16)
     for group in (1, 2, 7, 100):
-        monkeypatch.setattr(module, "_GROUP", group)
-        monkeypatch.setattr(module, "_BINS", 10 * group)
+        monkeypatch.setattr(windows, "_HELD", group)
+        monkeypatch.setattr(windows, "BINS", 10 * group)
+        monkeypatch.setattr(module, "BINS", 10 * group)
         agree(bsseval(references, estimates, window=100, taps=16), expected)
 
 
@@ -172,7 +174,7 @@ def test_inputs_are_left_alone() -> None:
 
 @pytest.mark.parametrize("least", [2, 3, 511, 1023, 44611, 45000, 48511])
 def test_transform_sizes(least: int) -> None:
-    size = module._fft_size(least)
+    size = windows.transform_size(least)
     rest = size
     for prime in (2, 3, 5):
         while rest % prime == 0:
