@@ -208,7 +208,8 @@ class PerStemConfig:
     """One run for each stem, and a one-hot bag of the results.
 
     Attributes:
-        changes: what differs from the rest of the file, by stem: `{bass: {model.arguments.bands: bass}}`.
+        changes: what differs from the rest of the file, by stem and dotted key, such as
+            `{bass: {model.arguments.stem: bass}}`; a section given whole replaces the other.
     """
 
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """Whole runs of the smallest networks."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from stemsplit.core.pipeline import separate_array
-from stemsplit.errors import Cancelled, SettingsError
+from stemsplit.errors import Cancelled, SettingsError, StemsplitError
 from stemsplit.events import Event
 from stemsplit.hub.load import load_model
 from stemsplit.training.configfile import parse_config, read_config
@@ -321,3 +322,48 @@ def test_an_exported_demucs_separates_alike_in_demucs(tiny_config: MakeConfig, t
     mix = torch.randn(2, 500)
     with torch.inference_mode():
         torch.testing.assert_close(ours.estimate(mix[None]), theirs.eval()(mix[None]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_that_diverges_says_so(tiny_config: MakeConfig) -> None:
+    with pytest.raises(StemsplitError, match=r"the loss is nan after \d steps") as caught:
+        run(tiny_config(), "optim.lr=1e30", "optim.clip=null", "data.valid=[]")
+    assert caught.value.hint == "lower optim.lr, or set optim.clip"
+
+
+def test_half_a_line_of_a_killed_run_is_forgotten(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(), "fit.epochs=1")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as lines:
+        lines.write('{"step": 8, "epoch": 2}\n{"step": 12, "ep')
+    run(tiny_config(), "fit.epochs=2", resume=True)
+    assert [r["step"] for r in records(tmp_path / "run")] == [4, 8]
+
+
+def test_another_number_of_steps_between_checkpoints_is_refused(tiny_config: MakeConfig) -> None:
+    run(tiny_config(), "fit.epochs=1")
+    with pytest.raises(SettingsError, match="fit.checkpoint_steps: is 4, but 2 in the run"):
+        run(tiny_config(), "fit.checkpoint_steps=4", resume=True)
+
+
+def test_a_bag_is_no_network_to_start_from(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(MASK, PER_STEM), "fit.epochs=1", "fit.steps_per_epoch=2", f"folder={tmp_path}/bag")
+    with pytest.raises(SettingsError, match="model.start: .*/bag is several networks in one"):
+        run(tiny_config(f"\n  start: {tmp_path}/bag"))
+
+
+@pytest.mark.parametrize(
+    ("override", "rule"),
+    [
+        ("data.segment_s=9", "data.segment_s: the network takes at most 0.5 s"),
+        ("fit.devices=2", "fit.device"),
+        ("data.unlabelled=[{path: nowhere}]", "data.unlabelled: is used by semi-supervised training only"),
+        ("per_stem.changes={bass: {data.segmnt_s: 3}}", "data.segmnt_s: no such key; did you mean segment_s"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused(
+    tiny_config: MakeConfig, tmp_path: Path, override: str, rule: str
+) -> None:
+    model = MASK.replace("hidden", "attention: consecutive, frequency_heads: 2, hidden")
+    overrides = [override] if "devices" not in override else [override, "fit.device=cuda"]
+    with pytest.raises(SettingsError, match=re.escape(rule)):
+        run(tiny_config(model, PER_STEM if "per_stem" in override else ""), *overrides)
+    assert not (tmp_path / "run").exists()

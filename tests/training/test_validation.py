@@ -1,0 +1,102 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stemsplit.core.compute import Compute
+from stemsplit.evaluation import metrics
+from stemsplit.models.blocks.network import Network
+from stemsplit.training.config import ValidConfig
+from stemsplit.training.library import WholeSong
+from stemsplit.training.validation import Contest, score_song, summary
+
+RATE = 100
+
+
+class Share(Network):
+    """Each of three stems is a tenth of the mix; counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__(None, stems=("a", "b", "c"), sample_rate=RATE, channels=2, segment_samples=40)
+        self.calls = 0
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        self.calls += 1
+        return (0.1 * mix)[:, None].expand(-1, 3, -1, -1)
+
+
+class Sound:
+    def __init__(self, audio: np.ndarray) -> None:
+        self.audio, self.frames = audio, audio.shape[1]
+
+    def read(self, start: int = 0, frames: int | None = None) -> np.ndarray:
+        return self.audio[:, start : start + (self.frames if frames is None else frames)]
+
+
+def noise(seed: int, samples: int = 330) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal((2, samples)).astype(np.float32)
+
+
+def song(**stems: np.ndarray) -> WholeSong:
+    frames = next(iter(stems.values())).shape[1]
+    return WholeSong("song", frames, {name: Sound(audio) for name, audio in stems.items()}, None)
+
+
+def scores(one: WholeSong, network: Network | None = None, **config: Any) -> Tensor:
+    return score_song(network or Share(), one, ValidConfig(**config), Compute())
+
+
+def test_whole_songs_are_separated_and_scored() -> None:
+    a, b, c = noise(0), noise(1), noise(2)
+    found = scores(song(a=a, b=b, c=c))
+    mix = torch.from_numpy(a + b + c)
+    expected = [metrics.usdr(torch.from_numpy(x), 0.1 * mix).item() for x in (a, b, c)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_median_of_seconds() -> None:
+    a, b = noise(0), noise(1)
+    found = scores(song(a=a, b=b), metric="median_sdr")
+    expected = metrics.median_sdr(torch.from_numpy(a), 0.1 * torch.from_numpy(a + b), RATE)
+    assert found[0].item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_stems_that_a_song_lacks_or_keeps_silent_have_no_score() -> None:
+    found = scores(song(a=noise(0), b=0.0009 / 0.1 * noise(1)))
+    assert found.isnan().tolist() == [False, True, True]
+
+
+def test_a_recorded_mixture_is_separated_rather_than_the_sum() -> None:
+    a = noise(0)
+    one = WholeSong("song", 330, {"a": Sound(a)}, Sound(10 * a))
+    assert scores(one)[0] > 70  # a tenth of it is the stem
+
+
+@pytest.mark.parametrize(("own", "asked", "stride"), [(None, None, 30), (0.5, None, 20), (0.5, 0.0, 40)])
+def test_the_overlap_is_the_configuration_s_the_model_s_or_the_usual(
+    own: float | None, asked: float | None, stride: int
+) -> None:
+    network = Share()
+    network.overlap = own
+    scores(song(a=noise(0)), network, overlap=asked)
+    assert network.calls == -(-330 // stride)
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("usdr", [4.0, 5.0]), ("usdr_median", [3.0, 5.0])])
+def test_songs_are_summed_up(metric: Any, expected: list[float]) -> None:
+    nan = float("nan")
+    table = torch.tensor([[[1.0, 5.0, nan]], [[3.0, nan, nan]], [[8.0, 5.0, nan]]])
+    found = summary(table, ValidConfig(metric=metric))
+    assert found[0, :2].tolist() == expected and found[0, 2].isnan()
+
+
+def test_the_best_candidate_wins_and_must_be_beaten() -> None:
+    contest, nan = Contest(), float("nan")
+    assert contest.enter(["raw", "mean"], torch.tensor([1.0, 2.0]), 10)
+    assert (contest.score, contest.candidate, contest.step, contest.losses) == (2.0, "mean", 10, 0)
+    assert not contest.enter(["raw", "mean"], torch.tensor([2.0, nan]), 20)
+    assert (contest.candidate, contest.losses) == ("mean", 1)
+    assert not contest.enter(["raw"], torch.tensor([nan]), 30)
+    assert contest.enter(["raw", "mean"], torch.tensor([nan, 2.5]), 40) and contest.losses == 0
