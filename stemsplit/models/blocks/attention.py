@@ -139,7 +139,7 @@ class PackedAttention(nn.Module):
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, T, C] -> [B, heads, T, C/heads]."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -149,8 +149,8 @@ class FeedForward(nn.Module):
         super().__init__()
         self.norm_first = shape.norm_first
         self.activation: Callable[[Tensor], Tensor] = F.gelu if shape.gelu else F.relu
-        self.linear1 = nn.Linear(shape.channels, shape.hidden)
-        self.linear2 = nn.Linear(shape.hidden, shape.channels)
+        self.linear1: nn.Linear | PackedLinear = nn.Linear(shape.channels, shape.hidden)
+        self.linear2: nn.Linear | PackedLinear = nn.Linear(shape.hidden, shape.channels)
         self.gamma_1 = shape.scale()
         self.gamma_2 = shape.scale()
         self.dropout = nn.Dropout(shape.dropout)

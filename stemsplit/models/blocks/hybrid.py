@@ -330,7 +330,8 @@ class HybridNetwork(Network):
     def _frequencies(self, bins: int, device: torch.device) -> Tensor:
         """What is added to the outermost level's `bins`: [C, F, 1]."""
         embedded: Tensor = self.freq_emb(torch.arange(bins, device=device))  # type: ignore[misc]
-        return self.arguments.freq_emb * embedded.t()[..., None]
+        scaled: Tensor = self.arguments.freq_emb * embedded.t()[..., None]
+        return scaled
 
     def _decode(
         self, x: Any, xt: Tensor | None, skips: list[Skip], skips_t: list[Skip]
