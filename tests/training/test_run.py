@@ -356,7 +356,10 @@ def test_a_bag_is_no_network_to_start_from(tiny_config: MakeConfig, tmp_path: Pa
         ("data.segment_s=9", "data.segment_s: the network takes at most 0.5 s"),
         ("fit.devices=2", "fit.device"),
         ("data.unlabelled=[{path: nowhere}]", "data.unlabelled: is used by semi-supervised training only"),
-        ("per_stem.changes={bass: {data.segmnt_s: 3}}", "data.segmnt_s: no such key; did you mean segment_s"),
+        (
+            "per_stem.changes={drums: {data.segmnt_s: 3}}",
+            "data.segmnt_s: no such key; did you mean segment_s",
+        ),
     ],
 )
 def test_what_does_not_fit_the_network_is_refused(
