@@ -14,6 +14,7 @@ their products, those equations are block-Toeplitz, and filtered stems can stay 
 their energies are the same.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,13 @@ class Scores(NamedTuple):
     sar: Tensor
 
 
-def bsseval(references: Tensor, estimates: Tensor, *, window: int = 44100, taps: int = TAPS) -> Scores:
+def bsseval(
+    references: Sequence[Tensor] | Tensor,
+    estimates: Sequence[Tensor] | Tensor,
+    *,
+    window: int = 44100,
+    taps: int = TAPS,
+) -> Scores:
     """Score the stems of one track.
 
     A frame in which any reference or estimate is silent is NaN for all stems. A stem whose reference or
@@ -44,8 +51,8 @@ def bsseval(references: Tensor, estimates: Tensor, *, window: int = 44100, taps:
     determine the filters (stems that are equal, or empty in a band), all but the SDR depends on rounding.
 
     Args:
-        references: [S, C, T].
-        estimates: [S, C, T].
+        references: S of [C, T].
+        estimates: S of [C, T].
         window: length of the frames in samples, one second; the rest that fills no frame is not scored.
         taps: length of the filters.
 
@@ -55,45 +62,43 @@ def bsseval(references: Tensor, estimates: Tensor, *, window: int = 44100, taps:
     Raises:
         ValueError: the shapes differ, or the frames are shorter than the filters.
     """
-    if references.shape != estimates.shape:
-        raise ValueError(f"references {tuple(references.shape)}, estimates {tuple(estimates.shape)}")
-    stems, samples = references.shape[0], references.shape[-1]
+    references, estimates = list(references), list(estimates)
+    shapes = {tuple(signal.shape) for signal in (*references, *estimates)}
+    if len(shapes) != 1 or len(references) != len(estimates):
+        raise ValueError(f"{len(references)} references, {len(estimates)} estimates, of {shapes}")
+    samples = references[0].shape[-1]
     if samples > window < taps:
         raise ValueError(f"frames of {window} samples are shorter than filters of {taps}")
     window, frames = min(window, samples), max(1, samples // window)
-    result = torch.full((4, stems, frames), torch.nan, dtype=torch.float64)
+    result = torch.full((4, len(references), frames), torch.nan, dtype=torch.float64)
     with workers() as team:
-        heard, guessed = _sounding(references, window), _sounding(estimates, window)
+        heard, guessed = (torch.stack([_sounding(x, window) for x in s]) for s in (references, estimates))
         present = heard.any(1)
         scored = present & guessed.any(1)
         if scored.any():
             own = scored[present].nonzero().flatten()
-            ratios = _score(_some(references, present), _some(estimates, scored), own, window, taps, team)
+            inputs = list(itertools.compress(references, present))
+            outputs = list(itertools.compress(estimates, scored))
+            ratios = _score(inputs, outputs, own, window, taps, team)
             complete = (heard & guessed)[scored, :frames].all(0)
             result[:, scored] = ratios[..., :frames].masked_fill(~complete, torch.nan)
     return Scores(*result)
 
 
-def _some(signals: Tensor, which: Tensor) -> Tensor:
-    """Some of [S, C, T]; no copy where that is all."""
-    return signals if which.all() else signals[which]
-
-
-def _sounding(signals: Tensor, window: int) -> Tensor:
-    """In which windows of [S, C, T] the sum of the channels is not digital silence, [S, windows].
+def _sounding(signal: Tensor, window: int) -> Tensor:
+    """In which windows of [C, T] the sum of the channels is not digital silence, [windows].
 
     The sum, because that is the rule of the reference implementation.
     """
-    return torch.stack([piece.sum(-2).any(-1) for piece in signals.split(window, -1)], -1)
+    return torch.stack([piece.sum(0).any() for piece in signal.split(window, -1)])
 
 
 def _score(
-    references: Tensor, estimates: Tensor, own: Tensor, window: int, taps: int, team: Workers
+    references: list[Tensor], estimates: list[Tensor], own: Tensor, window: int, taps: int, team: Workers
 ) -> Tensor:
-    """The four ratios [4, E, windows] of estimates [E, C, T], of which number e is of reference own[e]."""
-    channels, inputs = references.shape[1], references.shape[0] * references.shape[1]
-    signals = (references.flatten(0, 1), estimates.flatten(0, 1))
-    windows = Windows(signals, window, transform_size(window + taps - 1), team)
+    """The four ratios [4, E, windows] of estimates [C, T], of which number e is of reference own[e]."""
+    channels, inputs = references[0].shape[0], len(references) * references[0].shape[0]
+    windows = Windows((*references, *estimates), window, transform_size(window + taps - 1), team)
     gram, cross = _correlations(windows, inputs, taps, team)
     filters = _filters(gram, cross, own, channels, windows.size, team)
     energies = windows.map(lambda group: _energies(group, filters, own, channels))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from stemsplit.core.compute import threads
+
 T = TypeVar("T")
 
 # Threads; windows in memory at a time, of all threads together; and bins of them that are treated together:
@@ -40,14 +42,13 @@ class Workers:
 @contextmanager
 def workers() -> Iterator[Workers]:
     """As many workers as torch would use threads, within reason; torch keeps to one thread meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = Workers(min(before, _THREADS))
-    try:
-        yield found
-    finally:
-        found.close()
-        torch.set_num_threads(before)
+    count = min(torch.get_num_threads(), _THREADS)
+    with threads(1):
+        found = Workers(count)
+        try:
+            yield found
+        finally:
+            found.close()
 
 
 def padded(signals: Tensor, samples: int) -> Tensor:

@@ -159,7 +159,7 @@ def test_nothing_but_silence() -> None:
 
 
 def test_wrong_shapes() -> None:
-    with pytest.raises(ValueError, match="references"):
+    with pytest.raises(ValueError, match="2 references, 2 estimates"):
         bsseval(torch.zeros(2, 2, 500), torch.zeros(2, 2, 501))
     with pytest.raises(ValueError, match="shorter than filters"):
         bsseval(torch.zeros(2, 2, 500), torch.zeros(2, 2, 500), window=100)

@@ -1,0 +1,192 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from stemsplit.errors import InputError
+from stemsplit.evaluation.bsseval import bsseval
+from stemsplit.evaluation.datasets import Track, find_tracks
+from stemsplit.evaluation.metrics import nan_median, usdr
+from stemsplit.evaluation.score import BSS, METRICS, WHOLE, Wanted, score_files, score_separation, score_stems
+
+RATE = 8000
+NAMES = ("bass", "drums", "other", "vocals")
+
+
+def write(folder: Path, stems: dict[str, npt.NDArray[np.float32]], rate: int = RATE) -> Track:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, samples in stems.items():
+        soundfile.write(folder / f"{name}.wav", samples.T, rate, subtype="FLOAT")
+    return find_tracks(folder)[0]
+
+
+def song(samples: int = 2 * RATE, names: tuple[str, ...] = NAMES) -> dict[str, npt.NDArray[np.float32]]:
+    generator = np.random.default_rng(0)
+    return {n: 0.1 * generator.standard_normal((2, samples)).astype(np.float32) for n in names}
+
+
+def leaking(stems: dict[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[np.float32]]:
+    mix = sum(stems.values())
+    return {name: (0.9 * stem + 0.1 * mix).astype(np.float32) for name, stem in stems.items()}
+
+
+def test_every_number_is_its_metric_s(tmp_path: Path) -> None:
+    stems = song()
+    track, estimate = write(tmp_path / "a", stems), write(tmp_path / "b", leaking(stems))
+    found = score_files(track, estimate)
+    truth, guess = (
+        torch.stack([torch.from_numpy(t.stems[n].read()) for n in NAMES]) for t in (track, estimate)
+    )
+    bss = [nan_median(x) for x in bsseval(truth, guess, window=RATE)]
+    assert list(found.stems) == list(NAMES)
+    for i, name in enumerate(NAMES):
+        row = found.stems[name]
+        assert tuple(row) == METRICS
+        assert row["usdr"] == pytest.approx(float(usdr(truth, guess)[i]), abs=1e-6)
+        assert [row[m] for m in BSS] == pytest.approx([float(x[i]) for x in bss], abs=1e-6)
+    assert found.findings == () and found.notes == ()
+
+
+def test_the_mixture_is_always_there(tmp_path: Path) -> None:
+    stems = song()
+    track = write(tmp_path / "a", stems)
+    found = score_files(track, track)
+    assert list(found.baselines) == ["mixture"]
+    # equal power in all: the error is three times the stem
+    assert found.baselines["mixture"]["vocals"]["usdr"] == pytest.approx(-10 * math.log10(3), abs=0.2)
+    assert found.stems["vocals"]["usdr"] > 80
+
+
+def test_a_given_mixture_is_taken_not_the_sum(tmp_path: Path) -> None:
+    stems = song(names=("bass", "vocals"))
+    stems["mixture"] = 2 * stems["vocals"]
+    found = score_files(write(tmp_path / "a", stems), find_tracks(tmp_path / "a")[0], Wanted(bss=False))
+    assert found.baselines["mixture"]["vocals"]["usdr"] == pytest.approx(0, abs=1e-5)
+
+
+def test_oracles(tmp_path: Path) -> None:
+    track = write(tmp_path / "a", song())
+    found = score_files(track, track, Wanted(("mixture", "irm", "mixphase"), bss=False))
+    mean = {name: np.mean([row["usdr"] for row in table.values()]) for name, table in found.baselines.items()}
+    assert mean["mixture"] + 3 < mean["mixphase"] and mean["mixture"] + 3 < mean["irm"]
+
+
+def test_without_bss_eval(tmp_path: Path) -> None:
+    track = write(tmp_path / "a", song())
+    assert tuple(score_files(track, track, Wanted(bss=False)).stems["bass"]) == WHOLE
+
+
+def test_a_separation_gets_the_mixture(tmp_path: Path) -> None:
+    stems = song()
+    track = write(tmp_path / "a", stems)
+    mix = sum(stems.values())
+
+    def separate(mixture: Tensor, rate: int) -> dict[str, Tensor]:
+        assert rate == RATE
+        np.testing.assert_allclose(mixture.numpy(), mix, atol=1e-6)
+        return {name: torch.from_numpy(x) for name, x in stems.items()}
+
+    assert score_separation(track, separate, Wanted(bss=False)).stems["drums"]["usdr"] > 80
+
+
+def test_silent_references_have_no_score_and_hide_no_other(tmp_path: Path) -> None:
+    stems = song()
+    stems["bass"] *= 0
+    track = write(tmp_path / "a", stems)
+    found = score_files(track, write(tmp_path / "b", leaking(stems)))
+    assert all(math.isnan(x) for x in found.stems["bass"].values())
+    assert not any(math.isnan(x) for name in ("drums", "other", "vocals") for x in found.stems[name].values())
+    assert [(f.kind, f.stem) for f in found.findings] == [("silent", "bass")]
+
+
+def test_estimates_of_another_length_rate_and_channels(tmp_path: Path) -> None:
+    stems = song()
+    guess = leaking(stems)
+    guess["bass"] = guess["bass"][:, : RATE // 2]
+    guess["drums"] = np.pad(guess["drums"], ((0, 0), (0, RATE)))
+    guess["other"] = guess["other"].mean(0, keepdims=True)
+    track = write(tmp_path / "a", stems)
+    found = score_files(track, write(tmp_path / "b", guess))
+    assert [(f.kind, f.stem) for f in found.findings] == [("length", "bass"), ("length", "drums")]
+    full = score_files(track, write(tmp_path / "c", leaking(stems)))
+    assert found.stems["drums"]["usdr"] == pytest.approx(full.stems["drums"]["usdr"], abs=1e-6)
+    assert found.stems["bass"]["usdr"] < full.stems["bass"]["usdr"] - 10
+
+
+def test_only_some_stems_are_estimated(tmp_path: Path) -> None:
+    stems = song()
+    track = write(tmp_path / "a", stems)
+    guess = leaking(stems)
+    one = score_files(track, write(tmp_path / "b", {"vocals": guess["vocals"]}))
+    assert list(one.stems) == ["vocals"] == list(one.baselines["mixture"])
+    # the other references still count as interference
+    everything = score_files(track, write(tmp_path / "c", guess))
+    assert one.stems["vocals"] == pytest.approx(everything.stems["vocals"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["instrumental", "accompaniment", "no_vocals"])
+def test_two_stems(tmp_path: Path, name: str) -> None:
+    stems = song()
+    rest = stems["bass"] + stems["drums"] + stems["other"]
+    found = score_files(
+        write(tmp_path / "a", stems), write(tmp_path / "b", {"vocals": stems["vocals"], name: rest})
+    )
+    assert set(found.stems) == {"vocals", name}
+    assert min(row["usdr"] for row in found.stems.values()) > 80
+    assert not math.isnan(found.stems[name]["sir"])
+    assert found.notes == ()
+
+
+def test_complements_beside_stems_are_left_out(tmp_path: Path) -> None:
+    stems = song()
+    found = score_files(
+        write(tmp_path / "a", stems), write(tmp_path / "b", {**stems, "no_vocals": stems["bass"]})
+    )
+    assert set(found.stems) == set(NAMES)
+    assert found.notes == ("no_vocals isn't scored: no such reference",)
+    assert found.stems["other"]["usdr"] > 80
+
+
+def test_more_stems_than_the_references_have(tmp_path: Path) -> None:
+    six = song(names=(*NAMES, "guitar", "piano"))
+    four = {name: six[name] for name in NAMES}
+    four["other"] = six["other"] + six["guitar"] + six["piano"]
+    found = score_files(write(tmp_path / "a", four), write(tmp_path / "b", six))
+    assert set(found.stems) == set(NAMES)
+    assert min(row["usdr"] for row in found.stems.values()) > 80
+    assert found.notes == ("guitar, piano counted as part of other",)
+
+
+def test_a_model_of_two_stems_whose_other_is_all_the_rest(tmp_path: Path) -> None:
+    stems = song()
+    track = write(tmp_path / "a", stems)
+    rest = torch.from_numpy(stems["bass"] + stems["drums"] + stems["other"])
+    two = {"vocals": torch.from_numpy(stems["vocals"]), "other": rest}
+    found = score_separation(track, lambda *_: two)
+    assert found.stems["other"]["usdr"] > 80
+    assert found.notes == ("bass, drums counted as part of other",)
+
+
+def test_nothing_in_common(tmp_path: Path) -> None:
+    track = write(tmp_path / "a", song(names=("bass", "drums")))
+    with pytest.raises(InputError, match="estimates of guitar, references of bass, drums"):
+        score_files(track, write(tmp_path / "b", song(names=("guitar",))))
+
+
+def test_irregular_references_are_noted(tmp_path: Path) -> None:
+    stems = song()
+    stems["bass"] = stems["bass"][:, :RATE]
+    track = write(tmp_path / "a", stems)
+    assert any("bass.wav has 8000 samples" in note for note in score_files(track, track).notes)
+
+
+def test_tracks_shorter_than_a_second() -> None:
+    truth = {"vocals": torch.randn(1, 700), "bass": torch.randn(1, 700)}
+    row = score_stems(truth, {"vocals": truth["vocals"] + 0.1 * torch.randn(1, 700)}, RATE)["vocals"]
+    assert all(math.isfinite(x) for x in row.values())
+    assert row["median_sdr"] == pytest.approx(row["usdr"])
