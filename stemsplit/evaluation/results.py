@@ -1,0 +1,159 @@
+"""The scores of a data set as data: the summary, JSON, and rows for tables and CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from stemsplit import __version__
+from stemsplit.evaluation.metrics import nan_mean, nan_median
+from stemsplit.evaluation.run import Outcome
+from stemsplit.evaluation.score import METRICS, Table
+
+SCHEMA = 1
+PARTIAL = 3  # the exit code if only some tracks failed
+# Over songs, as the metrics were defined: the mean in the Music Demixing Challenge, the median in SiSEC.
+MEAN, MEDIAN = "mean", "median"
+OVER_SONGS = {metric: MEAN if metric in ("usdr", "si_sdr") else MEDIAN for metric in METRICS}
+COLUMNS = ("scope", "track", "method", "stem")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: the metrics of one stem, of one track or of all."""
+
+    track: str | None
+    method: str
+    stem: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of an evaluation.
+
+    Attributes:
+        method: what is scored: a model's name, or where the estimates lie.
+        outcomes: one for every track.
+    """
+
+    method: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 if nothing failed, 3 if something did, and if all did their common class or 1."""
+        codes = {outcome.failure.code for outcome in self.outcomes if outcome.failure}
+        if not codes:
+            return 0
+        if any(outcome.scores for outcome in self.outcomes):
+            return PARTIAL
+        return codes.pop() if len(codes) == 1 else 1
+
+    def tables(self) -> dict[str, Sequence[Table]]:
+        """For each method, the evaluated one first, its tables of all tracks."""
+        scores = [outcome.scores for outcome in self.outcomes if outcome.scores]
+        names = dict.fromkeys(name for one in scores for name in one.baselines)
+        others = {n: [one.baselines[n] for one in scores if n in one.baselines] for n in names}
+        return {self.method: [one.stems for one in scores], **others}
+
+    def summary(self) -> dict[str, Table]:
+        """For each method, each metric of each stem over all tracks, as `OVER_SONGS` says."""
+        return {method: _over_songs(tables) for method, tables in self.tables().items()}
+
+    def track_rows(self) -> Iterator[Row]:
+        """Each track's table, in order."""
+        for outcome in self.outcomes:
+            if outcome.scores:
+                for method, table in {self.method: outcome.scores.stems, **outcome.scores.baselines}.items():
+                    yield from _rows(outcome.name, method, table)
+
+    def summary_rows(self) -> Iterator[Row]:
+        """The summary, and the mean over the stems if there are several."""
+        for method, table in self.summary().items():
+            yield from _rows(None, method, table)
+            if len(table) > 1:
+                yield Row(None, method, MEAN, _over_stems(table))
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready data; what has no value or an infinite one is None."""
+        summary = self.summary()
+        own = summary.pop(self.method)
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "method": self.method,
+            "tracks": [_track(outcome) for outcome in self.outcomes],
+            "summary": {
+                "stems": _clean(own),
+                "mean": _clean({MEAN: _over_stems(own)})[MEAN],
+                "baselines": {name: _clean(table) for name, table in summary.items()},
+                "over_songs": OVER_SONGS,
+                "tracks": sum(outcome.scores is not None for outcome in self.outcomes),
+                "failed": sum(outcome.failure is not None for outcome in self.outcomes),
+            },
+        }
+
+    def as_csv(self) -> str:
+        """All rows with a header, empty where there is no value."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*COLUMNS, *METRICS])
+        for row in [*self.track_rows(), *self.summary_rows()]:
+            values = (row.metrics.get(metric, math.nan) for metric in METRICS)
+            cells = ("" if math.isnan(value) else f"{value:.5f}" for value in values)
+            scope = "summary" if row.track is None else "track"
+            writer.writerow([scope, row.track or "", row.method, row.stem, *cells])
+        return text.getvalue()
+
+
+def _rows(track: str | None, method: str, table: Table) -> Iterator[Row]:
+    return (Row(track, method, stem, metrics) for stem, metrics in table.items())
+
+
+def _over_songs(tables: Sequence[Table]) -> Table:
+    stems = dict.fromkeys(stem for table in tables for stem in table)
+    return {
+        stem: {
+            metric: _over([table[stem][metric] for table in having], OVER_SONGS[metric])
+            for metric in METRICS
+            if (having := [table for table in tables if metric in table.get(stem, {})])
+        }
+        for stem in stems
+    }
+
+
+def _over_stems(table: Table) -> dict[str, float]:
+    metrics = dict.fromkeys(metric for row in table.values() for metric in row)
+    return {
+        metric: _over((row[metric] for row in table.values() if metric in row), MEAN) for metric in metrics
+    }
+
+
+def _over(values: Iterable[float], how: str) -> float:
+    aggregate = nan_mean if how == MEAN else nan_median
+    return float(aggregate(torch.tensor(list(values), dtype=torch.float64)))
+
+
+def _track(outcome: Outcome) -> dict[str, Any]:
+    scores = outcome.scores
+    return {
+        "name": outcome.name,
+        "duration_s": outcome.duration_s,
+        "stems": _clean(scores.stems) if scores else {},
+        "baselines": {name: _clean(table) for name, table in scores.baselines.items()} if scores else {},
+        "findings": [asdict(finding) for finding in scores.findings] if scores else [],
+        "notes": list(scores.notes) if scores else [],
+        "error": asdict(outcome.failure) if outcome.failure else None,
+    }
+
+
+def _clean(table: Table) -> dict[str, dict[str, float | None]]:
+    return {
+        stem: {metric: value if math.isfinite(value) else None for metric, value in row.items()}
+        for stem, row in table.items()
+    }
