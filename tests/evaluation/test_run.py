@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,12 @@ class Leaky:
 
 @dataclass(frozen=True)
 class Dying:
+    """Leaves a file and kills its process."""
+
+    last_words: Path
+
     def __call__(self, mix: Tensor, sample_rate: int) -> Mapping[str, Tensor]:
+        self.last_words.touch()
         os._exit(1)
 
 
@@ -47,6 +53,13 @@ class Counting:
     def __call__(self, mix: Tensor, sample_rate: int) -> Mapping[str, Tensor]:
         (self.folder / str(len(list(self.folder.iterdir())))).touch()
         return Leaky()(mix, sample_rate)
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets new processes import this module, of which they are sent classes; the installed package stays."""
+    root = str(Path(__file__).parents[__name__.count(".")])
+    monkeypatch.setattr(sys, "path", [*sys.path, root])
 
 
 def dataset(root: Path, names: tuple[str, ...] = ("A", "B", "C"), rate: int = RATE) -> Path:
@@ -69,6 +82,7 @@ def test_all_tracks_in_order(tmp_path: Path) -> None:
         assert outcome.scores.stems["vocals"]["usdr"] == pytest.approx(10 * math.log10(2), abs=0.2)
 
 
+@pytest.mark.usefixtures("processes")
 def test_processes_find_the_same(tmp_path: Path) -> None:
     jobs = plan_dataset(dataset(tmp_path))
     alone = evaluate(jobs, Leaky(), QUICK)
@@ -83,6 +97,7 @@ def test_events(tmp_path: Path) -> None:
     assert events[2] == TrackStart("B", 2, 2, 1.0)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_callback_may_cancel(tmp_path: Path) -> None:
     jobs = plan_dataset(dataset(tmp_path))
     for workers in (1, 2):
@@ -90,9 +105,12 @@ def test_a_callback_may_cancel(tmp_path: Path) -> None:
             evaluate(jobs, Leaky(), QUICK, workers=workers, callback=lambda e: not isinstance(e, TrackDone))
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_dead_worker_is_reported(tmp_path: Path) -> None:
+    jobs, last_words = plan_dataset(dataset(tmp_path)), tmp_path / "dying"
     with pytest.raises(ResourceError, match="worker process died"):
-        evaluate(plan_dataset(dataset(tmp_path)), Dying(), QUICK, workers=2)
+        evaluate(jobs, Dying(last_words), QUICK, workers=2)
+    assert last_words.exists()  # it had begun
 
 
 def test_what_fails_does_not_stop_the_others(tmp_path: Path) -> None:
