@@ -1,6 +1,6 @@
 """Optimisers with parameter groups, learning-rate schedules, and exponential moving averages of weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from math import cos, pi, sqrt
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stemsplit.models.blocks.network import Network
 from stemsplit.training.checks import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 
@@ -31,28 +32,35 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Parameters by the first pattern that matches their name, and the rest, as an optimiser takes them.
+    """Parameters that want the same settings together, as an optimiser takes them, the general ones first.
+
+    Settings of the configuration's first group that matches go before those that the network wants itself
+    (`Network.optimizer_overrides`), and both before the general ones.
 
     Raises:
         Invalid: a group matches no parameter.
     """
-    members: list[list[nn.Parameter]] = [[] for _ in range(len(config.groups) + 1)]
+    wanted = network.optimizer_overrides() if isinstance(network, Network) else {}
+    chosen = [*map(_differences, config.groups), {}]
+    own = [*wanted.values(), {}]
+    rest = len(config.groups), len(wanted)
+    members: dict[tuple[int, int], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            members[_group_of(name, config.groups)].append(parameter)
+            key = _first_match(name, [group.match for group in config.groups]), _first_match(name, [*wanted])
+            members.setdefault(key, []).append(parameter)
     for index, group in enumerate(config.groups):
-        if not members[index]:
+        if all(key[0] != index for key in members):
             raise Invalid(f"groups.{index}.match", f"no parameter is called {group.match}")
     # the rest first: loggers and people take the first group's learning rate for the general one
-    found = [{"params": members[-1]}] if members[-1] else []
-    return found + [
-        {"params": own, **_differences(group)} for own, group in zip(members, config.groups, strict=False)
-    ]
+    keys = sorted(members, key=lambda key: (key != rest, key))
+    return [{"params": members[key], **own[key[1]], **chosen[key[0]]} for key in keys]
 
 
-def _group_of(name: str, groups: tuple[GroupConfig, ...]) -> int:
-    matches = (index for index, group in enumerate(groups) if fnmatchcase(name, group.match))
-    return next(matches, len(groups))
+def _first_match(name: str, patterns: Sequence[str]) -> int:
+    """The first pattern that a name matches, or their number."""
+    matches = (index for index, pattern in enumerate(patterns) if fnmatchcase(name, pattern))
+    return next(matches, len(patterns))
 
 
 def _differences(group: GroupConfig) -> dict[str, float]:

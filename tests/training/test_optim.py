@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from stemsplit.models import build
 from stemsplit.training.checks import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 from stemsplit.training.optim import Average, build_optimizer, parameter_groups, schedule_factor, weights_of
@@ -42,6 +43,43 @@ def test_the_first_matching_group_counts_and_nothing_is_lost() -> None:
 def test_a_group_of_nothing_is_refused() -> None:
     with pytest.raises(Invalid, match=r"groups.1.match: no parameter is called encoder.\*"):
         groups(GroupConfig("conv.*"), GroupConfig("encoder.*"))
+
+
+HTDEMUCS = {
+    "sources": ["a", "b"],
+    "channels": 8,
+    "bottom_channels": 16,
+    "t_layers": 1,
+    "t_heads": 2,
+    "nfft": 1024,
+}
+
+
+def of_htdemucs(*given: GroupConfig, **arguments: Any) -> list[dict[str, Any]]:
+    """Settings of the groups of an HT Demucs, and how many parameters they have."""
+    network = build("htdemucs", {**HTDEMUCS, "segment": 1.0, **arguments})
+    found = parameter_groups(network, OptimConfig(groups=given))
+    assert sum(len(group["params"]) for group in found) == len(list(network.parameters()))
+    return [{**group, "params": len(group["params"])} for group in found]
+
+
+def test_a_network_has_settings_of_its_own() -> None:
+    rest, transformer = of_htdemucs(t_lr=1e-5, t_weight_decay=0.05)
+    assert set(rest) == {"params"}
+    assert transformer == {"params": transformer["params"], "lr": 1e-5, "weight_decay": 0.05}
+    assert transformer["params"] > 10
+    assert [set(group) for group in of_htdemucs(t_layers=0)] == [{"params"}]
+
+
+def test_the_configuration_goes_before_them() -> None:
+    rest, transformer = of_htdemucs(
+        GroupConfig("crosstransformer.*", lr=2e-4), t_lr=1e-5, t_weight_decay=0.05
+    )
+    assert set(rest) == {"params"}
+    assert (transformer["lr"], transformer["weight_decay"]) == (2e-4, 0.05)
+    rest, norms, transformer = of_htdemucs(GroupConfig("*.norm_in.*", lr=1e-6), t_weight_decay=0.05)
+    assert (norms["lr"], norms["weight_decay"]) == (1e-6, 0.05)
+    assert set(transformer) == {"params", "weight_decay"}
 
 
 def test_optimisers_get_their_settings() -> None:
