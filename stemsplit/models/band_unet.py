@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.network import Network
-from stemsplit.models.blocks.stft import istft, stft
+from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
 
 VIEWS = 4  # left, right, middle, side
 TINY = 1e-8
+FAINT = 0.15  # of the mix's level: what is below counts as if it were that loud
+EVEN = 1e-6  # keeps the slope of a root of nothing finite
 
 
 class Region(NamedTuple):
@@ -206,7 +207,7 @@ class UNet(nn.Module):
         return result[:, :, :frames]
 
 
-class BandUNet(Network):
+class BandUNet(SpectralNetwork):
     """Magnitudes in, masks out, the mix's phase for all stems.
 
     Every chunk is seen at the same loudness. The core could standardise the whole track, but it gives the
@@ -224,6 +225,7 @@ class BandUNet(Network):
             sample_rate=a.sample_rate,
             channels=2,
             segment_samples=int(a.segment_s * a.sample_rate),
+            transform=Transform(a.fft, a.hop, reflect=False, normalised=True),
         )
         self.regions = tuple(Region(*r) for r in a.regions)
         bands = sum(r.bands for r in self.regions)
@@ -237,30 +239,21 @@ class BandUNet(Network):
 
     def estimate(self, mix: Tensor) -> Tensor:
         """[B, 2, T] to [B, S, 2, T]; stem after stem, to hold one spectrogram at a time."""
-        spectrum = self.analyse(mix)
-        samples = mix.shape[-1]
+        spectrum, samples = self.transform.analyse(mix), mix.shape[-1]
         masks = self._kept_masks(mix, spectrum).unbind(1)
-        return torch.stack([self.synthesise(self._per_bin(m).mT * spectrum, samples) for m in masks], 1)
+        return torch.stack(
+            [self.transform.synthesise(self._per_bin(m).mT * spectrum, samples) for m in masks], 1
+        )
 
-    def estimate_spectra(self, mix: Tensor) -> Tensor:
+    def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, 2, T] to complex [B, S, 2, F, frames]."""
-        spectrum = self.analyse(mix)
+        spectrum = self.transform.analyse(mix)
         return self._per_bin(self._kept_masks(mix, spectrum)).mT * spectrum[:, None]
 
     def _kept_masks(self, mix: Tensor, spectrum: Tensor) -> Tensor:
         """The masks of the mix at a root mean square of 1, for the stems that `select` left."""
         loudness = mix.square().mean((1, 2)).sqrt()[:, None, None, None]
         return self.masks(spectrum / (loudness + TINY))[:, list(self.kept)]
-
-    def analyse(self, audio: Tensor) -> Tensor:
-        """[..., T] to complex [..., F, frames]; frame k is centred on sample k·hop, zeros beyond the ends."""
-        half = self.arguments.fft // 2
-        padded = F.pad(audio, (half, half))
-        return stft(padded, self.arguments.fft, self.arguments.hop, centred=False, normalised=True)
-
-    def synthesise(self, spectra: Tensor, samples: int) -> Tensor:
-        """Complex [..., F, frames] to [..., T] with T = `samples`."""
-        return istft(spectra, self.arguments.hop, samples, normalised=True)
 
     def masks(self, spectrum: Tensor) -> Tensor:
         """What share of every group of bins belongs to which stem.
@@ -288,6 +281,53 @@ class BandUNet(Network):
         both = torch.stack([left, right, (left + right) * 0.5**0.5, (left - right) * 0.5**0.5], 1)
         power = torch.view_as_real(both).square().sum(-1)
         return (power + TINY).sqrt().sqrt().sqrt().mT
+
+    def mask_error(self, mix: Tensor, target: Tensor) -> Tensor:
+        """How far the masked mix is from the stems, as the mean over all groups of bins that share a mask.
+
+        With a group's mask m, Σ|m·z − s|² = m²·Σ|z|² − 2m·Σ Re(z̄·s) + Σ|s|²: of the bins only sums without a
+        gradient are needed, and nothing is transformed back. Quiet stems count nearly as much as loud ones:
+        the distance is relative to the geometric mean of the levels of mix and stem.
+
+        Args:
+            mix: [B, 2, T].
+            target: the true stems, [B, S, 2, T].
+
+        Returns:
+            [B, S].
+        """
+        z = self.transform.analyse(mix / (mix.square().mean((1, 2)).sqrt()[:, None, None] + TINY))
+        masks = self.masks(z)
+        with torch.no_grad():  # item by item: what is at hand stays in the cache
+            factor = mix.square().mean((1, 2)).sqrt()[:, None, None, None] + TINY
+            sums = [
+                self._sums(*pair)
+                for pair in zip(
+                    z,
+                    self.transform.analyse((target / factor).flatten(0, 1)).unflatten(0, target.shape[:2]),
+                    strict=True,
+                )
+            ]
+            power, product, own = (torch.stack(part) for part in zip(*sums, strict=True))
+            loud, level = power.sqrt().mean((1, 2, 3))[:, None] + EVEN, own.sqrt().mean((2, 3, 4))
+            scale = (loud * level.maximum(FAINT * loud)).rsqrt()
+        squares = masks * (masks * power[:, None] - 2 * product) + own
+        return scale * squares.clamp(min=0).add(EVEN).sqrt().mean((2, 3, 4))
+
+    def _sums(self, z: Tensor, s: Tensor) -> list[Tensor]:
+        """[2, F, frames] and [S, 2, F, frames] to Σ|z|², Σ Re(z̄·s) and Σ|s|², [(S,) 2, frames, G]."""
+        pairs = ((z, z), (z, s), (s, s))
+        return [self._per_group(a.real * b.real + a.imag * b.imag) for a, b in pairs]
+
+    def _per_group(self, values: Tensor) -> Tensor:
+        """[..., F, frames] to [..., frames, G]: sums over bins that share a mask, without the highest bin."""
+        sizes = [r.bands * r.width for r in self.regions]
+        parts = values[..., : sum(sizes), :].split(sizes, -2)
+        sums = [
+            part if r.group == 1 else part.unflatten(-2, (-1, r.group)).sum(-2)
+            for r, part in zip(self.regions, parts, strict=True)
+        ]
+        return torch.cat(sums, -2).mT.contiguous()
 
     def _per_bin(self, masks: Tensor) -> Tensor:
         """[..., G] to [..., F]: every group's mask for its bins, the last one also for the highest bin."""

@@ -18,6 +18,9 @@ from stemsplit.training.draws import integer, uniform
 # libsndfile can write these with exact length and alignment; `quality` 1 is its best.
 CODECS = {"vorbis": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}
 
+# of the equaliser: bands, and where they lie
+BANDS, LOWEST_HZ, OCTAVES = 7, 60.0, 1.4
+
 
 def remix_order(songs: int, stems: int, source: Generator) -> Tensor:
     """Deal the stems of some songs anew: each new song takes each stem from one of the songs, none twice.
@@ -47,6 +50,11 @@ def polarities(stems: int, source: Generator) -> Tensor:
 def keeps(stems: int, source: Generator, drop: float) -> Tensor:
     """Factors [S]: 0 with probability `drop`, else 1 (BSRNN, IV-A: 0.1)."""
     return (torch.rand(stems, generator=source) >= drop).float()
+
+
+def alone(stems: int, source: Generator) -> Tensor:
+    """Factors [S]: 1 for one stem, 0 for the others."""
+    return torch.eye(stems)[integer(source, 0, stems - 1)]
 
 
 def shifts(stems: int, source: Generator, longest: int, *, same: bool) -> list[int]:
@@ -113,6 +121,47 @@ def repitch(stems: Tensor, sample_rate: int, semitones: float, speed: float) -> 
         stretch.setTimeFactor(speed)
         changed.append(torch.from_numpy(stretch.process(stem.numpy())))
     return torch.stack(changed)
+
+
+def varispeed(audio: Tensor, rate: float, samples: int) -> Tensor:
+    """Play faster or slower as a tape machine does, pitch and all, by linear interpolation.
+
+    Args:
+        audio: [C, T] with T > (samples − 1)·rate + 1.
+        rate: above 1 is faster and higher.
+        samples: of the result.
+
+    Returns:
+        [C, samples]; sample n of the result is what lies at n·rate.
+    """
+    places = torch.arange(samples, dtype=torch.float64) * rate
+    before = places.long()
+    return torch.lerp(audio[:, before], audio[:, before + 1], (places - before).float())
+
+
+def draw_curve(source: Generator, spread_db: float) -> Tensor:
+    """Gains in dB of an equaliser's bands, normally distributed, [BANDS]."""
+    return spread_db * torch.randn(BANDS, generator=source)
+
+
+def equalise(audio: Tensor, sample_rate: int, gains_db: Tensor) -> Tensor:
+    """Change the spectrum without moving anything: real gains, straight lines over the octaves between bands.
+
+    Args:
+        audio: [C, T], taken to go round in a circle.
+        sample_rate: in Hz.
+        gains_db: [BANDS], of bands that are 1.4 octaves apart from 60 Hz on; beyond the last it stays.
+
+    Returns:
+        [C, T].
+    """
+    spectrum = torch.fft.rfft(audio)
+    hz = torch.fft.rfftfreq(audio.shape[-1], 1 / sample_rate)
+    place = ((hz / LOWEST_HZ).clamp(min=1).log2() / OCTAVES).clamp(max=BANDS - 1)
+    before = place.long().clamp(max=BANDS - 2)
+    gains = torch.pow(10, torch.lerp(gains_db[before], gains_db[before + 1], place - before) / 20)
+    equalised: Tensor = torch.fft.irfft(spectrum * gains, audio.shape[-1])
+    return equalised
 
 
 def lossy(audio: Tensor, sample_rate: int, codec: str, quality: float) -> Tensor:

@@ -105,9 +105,12 @@ class AugmentConfig:
         swap_channels: swap left and right of each stem half of the time.
         polarity: invert each stem half of the time.
         gain_db: range of a gain per stem in decibels. gain: range of a linear one.
-        drop: probability that a stem is silenced.
+        drop: probability that a stem is silenced. solo: probability that all but one are.
         repitch: probability of a change of pitch and tempo, the same for all stems of a song.
         semitones: largest change of pitch. tempo: largest change of tempo, as a fraction.
+        varispeed: probability that a song is played faster or slower as by a tape machine, pitch and all.
+        varispeed_semitones: largest such change.
+        equalise: probability that every stem is equalised anew. equalise_db: spread of the bands' gains.
         codec: probability that the mix goes through a lossy codec.
         peak: divide mix and stems by their largest sample.
     """
@@ -119,9 +122,14 @@ class AugmentConfig:
     gain_db: tuple[float, float] | None = None
     gain: tuple[float, float] | None = None
     drop: float = 0.0
+    solo: float = 0.0
     repitch: float = 0.0
     semitones: int = 2
     tempo: float = 0.12
+    varispeed: float = 0.0
+    varispeed_semitones: float = 3.0
+    equalise: float = 0.0
+    equalise_db: float = 3.0
     codec: float = 0.0
     peak: bool = False
 
@@ -132,9 +140,10 @@ class AugmentConfig:
                 raise Invalid(key, f"the first must not exceed the second, is {list(limits)}")
         if self.gain is not None and self.gain_db is not None:
             raise Invalid("gain", "give either gain or gain_db")
-        for key in ("drop", "repitch", "codec"):
+        for key in ("drop", "solo", "repitch", "varispeed", "equalise", "codec"):
             fraction(key, getattr(self, key))
-        at_least("semitones", self.semitones, 0)
+        for key in ("semitones", "varispeed_semitones", "equalise_db"):
+            at_least(key, getattr(self, key), 0)
         fraction("tempo", self.tempo, one=False)
 
 

@@ -20,13 +20,14 @@ from stemsplit.training.library import MIX, Song, SongSet, Voice
 
 
 class Crop(NamedTuple):
-    """A place in a song, and how it is played: semitones up, and speed (1 is as it is)."""
+    """A place in a song, and how it is played: semitones up, speed, and a tape's speed (1 is as it is)."""
 
     song: Song
     start: int
     samples: int
     semitones: int = 0
     speed: float = 1.0
+    rate: float = 1.0
 
 
 class Sample(NamedTuple):
@@ -167,10 +168,19 @@ class Samples(Dataset[Sample]):
         semitones, speed = 0, 1.0
         if happens(source, change.repitch):
             semitones, speed = augment.draw_repitch(source, change.semitones, change.tempo)
-        plain = semitones == 0 and speed == 1
-        samples = self.shape.samples if plain else augment.repitch_samples(self.shape.samples, speed)
+        samples = self.shape.samples
+        if (rate := self._rate(source)) != 1:
+            samples = augment.repitch_samples(samples, rate)
+        if semitones != 0 or speed != 1:
+            samples = augment.repitch_samples(samples, speed)
         voices = self._guides(song) if stem is None else [song.stems[self.shape.stems[stem]]]
-        return Crop(song, self._start(song, voices, samples, source), samples, semitones, speed)
+        return Crop(song, self._start(song, voices, samples, source), samples, semitones, speed, rate)
+
+    def _rate(self, source: Generator) -> float:
+        if not happens(source, self.change.varispeed):
+            return 1.0
+        most = self.change.varispeed_semitones
+        return float(2 ** (uniform(source, -most, most) / 12))
 
     def _guides(self, song: Song) -> list[Voice]:
         """The stems whose activity decides where a song is cut: what the network estimates, if it's there."""
@@ -197,11 +207,15 @@ class Samples(Dataset[Sample]):
         delays = augment.shifts(count, source, self.longest_shift, same=change.shift_together)
         swaps = augment.swaps(count, source) if change.swap_channels else [False] * count
         factors = torch.ones(count) if shape.mixed_later else draw_factors(count, change, source)
+        equal = happens(source, change.equalise)
         stems = torch.zeros(count, shape.channels, shape.samples)
         for i, (crop, name) in enumerate(zip(crops, shape.stems, strict=True)):
             voice = crop.song.stems.get(name)
             if voice is not None and factors[i]:
                 audio = self._voice(crop, voice, delays[i])
+                if equal:
+                    curve = augment.draw_curve(source, change.equalise_db)
+                    audio = augment.equalise(audio, shape.sample_rate, curve)
                 torch.mul(audio.flip(0) if swaps[i] else audio, factors[i], out=stems[i])
         return stems
 
@@ -212,6 +226,8 @@ class Samples(Dataset[Sample]):
             audio = crop.song.stats.standardise(audio)
         if crop.semitones != 0 or crop.speed != 1:
             audio = augment.repitch(audio[None], self.shape.sample_rate, crop.semitones, crop.speed)[0]
+        if crop.rate != 1:
+            audio = augment.varispeed(audio, crop.rate, self.shape.samples)
         return audio[:, : self.shape.samples]
 
     def _unlabelled(self, index: int) -> Tensor:
@@ -225,7 +241,7 @@ class Samples(Dataset[Sample]):
 
 
 def draw_factors(stems: int, change: AugmentConfig, source: Generator) -> Tensor:
-    """What each stem is multiplied by: gain, polarity and drop, [S]."""
+    """What each stem is multiplied by: gain, polarity, drop and solo, [S]."""
     factors = torch.ones(stems)
     if change.gain_db is not None:
         factors = factors * augment.gains_db(stems, source, *change.gain_db)
@@ -233,7 +249,9 @@ def draw_factors(stems: int, change: AugmentConfig, source: Generator) -> Tensor
         factors = factors * augment.gains_linear(stems, source, *change.gain)
     if change.polarity:
         factors = factors * augment.polarities(stems, source)
-    return factors * augment.keeps(stems, source, change.drop) if change.drop else factors
+    if change.drop:
+        factors = factors * augment.keeps(stems, source, change.drop)
+    return factors * augment.alone(stems, source) if happens(source, change.solo) else factors
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,15 @@ from typing import Literal
 from stemsplit.training.checks import Invalid, above, at_least, fraction
 
 LossName = Literal[
-    "l1", "mse", "frequency_time", "magnitude", "phase", "si_sdr", "multi_stft", "spectral_convergence"
+    "l1",
+    "mse",
+    "frequency_time",
+    "magnitude",
+    "phase",
+    "si_sdr",
+    "multi_stft",
+    "spectral_convergence",
+    "mask_error",
 ]
 
 

@@ -1,12 +1,13 @@
 """What training minimises: distances of estimated stems from the true ones, one number per stem.
 
 `B` batch, `S` stems, `C` channels, `T` samples, `F` bins. A term takes the estimate and the target as
-`Signals` and returns [S]; `total_loss` adds terms up by their factors and stems by their weights.
+`Signals` and returns [S]; `Criterion` adds terms up by their factors and stems by their weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Final, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -129,6 +130,16 @@ TERMS: dict[str, Term] = {
     "si_sdr": negative_si_sdr,
 }
 SPECTRAL = frozenset({"frequency_time", "magnitude", "phase"})
+# The distance of the masked mix's spectrogram; networks that mask compute it themselves.
+MASKS: Final = "mask_error"
+
+
+@runtime_checkable
+class Masking(Protocol):
+    """A network that knows a short way from its masks to their distance from the truth."""
+
+    def mask_error(self, mix: Tensor, target: Tensor) -> Tensor:
+        """[B, C, T] and [B, S, C, T] to [B, S]."""
 
 
 class Criterion:
@@ -148,8 +159,11 @@ class Criterion:
             "multi_stft": lambda: multi_stft(config.resolutions, config.resolution_hop),
             "spectral_convergence": lambda: spectral_convergence(config.resolutions),
         }
+        self.masks = config.terms.get(MASKS, 0.0)
         self.terms = {
-            TERMS[name] if name in TERMS else makers[name](): factor for name, factor in config.terms.items()
+            TERMS[name] if name in TERMS else makers[name](): factor
+            for name, factor in config.terms.items()
+            if name != MASKS
         }
         self.weights = torch.tensor([config.weights.get(stem, 1.0) for stem in stems])
         self.spectral = not SPECTRAL.isdisjoint(config.terms)
@@ -165,17 +179,24 @@ class Criterion:
         Returns:
             The loss with its gradient, and what each stem contributes before weighting, [S].
         """
+        per_stem = self._terms(network, mix, target) if self.terms else torch.zeros(())
+        if self.masks and isinstance(network, Masking):
+            per_stem = per_stem + self.masks * network.mask_error(mix, target).mean(0)
+        weights, svd = self.weights.to(mix.device), self.config.svd
+        loss = (per_stem * weights).sum() / weights.sum()
+        if svd.penalty:
+            with torch.autocast(mix.device.type, enabled=False):
+                loss = loss + svd.penalty * svd_penalty(
+                    network, smallest=svd.smallest, rank=svd.rank, iterations=svd.iterations
+                )
+        return loss, per_stem.detach()
+
+    def _terms(self, network: Network, mix: Tensor, target: Tensor) -> Tensor:
+        """What the terms that look at estimates come to, [S]."""
         estimate = self._estimate(network, mix)
         with torch.autocast(mix.device.type, enabled=False):
             wanted = Signals(target, self._analyse(network, target) if self.spectral else None)
-            loss, per_stem = total_loss(self.terms, self.weights.to(mix.device), estimate, wanted)
-            svd = self.config.svd
-            if svd.penalty:
-                penalty = svd_penalty(
-                    network, smallest=svd.smallest, rank=svd.rank, iterations=svd.iterations
-                )
-                loss = loss + svd.penalty * penalty
-        return loss, per_stem.detach()
+            return torch.stack([f * term(estimate, wanted) for term, f in self.terms.items()]).sum(0)
 
     def _estimate(self, network: Network, mix: Tensor) -> Signals:
         if self.spectral and isinstance(network, SpectralNetwork):
@@ -192,24 +213,6 @@ class Criterion:
             spectra: Tensor = network.transform.analyse(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
             return spectra
         return stft(audio, self.config.fft, self.config.hop)
-
-
-def total_loss(
-    terms: Mapping[Term, float], weights: Tensor, estimate: Signals, target: Signals
-) -> tuple[Tensor, Tensor]:
-    """Factors times terms, averaged over stems by their weights.
-
-    Args:
-        terms: with their factors.
-        weights: [S], not all zero.
-        estimate: of all stems.
-        target: of the same shapes.
-
-    Returns:
-        The loss, and what each stem contributes before weighting, [S].
-    """
-    per_stem = torch.stack([factor * term(estimate, target) for term, factor in terms.items()]).sum(0)
-    return (per_stem * weights).sum() / weights.sum(), per_stem
 
 
 def svd_penalty(network: nn.Module, *, smallest: int, rank: int, iterations: int) -> Tensor:

@@ -18,6 +18,7 @@ from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.data import Samples, Shape
 from stemsplit.training.draws import derive
 from stemsplit.training.library import Wanted, WholeSong, open_mixes, open_songs, open_whole, wanted
+from stemsplit.training.losses import MASKS, Masking
 from stemsplit.training.optim import parameter_groups
 from stemsplit.training.progress import Preparing
 from stemsplit.training.teacher import Teacher
@@ -121,6 +122,8 @@ def check_network(file: ConfigFile, network: Network) -> None:
             raise file.error(f"loss.weights.{stem}", f"the network estimates {', '.join(network.stems)}")
     if not any(config.loss.weights.get(stem, 1.0) for stem in network.stems):
         raise file.error("loss.weights", "must not all be zero")
+    if MASKS in config.loss.terms and not isinstance(network, Masking):
+        raise file.error(f"loss.terms.{MASKS}", f"{type(network).__name__} has no masks to compare")
     samples, longest = _samples(config, network), network.longest_segment_samples()
     if longest is not None and samples > longest:
         limit = longest / network.sample_rate

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from stemsplit.core.pipeline import separate_array
 from stemsplit.errors import StemsplitError
@@ -68,13 +69,43 @@ def test_narrowed_networks_give_the_same_stems(network: BandUNet) -> None:
 
 
 def test_masks_of_a_group_are_shared(network: BandUNet) -> None:
-    spectra = network.estimate_spectra(torch.randn(1, 2, 2000))
-    shares = spectra / network.analyse(torch.randn(1, 2, 2000))[:, None]
+    spectra = network.spectrograms(torch.randn(1, 2, 2000))
+    shares = spectra / network.transform.analyse(torch.randn(1, 2, 2000))[:, None]
     assert shares.shape[-2] == 129
     per_bin = network._per_bin(torch.arange(8 * 4 + 8 * 4 + 4.0))
     assert per_bin[:32].tolist() == list(range(32))
     assert per_bin[32:36].tolist() == [32, 32, 33, 33]
     assert per_bin[-9:].tolist() == [67] * 9
+
+
+def test_the_mask_error_is_that_of_the_masked_spectrogram(network: BandUNet) -> None:
+    target = torch.randn(3, 4, 2, 2000) * torch.tensor([1.0, 0.5, 0.02, 0.0])[:, None, None]
+    target[2, 1:] = 0  # a solo
+    mix = target.sum(1)
+    loudness = mix.square().mean((1, 2)).sqrt()[:, None, None, None, None]
+    z = network.transform.analyse(mix)[:, None] / loudness
+    s = network.transform.analyse(target.flatten(0, 1)).unflatten(0, (3, 4)) / loudness
+    estimate = network.spectrograms(mix) / loudness
+
+    def per_group(x: Tensor) -> Tensor:
+        # the regions of SMALL: 32 bins alone, 64 in pairs, 32 in eights
+        squares = x.abs().square()
+        parts = (
+            squares[..., a:b, :].unflatten(-2, (-1, n)) for a, b, n in ((0, 32, 1), (32, 96, 2), (96, 128, 8))
+        )
+        return torch.cat([part.sum(-2) for part in parts], -2).sqrt().mean((2, 3, 4))
+
+    loud, level = per_group(z), per_group(s)
+    expected = per_group(estimate - s) / (loud * torch.maximum(level, 0.15 * loud)).sqrt()
+    torch.testing.assert_close(network.mask_error(mix, target), expected, rtol=2e-3, atol=1e-3)
+
+
+def test_the_mask_error_of_silence_is_finite_and_has_a_gradient(network: BandUNet) -> None:
+    target = torch.zeros(1, 4, 2, 2000)
+    loss = network.train().mask_error(target.sum(1), target).sum()
+    loss.backward()
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    assert loss.isfinite() and grads and all(g.isfinite().all() for g in grads)
 
 
 def test_every_weight_gets_a_gradient(network: BandUNet) -> None:

@@ -155,3 +155,56 @@ def test_peak_by_hand() -> None:
 def test_peak_of_silence() -> None:
     mix, stems = augment.rescale_peak(torch.zeros(2, 3), torch.zeros(1, 2, 3))
     assert not mix.any() and not stems.any()
+
+
+def test_varispeed_by_hand() -> None:
+    ramp = torch.arange(10.0).repeat(2, 1)
+    assert augment.varispeed(ramp, 1.5, 6)[1].tolist() == [0, 1.5, 3, 4.5, 6, 7.5]
+    assert augment.varispeed(ramp, 0.25, 5)[0].tolist() == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_varispeed_moves_a_tone() -> None:
+    tone = torch.sin(2 * torch.pi * 440 / RATE * torch.arange(RATE))[None]
+    samples = 30000
+    octave_down = augment.varispeed(tone, 0.5, samples)
+    expected = torch.sin(2 * torch.pi * 220 / RATE * torch.arange(samples))[None]
+    torch.testing.assert_close(octave_down, expected, atol=1e-3, rtol=0)
+
+
+def test_enough_is_read_for_varispeed() -> None:
+    for rate in (0.8409, 1.0, 1.00001, 1.1892):
+        samples = augment.repitch_samples(1000, rate)
+        assert augment.varispeed(noise(1, samples), rate, 1000).shape == (1, 1000)
+
+
+def test_an_equaliser_has_the_gains_it_was_given() -> None:
+    gains = torch.tensor([6.0, 0.0, -6.0, 3.0, 0.0, 0.0, 12.0])
+    seconds = torch.arange(RATE) / RATE
+    for hz, expected in (
+        (20, 6.0),
+        (60, 6.0),
+        (60 * 2**1.4, 0.0),
+        (60 * 2**2.8, -6.0),
+        (60 * 2**3.5, -1.5),
+        (21000, 12.0),
+    ):
+        tone = torch.sin(2 * torch.pi * round(hz) * seconds)[None]  # whole periods: a circle has no seam
+        level = 20 * (augment.equalise(tone, RATE, gains).std() / tone.std()).log10()
+        assert float(level) == pytest.approx(expected, abs=0.15)
+
+
+def test_an_equaliser_without_gains_changes_nothing() -> None:
+    audio = noise(2, 999)
+    torch.testing.assert_close(augment.equalise(audio, RATE, torch.zeros(augment.BANDS)), audio)
+
+
+def test_curves_have_the_spread() -> None:
+    curves = torch.stack([augment.draw_curve(generator(i), 3.0) for i in range(400)])
+    assert curves.shape == (400, augment.BANDS)
+    assert float(curves.std()) == pytest.approx(3.0, rel=0.05) and abs(float(curves.mean())) < 0.2
+
+
+def test_one_stem_is_left_alone() -> None:
+    source = generator(0)
+    seen = {tuple(augment.alone(3, source).tolist()) for _ in range(50)}
+    assert seen == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}

@@ -11,7 +11,7 @@ from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
 from stemsplit.models.blocks.stft import stft
 from stemsplit.training import losses
 from stemsplit.training.draws import generator
-from stemsplit.training.learning import LossConfig, SvdConfig
+from stemsplit.training.learning import LossConfig, LossName, SvdConfig
 from stemsplit.training.losses import Signals
 
 
@@ -126,12 +126,34 @@ def test_every_term_is_smallest_for_the_target_and_has_finite_gradients(name: st
     assert term(with_spectra(silent), with_spectra(silent)).isfinite().all()
 
 
+class Answering(Network):
+    """Estimates stem 0 of `by_hand`'s two whatever it hears, and knows an error of masks."""
+
+    def __init__(self) -> None:
+        super().__init__(None, stems=("a", "b"), sample_rate=8, channels=1, segment_samples=2)
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        return by_hand()[0].audio
+
+    def mask_error(self, mix: Tensor, target: Tensor) -> Tensor:
+        return torch.tensor([[1.0, 0.0], [3.0, 8.0]])
+
+
 def test_terms_add_by_factor_and_stems_by_weight() -> None:
-    terms = {losses.l1: 2.0, losses.mse: 0.5}  # [2·2 + 5/2, 2·1 + 2/2] = [6.5, 3]
-    loss, per_stem = losses.total_loss(terms, torch.tensor([1.0, 3.0]), *by_hand())
+    target = by_hand()[1].audio
+
+    def both(terms: dict[LossName, float], weights: dict[str, float]) -> tuple[Tensor, Tensor]:
+        criterion = losses.Criterion(LossConfig(terms=terms, weights=weights), ("a", "b"))
+        return criterion(Answering(), target.sum(1), target)
+
+    # [2·2 + 5/2, 2·1 + 2/2] = [6.5, 3]
+    loss, per_stem = both({"l1": 2.0, "mse": 0.5}, {"b": 3.0})
     assert per_stem.tolist() == [6.5, 3.0] and float(loss) == (6.5 + 9) / 4
-    only, _ = losses.total_loss(terms, torch.tensor([0.0, 1.0]), *by_hand())
+    only, _ = both({"l1": 2.0, "mse": 0.5}, {"a": 0.0})
     assert float(only) == 3.0
+    # the masks' errors are averaged over the batch: [2, 4]
+    assert both({"mask_error": 0.5}, {})[1].tolist() == [1.0, 2.0]
+    assert both({"l1": 1.0, "mask_error": 0.5}, {})[1].tolist() == [3.0, 3.0]
 
 
 def penalty(network: nn.Module, smallest: int = 1, rank: int = 6, iterations: int = 10) -> Tensor:
