@@ -33,7 +33,7 @@ class Finding:
     Attributes:
         kind: which sort of trouble.
         stem: whose estimate.
-        message: a sentence without a final stop.
+        message: a sentence without a final stop, but for its subject, the stem.
         value: seconds for `delay` and `length` (positive: too late, too long), dB for `gain`, `polarity` and
             `silent`, a factor for `speed` and `rate`, None for `order`.
         cost_db: by how much the SDR would be higher without it, None where that isn't known.
@@ -84,7 +84,7 @@ def _rates(stems: Sequence[str], sample_rate: int, declared_hz: Mapping[str, int
         Finding(
             "rate",
             stem,
-            f"has {declared_hz[stem]} Hz, the reference {sample_rate} Hz; it was resampled",
+            f"was resampled from {declared_hz[stem]} Hz to {sample_rate} Hz, the reference's rate",
             declared_hz[stem] / sample_rate,
         )
         for stem in stems
@@ -104,7 +104,12 @@ def _lengths(
         wanted, have = references[stem].shape[-1], estimates[stem].shape[-1]
         missing_s = (have - wanted) / sample_rate
         claimed = declared_hz.get(stem, sample_rate)
-        if (true := _true_rate(have / wanted, claimed)) and abs(missing_s) > LENGTH_S:
+        true = _true_rate(have / wanted, claimed)
+        if (
+            true
+            and abs(missing_s) > LENGTH_S
+            and _was_stretched(references[stem], estimates[stem], sample_rate)
+        ):
             message = f"lasts {have / wanted:.4f} times as long: {true} Hz audio taken for {claimed} Hz"
             found.append(Finding("speed", stem, message, wanted / have))
         elif abs(missing_s) > LENGTH_S:
@@ -118,6 +123,21 @@ def _lengths(
 def _true_rate(ratio: float, claimed_hz: int) -> int | None:
     """Of which rate audio is that lasts `ratio` times as long when it is taken for `claimed_hz`, if any."""
     return next((rate for rate in RATES if abs(ratio * claimed_hz / rate - 1) < 1e-4), None)
+
+
+def _was_stretched(reference: Tensor, estimate: Tensor, sample_rate: int) -> bool:
+    """Whether an estimate is like the reference when it is brought to its length, and not as it is.
+
+    What was cut may have the length that another rate would give by chance.
+    """
+    wanted, common = reference.shape[-1], min(reference.shape[-1], estimate.shape[-1])
+    where = _loudest(reference[:, :common], int(EXCERPT_S * sample_rate), sample_rate)
+    guess = estimate.mean(0)
+    stretched = torch.nn.functional.interpolate(guess[None, None], wanted, mode="linear")[0, 0]
+    mine, others = reference[:, where].mean(0), torch.stack([_at(guess, where), _at(stretched, where)])
+    products = _correlate(mine, others, int(LENGTH_S * sample_rate)).abs().amax(-1)
+    as_it_is, likeness = products.square() / (mine.square().sum() * others.square().sum(-1))
+    return bool(likeness > HIDDEN and not as_it_is >= likeness)
 
 
 def _ends_early(reference: Tensor, estimate: Tensor) -> int:
@@ -138,7 +158,9 @@ def _silences(
     for stem in stems:
         wanted, have = (_level_db(signals[stem]) for signals in (references, estimates))
         if wanted < SILENCE_DB:
-            found.append(Finding("silent", stem, f"the reference is {_level(wanted)}", _finite(wanted)))
+            found.append(
+                Finding("silent", stem, f"has a reference that is {_level(wanted)}", _finite(wanted))
+            )
         elif have < SILENCE_DB:
             found.append(Finding("silent", stem, f"is {_level(have)}", _finite(have)))
     return found
@@ -201,7 +223,7 @@ class _Comparison:
         found = []
         for row, column in enumerate(order):
             if row != column:
-                message = f"the estimate of {self.stems[column]} fits better: are the stems in order?"
+                message = f"is in the estimate of {self.stems[column]}: are the stems in order?"
                 cost = float(self._fit_db()[row, column] - self._fit_db()[row, row])
                 found.append(Finding("order", self.stems[row], message, None, cost))
             else:

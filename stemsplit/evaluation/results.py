@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -109,6 +109,32 @@ class Evaluation:
             scope = "summary" if row.track is None else "track"
             writer.writerow([scope, row.track or "", row.method, row.stem, *cells])
         return text.getvalue()
+
+
+def beside(first: Evaluation, *others: Evaluation) -> Evaluation:
+    """The first evaluation with others of the same tracks as further baselines, by their methods' names."""
+    outcomes = first.outcomes
+    for other in others:
+        pairs = zip(outcomes, other.outcomes, strict=True)
+        outcomes = tuple(_with_baseline(own, other.method, more) for own, more in pairs)
+    return replace(first, outcomes=outcomes)
+
+
+def _with_baseline(own: Outcome, method: str, more: Outcome) -> Outcome:
+    """A track's outcome with that of another method, whose failure is one of the track."""
+    failure = own.failure
+    if failure is None and more.failure is not None:
+        failure = replace(more.failure, message=f"{method}: {more.failure.message}")
+    if own.scores is None or more.scores is None:
+        return replace(own, failure=failure)
+    findings = [f"{one.stem} {one.message}" for one in more.scores.findings if one not in own.scores.findings]
+    notes = [note for note in more.scores.notes if note not in own.scores.notes]
+    scores = replace(
+        own.scores,
+        baselines={**own.scores.baselines, method: more.scores.stems},
+        notes=(*own.scores.notes, *(f"{method}: {remark}" for remark in (*findings, *notes))),
+    )
+    return replace(own, scores=scores, failure=failure)
 
 
 def _rows(track: str | None, method: str, table: Table) -> Iterator[Row]:

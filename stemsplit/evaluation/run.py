@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from time import monotonic
 from typing import Any
 
@@ -191,6 +194,7 @@ def evaluate(
     method: str | None = None,
     workers: int = 1,
     store: Store | None = None,
+    fresh: bool = False,
     callback: Callback | None = None,
 ) -> list[Outcome]:
     """Score all jobs. What fails is recorded, the others go on.
@@ -201,7 +205,8 @@ def evaluate(
         wanted: baselines and metrics; None for the usual ones.
         method: what `separate` is, down to its weights and settings; without it nothing is remembered.
         workers: processes, each of which holds one track at a time.
-        store: where scores are remembered; None computes all.
+        store: where scores are remembered; None for nowhere.
+        fresh: compute also what is remembered.
         callback: receives `TrackStart`, `TrackDone` and `TrackFailed`.
 
     Returns:
@@ -213,7 +218,7 @@ def evaluate(
     """
     wanted = wanted or Wanted()
     keys = [store.key(job, method, wanted) if store else None for job in jobs]
-    known = {i: store.get(key) for i, key in enumerate(keys) if store and key}
+    known = {i: store.get(key) for i, key in enumerate(keys) if store and key and not fresh}
     outcomes: dict[int, Outcome] = {}
     todo = []
     for i, job in enumerate(jobs):
@@ -224,10 +229,11 @@ def evaluate(
         else:
             todo.append(i)
     work = _serially if workers == 1 or len(todo) < 2 else _in_processes
-    for i, outcome in work(jobs, todo, separate, wanted, workers, callback):
-        if store and (key := keys[i]) and outcome.scores:
-            store.put(key, outcome.scores)
-        outcomes[i] = _announced(outcome, callback)
+    with closing(work(jobs, todo, separate, wanted, workers, callback)) as found:
+        for i, outcome in found:
+            if store and (key := keys[i]) and outcome.scores:
+                store.put(key, outcome.scores)
+            outcomes[i] = _announced(outcome, callback)
     return [outcomes[i] for i in range(len(jobs))]
 
 
@@ -251,7 +257,7 @@ def _serially(
     wanted: Wanted,
     workers: int,
     callback: Callback | None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     for i in todo:
         emit(callback, TrackStart(jobs[i].name, i + 1, len(jobs), _duration_s(jobs[i])))
         yield i, _outcome(jobs[i], separate, wanted)
@@ -264,26 +270,51 @@ def _in_processes(
     wanted: Wanted,
     workers: int,
     callback: Callback | None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """As many tracks at a time as there are processes; the next one starts when one is done."""
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (separate, wanted, threads))
+    begun_with = separate, wanted, max(1, torch.get_num_threads() // workers)
     running: dict[Future[Outcome], int] = {}
     waiting = list(reversed(todo))
-    try:
+    with _pool(workers, begun_with) as pool:
         while running or waiting:
             while waiting and len(running) < workers:
                 i = waiting.pop()
                 emit(callback, TrackStart(jobs[i].name, i + 1, len(jobs), _duration_s(jobs[i])))
-                running[pool.submit(_in_worker, jobs[i])] = i
+                with _undisturbed():
+                    running[pool.submit(_in_worker, jobs[i])] = i
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             yield from ((running.pop(future), future.result()) for future in done)
+
+
+@contextmanager
+def _pool(workers: int, begun_with: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with the block, whatever they are at."""
+    others = set(active_children())
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, begun_with)
+    try:
+        yield pool
     except BrokenProcessPool:
         raise ResourceError(
-            "a worker process died", hint="it may have been out of memory; use fewer jobs"
+            "a worker process died", hint="it may have been out of memory; use fewer --jobs"
         ) from None
     finally:
+        own = set(active_children()) - others
         pool.shutdown(wait=False, cancel_futures=True)
+        for process in own:
+            process.terminate()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Processes that begin inside don't hear of Ctrl-C: who began them does, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # What a worker process was begun with.
@@ -291,8 +322,16 @@ _begun: dict[str, Any] = {}
 
 
 def _begin(separate: Separate | None, wanted: Wanted, threads: int) -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _begun.update(separate=separate, wanted=wanted)
+
+
+def _end_with_parent() -> None:
+    """A killed parent ends nobody, and its processes would wait for it for ever."""
+    if parent := parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _in_worker(job: Job) -> Outcome:

@@ -161,7 +161,10 @@ def _matched(track: Track, estimates: Mapping[str, Tensor], *, partial: bool) ->
     found = {stem: found[stem] for stem in truth if stem in found}
     if not found:
         have, want = ", ".join(estimates), ", ".join(truth)
-        raise InputError(track.name, f"estimates of {have or 'nothing'}, references of {want}")
+        reason = f"no stem is in both: the estimates are {have or 'none'}, the references {want}"
+        raise InputError(track.name, reason)
+    if missing := [stem for stem in truth if stem not in found]:
+        notes.append(f"nothing estimates {', '.join(missing)}")
     return _Pair(truth, found, tuple(notes))
 
 

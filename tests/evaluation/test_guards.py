@@ -143,13 +143,25 @@ def test_a_reference_that_ends_early_too() -> None:
     assert examine(references, estimates, RATE) == []
 
 
+def stretched(stems: dict[str, Tensor], samples: int) -> dict[str, Tensor]:
+    return {n: torch.nn.functional.interpolate(s[None], samples, mode="linear")[0] for n, s in stems.items()}
+
+
 @pytest.mark.parametrize(("true", "claimed"), [(48000, 44100), (44100, 48000), (22050, 44100)])
 def test_speed(true: int, claimed: int) -> None:
-    references = {name: torch.randn(2, claimed) * 0.05 for name in NAMES}
-    estimates = {name: torch.randn(2, true) * 0.05 for name in NAMES}
+    stems = song(2)
+    references, estimates = stretched(stems, 2 * claimed), stretched(separated(stems), 2 * true)
     for found in only(examine(references, estimates, claimed), "speed", *NAMES):
         assert found.value == pytest.approx(claimed / true, rel=1e-4)
         assert f"{true} Hz audio taken for {claimed} Hz" in found.message
+
+
+def test_what_was_cut_by_half_is_not_taken_for_half_the_rate() -> None:
+    references = stretched(song(2), 2 * 44100)
+    halves = {name: stem[:, :44100] for name, stem in separated(references).items()}
+    assert [f.value for f in only(examine(references, halves, 44100), "length", *NAMES)] == [-1.0] * 4
+    noise = {name: torch.randn(2, 44100) for name in NAMES}
+    only(examine(references, noise, 44100), "length", *NAMES)
 
 
 def test_a_declared_rate() -> None:
@@ -157,7 +169,7 @@ def test_a_declared_rate() -> None:
     declared = dict.fromkeys(NAMES, RATE) | {"bass": 2 * RATE}
     (found,) = only(examine(references, separated(references), RATE, declared), "rate", "bass")
     assert found.value == 2
-    assert found.message == "has 8000 Hz, the reference 4000 Hz; it was resampled"
+    assert found.message == "was resampled from 8000 Hz to 4000 Hz, the reference's rate"
 
 
 def test_silence() -> None:
@@ -169,9 +181,9 @@ def test_silence() -> None:
     estimates["vocals"] = 1e-4 * estimates["vocals"]
     found = only(examine(references, estimates, RATE), "silent", "drums", "bass", "other", "vocals")
     assert [f.message.rstrip(")0123456789 -dB").rstrip(" (") for f in found] == [
-        "the reference is silent",
+        "has a reference that is silent",
         "is silent",
-        "the reference is nearly silent",
+        "has a reference that is nearly silent",
         "is nearly silent",
     ]
     assert [f.value is None for f in found] == [True, True, False, False]

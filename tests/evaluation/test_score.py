@@ -124,6 +124,7 @@ def test_only_some_stems_are_estimated(tmp_path: Path) -> None:
     guess = leaking(stems)
     one = score_files(track, write(tmp_path / "b", {"vocals": guess["vocals"]}))
     assert list(one.stems) == ["vocals"] == list(one.baselines["mixture"])
+    assert one.notes == ("nothing estimates bass, drums, other",)
     # the other references still count as interference
     everything = score_files(track, write(tmp_path / "c", guess))
     assert one.stems["vocals"] == pytest.approx(everything.stems["vocals"], abs=1e-6)
@@ -174,7 +175,7 @@ def test_a_model_of_two_stems_whose_other_is_all_the_rest(tmp_path: Path) -> Non
 
 def test_nothing_in_common(tmp_path: Path) -> None:
     track = write(tmp_path / "a", song(names=("bass", "drums")))
-    with pytest.raises(InputError, match="estimates of guitar, references of bass, drums"):
+    with pytest.raises(InputError, match="the estimates are guitar, the references bass, drums"):
         score_files(track, write(tmp_path / "b", song(names=("guitar",))))
 
 
