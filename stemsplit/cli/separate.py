@@ -140,6 +140,7 @@ def _request(options: dict[str, Any]) -> "Request":
             precision=options["precision"],
             reduced=preset.reduced,
             threads=options["threads"],
+            compile=options["compile"],
         ),
         chunks=ChunkSettings(**cut) if cut else None,
         stems=given(

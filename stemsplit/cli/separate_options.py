@@ -190,6 +190,13 @@ _COMPUTE = _options(
         type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
         help="Of the arithmetic.",
     ),
+    setting(
+        "--compile",
+        of=ComputeSettings,
+        field="compile",
+        is_flag=True,
+        help="Let torch.compile rewrite the model, on a GPU: minutes at first, faster chunks then.",
+    ),
 )
 
 _RUN = _options(

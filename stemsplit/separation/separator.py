@@ -111,6 +111,8 @@ class Separator:
             name: of the track in events.
             total_s: its duration, for the time left.
         """
+        report = _progress(self.callback, name, total_s)
+        report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
             yield from separate_track(
                 source,
@@ -120,7 +122,7 @@ class Separator:
                 chunks=self.chunks,
                 compute=self.compute,
                 measured=measured,
-                progress=_progress(self.callback, name, total_s),
+                progress=report,
             )
 
 

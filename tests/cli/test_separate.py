@@ -259,6 +259,7 @@ def test_a_template(shell: Shell) -> None:
     [
         (("--template", "{bogus}"), "{stem}"),
         (("--device", "cuda:9"), "--device cpu"),
+        (("--device", "cpu", "--compile"), "not on a CPU"),
         (("-m", "htdemuks"), "htdemucs"),
         (("-s", "vocal"), "vocals"),
         (("-f", "wave"), ""),
@@ -336,6 +337,8 @@ def test_progress_as_json(shell: Shell) -> None:
     assert kinds[0] == "start"
     assert {"track_start", "progress", "track_done"} <= set(kinds)
     assert kinds[-1] == "end"
+    done = [event["done_s"] for event in events if event["event"] == "progress"]
+    assert done[0] == 0 and done == sorted(done) and done[-1] == pytest.approx(0.3)
 
 
 def test_nothing_but_text_off_a_terminal(shell: Shell) -> None:
