@@ -15,6 +15,10 @@ from stemsplit.cli import failures
 COMMANDS = {
     "separate": ("stemsplit.cli.separate:separate", "Separate files and folders into stems (the default)."),
     "models": ("stemsplit.cli.models:models", "List, download, check and convert models."),
+    "evaluate": (
+        "stemsplit.cli.evaluate:evaluate",
+        "Score models on data sets, or stems against references.",
+    ),
     "train": ("stemsplit.cli.train:train", "Train and fine-tune models; find mislabelled stems."),
     "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),

@@ -64,6 +64,8 @@ def describe(event: Event) -> str | None:
             return f"note: {name}: {message}"
         case events.TrackDone(name, "skipped", _, _):
             return f"skipped {name} (done already)"
+        case events.TrackDone(name, _, outputs, wall_s) if not outputs:
+            return f"{name} ({duration(wall_s)})"
         case events.TrackDone(name, _, outputs, wall_s):
             return f"{name} -> {_common(list(outputs.values()))} ({duration(wall_s)})"
     return None

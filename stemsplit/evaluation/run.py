@@ -9,6 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -77,19 +78,23 @@ class Outcome:
 # ---------------------------------------------------------------- what is to be done
 
 
-def plan_dataset(root: str | Path, cache: MetadataCache | None = None) -> list[Job]:
+def plan_dataset(root: str | Path, only: Sequence[str] = ()) -> list[Job]:
     """A job for every track of a data set, whose mixtures are to be separated.
+
+    Args:
+        root: of the data set.
+        only: patterns of track names; none for all tracks.
 
     Raises:
         InputError: there is no track.
     """
-    cache = MetadataCache() if cache is None else cache
-    jobs = [_open(layout, cache) for layout in find_layouts(root)]
+    cache = MetadataCache()
+    jobs = [_open(layout, cache) for layout in _named(find_layouts(root), only, root)]
     cache.save()
     return jobs
 
 
-def plan_files(reference: str | Path, estimate: str | Path, cache: MetadataCache | None = None) -> list[Job]:
+def plan_files(reference: str | Path, estimate: str | Path, only: Sequence[str] = ()) -> list[Job]:
     """A job for every track of `reference`, with the files of the same name below `estimate`.
 
     Two single tracks belong together whatever their names.
@@ -97,16 +102,25 @@ def plan_files(reference: str | Path, estimate: str | Path, cache: MetadataCache
     Raises:
         InputError: there is no track on one of the sides.
     """
-    cache = MetadataCache() if cache is None else cache
+    cache = MetadataCache()
     truths, guesses = find_layouts(reference), find_layouts(estimate)
     if len(truths) == len(guesses) == 1:
         guesses = [replace(guesses[0], name=truths[0].name)]
     by_name = {layout.name: layout for layout in guesses}
     jobs = [
-        _with_estimate(_open(layout, cache), by_name.get(layout.name), estimate, cache) for layout in truths
+        _with_estimate(_open(layout, cache), by_name.get(layout.name), estimate, cache)
+        for layout in _named(truths, only, reference)
     ]
     cache.save()
     return jobs
+
+
+def _named(layouts: Sequence[Layout], only: Sequence[str], root: str | Path) -> list[Layout]:
+    """Those whose name fits one of the patterns."""
+    found = [one for one in layouts if not only or any(fnmatchcase(one.name, pattern) for pattern in only)]
+    if not found:
+        raise InputError(root, f"none of its {len(layouts)} tracks is called {' or '.join(only)}")
+    return found
 
 
 def _open(layout: Layout, cache: MetadataCache) -> Job:

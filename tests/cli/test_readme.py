@@ -1,5 +1,6 @@
 """The README's commands are run, with small files under the names that it uses."""
 
+import json
 import os
 import re
 import shlex
@@ -26,7 +27,6 @@ NOT_HERE = {
     r"models download": "needs a network",
     r"train --config": "trains a model",
     r"\.th\b": "needs a checkpoint of demucs",
-    r"--dataset": "needs a data set",
 }
 PROGRAMS = ("ffmpeg", "jq", "man")
 
@@ -71,7 +71,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("song.mp3", "album/one.mp3", "album/two.mp3", "album/live/three.flac"):
         write_sound(folder / name, 0.3)
     for stem in (*STEMS, "mixture"):
-        write_sound(folder / f"songs/one/{stem}.wav", 2.0)
+        for track in ("songs/train/one", "songs/valid/two", "estimates/two"):
+            write_sound(folder / f"{track}/{stem}.wav", 2.0)
     write_film(folder / "live.mkv", 91)
     write_film(folder / "talk.mkv", 0.5)
     tiny = {"sources": list(STEMS), "channels": 8, "bottom_channels": 16, "t_layers": 1, "t_heads": 2}
@@ -90,7 +91,9 @@ def furnished(shell: Shell, files: Path) -> Shell:
     return shell
 
 
-def run_in_bash(shell: Shell, command: str, env: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+def run_in_bash(
+    shell: Shell, command: str, env: dict[str, str], timeout: float = 120
+) -> subprocess.CompletedProcess[bytes]:
     """The command as a person would give it, with the installed program under its own name."""
     programs = shell.folder / "home/bin"
     programs.mkdir()
@@ -104,7 +107,7 @@ def run_in_bash(shell: Shell, command: str, env: dict[str, str]) -> subprocess.C
         env={**shell.environment(), **env, "PATH": path},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=120,
+        timeout=timeout,
     )
 
 
@@ -146,3 +149,41 @@ def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) ->
     exec(code, names)
     assert set(names["stems"]) == set(STEMS)
     assert names["vocals"].shape == samples.shape
+
+
+def write_manifest(folder: Path, album: Path, names: tuple[str, ...]) -> None:
+    """Some tracks of an album as a data set of their own."""
+    tracks = json.loads((album / "stems.json").read_text())
+    chosen = {
+        name: {stem: [str(album / name / file) for file in files] for stem, files in stems.items()}
+        for name, stems in tracks.items()
+        if name.startswith(names)
+    }
+    folder.mkdir(parents=True)
+    (folder / "stems.json").write_text(json.dumps(chosen))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_an_album_is_read_checked_learnt_from_and_scored(shell: Shell, shared_data: Path) -> None:
+    """The README's short sequence, as it stands, on real music."""
+    album = (shared_data / "everything-is-free-cc0").resolve()
+    write_manifest(shell.folder / "songs/train", album, ("4.", "6."))
+    write_manifest(shell.folder / "songs/valid", album, ("5.",))
+    block = re.search(r"^<!-- album -->\n```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert block
+    ran = run_in_bash(shell, "set -e\n" + block[1], {}, timeout=3500)
+    assert ran.returncode == 0, ran.stderr.decode()
+    checked, scored = ran.stdout.decode().split("TRACK", 1)
+    assert {line.split()[0] for line in checked.splitlines()[1:8]} == {"4.Potassium", "6.Caesium"}
+    assert " songs are in doubt" in checked
+    lines = (shell.folder / "runs/fine-tune/metrics.jsonl").read_text().splitlines()
+    start, *_, last = (json.loads(line) for line in lines)
+    assert last["step"] == 60 and last["best"]["score"] >= start["valid"]["raw"]["mean"]
+    usdr = {
+        tuple(line.split()[1:3]): line.split()[3] for line in scored.splitlines() if line.startswith("5.")
+    }
+    assert {method for method, _ in usdr} == {"runs/fine-tune", "tiny", "mixture", "classic"}
+    # validation and evaluation are the same core
+    assert float(usdr["runs/fine-tune", "mean"]) == pytest.approx(last["best"]["score"], abs=0.02)
+    assert float(usdr["tiny", "mean"]) == pytest.approx(start["valid"]["raw"]["mean"], abs=0.02)

@@ -1,0 +1,316 @@
+"""`stemsplit evaluate`: how near stems come to the true ones, as tables, JSON or CSV."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from stemsplit.cli import progress
+from stemsplit.cli.failures import say, usage_error
+from stemsplit.cli.options import Whole, flag, given, setting
+from stemsplit.errors import InputError
+from stemsplit.events import Callback, Event
+from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stemsplit.evaluation.results import Evaluation, Row
+    from stemsplit.evaluation.run import Job, Outcome
+    from stemsplit.separation.separator import Separator
+
+# As the papers write them, in the order of the tables.
+TITLES = {
+    "usdr": "uSDR",
+    "csdr": "cSDR",
+    "isr": "ISR",
+    "sir": "SIR",
+    "sar": "SAR",
+    "si_sdr": "SI-SDR",
+    "median_sdr": "median SDR",
+}
+
+
+class _Name(click.ParamType[str]):
+    """A name or path; one in an environment variable, whatever spaces it has."""
+
+    name = "name"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The variable's value as it stands."""
+        return [rv]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("folders", nargs=-1, metavar="[REF EST]")
+@flag("--dataset", metavar="DIR", help="Separate every track of this data set, and score that.")
+@setting(
+    "-m",
+    "--model",
+    "models",
+    of=ModelSettings,
+    field="model",
+    type=_Name(),
+    multiple=True,
+    metavar="NAME|PATH",
+    help="What separates (repeatable: the first, and others beside it).",
+)
+@flag(
+    "--oracle",
+    "oracles",
+    type=click.Choice(["irm", "mixphase"]),
+    multiple=True,
+    help="Also score an ideal ratio mask, or true magnitudes with the mixture's phase (repeatable).",
+)
+@flag("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable).")
+@flag("--bss/--no-bss", help="Also cSDR, ISR, SIR and SAR, which take longest. [default: bss]")
+@flag("--fresh", is_flag=True, help="Score again what has been scored before.")
+@setting("-d", "--device", of=ComputeSettings, field="device", help="auto, cpu, cuda[:N] or mps.")
+@setting("--precision", of=ComputeSettings, field="precision", help="auto, fp32, bf16 or fp16.")
+@setting("--threads", of=ComputeSettings, field="threads", type=int, metavar="N", help="CPU threads.")
+@setting("--segment", of=ModelSettings, field="segment_s", type=float, metavar="S", help="Chunk length.")
+@setting("--overlap", of=ChunkSettings, field="overlap", type=float, metavar="F", help="Of the chunks.")
+@setting("--shifts", of=ChunkSettings, field="shifts", type=int, metavar="N", help="Delayed passes.")
+@flag("-j", "--jobs", type=Whole(1), metavar="N", help="Tracks at once, a process for each. [default: 1]")
+@flag("--offline", is_flag=True, help="Never open a connection.")
+@flag("--progress", "style", type=click.Choice(progress.STYLES), help="How progress is shown on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@flag("--csv", "csv_file", metavar="FILE", help="Also write the scores into a file as CSV.")
+@click.pass_context
+def evaluate(ctx: click.Context, /, **options: Any) -> None:
+    """Score a model on a data set, or files against references.
+
+    A data set is a folder of tracks, each a folder of stems (MUSDB18-HQ, MoisesDB and the like), of .stem.mp4
+    files, or a manifest. REF and EST are a track's folder each, or folders of such folders. The mixture is
+    always scored too, as the estimate of every stem. Tracks that were scored before aren't scored again.
+
+    uSDR and SI-SDR are means over tracks; cSDR, ISR, SIR and SAR (BSS Eval 4) and the median SDR are medians.
+    They can't be compared with each other.
+
+    \b
+    stemsplit evaluate --dataset musdb18hq/test -m htdemucs_ft --oracle irm
+    stemsplit evaluate --dataset songs/ --only '7.*' -m runs/fine-tune -m classic --csv scores.csv
+    stemsplit evaluate songs/ stems/ --json | jq .summary.stems.vocals.csdr
+    """
+    typed = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if options["folders"]:  # the environment's settings are of no matter then
+        options |= dict.fromkeys({"models", "dataset"} - typed)
+    _check(options)
+    ctx.exit(_run(options))
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Refuse what can be refused before anything is imported."""
+    count = len(options["folders"])
+    if options["dataset"] and count:
+        raise usage_error("--dataset DIR and REF EST exclude each other")
+    if not options["dataset"] and count != 2:
+        hint = "stemsplit evaluate --dataset DIR -m MODEL, or stemsplit evaluate REF EST"
+        raise usage_error("give a data set, or two folders to compare", hint)
+    if count and options["models"]:
+        raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
+    if file := options["csv_file"]:
+        place = file if os.path.exists(file) else os.path.dirname(os.path.abspath(file))
+        if os.path.isdir(file) or not os.access(place, os.W_OK):
+            raise usage_error(f"--csv {file}: can't be written")
+
+
+def _run(options: Mapping[str, Any]) -> int:
+    with progress.display(options["style"]) as callback:
+        evaluation = _evaluated(options, callback)
+    if options["csv_file"]:
+        Path(options["csv_file"]).write_text(evaluation.as_csv(), encoding="utf-8")
+    if options["as_json"]:
+        click.echo(json.dumps(evaluation.as_dict(), indent=2))
+    else:
+        _print(evaluation)
+    for outcome in evaluation.outcomes:
+        if outcome.failure:
+            named = outcome.failure.message.startswith(f"{outcome.name}: ")
+            say(outcome.failure.message if named else f"{outcome.name}: {outcome.failure.message}")
+    return evaluation.exit_code
+
+
+def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
+    """What was asked for, and other models' scores beside it."""
+    from stemsplit.evaluation.results import Evaluation, beside
+    from stemsplit.evaluation.run import Store
+    from stemsplit.evaluation.run import evaluate as score
+    from stemsplit.evaluation.score import MIXTURE, Wanted
+
+    jobs, separations = _jobs(options), _separations(options, callback)
+    bss, baselines = options["bss"] is not False, (MIXTURE, *dict.fromkeys(options["oracles"]))
+    found: list[Evaluation] = []
+    for separation in separations:
+        title = separation.name if separation and len(separations) > 1 else ""
+        outcomes = score(
+            jobs,
+            separation,
+            Wanted(() if found else baselines, bss),
+            method=separation.identity if separation else None,
+            workers=options["jobs"] or 1,
+            store=Store(),
+            fresh=bool(options["fresh"]),
+            callback=_titled(callback, title),
+        )
+        found.append(Evaluation(separation.name if separation else _label(options), tuple(outcomes)))
+    return beside(*found)
+
+
+def _label(options: Mapping[str, Any]) -> str:
+    """What the estimates are called; a folder may have the name of a baseline."""
+    folder = str(options["folders"][1])
+    return os.path.join(".", folder) if folder in ("mixture", "irm", "mixphase") else folder
+
+
+def _titled(callback: Callback, title: str) -> Callback:
+    """The same with a title before the tracks' names."""
+
+    def tell(event: Event) -> bool | None:
+        name = getattr(event, "input", None)
+        return callback(replace(event, input=f"{title}: {name}") if name is not None else event)  # type: ignore[call-arg]
+
+    return tell if title else callback
+
+
+def _jobs(options: Mapping[str, Any]) -> "list[Job]":
+    from stemsplit.evaluation.run import plan_dataset, plan_files
+
+    try:
+        if options["folders"]:
+            reference, estimate = options["folders"]
+            return plan_files(reference, estimate, options["only"])
+        return plan_dataset(options["dataset"], options["only"])
+    except InputError as error:
+        raise usage_error(str(error), error.hint) from None
+
+
+def _separations(options: Mapping[str, Any], callback: Callback) -> "list[_Separation | None]":
+    """What separates, in turn; files need nothing."""
+    if options["folders"]:
+        return [None]
+    models = dict.fromkeys(options["models"] or (ModelSettings().model,))
+    return [_Separation(model, options, callback) for model in models]
+
+
+class _Separation:
+    """A model that separates mixtures. It can be sent to another process, where it loads itself again."""
+
+    def __init__(self, model: str, options: Mapping[str, Any], callback: Callback) -> None:
+        names = {"chunks": ("overlap", "shifts"), "compute": ("device", "precision", "threads")}
+        chunks, compute = (
+            {name: options[name] for name in some if options[name] is not None} for some in names.values()
+        )
+        ChunkSettings(**chunks)  # says what is wrong before anything is loaded
+        settings = given(ModelSettings, model=model, segment_s=options["segment"])
+        self.name = settings.model
+        self._chunks = chunks
+        self._arguments: dict[str, Any] = {
+            "model": settings.model,
+            "segment_s": settings.segment_s,
+            "compute": ComputeSettings(**compute),
+            "offline": bool(options["offline"]),
+        }
+        self._separator: Separator | None = self._load(callback)
+
+    @property
+    def identity(self) -> str | None:
+        """Weights and settings, as far as the stems depend on them; None if the weights aren't known."""
+        separator = self._separator or self._load()
+        if separator.identity is None:
+            return None
+        precision, segment_s = self._arguments["compute"].precision, self._arguments["segment_s"]
+        told = [asdict(separator.identity), asdict(separator.chunks), precision, segment_s]
+        return json.dumps([*told, separator.compute.device.type])
+
+    def _load(self, callback: Callback | None = None) -> "Separator":
+        from stemsplit.separation.separator import Separator
+
+        separator = Separator(**self._arguments, callback=callback)
+        separator.callback = None  # of the download only; tracks are told of by who scores them
+        separator.chunks = replace(separator.chunks, **self._chunks)  # what isn't given is the model's own
+        return separator
+
+    def __call__(self, mix: "Tensor", sample_rate: int) -> "dict[str, Tensor]":
+        import torch
+
+        self._separator = self._separator or self._load()
+        found = self._separator.separate(mix.numpy(), sample_rate)
+        return {stem: torch.from_numpy(audio) for stem, audio in found.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_separator": None}
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _print(evaluation: "Evaluation") -> None:
+    scored = [outcome for outcome in evaluation.outcomes if outcome.scores]
+    if not scored:
+        return
+    click.echo("\n".join(_tables(evaluation, [outcome.name for outcome in scored])))
+    remarks = [f"{outcome.name}: {remark}" for outcome in scored for remark in _remarks(outcome)]
+    if remarks:
+        click.echo("\n" + "\n".join(remarks))
+
+
+def _remarks(outcome: "Outcome") -> Iterator[str]:
+    """What was found wrong with a track's estimates, and what else is worth knowing."""
+    if outcome.scores is None:
+        return
+    for finding in outcome.scores.findings:
+        cost = "" if finding.cost_db is None else f" (costs {finding.cost_db:.1f} dB)"
+        yield f"{finding.stem} {finding.message}{cost}"
+    yield from (f"note: {note}" for note in outcome.scores.notes)
+
+
+def _tables(evaluation: "Evaluation", names: Sequence[str]) -> list[str]:
+    """A table of all tracks and, below it, one of what they have in common."""
+    summary = list(evaluation.summary_rows())
+    if len(names) == 1:  # then the summary is the track, with a mean over its stems
+        return _table([replace(row, track=names[0]) for row in summary], set())
+    tracks = list(evaluation.track_rows())
+    methods = [row.method for row in summary]
+    breaks = {len(tracks) + i for i in range(len(summary)) if i == 0 or methods[i] != methods[i - 1]}
+    return [*_table([*tracks, *summary], breaks), "", *_explained(summary, len(names))]
+
+
+def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
+    """How the metrics of many tracks became one number."""
+    from stemsplit.evaluation.results import OVER_SONGS
+
+    shown = [name for name in TITLES if any(name in row.metrics for row in summary)]
+    kinds = dict.fromkeys(OVER_SONGS[name] for name in shown)
+    parts = {kind: ", ".join(TITLES[name] for name in shown if OVER_SONGS[name] == kind) for kind in kinds}
+    sentences = [f"{titles}: {kind} over {count} tracks" for kind, titles in parts.items()]
+    return [f"{'; '.join(sentences)}. Different metrics don't compare."]
+
+
+def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
+    """Lines of a table, with an empty one before the rows numbered `breaks`."""
+    metrics = [name for name in TITLES if any(name in row.metrics for row in rows)]
+    cells = [("TRACK", "METHOD", "STEM", *(TITLES[name] for name in metrics))]
+    for row in rows:
+        values = (_number(row.metrics.get(name)) for name in metrics)
+        cells.append((row.track or "all", row.method, row.stem, *values))
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = []
+    for number, line in enumerate(cells):
+        names = [cell.ljust(width) for cell, width in zip(line[:3], widths[:3], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:], strict=True)]
+        lines += [""] if number - 1 in breaks else []
+        lines.append("  ".join([*names, *numbers]).rstrip())
+    return lines
+
+
+def _number(value: float | None) -> str:
+    """Beyond 100 dB there is rounding only."""
+    if value is None or value != value:
+        return "-"
+    return f"{value:.2f}" if abs(value) < 100 else ">99" if value > 0 else "<-99"
