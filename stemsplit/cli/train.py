@@ -223,10 +223,10 @@ def check_data(
         click.echo(json.dumps({"schema": 1, "tracks": tracks}, indent=2))
         return
     _print_table(found)
-    doubtful = [song for song, quality in found if quality.doubts() or song.problems]
+    doubtful = [song for song, quality in found if quality.doubts()]
     click.echo(f"\n{len(doubtful)} of {len(found)} songs are in doubt" + (":" if doubtful else ""))
     for song, quality in found:
-        for sentence in (*quality.doubts(), *song.problems):
+        for sentence in (*quality.doubts(), *(f"note: {problem}" for problem in song.problems)):
             click.echo(f"{song.name}: {sentence}")
 
 
