@@ -1,6 +1,7 @@
 """From a configuration to a trained model in a run's folder."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,7 +188,8 @@ def _train_per_stem(
 
 def is_first_process() -> bool:
     """Whether this is the one of all processes that writes files."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+    # the rank says nothing of other machines before Lightning has begun
+    return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def _finished(folder: RunFolder, config: Config) -> Result | None:

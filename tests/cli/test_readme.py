@@ -96,7 +96,7 @@ def run_in_bash(
 ) -> subprocess.CompletedProcess[bytes]:
     """The command as a person would give it, with the installed program under its own name."""
     programs = shell.folder / "home/bin"
-    programs.mkdir()
+    programs.mkdir(parents=True, exist_ok=True)
     program = programs / "stemsplit"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m stemsplit "$@"\n')
     program.chmod(0o755)

@@ -1,6 +1,9 @@
 """`stemsplit train`: files to begin with, refusals, whole runs, and the check for mislabelled stems."""
 
 import json
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,17 +204,48 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits(shell: Shell, songs: P
     assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
-@pytest.mark.slow
-def test_two_processes_train_as_one_with_the_whole_batch(shell: Shell, songs: Path) -> None:
-    for count in (1, 2):
-        ran = shell.process(
-            "train", "--config", "mine.yaml", *settings(f"folder=runs/{count}", f"fit.devices={count}")
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def together(shell: Shell, way: str, arguments: list[str]) -> list[str]:
+    """Train in two processes, started in one of three ways; what each of those that we start says."""
+    command, environments = [sys.executable, "-m", "stemsplit"], [{}]
+    if way == "torchrun":
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        command += ["-m", "stemsplit"]
+    if way == "nodes":
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        environments = [{**meeting, "NODE_RANK": str(rank)} for rank in range(2)]
+    size = "fit.nodes=2" if way == "nodes" else "fit.devices=2"
+    started = [
+        subprocess.Popen(
+            [*command, *arguments, "--set", size],
+            cwd=shell.folder,
+            env={**shell.environment(), **environment},
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        assert ran.code == 0
-        assert ran.err.count("steps done") == 1  # told by one of them
-    one, two = weights(shell.folder, "1"), weights(shell.folder, "2")
+        for environment in environments
+    ]
+    said = [process.communicate(timeout=200)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), said
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["devices", "torchrun", "nodes"])
+def test_two_processes_train_as_one_with_the_whole_batch(shell: Shell, songs: Path, way: str) -> None:
+    command = ["train", "--config", "mine.yaml"]
+    assert shell.process(*command, *settings("folder=runs/one")).code == 0
+    said = together(shell, way, [*command, *settings("folder=runs/two")])
+    assert said[0].count("steps done") == 1 and not any(said[1:])  # told by one of them
+    one, two = weights(shell.folder, "one"), weights(shell.folder, "two")
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5)
-    lines = [(shell.folder / "runs" / n / "metrics.jsonl").read_text().splitlines() for n in "12"]
+    lines = [(shell.folder / "runs" / n / "metrics.jsonl").read_text().splitlines() for n in ("one", "two")]
     losses = [[json.loads(line)["loss"] for line in run[1:]] for run in lines]  # the first is of no step
     assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
-from stemsplit.models import build
+from stemsplit.models import FAMILIES, build
 from stemsplit.training.config import AugmentConfig, Config, DataConfig, DataSetConfig, ModelConfig
 from stemsplit.training.data import Sample, Samples, Shape
 from stemsplit.training.draws import generator
 from stemsplit.training.learning import LossConfig, OptimConfig
 from stemsplit.training.library import Song, SongSet, Voice
 from stemsplit.training.module import Training
-from tests.models.test_contract import FAMILIES as CASES
+from tests.models.test_band_unet import SMALL
+from tests.models.test_contract import FAMILIES as CONTRACT
+
+CASES = [*CONTRACT, ("band_unet", SMALL)]
 
 
 class Noise:
@@ -27,6 +30,10 @@ class Noise:
 
     def read(self, start: int = 0, frames: int | None = None) -> Any:
         return self.audio[:, start : start + (frames or 0)]
+
+
+def test_no_family_is_left_out() -> None:
+    assert {name for name, _ in CASES} | {"classic"} == set(FAMILIES)  # classic has no weights
 
 
 @pytest.mark.parametrize(("family", "arguments"), CASES, ids=[name for name, _ in CASES])

@@ -14,6 +14,7 @@ from stemsplit.errors import Cancelled, SettingsError, StemsplitError
 from stemsplit.events import Event
 from stemsplit.hub.load import load_model
 from stemsplit.training.configfile import parse_config, read_config
+from stemsplit.training.prepare import build_network
 from stemsplit.training.progress import Finished, Preparing, Trained, Validated
 from stemsplit.training.run import Result, train, try_out
 from tests.training.conftest import DEMUCS, MASK
@@ -107,15 +108,18 @@ def test_the_exported_model_is_the_best_candidate(tiny_config: MakeConfig, tmp_p
     assert differences(dict(exported), {"raw": raw, **averages}[best["candidate"]]) == []
 
 
-def test_the_exported_model_separates_to_the_same_bytes(tiny_config: MakeConfig, tmp_path: Path) -> None:
-    run(tiny_config())
-    folder = tmp_path / "run"
-    exported = load_model(folder)
-    other = load_model(folder)
-    best = checkpoint(folder, "best")["state_dict"]
-    other.load_state_dict({k.removeprefix("network."): v for k, v in best.items()})
+@pytest.mark.parametrize("model", [DEMUCS, MASK])
+def test_the_exported_model_separates_to_the_same_bytes(
+    tiny_config: MakeConfig, tmp_path: Path, model: str
+) -> None:
+    text = tiny_config(model)
+    run(text)
+    trained = build_network(parse_config(text, "config.yaml")).eval()
+    best = checkpoint(tmp_path / "run", "best")["state_dict"]
+    trained.load_state_dict({k.removeprefix("network."): v for k, v in best.items()})
     mix = torch.randn(2, 1700)
-    assert torch.equal(separate_array(exported, mix), separate_array(other, mix))
+    exported = separate_array(load_model(tmp_path / "run"), mix)
+    assert torch.equal(exported, separate_array(trained, mix)) and exported.std() > 0
 
 
 def test_half_precision_on_request(tiny_config: MakeConfig, tmp_path: Path) -> None:
@@ -214,6 +218,17 @@ def test_groups_schedule_and_penalty_reach_the_optimiser(tiny_config: MakeConfig
     (optimizer,) = state["optimizer_states"]
     assert [group["initial_lr"] for group in optimizer["param_groups"]] == [3e-3, 1e-4]
     assert [r["lr"] for r in records(tmp_path / "run")] == pytest.approx([1.5e-3, 7.5e-4])
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e-4])
+def test_gradients_are_clipped(tiny_config: MakeConfig, tmp_path: Path, clip: float) -> None:
+    run(
+        tiny_config(), f"optim.clip={clip}", "fit.epochs=1", "fit.steps_per_epoch=1", "fit.checkpoint_steps=1"
+    )
+    (optimizer,) = checkpoint(tmp_path / "run")["optimizer_states"]
+    # Adam's first moment after one step is a tenth of the gradient
+    moments = [state["exp_avg"].norm() for state in optimizer["state"].values()]
+    assert float(torch.stack(moments).norm()) == pytest.approx(0.1 * clip, rel=1e-3)
 
 
 def test_the_callback_may_cancel(tiny_config: MakeConfig, tmp_path: Path) -> None:
