@@ -16,6 +16,7 @@ their energies are the same.
 
 import itertools
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from stemsplit.evaluation.metrics import decibels
 from stemsplit.evaluation.windows import BINS, Windows, Workers, by_bins, padded, transform_size, workers
 
 TAPS = 512
+_GLANCE = 256  # samples
 
 
 class Scores(NamedTuple):
@@ -90,7 +92,12 @@ def _sounding(signal: Tensor, window: int) -> Tensor:
 
     The sum, because that is the rule of the reference implementation.
     """
-    return torch.stack([piece.sum(0).any() for piece in signal.split(window, -1)])
+    return torch.tensor([_any_sound(piece) for piece in signal.split(window, -1)])
+
+
+def _any_sound(piece: Tensor) -> bool:
+    """Whether there is any sound, which the first samples mostly tell."""
+    return bool(piece[:, :_GLANCE].sum(0).any()) or bool(piece.sum(0).any())
 
 
 def _score(
@@ -101,7 +108,7 @@ def _score(
     windows = Windows((*references, *estimates), window, transform_size(window + taps - 1), team)
     gram, cross = _correlations(windows, inputs, taps, team)
     filters = _filters(gram, cross, own, channels, windows.size, team)
-    energies = windows.map(lambda group: _energies(group, filters, own, channels))
+    energies = windows.map(lambda group: _energies(group, filters, own))
     signal, error, mine, full, spatial, interference, artifacts = torch.cat(list(energies), -1)
     return decibels(torch.stack([signal / error, signal / spatial, mine / interference, full / artifacts]))
 
@@ -123,10 +130,9 @@ def _correlations(windows: Windows, inputs: int, taps: int, team: Workers) -> tu
         The first block row of the references' Gram matrix, Σ_n x_q[n] x_p[n+k] at [k, p, q], [taps, inputs,
         inputs]; and Σ_n x_p[n] y_q[n+k] at [k, p, q], [taps, inputs, P − inputs].
     """
-    products = sum(windows.map(lambda group: _products(group, inputs)), torch.tensor(0))
-    rows = team.map(
-        lambda row: torch.fft.irfft(row.T.contiguous(), windows.size)[:, :taps], products.unbind(1)
-    )
+    groups = windows.map(lambda group: _products(group, inputs))
+    products = reduce(torch.Tensor.add_, groups)
+    rows = team.map(lambda row: torch.fft.irfft(row, windows.size)[:, :taps], products.unbind())
     lags = torch.stack(list(rows))  # [P, inputs, taps]
     if len(windows) > 1:
         lags[..., 1:] += _across(windows, inputs, taps - 1)
@@ -135,11 +141,11 @@ def _correlations(windows: Windows, inputs: int, taps: int, team: Workers) -> tu
 
 
 def _products(group: Sequence[Tensor], inputs: int) -> Tensor:
-    """Sums over some spectra [P, bins] of X_p·conj(X_q) for the first `inputs` q, [bins, P, inputs]."""
+    """Sums over some spectra [P, bins] of X_p·conj(X_q) for the first `inputs` q, [P, inputs, bins]."""
     signals, bins = group[0].shape
-    products = torch.zeros(bins, signals, inputs, dtype=torch.complex128)
+    products = torch.empty(signals, inputs, bins, dtype=torch.complex128)
     for some, piece in by_bins(group):
-        products[some].baddbmm_(piece, piece[:, :inputs].mH)
+        products[..., some] = (piece @ piece[:, :inputs].mH).permute(1, 2, 0)
     return products
 
 
@@ -157,67 +163,99 @@ def _across(windows: Windows, inputs: int, reach: int) -> Tensor:
     return found.roll(reach - 1, -1)[..., :reach]
 
 
-def _filters(gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int, team: Workers) -> Tensor:
+def _filters(
+    gram: Tensor, cross: Tensor, own: Tensor, channels: int, size: int, team: Workers
+) -> tuple[Tensor, Tensor]:
     """The spectra of the filters that make of all stems, and of its own, what is nearest to each estimate.
 
     Args:
         gram: [taps, inputs, inputs], and
-        cross: [taps, inputs, outputs], the normal equations.
+        cross: [taps, inputs, E·C], the normal equations.
         own: which reference an estimate is of, [E].
         channels: C.
         size: of the transform.
         team: solves both systems at a time.
 
     Returns:
-        [bins, 2·outputs, inputs], first those of all stems.
+        [bins, E·C, inputs] of all stems, and [bins, E, C, C] of the estimates' own.
     """
-    inputs, outputs = cross.shape[1:]
     stem, estimate = (-1, channels), torch.arange(own.shape[0])
     # [E, taps, C, C] each: what belongs to estimate e and reference own[e]
     blocks = gram.unflatten(2, stem).unflatten(1, stem)[:, own, :, own]
     right = cross.unflatten(2, stem).unflatten(1, stem)[:, own, :, estimate]
-    result = torch.zeros(size // 2 + 1, 2 * outputs, inputs, dtype=torch.complex128)
     systems = ((gram[None], cross[None]), (blocks, right))
     every, alone = team.map(lambda system: _to_spectra(toeplitz.solve(*system), size), systems)
-    result[:, :outputs] = every[0]
-    result[:, outputs:].unflatten(2, stem).unflatten(1, stem)[:, estimate, :, own] = alone
-    return result
+    return every[0], alone.transpose(0, 1).contiguous()
 
 
 def _to_spectra(filters: Tensor, size: int) -> Tensor:
     """Filters [B, taps, inputs, outputs] in the frequency domain, [B, bins, outputs, inputs]."""
     spectra: Tensor = torch.fft.rfft(padded(filters.permute(0, 3, 2, 1), size))
-    return spectra.permute(0, 3, 1, 2)
+    return spectra.permute(0, 3, 1, 2).contiguous()
 
 
 # ---------------------------------------------------------------- energies
 
 
-def _energies(group: Sequence[Tensor], filters: Tensor, own: Tensor, channels: int) -> Tensor:
+def _energies(group: Sequence[Tensor], filters: tuple[Tensor, Tensor], own: Tensor) -> Tensor:
     """The energies of all parts of the estimates in n windows, by Parseval's theorem.
 
     Args:
         group: n spectra of the references' and the estimates' channels, [inputs + E·C, bins].
-        filters: [bins, 2·E·C, inputs], first those that use all stems, then those of the estimate's own.
+        filters: [bins, E·C, inputs] of all stems, and [bins, E, C, C] of the estimates' own.
         own: which reference an estimate is of, [E].
-        channels: C.
 
     Returns:
         Of the stem, the whole error, the filtered stem, the filtered stems, and the spatial, interfering and
         artificial parts of the error: [7, E, n].
     """
-    inputs, outputs = filters.shape[2], filters.shape[1] // 2
-    rows = (own[:, None] * channels + torch.arange(channels)).flatten()
-    squares = torch.zeros(7, BINS, outputs, len(group), 2, dtype=torch.float64)
-    weight = torch.ones(filters.shape[0], 1, 1, dtype=torch.float64)
-    weight[[0, -1]] = 0.5**0.5  # all other bins stand for two of the full transform
+    every, alone = filters
+    (last, outputs, inputs), channels = every.shape, alone.shape[2]
+    rows = _rows(own, channels, inputs)
+    squares = torch.zeros(BINS, 7, outputs, len(group), 2, dtype=torch.float64)
+    parts = torch.empty(BINS, 7, outputs, len(group), dtype=torch.complex128)
     for bins, piece in by_bins(group):
-        piece *= weight[bins]
-        stem, guess = piece[:, rows], piece[:, inputs:]
-        full, mine = (filters[bins] @ piece[:, :inputs]).chunk(2, 1)
-        parts = (stem, guess - stem, mine, full, mine - stem, full - mine, guess - full)
-        for square, part in zip(squares, parts, strict=True):
-            real = torch.view_as_real(part)
-            square[: real.shape[0]].addcmul_(real, real)
-    energies: Tensor = squares.sum((1, 4)).unflatten(1, (-1, channels))
+        if bins.start == 0:
+            piece[0] *= 0.5**0.5  # all bins but the outermost stand for two of the full transform
+        if bins.stop >= last:
+            piece[-1] *= 0.5**0.5
+        found = parts[: piece.shape[0]]
+        full = every[bins] @ piece[:, :inputs] if inputs > channels else None
+        _take_apart(piece[:, rows], piece[:, inputs:], full, alone[bins], found)
+        real = torch.view_as_real(found)
+        squares[: piece.shape[0]].addcmul_(real, real)
+    energies: Tensor = squares.sum((0, 4)).unflatten(1, (-1, channels))
     return energies.sum(2)
+
+
+def _rows(own: Tensor, channels: int, inputs: int) -> slice | Tensor:
+    """Which of the inputs are the channels of the references `own`; a slice, which copies nothing, for all."""
+    rows = (own[:, None] * channels + torch.arange(channels)).flatten()
+    return slice(0, inputs) if torch.equal(rows, torch.arange(inputs)) else rows
+
+
+def _take_apart(stem: Tensor, guess: Tensor, full: Tensor | None, filters: Tensor, parts: Tensor) -> None:
+    """Write the seven signals whose energies are wanted.
+
+    Args:
+        stem: the references of the estimates, [bins, E·C, n].
+        guess: the estimates, of the same shape.
+        full: all stems filtered, of the same shape; None if there is one only, which nothing interferes with.
+        filters: of the estimates' own stems, [bins, E, C, C].
+        parts: filled, [bins, 7, E·C, n].
+    """
+    copies, error, mine, all_, spatial, interference, artifacts = parts.unbind(1)
+    copies.copy_(stem)
+    torch.sub(guess, stem, out=error)
+    _filter(filters, stem.unflatten(1, filters.shape[1:3]), out=mine.unflatten(1, filters.shape[1:3]))
+    all_.copy_(mine if full is None else full)
+    torch.sub(mine, stem, out=spatial)
+    torch.sub(all_, mine, out=interference)
+    torch.sub(guess, all_, out=artifacts)
+
+
+def _filter(filters: Tensor, stems: Tensor, out: Tensor) -> None:
+    """Filters [bins, E, C, C] of stems [bins, E, C, n]; so small that a matrix product would take longer."""
+    torch.mul(filters[..., 0, None], stems[:, :, None, 0], out=out)
+    for channel in range(1, stems.shape[2]):
+        out.addcmul_(filters[..., channel, None], stems[:, :, None, channel])

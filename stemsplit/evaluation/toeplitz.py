@@ -3,10 +3,15 @@
 A system has L×L blocks of N×N, and block (i, j) is T_{j−i}: the normal equations of N signals delayed by
 0 … L−1 samples. It is given by its first block row T_0 … T_{L−1}; below the diagonal stands T_{−k} = T_kᵀ.
 
+Blocks may be taken together: with b delays as one block it is the same matrix of L/b blocks of bN×bN, whose
+factorisation takes fewer and larger steps.
+
 Method: Schur's algorithm in its block form (Kailath and Sayed, "Displacement structure", SIAM Review 1995).
 G minus G shifted down and right by a block has rank 2N, G − ZGZᵀ = AᵀA − BᵀB, and each step of the Cholesky
 factorisation turns that pair into the next one by a 2N×2N hyperbolic rotation.
 """
+
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -19,6 +24,8 @@ _LOADING, _MOST, _GROWTH = 1e-15, 1e-6, 10.0
 # correction.
 _PRECISE, _ROUNDING = 1e-13, 1e-10
 _CORRECTIONS = 3
+# To which size blocks are taken together: there the many small steps cost as much as the arithmetic.
+_WIDTH = 8
 
 
 def solve(blocks: Tensor, right: Tensor) -> Tensor:
@@ -34,9 +41,9 @@ def solve(blocks: Tensor, right: Tensor) -> Tensor:
     power = blocks[:, 0].diagonal(dim1=-2, dim2=-1)  # [B, N]
     scale = torch.where(power > 0, power, 1.0).rsqrt()[:, None, :, None]
     unit, right = blocks * scale * scale.mT, right * scale
-    loading = _LOADING
+    wide, loading = widened(unit), _LOADING
     while True:
-        rows = cholesky(unit, loading)
+        rows = cholesky(wide, loading)
         if rows is not None:
             found, sound = _refined(unit, rows, right)
             if sound or loading >= _MOST:
@@ -62,18 +69,36 @@ def _refined(blocks: Tensor, rows: list[Tensor], right: Tensor) -> tuple[Tensor,
 
 def _substitute(rows: list[Tensor], right: Tensor) -> Tensor:
     """Solve RᵀR·X = D by forward and backward substitution, block by block."""
-    signals = rows[0].shape[1]
+    size = rows[0].shape[1]
     inner, rest = [], right.flatten(1, 2)
     for row in rows:
-        inner.append(solve_triangular(row[..., :signals].mT, rest[:, :signals], upper=False))
-        rest = torch.baddbmm(rest[:, signals:], row[..., signals:].mT, inner[-1], alpha=-1)
+        inner.append(solve_triangular(row[..., :size].mT, rest[:, :size], upper=False))
+        rest = torch.baddbmm(rest[:, size:], row[..., size:].mT, inner[-1], alpha=-1)
     found = torch.empty_like(right)
     flat = found.view(right.shape[0], -1, right.shape[-1])
     for step in reversed(range(len(rows))):
-        known = flat[:, (step + 1) * signals :]
-        top = torch.baddbmm(inner[step], rows[step][..., signals:], known, alpha=-1)
-        found[:, step] = solve_triangular(rows[step][..., :signals], top, upper=True)
+        here, known = slice(step * size, (step + 1) * size), flat[:, (step + 1) * size :]
+        top = torch.baddbmm(inner[step], rows[step][..., size:], known, alpha=-1)
+        flat[:, here] = solve_triangular(rows[step][..., :size], top, upper=True)
     return found
+
+
+def widened(blocks: Tensor) -> Tensor:
+    """The same matrix with as many delays in a block as `_WIDTH` allows and the number of delays divides by.
+
+    Args:
+        blocks: first block row [B, L, N, N].
+
+    Returns:
+        First block row [B, L/b, bN, bN], in the order (delay, signal).
+    """
+    batch, length, signals, _ = blocks.shape
+    together = gcd(length, 1 << max(0, (_WIDTH // signals).bit_length() - 1))
+    lags = torch.cat([blocks[:, 1:together].flip(1).mT, blocks], 1)  # from 1 − b on
+    one = torch.arange(together)
+    start = torch.arange(0, length, together)[:, None, None]
+    chosen = lags[:, start + one - one[:, None] + together - 1]  # [B, L/b, b, b, N, N]
+    return chosen.transpose(3, 4).reshape(batch, length // together, *[together * signals] * 2)
 
 
 def multiply(blocks: Tensor, right: Tensor) -> Tensor:

@@ -101,10 +101,20 @@ class Windows:
     def _spectra(self, group: range) -> list[Tensor]:
         if group.start in self._kept:
             return self._kept[group.start]
-        found = [torch.fft.rfft(padded(torch.cat(self._pieces[i]).double(), self.size)) for i in group]
+        samples = torch.zeros(self.signals, self.size, dtype=torch.float64)
+        found = [torch.fft.rfft(self._filled(samples, self._pieces[i])) for i in group]
         if len(self) <= _HELD:
             self._kept[group.start] = found
         return found
+
+    def _filled(self, samples: Tensor, pieces: Sequence[Tensor]) -> Tensor:
+        """`samples`, [P, size], with the pieces of a window and zeros behind them."""
+        first, length = 0, pieces[0].shape[1]
+        for piece in pieces:
+            samples[first : first + len(piece), :length] = piece
+            first += len(piece)
+        samples[:, length:] = 0
+        return samples
 
     def seams(self, reach: int) -> tuple[Tensor, Tensor]:
         """The samples before and behind each place where windows meet, [P, n, reach] float64 each."""
