@@ -112,14 +112,16 @@ def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> ConfigF
 
 def dump_config(config: Config) -> str:
     """The whole configuration as YAML, defaults included; reading it gives an equal one."""
-    dumped: str = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+    # a section that isn't there is left out; within one, null may differ from the default
+    sections = {key: _plain(value) for key, value in asdict(config).items() if value is not None}
+    dumped: str = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
     return dumped
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, and no values that are None, which mean the same as being left out."""
+    """Tuples as lists."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

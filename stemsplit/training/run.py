@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
+from stemsplit.errors import ResourceError
 from stemsplit.events import Callback, Event, emit
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.config import Config
@@ -154,12 +155,13 @@ def _train_one(
     with _contained():
         first = config.valid.at_start and not going_on
         trainer = Trainer(**_settings(config, folder, keeper), num_sanity_val_steps=-1 if first else 0)
-        trainer.fit(
-            module,
-            datamodule=Feed(prepared, config),
-            ckpt_path=folder.last if going_on else None,
-            weights_only=True,
-        )
+        with _among_others():
+            trainer.fit(
+                module,
+                datamodule=Feed(prepared, config),
+                ckpt_path=folder.last if going_on else None,
+                weights_only=True,
+            )
     if trainer.interrupted:
         raise KeyboardInterrupt
     network.eval()
@@ -235,6 +237,19 @@ def _loggers(folder: RunFolder) -> list[Logger]:
         TensorBoardLogger(folder.logs, name="tensorboard", version=start),
         CSVLogger(folder.logs, name="csv", version=start),
     ]
+
+
+@contextmanager
+def _among_others() -> Iterator[None]:
+    """Say it plainly when another process of the run is gone, which this one can't go on without."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "closed by peer" not in str(error):
+            raise
+        raise ResourceError(
+            "another process of this run is gone", hint="--resume goes on from the last checkpoint"
+        ) from None
 
 
 @contextmanager

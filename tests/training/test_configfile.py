@@ -221,7 +221,9 @@ def test_late_errors_find_their_place() -> None:
 
 
 def test_what_is_written_reads_back_equal() -> None:
-    config = parse(GOOD, "optim.groups=[{match: 'x.*', weight_decay: 0.05}]", "loss.svd.penalty=1e-05")
+    groups, nothing = "optim.groups=[{match: 'x.*', weight_decay: 0.05}]", "data.remix_group=null"
+    config = parse(GOOD, groups, "loss.svd.penalty=1e-05", nothing)
+    assert config.data.remix_group is None  # although the default is something
     again = parse_config(dump_config(config), "again").config
     assert again == config
     assert "1.0e-05" in dump_config(config)

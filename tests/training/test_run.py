@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stemsplit.core.pipeline import separate_array
-from stemsplit.errors import Cancelled, SettingsError, StemsplitError
+from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
 from stemsplit.events import Event
 from stemsplit.hub.load import load_model
 from stemsplit.training.configfile import parse_config, read_config
@@ -385,3 +385,12 @@ def test_what_does_not_fit_the_network_is_refused(
     with pytest.raises(SettingsError, match=re.escape(rule)):
         run(tiny_config(model, PER_STEM if "per_stem" in override else ""), *overrides)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_lost_process_is_told_of_plainly(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: Any, *args: Any, **how: Any) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:64142.")
+
+    monkeypatch.setattr("stemsplit.training.run.Trainer.fit", fit)
+    with pytest.raises(ResourceError, match="another process of this run is gone"):
+        run(tiny_config())
