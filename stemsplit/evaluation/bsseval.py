@@ -229,7 +229,7 @@ def _energies(group: Sequence[Tensor], filters: tuple[Tensor, Tensor], own: Tens
 
 
 def _rows(own: Tensor, channels: int, inputs: int) -> slice | Tensor:
-    """Which of the inputs are the channels of the references `own`; a slice, which copies nothing, for all."""
+    """Which of the inputs are the channels of the references `own`; a slice, which is no copy, for all."""
     rows = (own[:, None] * channels + torch.arange(channels)).flatten()
     return slice(0, inputs) if torch.equal(rows, torch.arange(inputs)) else rows
 

@@ -180,9 +180,8 @@ def test_an_album_is_read_checked_learnt_from_and_scored(shell: Shell, shared_da
     lines = (shell.folder / "runs/fine-tune/metrics.jsonl").read_text().splitlines()
     start, *_, last = (json.loads(line) for line in lines)
     assert last["step"] == 60 and last["best"]["score"] >= start["valid"]["raw"]["mean"]
-    usdr = {
-        tuple(line.split()[1:3]): line.split()[3] for line in scored.splitlines() if line.startswith("5.")
-    }
+    rows = [line.split() for line in scored.splitlines() if line.startswith("5.Rubidium ")]
+    usdr = {(method, stem): score for _, method, stem, score, *_ in rows}
     assert {method for method, _ in usdr} == {"runs/fine-tune", "tiny", "mixture", "classic"}
     # validation and evaluation are the same core
     assert float(usdr["runs/fine-tune", "mean"]) == pytest.approx(last["best"]["score"], abs=0.02)
