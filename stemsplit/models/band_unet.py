@@ -294,7 +294,7 @@ class BandUNet(SpectralNetwork):
             target: the true stems, [B, S, 2, T].
 
         Returns:
-            [B, S].
+            [B, S]; 0 of silence.
         """
         z = self.transform.analyse(mix / (mix.square().mean((1, 2)).sqrt()[:, None, None] + TINY))
         masks = self.masks(z)
@@ -309,8 +309,8 @@ class BandUNet(SpectralNetwork):
                 )
             ]
             power, product, own = (torch.stack(part) for part in zip(*sums, strict=True))
-            loud, level = power.sqrt().mean((1, 2, 3))[:, None] + EVEN, own.sqrt().mean((2, 3, 4))
-            scale = (loud * level.maximum(FAINT * loud)).rsqrt()
+            loud, level = power.sqrt().mean((1, 2, 3))[:, None], own.sqrt().mean((2, 3, 4))
+            scale = (loud * level.maximum(FAINT * loud)).rsqrt().masked_fill(loud == 0, 0.0)
         squares = masks * (masks * power[:, None] - 2 * product) + own
         return scale * squares.clamp(min=0).add(EVEN).sqrt().mean((2, 3, 4))
 
