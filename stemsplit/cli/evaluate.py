@@ -14,7 +14,7 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import say, usage_error
 from stemsplit.cli.options import Whole, flag, given, setting
 from stemsplit.errors import InputError
-from stemsplit.events import Callback, Event
+from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart
 from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -147,7 +147,9 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
     bss, baselines = options["bss"] is not False, (MIXTURE, *dict.fromkeys(options["oracles"]))
     found: list[Evaluation] = []
     for separation in separations:
-        title = separation.name if separation and len(separations) > 1 else ""
+        teller = _Teller(callback, separation.name if separation and len(separations) > 1 else "")
+        if separation:
+            separation.follow(teller)
         outcomes = score(
             jobs,
             separation,
@@ -156,7 +158,7 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
             workers=options["jobs"] or 1,
             store=Store(),
             fresh=bool(options["fresh"]),
-            callback=_titled(callback, title),
+            callback=teller,
         )
         found.append(Evaluation(separation.name if separation else _label(options), tuple(outcomes)))
     return beside(*found)
@@ -168,14 +170,21 @@ def _label(options: Mapping[str, Any]) -> str:
     return os.path.join(".", folder) if folder in ("mixture", "irm", "mixphase") else folder
 
 
-def _titled(callback: Callback, title: str) -> Callback:
-    """The same with a title before the tracks' names."""
+class _Teller:
+    """Passes events on with a title before the tracks' names, and a separator's progress as the track's."""
 
-    def tell(event: Event) -> bool | None:
-        name = getattr(event, "input", None)
-        return callback(replace(event, input=f"{title}: {name}") if name is not None else event)  # type: ignore[call-arg]
+    def __init__(self, callback: Callback, title: str) -> None:
+        self._callback, self._title = callback, title
+        self._track: TrackStart | None = None
 
-    return tell if title else callback
+    def __call__(self, event: Event) -> bool | None:
+        if isinstance(event, TrackStart):
+            self._track = event
+        elif isinstance(event, Progress) and self._track:
+            event = replace(event, input=self._track.input, total_s=self._track.duration_s)
+        if self._title and isinstance(event, (TrackStart, Progress, TrackDone, TrackFailed)):
+            event = replace(event, input=f"{self._title}: {event.input}")
+        return self._callback(event)
 
 
 def _jobs(options: Mapping[str, Any]) -> "list[Job]":
@@ -228,11 +237,16 @@ class _Separation:
         told = [asdict(separator.identity), asdict(separator.chunks), precision, segment_s]
         return json.dumps([*told, separator.compute.device.type])
 
+    def follow(self, callback: Callback) -> None:
+        """Tell of the progress of whatever is separated in this process."""
+        if self._separator:
+            self._separator.callback = callback
+
     def _load(self, callback: Callback | None = None) -> "Separator":
         from stemsplit.separation.separator import Separator
 
         separator = Separator(**self._arguments, callback=callback)
-        separator.callback = None  # of the download only; tracks are told of by who scores them
+        separator.callback = None  # that was for the download
         separator.chunks = replace(separator.chunks, **self._chunks)  # what isn't given is the model's own
         return separator
 
