@@ -40,11 +40,13 @@ def noise(seconds: int) -> np.ndarray:
 
 def music(dataset: str, start_s: int, seconds: int) -> np.ndarray:
     """Four stereo stems of the first track in which all of them sound, [4, 2, T]."""
+    from stemsplit.audio.channels import convert_channels
     from stemsplit.evaluation.datasets import find_tracks
 
     for track in find_tracks(dataset, sample_rate=RATE):
         if set(STEMS) <= set(track.stems):
-            stems = np.stack([track.stems[s].read(start_s * RATE, seconds * RATE) for s in STEMS])
+            pieces = (track.stems[s].read(start_s * RATE, seconds * RATE) for s in STEMS)
+            stems = np.stack([convert_channels(piece, 2) for piece in pieces])
             if np.abs(stems).max((1, 2)).min() > 1e-3:
                 return stems
     raise click.UsageError(f"{dataset}: no track has all of {', '.join(STEMS)} there")
