@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
 from types import FrameType
 
@@ -36,10 +37,17 @@ def usage_error(reason: str, hint: str | None = None) -> SettingsError:
 
 
 def say(error: str, hint: str | None = None) -> None:
-    """Print an error and its hint on stderr."""
-    click.echo(f"stemsplit: {click.style('error', fg='red')}: {error}", err=True)
+    """Print an error and its hint on stderr, a line each."""
+    click.echo(f"stemsplit: {click.style('error', fg='red')}: {one_line(error)}", err=True)
     if hint:
-        click.echo(f"  hint: {hint}", err=True)
+        click.echo(f"  hint: {one_line(hint)}", err=True)
+
+
+def one_line(text: str) -> str:
+    """`text` with its control characters escaped: names of files may hold line breaks and worse."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
+    )
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
@@ -55,7 +63,7 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
         sys.stdout.flush()
         return code
     except BaseException as error:
-        if debug and not isinstance(error, (click.exceptions.Exit, BrokenPipeError)):
+        if debug and not isinstance(error, (click.exceptions.Exit, SystemExit, BrokenPipeError)):
             traceback.print_exc()
         return explain(error)
 
@@ -66,6 +74,8 @@ def explain(error: BaseException) -> int:
     match error:
         case click.exceptions.Exit():
             return error.exit_code
+        case SystemExit(code=int(code)):  # click's, once a shell has its completions
+            return code
         case click.ClickException():
             say(" ".join(error.format_message().split()), _where_to_look(error))
             return USAGE

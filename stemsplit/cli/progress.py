@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit import events
+from stemsplit.cli.failures import one_line, say
 from stemsplit.events import Callback, Event
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _json(event: Event) -> None:
 def _plain(event: Event) -> None:
     """A line for whatever a person would want to find in a log."""
     if (line := describe(event)) is not None:
-        click.echo(line, err=True)
+        click.echo(one_line(line), err=True)
 
 
 def describe(event: Event) -> str | None:
@@ -112,13 +113,13 @@ class _Bars:
                 if done == total:
                     self._drop(name)
             case events.TrackStart(name, index, count, duration_s):
-                self._show(name, f"[{index}/{count}] {_short(name)}", 0, duration_s, "")
+                self._show(name, f"[{index}/{count}] {one_line(_short(name))}", 0, duration_s, "")
             case events.Progress(name, done_s, total_s, eta_s):
                 self._show(name, None, done_s, total_s, self._speed(name, done_s, eta_s))
             case events.TrackDone(name) | events.TrackFailed(name):
                 self._drop(name)
         if (line := describe(event)) is not None:
-            self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.progress.console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, key: str, title: str | None, done: float, total: float | None, state: str) -> None:
         if key not in self.tasks:
@@ -165,7 +166,4 @@ def summarise(report: "Report") -> None:
     click.echo(f"{counts} in {duration(report.wall_s)}{speed}", err=True)
     for track in report.tracks:
         if track.error:
-            mark = click.style("error", fg="red")
-            click.echo(f"stemsplit: {mark}: {track.input}: {track.error.message}", err=True)
-            if track.error.hint:
-                click.echo(f"  hint: {track.error.hint}", err=True)
+            say(f"{track.input}: {track.error.message}", track.error.hint)

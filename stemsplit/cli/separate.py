@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import say, usage_error
+from stemsplit.cli.failures import one_line, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.settings import (
@@ -241,13 +241,14 @@ def _show_plan(session: "Session", as_json: bool) -> int:
         click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": planned}, indent=2))
         return 0
     for notice in session.plan.notices:
-        click.echo(f"note: {notice}", err=True)
+        click.echo(one_line(f"note: {notice}"), err=True)
     for job in planned:
         match job["status"]:
             case "ready":
-                click.echo(f"{job['input']} -> {', '.join(job['outputs'].values())}", err=True)
+                outputs = ", ".join(job["outputs"].values())
+                click.echo(one_line(f"{job['input']} -> {outputs}"), err=True)
             case "skipped":
-                click.echo(f"{job['input']}: done already", err=True)
+                click.echo(one_line(f"{job['input']}: done already"), err=True)
             case _:
                 say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
     count = sum(job["status"] == "ready" for job in planned)

@@ -67,7 +67,9 @@ def test_completion(shell: Shell, name: str) -> None:
 
 def test_completion_completes_in_bash(shell: Shell) -> None:
     env = {"_STEMSPLIT_COMPLETE": "bash_complete", "COMP_WORDS": "stemsplit mod", "COMP_CWORD": "1"}
-    assert b"plain,models" in shell.process(env=env).out
+    ran = shell.process(env=env)
+    assert (ran.code, ran.err) == (0, "")
+    assert b"plain,models" in ran.out
 
 
 def test_the_manual_page(shell: Shell) -> None:

@@ -200,3 +200,19 @@ def test_every_failing_input_comes_with_a_hint(shell: Shell) -> None:
     assert [line.split(": ")[2] for line in lines[::2]] == list(names)
     assert all(line.startswith("  hint: ") for line in lines[1::2])
     assert len(lines) == 2 * len(names)
+
+
+@posix
+def test_a_name_with_a_line_break_stays_one_line(shell: Shell) -> None:
+    shell.write("two\nlines.wav", seconds=0.2)
+    (shell.folder / "em\npty\x1b[2J.wav").touch()
+    assert shell(".", *BASS, "-n").err.splitlines() == [
+        "stemsplit: error: em\\npty\\x1b[2J.wav: is empty (0 bytes)",
+        "  hint: get the file again, or export it again",
+        "two\\nlines.wav -> stems/two_lines/bass.wav",
+        "1 to do with classic; nothing was done (--dry-run)",
+    ]
+    done, summary, *failed = shell(".", *BASS).err.splitlines()
+    assert done.startswith("two\\nlines.wav -> stems/two_lines/bass.wav")
+    assert summary.startswith("1 done, 0 skipped, 1 failed")
+    assert len(failed) == 2
