@@ -58,6 +58,8 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
         debug: show tracebacks.
     """
     _listen()
+    if debug:
+        _show_log()
     try:
         code = work()
         sys.stdout.flush()
@@ -66,6 +68,15 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
         if debug and not isinstance(error, (click.exceptions.Exit, SystemExit, BrokenPipeError)):
             traceback.print_exc()
         return explain(error)
+
+
+def _show_log() -> None:
+    """The log has the tracebacks of tracks that failed while the batch went on."""
+    import logging
+
+    log = logging.getLogger("stemsplit")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.DEBUG)
 
 
 def explain(error: BaseException) -> int:

@@ -25,6 +25,7 @@ COMMANDS = {
     "man": ("stemsplit.cli.man:man", "Print the manual page."),
 }
 DEFAULT = "separate"
+DEBUG = "STEMSPLIT_DEBUG"
 NAME, COMPLETE = "stemsplit", "_STEMSPLIT_COMPLETE"
 
 
@@ -75,10 +76,9 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.option(
-    "--debug", is_flag=True, envvar="STEMSPLIT_DEBUG", help="Show a traceback when something fails."
+    "--debug", is_flag=True, expose_value=False, envvar=DEBUG, help="Show a traceback when something fails."
 )
-@click.pass_context
-def main(ctx: click.Context, debug: bool) -> None:
+def main() -> None:
     """Separate music into stems: drums, bass, vocals and the rest.
 
     \b
@@ -89,13 +89,28 @@ def main(ctx: click.Context, debug: bool) -> None:
 
     A file that is called like a command is reached by ./NAME.
     """
-    ctx.meta["debug"] = debug
 
 
 def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    sys.exit(failures.guarded(lambda: _invoke(arguments), debug="--debug" in arguments))
+    _open_streams()
+    debug = "--debug" in arguments or os.environ.get(DEBUG, "").lower() in (
+        "1",
+        "true",
+        "yes",
+        "on",
+        "t",
+        "y",
+    )
+    sys.exit(failures.guarded(lambda: _invoke(arguments), debug=debug))
+
+
+def _open_streams() -> None:
+    """Put /dev/null where a caller closed stdin, stdout or stderr: the next file opened would take the place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def _invoke(arguments: Sequence[str]) -> int:

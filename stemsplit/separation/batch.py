@@ -4,6 +4,7 @@ Three stages work at the same time on different tracks: the next one is read onc
 computed, and the previous one is encoded and published.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,8 @@ from stemsplit.separation.separator import Separator
 from stemsplit.separation.survey import Ready
 from stemsplit.separation.track import Measured
 from stemsplit.settings import OutputSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -132,6 +135,7 @@ class Batch:
             track.files.close()
             if not isinstance(error, Exception) or isinstance(error, Cancelled):
                 raise
+            log.debug("%s", track.place.input, exc_info=error)
             wall_s = track.wall_s + monotonic() - began
             track.result = TrackResult(track.place.input, "failed", wall_s=wall_s, error=Failure.of(error))
         return track

@@ -216,3 +216,41 @@ def test_a_name_with_a_line_break_stays_one_line(shell: Shell) -> None:
     assert done.startswith("two\\nlines.wav -> stems/two_lines/bass.wav")
     assert summary.startswith("1 done, 0 skipped, 1 failed")
     assert len(failed) == 2
+
+
+@posix
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_closed_streams(shell: Shell, closed: tuple[int, ...]) -> None:
+    shell.write("a.wav", seconds=0.2)
+    redirected = " ".join(f"{number}>&-" for number in closed)
+    command = f"{sys.executable} -m stemsplit a.wav - -m classic -s bass {redirected}"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=shell.folder,
+        env=shell.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert 2 in closed or "stemsplit: error: stdin: is empty (0 bytes)" in done.stderr
+    assert shell.files() == ["a.wav", "stems/a/bass.wav"]
+
+
+@pytest.mark.parametrize(("arguments", "env"), [(("--debug",), {}), ((), {"STEMSPLIT_DEBUG": "1"})])
+def test_debug_shows_where_a_track_failed(
+    shell: Shell, arguments: tuple[str, ...], env: dict[str, str]
+) -> None:
+    shell.write("a.wav", seconds=0.2)
+    script = "import stemsplit.separation.separator as s, stemsplit.cli.main as m, sys\n"
+    script += "s.separate_track = lambda *_, **__: 1 / 0\nm.run(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "a.wav", *BASS, *arguments],
+        cwd=shell.folder,
+        env={**shell.environment(), **env},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: division by zero\n  hint: this is a bug" in done.stderr
