@@ -9,13 +9,21 @@ from typing import Any, Literal, get_args
 from stemsplit.errors import SettingsError
 
 DEFAULT_MODEL = "htdemucs"
+MOST_THREADS = 4096
+LONGEST_SEGMENT_S = 3600
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def _require(good: bool, flag: str, rule: str, value: object) -> None:
     if not good:
-        raise SettingsError(f"{flag} {value}: {rule}", setting=flag)
+        raise SettingsError(f"{flag} {value}".rstrip() + f": {rule}", setting=flag)
+
+
+def _require_positive(flag: str, value: float | None, most: float) -> None:
+    """None is what wasn't given."""
+    _require(value is None or value > 0, flag, "must be positive", value)
+    _require(value is None or value <= most, flag, f"must be at most {most}", value)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class ComputeSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.threads is None or self.threads > 0, "--threads", "must be positive", self.threads)
+        _require_positive("--threads", self.threads, MOST_THREADS)
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,8 @@ class ModelSettings:
     offline: bool = False
 
     def __post_init__(self) -> None:
-        _require(
-            self.segment_s is None or self.segment_s > 0, "--segment", "must be positive", self.segment_s
-        )
+        _require(self.model != "", "--model", "is empty", self.model)
+        _require_positive("--segment", self.segment_s, LONGEST_SEGMENT_S)
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,7 @@ class BatchSettings:
     audio_stream: int | None = None
 
     def __post_init__(self) -> None:
+        _require(self.output != "", "--output", "is empty", self.output)
         index, count = self.shard
         _require(1 <= index <= count, "--shard", "must be I/N with 1 ≤ I ≤ N", f"{index}/{count}")
         start, end = self.start_s or 0, self.end_s
