@@ -7,7 +7,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from stemsplit.audio.formats import find_format
+from stemsplit.audio.formats import check_encodable, find_format
 from stemsplit.core.devices import check_device
 from stemsplit.errors import OutputError, SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
@@ -16,7 +16,7 @@ from stemsplit.separation.existing import Fingerprint
 from stemsplit.separation.mixes import Output, needed_stems, plan_outputs
 from stemsplit.separation.plan import Input, Plan, check_template, plan_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
-from stemsplit.separation.survey import Ready, check_room, survey
+from stemsplit.separation.survey import Ready, check_room, spare, survey
 from stemsplit.settings import (
     BatchSettings,
     ChunkSettings,
@@ -85,8 +85,9 @@ class Session:
     def survey(self) -> Iterator[Ready | TrackResult]:
         """A look at every job: ready to be done, or the result that it has without computing."""
         batch, output = self.request.batch, self.request.output
+        inputs = {os.path.realpath(job.input.path) for job in self.plan.jobs}
         for job in self.plan.jobs:
-            yield survey(job, self.outputs, self.fingerprint, batch, output)
+            yield spare(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
     def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
         """Do the jobs. The model is loaded only if one of them needs it.
@@ -166,6 +167,9 @@ def prepare(
     outputs = plan_outputs(model.stems, request.stems)
     if not inputs:
         raise SettingsError("no audio file found in what was given", hint="--include picks files by name")
+    rate, channels = request.output.sample_rate, request.output.channels
+    if rate != "keep":
+        check_encodable(request.output.format, rate, 1 if channels == "keep" else channels)
     root = Path(request.batch.output)
     plan = plan_jobs(
         take_shard(inputs, request.batch.shard),

@@ -1,7 +1,8 @@
 """A look at every job before the model is loaded: which are to be done, which are done, which can't be."""
 
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def survey(
     if batch.if_exists == "rename":
         job = replace(job, files=renamed(job).files)
     return Ready(job, source, shape)
+
+
+def spare(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
+    """A failure where a job would replace one of the `inputs`, given by their real paths; else as found."""
+    if isinstance(found, Ready):
+        for path in found.job.files.values():
+            if os.path.realpath(path) in inputs:
+                error = OutputError(
+                    path, "is an input", hint="choose another folder with -o, or a --template"
+                )
+                return TrackResult(str(found.job.input), "failed", error=Failure.of(error))
+    return found
 
 
 def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple[FileSource, Shape]:
