@@ -107,7 +107,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Put /dev/null where a caller closed stdin, stdout or stderr: the next file opened would take the place."""
+    """Put /dev/null where the caller closed a stream: the next file opened would take its place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))

@@ -75,6 +75,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     from stemsplit.separation.stream import write_stream
 
     inputs = _inputs(options, request, stack)
+    _spare_inputs(options["report"], inputs)
     with progress.display(options["how"]) as callback:
         session = prepare(inputs, request, alone=to_stdout, callback=callback)
         if options["dry_run"]:
@@ -110,6 +111,12 @@ def _check_report(file: str | None) -> None:
         raise usage_error(f"--report {file}: " + ("is a folder" if os.path.isdir(file) else "no such folder"))
     if not os.access(place, os.W_OK):
         raise usage_error(f"--report {file}: no permission to write it")
+
+
+def _spare_inputs(report: str | None, inputs: "list[Input]") -> None:
+    """No report replaces a song."""
+    if report is not None and os.path.realpath(report) in {os.path.realpath(entry.path) for entry in inputs}:
+        raise usage_error(f"--report {report}: is an input")
 
 
 def _request(options: dict[str, Any]) -> "Request":
@@ -274,19 +281,30 @@ def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
 def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
     if options["print0"] or options["print_paths"]:
         end = "\0" if options["print0"] else "\n"
-        click.echo("".join(path + end for path in paths), nl=False)
+        sys.stdout.buffer.write(b"".join(os.fsencode(path + end) for path in paths))
         sys.stdout.flush()
 
 
 def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report where it was asked for, and the last lines."""
-    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
-    if options["report"]:
-        try:
-            Path(options["report"]).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise usage_error(f"--report {options['report']}: {error.strerror}") from None
+    from stemsplit.separation.publish import os_errors
+
+    text = _json_text(report.as_dict())
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
+    if options["report"]:
+        with os_errors(Path(options["report"])):
+            Path(options["report"]).write_text(text + "\n", encoding="utf-8")
     return report.exit_code
+
+
+def _json_text(content: dict[str, Any]) -> str:
+    """Letters as they are; escaped where a file's name is no text, or stdout can't encode it."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    try:
+        for encoding in ("utf-8", sys.stdout.encoding):
+            text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=2)
+    return text

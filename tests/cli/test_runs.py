@@ -26,6 +26,12 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
         (("a.wav", "--report", "no/such/folder.json"), "--report no/such/folder.json: no such folder"),
         (("a.wav", "--report", "."), "--report .: is a folder"),
         (("a.wav", "--duration", "0"), "--duration 0: must be positive"),
+        (("a.wav", "-o", ""), "--output: is empty"),
+        (("a.wav", "-m", ""), "--model: is empty"),
+        (("a.wav", "--segment", "inf"), "--segment inf: must be at most 3600"),
+        (("a.wav", "--threads", "99999999999"), "--threads 99999999999: must be at most 4096"),
+        (("a.wav", "--report", "./a.wav"), "--report ./a.wav: is an input"),
+        (("a.wav", "-f", "mp3", "--sample-rate", "12345"), "--format mp3: can't hold 12345 Hz"),
         (("a.wav", "--karaoke", "--rest"), "--karaoke goes with none of"),
         (("a.wav", "-j", "0"), "no whole number from 1 on"),
         (("a.wav", "--audio-stream", "x"), "no whole number from 0 on"),
@@ -254,3 +260,38 @@ def test_debug_shows_where_a_track_failed(
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError: division by zero\n  hint: this is a bug" in done.stderr
+
+
+def test_no_output_replaces_an_input(shell: Shell) -> None:
+    shell.write("in/bass.wav", seconds=0.2)
+    shell.write("in/song.wav", seconds=0.2)
+    (shell.folder / "link").symlink_to("in", target_is_directory=True)
+    before = {path: path.read_bytes() for path in (shell.folder / "in").iterdir()}
+    for output in ("in", "link"):
+        ran = shell("in/song.wav", "in/bass.wav", *BASS, "-o", output, "--template", "{name}.{ext}", "-y")
+        assert ran.code == 1
+        assert f"stemsplit: error: in/song.wav: {output}/song.wav: is an input" in ran.err
+        ran = shell("in/song.wav", "in/bass.wav", *BASS, "-o", output, "--template", "{stem}.{ext}", "-y")
+        assert ran.code == 2  # both would be bass.wav
+    assert {path: path.read_bytes() for path in (shell.folder / "in").iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_report_that_does_not_fit(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    ran = shell("a.wav", *BASS, "--report", "/dev/full")
+    assert ran.code == 5
+    _, summary, error, _ = ran.err.splitlines()
+    assert summary.startswith("1 done")
+    assert error == "stemsplit: error: /dev/full: no space left on the disk"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
+def test_a_name_that_is_no_text(shell: Shell) -> None:
+    whole = shell.write("a.wav", seconds=0.2)
+    name = os.fsdecode(b"\xff.wav")
+    whole.rename(shell.folder / name)
+    ran = shell.process(name, *BASS, "--json", "--report", "r.json", env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert ran.code == 0
+    for text in (ran.out, (shell.folder / "r.json").read_bytes()):
+        assert json.loads(text.decode())["tracks"][0]["input"] == name
