@@ -169,7 +169,7 @@ class TrackFiles:
     def _scratch(self, path: Path) -> BinaryIO:
         with os_errors(path):
             handle = open(scratch_of(path), "w+b")
-        self.cleanup.callback(handle.close)
+        self.cleanup.callback(_let_go, handle)
         return handle
 
     def write(self, block: Audio) -> None:
@@ -187,6 +187,7 @@ class TrackFiles:
         for handle, path, samples in zip(self.scratch, self.files.values(), block, strict=False):
             with os_errors(path):
                 handle.write(np.ascontiguousarray(samples.T).tobytes())
+                handle.flush()  # a full disk is to show here
 
     def publish(self) -> None:
         """Complete all files, then give them their final names."""
@@ -211,6 +212,12 @@ class TrackFiles:
     def close(self) -> None:
         """Remove whatever isn't published."""
         self.cleanup.close()
+
+
+def _let_go(handle: BinaryIO) -> None:
+    # What a full disk left in the buffer is not wanted any more.
+    with suppress(OSError):
+        handle.close()
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -132,6 +132,36 @@ def test_two_processes_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -
     assert not part_of(final).exists()
 
 
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from stemsplit.errors import OutputError
+from stemsplit.separation.publish import TrackFiles
+from stemsplit.settings import OutputSettings
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+files = TrackFiles({"a": Path(sys.argv[1])}, 44100, 2, OutputSettings())
+try:
+    files.open({})
+    files.write(np.zeros((1, 2, 40000), np.float32))
+    files.publish()
+except OutputError as error:
+    print(error.reason)
+files.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of files as Linux has them")
+@pytest.mark.parametrize("room", [0, 1000, 319_999, 40_000 * 2 * 4])
+def test_wherever_the_disk_fills_it_is_one_error_and_nothing_is_left(tmp_path: Path, room: int) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path / "a.wav"), str(room)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    full = room < 40_000 * 2 * 4
+    assert (done.stdout, done.stderr) == ("can't be written (File too large)\n" if full else "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ([] if full else ["a.wav"])
+
+
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "song").write_text("")
     files = track(tmp_path)
