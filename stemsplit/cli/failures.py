@@ -110,6 +110,9 @@ def explain(error: BaseException) -> int:
         case OSError(errno=errno.ENOSPC):
             say("no space left where the output goes", "free some space, or choose another disk")
             return ResourceError.code
+        case OSError(strerror=str(reason)):
+            # Without a name it was the working folder that was asked for.
+            say(f"{error.filename or 'the working folder'}: {reason}")
         case _:
             say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
     return error.code if isinstance(error, StemsplitError) else FAILED

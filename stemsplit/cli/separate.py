@@ -61,6 +61,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     from stemsplit.core.devices import check_device
     from stemsplit.separation.plan import check_template
 
+    os.getcwd()  # raises where the working folder was removed, in which torch can't be imported
     share_memory()
     to_stdout = options["output"] == "-"
     _check_streams(options, to_stdout)

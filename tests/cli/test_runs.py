@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
+import stemsplit
+
 Shell = Any
+MODEL = Path(stemsplit.__file__).parent / "hub/bundled/tiny.safetensors"
 BASS = ("-m", "classic", "-s", "bass")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -295,3 +298,23 @@ def test_a_name_that_is_no_text(shell: Shell) -> None:
     assert ran.code == 0
     for text in (ran.out, (shell.folder / "r.json").read_bytes()):
         assert json.loads(text.decode())["tracks"][0]["input"] == name
+
+
+@posix
+def test_what_the_system_refuses_is_one_line(shell: Shell) -> None:
+    (shell.folder / "file").touch()
+    (shell.folder / "gone").mkdir()
+    ran = shell(
+        "models", "add", "mine", MODEL, env={"STEMSPLIT_REGISTRY": str(shell.folder / "file/registry")}
+    )
+    assert (ran.code, ran.err) == (1, f"stemsplit: error: {shell.folder}/file: File exists\n")
+    command = f"rmdir ../gone; {sys.executable} -m stemsplit a.wav -m classic"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=shell.folder / "gone",
+        env=shell.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "stemsplit: error: the working folder: No such file or directory\n"
