@@ -236,6 +236,10 @@ def _listed(source: str | None, null: bool) -> list[str]:
         data = sys.stdin.buffer.read() if source == STDIN else Path(source).read_bytes()
     except OSError as error:
         raise usage_error(f"--from-file {source}: {error.strerror}") from None
+    if b"\0" in data and not null:
+        raise usage_error(
+            f"--from-file {source}: is no list of lines", hint="-0 reads what find -print0 writes"
+        )
     entries = data.split(b"\0") if null else data.splitlines()
     return [
         entry.decode(sys.getfilesystemencoding(), "surrogateescape") for entry in entries if entry.strip()

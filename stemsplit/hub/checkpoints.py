@@ -9,8 +9,10 @@
 Nothing in a file is ever executed or imported: see `pickles`.
 """
 
+import errno
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -305,7 +307,10 @@ def _write(path: Path, family: str, arguments: Any, state: State, metadata: Mapp
         save_file(_separate(state), part, metadata=text)
         os.replace(part, path)
     except SafetensorError as error:
-        raise OSError(f"{path}: {error}") from error
+        # Its sentence ends in the system's own number, as "(os error 28)".
+        number = re.search(r"os error (\d+)", str(error))
+        reason = os.strerror(int(number[1])) if number else str(error)
+        raise OSError(int(number[1]) if number else errno.EIO, reason, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

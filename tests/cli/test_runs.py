@@ -28,6 +28,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
         (("a.wav", "-s", ""), "no name is given"),
         (("a.wav", "--report", "no/such/folder.json"), "--report no/such/folder.json: no such folder"),
         (("a.wav", "--report", "."), "--report .: is a folder"),
+        (("--from-file", "a.wav"), "--from-file a.wav: is no list of lines"),
         (("a.wav", "--duration", "0"), "--duration 0: must be positive"),
         (("a.wav", "-o", ""), "--output: is empty"),
         (("a.wav", "-m", ""), "--model: is empty"),
@@ -308,6 +309,8 @@ def test_what_the_system_refuses_is_one_line(shell: Shell) -> None:
         "models", "add", "mine", MODEL, env={"STEMSPLIT_REGISTRY": str(shell.folder / "file/registry")}
     )
     assert (ran.code, ran.err) == (1, f"stemsplit: error: {shell.folder}/file: File exists\n")
+    ran = shell("models", "convert", MODEL, "none/x.safetensors")
+    assert (ran.code, ran.err) == (1, "stemsplit: error: none/x.safetensors: No such file or directory\n")
     command = f"rmdir ../gone; {sys.executable} -m stemsplit a.wav -m classic"
     done = subprocess.run(
         ["sh", "-c", command],
