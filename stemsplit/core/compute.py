@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from stemsplit.core import cuda
+from stemsplit.core import cuda, heap
 from stemsplit.core.devices import GET_STARTED, check_device
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
@@ -39,6 +39,9 @@ class Preparable(Protocol):
 
     Attributes:
         precisions: types of arithmetic that it can be prepared for on a CPU.
+
+    Any module below it may have an attribute `rests`: names of modules of its own before which it pays to
+    give back the memory that was freed so far.
     """
 
     @property
@@ -117,15 +120,24 @@ def place(model: P, compute: Compute) -> P:
             module.compile(dynamic=False)
         return model
     if compute.dtype in model.precisions:
-        return model.prepare(compute.dtype)
+        return _lean(model.prepare(compute.dtype))
     if compute.wish:
-        return model.prepare(torch.float32)
+        return _lean(model.prepare(torch.float32))
     name = next(name for name, dtype in DTYPES.items() if dtype == compute.dtype)
     raise SettingsError(
         f"--precision {name}: {type(model).__name__} isn't accurate enough in it on a CPU",
         setting="precision",
         hint="use auto or fp32",
     )
+
+
+def _lean(model: P) -> P:
+    """Have a model give back what its parts leave behind, and give back what was freed by preparing it."""
+    for part in cast(nn.Module, model).modules():
+        for name in getattr(part, "rests", ()):
+            part.get_submodule(name).register_forward_pre_hook(lambda *_: heap.trim())
+    heap.trim()
+    return model
 
 
 @contextmanager

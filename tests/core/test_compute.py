@@ -44,6 +44,26 @@ def test_on_a_cpu_models_are_prepared_once_and_evaluate() -> None:
     assert not model.training and not model.weight.requires_grad
 
 
+def test_memory_is_given_back_where_a_part_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    class Part(nn.Module):
+        rests = ("second",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Identity(), nn.Identity()
+            for name in ("first", "second"):
+                self.get_submodule(name).register_forward_hook(lambda *_, name=name: order.append(name))
+
+    model = Model()
+    model.part = Part()
+    monkeypatch.setattr("stemsplit.core.heap.trim", lambda: order.append("trim"))
+    place(model, Compute())
+    model.part.second(model.part.first(torch.zeros(1)))
+    assert order == ["trim", "first", "trim", "second"]
+
+
 def test_half_precision_is_offered_by_the_model() -> None:
     assert place(Model(torch.float32, HALF), Compute(dtype=HALF)).prepared == [HALF]
     with pytest.raises(SettingsError, match="--precision bf16: Model") as caught:

@@ -37,6 +37,8 @@ class Network(nn.Module):
         identity: of the weights, once they are loaded from a checkpoint.
         precisions: types of arithmetic that `prepare` takes.
         overlap: the fraction of a chunk shared with the next that it was made for, None for the default.
+        rests: names of modules before which memory is given back, so that the waste of what came before and
+            their own don't add up.
     """
 
     Arguments: ClassVar[Any]
@@ -46,6 +48,7 @@ class Network(nn.Module):
     identity: Identity | None = None
     precisions: tuple[torch.dtype, ...] = (torch.float32,)
     overlap: float | None = None
+    rests: tuple[str, ...] = ()
 
     def __init__(
         self,
