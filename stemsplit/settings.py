@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from stemsplit.errors import SettingsError
 
 DEFAULT_MODEL = "htdemucs"
+DEFAULT_OVERLAP = 0.25  # of chunks, for models that weren't made for another
 MOST_THREADS = 4096
 LONGEST_SEGMENT_S = 3600
 
@@ -31,19 +32,21 @@ class ChunkSettings:
     """How a track is cut into chunks and put together again.
 
     Attributes:
-        overlap: the fraction of a chunk that it shares with the next, in [0, 1).
+        overlap: the fraction of a chunk that it shares with the next, in [0, 1); None for what the model was
+            made for, or `DEFAULT_OVERLAP`.
         shifts: average over this many randomly delayed passes; 0 and 1 pass once (0 without a delay).
         seed: of the delays; nothing else is random.
         batch_size: chunks per call of the model; None means what fits the device.
     """
 
-    overlap: float = 0.25
+    overlap: float | None = None
     shifts: int = 0
     seed: int = 0
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.overlap < 1, "--overlap", "must be at least 0 and below 1", self.overlap)
+        right = self.overlap is None or 0 <= self.overlap < 1
+        _require(right, "--overlap", "must be at least 0 and below 1", self.overlap)
         _require(self.shifts >= 0, "--shifts", "must not be negative", self.shifts)
         _require(
             self.batch_size is None or self.batch_size > 0,

@@ -215,13 +215,12 @@ class _Separation:
         chunks, compute = (
             {name: options[name] for name in some if options[name] is not None} for some in names.values()
         )
-        ChunkSettings(**chunks)  # says what is wrong before anything is loaded
         settings = given(ModelSettings, model=model, segment_s=options["segment"])
         self.name = settings.model
-        self._chunks = chunks
         self._arguments: dict[str, Any] = {
             "model": settings.model,
             "segment_s": settings.segment_s,
+            "chunks": ChunkSettings(**chunks),
             "compute": ComputeSettings(**compute),
             "offline": bool(options["offline"]),
         }
@@ -247,7 +246,6 @@ class _Separation:
 
         separator = Separator(**self._arguments, callback=callback)
         separator.callback = None  # that was for the download
-        separator.chunks = replace(separator.chunks, **self._chunks)  # what isn't given is the model's own
         return separator
 
     def __call__(self, mix: "Tensor", sample_rate: int) -> "dict[str, Tensor]":

@@ -150,7 +150,7 @@ def _request(options: dict[str, Any]) -> "Request":
             threads=options["threads"],
             compile=options["compile"],
         ),
-        chunks=ChunkSettings(**cut) if cut else None,
+        chunks=ChunkSettings(**cut),
         stems=given(
             StemSettings,
             stems=stems or None,

@@ -8,6 +8,7 @@ import click
 from stemsplit.cli.options import Bitrate, Comma, Keep, Mix, Shard, Time, Whole, flag, setting
 from stemsplit.cli.progress import STYLES
 from stemsplit.settings import (
+    DEFAULT_OVERLAP,
     QUALITIES,
     BatchSettings,
     ChunkSettings,
@@ -170,7 +171,7 @@ _COMPUTE = _options(
         field="overlap",
         type=float,
         metavar="F",
-        help="Fraction that neighbouring chunks share, in [0, 1).",
+        help=f"Fraction that neighbouring chunks share. [default: the model's own, or {DEFAULT_OVERLAP}]",
     ),
     setting(
         "--shifts",

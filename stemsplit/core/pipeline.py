@@ -16,7 +16,7 @@ from stemsplit.core import compute as computing
 from stemsplit.core import heap
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
-from stemsplit.settings import ChunkSettings
+from stemsplit.settings import DEFAULT_OVERLAP, ChunkSettings
 
 CALLS_PER_TRIM = 8
 LONGEST_SHIFT_S = 0.5  # the largest random delay of a time-shifted pass (Demucs, "shift trick")
@@ -97,7 +97,8 @@ class _Pass:
     """One pass over the track, delayed by `lead` samples: its chunks, and what came of them."""
 
     def __init__(self, model: Separable, settings: ChunkSettings, lead: int) -> None:
-        stride = stride_samples(model.segment_samples, settings.overlap)
+        overlap = DEFAULT_OVERLAP if settings.overlap is None else settings.overlap
+        stride = stride_samples(model.segment_samples, overlap)
         self.split = Split(model.segment_samples, stride, model.context_samples, model.channels, lead)
         self.merge = Merge(model.segment_samples, stride, (len(model.stems), model.channels))
         self.ready = Fifo(skip=lead)

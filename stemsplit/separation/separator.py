@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -34,7 +35,7 @@ class Separator:
         model: a name from the registry, a path, or hf:OWNER/REPO.
         stems: load and compute only these; None for all.
         segment_s: the chunk length in seconds; None for the model's own.
-        chunks: overlap, shifts, seed and batch size; None for the model's own or the defaults.
+        chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
         callback: receives the events of a download and of every track; returning False cancels.
@@ -51,7 +52,7 @@ class Separator:
         *,
         stems: Sequence[str] | None = None,
         segment_s: float | None = None,
-        chunks: ChunkSettings | None = None,
+        chunks: ChunkSettings = ChunkSettings(),
         compute: ComputeSettings = ComputeSettings(),
         offline: bool = False,
         callback: Callback | None = None,
@@ -61,7 +62,7 @@ class Separator:
         self.callback = callback
         network = load_model(model, stems=stems, segment_s=segment_s, offline=offline, callback=callback)
         self.identity = network.identity
-        self.chunks = chunks or own_chunks(network.overlap)
+        self.chunks = chunks if chunks.overlap is not None else replace(chunks, overlap=network.overlap)
         self.model = computing.place(network, self.compute)
         self.stems = self.model.stems
         self.sample_rate = self.model.sample_rate
@@ -124,11 +125,6 @@ class Separator:
                 measured=measured,
                 progress=report,
             )
-
-
-def own_chunks(overlap: float | None) -> ChunkSettings:
-    """The default way of cutting chunks for a model with an overlap of its own, or none."""
-    return ChunkSettings() if overlap is None else ChunkSettings(overlap=overlap)
 
 
 def separate(

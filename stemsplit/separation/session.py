@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """All settings of a run. `chunks` is None for the model's own."""
+    """All settings of a run."""
 
     model: ModelSettings = ModelSettings()
     compute: ComputeSettings = ComputeSettings()
-    chunks: ChunkSettings | None = None
+    chunks: ChunkSettings = ChunkSettings()
     stems: StemSettings = StemSettings()
     batch: BatchSettings = BatchSettings()
     output: OutputSettings = OutputSettings()
@@ -203,9 +203,8 @@ def _check_writable(root: Path) -> None:
 def _fingerprint(model: Description, request: Request) -> Fingerprint:
     """Every setting that changes the samples of an output."""
     batch = request.batch
-    chunks = asdict(request.chunks) if request.chunks else {}
     settings: dict[str, Any] = {
-        **{key: value for key, value in chunks.items() if key != "batch_size"},
+        **{key: value for key, value in asdict(request.chunks).items() if key != "batch_size"},
         **asdict(request.output),
         "segment_s": request.model.segment_s,
         "precision": request.compute.precision,

@@ -30,7 +30,7 @@ def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: 
     Returns:
         [S] in dB, float64; NaN for stems that the song doesn't have.
     """
-    overlap = next(o for o in (config.overlap, network.overlap, ChunkSettings.overlap) if o is not None)
+    overlap = network.overlap if config.overlap is None else config.overlap
     mix = torch.from_numpy(song.mix())
     estimates = separate_array(network, mix, ChunkSettings(overlap=overlap), compute)
     scores = [

@@ -25,7 +25,7 @@ def test_defaults_come_from_the_settings(shell: Shell) -> None:
     for default in (
         "[default: stems]",
         "[default: htdemucs]",
-        "[default: 0.25]",
+        "[default: the model's own, or 0.25]",
         "[default: wav]",
         "[default: 24]",
     ):
