@@ -15,7 +15,7 @@ RECIPE = Path(str(resources.files("stemsplit.training") / "recipes" / "tiny.yaml
 def test_the_recipe_is_a_valid_configuration() -> None:
     config = read_config(RECIPE).config
     assert config.model.family == "band_unet" and config.half
-    assert [d.exclude for d in config.data.train] == [(), ("3.Sodium",)]
+    assert [d.exclude for d in config.data.train] == [(), ("3.Sodium",), ()]
 
 
 def test_a_step_of_the_recipe_trains_on_generated_songs(tmp_path: Path) -> None:
@@ -28,6 +28,7 @@ def test_a_step_of_the_recipe_trains_on_generated_songs(tmp_path: Path) -> None:
         f"data.train=[{{path: {tmp_path}/songs}}]",
         f"data.valid=[{{path: {tmp_path}/songs-held-out}}]",
         "data.segment_s=1",
+        "data.activity_s=2",
         "fit.batch_size=1",
         "fit.devices=1",
     ]
