@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,19 +73,22 @@ class TrackStats:
 
 
 class StatsMeter:
-    """Measures `TrackStats` block by block (Chan, Golub, LeVeque 1979), in float64."""
+    """Measures `TrackStats` block by block (Chan, Golub, LeVeque 1979), in float64.
+
+    In numpy, which stays in one thread: helpers of torch's would slow the thread that computes beside this.
+    """
 
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def push(self, block: Tensor) -> None:
         """Take the next samples, [C, n]."""
-        mono = block.double().mean(dim=0)
+        mono = block.numpy().mean(axis=0, dtype=np.float64)
         if not (count := len(mono)):
             return
         mean = float(mono.mean())
         delta, total = mean - self.mean, self.count + count
-        self.squares += float((mono - mean).square().sum()) + delta**2 * self.count * count / total
+        self.squares += float(np.square(mono - mean).sum()) + delta**2 * self.count * count / total
         self.mean += delta * count / total
         self.count = total
 

@@ -39,10 +39,14 @@ def describe_model(
     if isinstance(found, ModelSpec):
         digests = [file.sha256 or "" for member in members(found) for file in member.files]
         return Description(found.name, found.all_stems, joint_digest(digests))
+    import torch
+
     from stemsplit.hub.checkpoints import empty_network, read_package
 
     files = bags.read(found).files if found.suffix in bags.YAML else (found,)
-    stems = empty_network(read_package(files[0])).stems
+    package = read_package(files[0])
+    with torch.device("meta"):  # no memory and no arithmetic
+        stems = empty_network(package).stems
     return Description(str(source), stems, joint_digest([verified.digest(file) for file in files]))
 
 

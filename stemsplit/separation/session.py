@@ -64,20 +64,22 @@ class Session:
             Cancelled: the callback returned False.
         """
         # Here torch and all that stands on it is imported, after the cheap checks.
+        from stemsplit.core.compute import threads
         from stemsplit.separation.separator import Separator
 
         for notice in self.plan.notices:
             emit(callback, Notice(notice))
         request = self.request
-        separator = Separator(
-            request.model.model,
-            stems=needed_stems(self.outputs, self.model.stems),
-            segment_s=request.model.segment_s,
-            chunks=request.chunks,
-            compute=request.compute,
-            offline=request.model.offline,
-            callback=callback,
-        )
+        with threads(1):  # the tracks are computed in another thread than this
+            separator = Separator(
+                request.model.model,
+                stems=needed_stems(self.outputs, self.model.stems),
+                segment_s=request.model.segment_s,
+                chunks=request.chunks,
+                compute=request.compute,
+                offline=request.model.offline,
+                callback=callback,
+            )
         self.device = str(separator.compute.device)
         emit(callback, Start(len(self.plan.jobs), self.model.name, self.device))
         return separator
