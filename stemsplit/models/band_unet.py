@@ -23,6 +23,8 @@ VIEWS = 4  # left, right, middle, side
 TINY = 1e-8
 FAINT = 0.15  # of the mix's level: what is below counts as if it were that loud
 EVEN = 1e-6  # keeps the slope of a root of nothing finite
+UNHEARD = 1e-3  # an error of that share of the mix's energy is as good as none
+BEL = 0.5  # what ten decibels of error weigh beside the distance of the groups
 
 
 class Region(NamedTuple):
@@ -283,7 +285,8 @@ class BandUNet(SpectralNetwork):
         return (power + TINY).sqrt().sqrt().sqrt().mT
 
     def mask_error(self, mix: Tensor, target: Tensor) -> Tensor:
-        """How far the masked mix is from the stems, as the mean over all groups of bins that share a mask.
+        """How far the masked mix is from the stems: the mean distance in a group of bins that share a mask, and
+        the level of all that is wrong, which is what SDR measures.
 
         With a group's mask m, Σ|m·z − s|² = m²·Σ|z|² − 2m·Σ Re(z̄·s) + Σ|s|²: of the bins only sums without a
         gradient are needed, and nothing is transformed back. Quiet stems count nearly as much as loud ones:
@@ -311,8 +314,10 @@ class BandUNet(SpectralNetwork):
             power, product, own = (torch.stack(part) for part in zip(*sums, strict=True))
             loud, level = power.sqrt().mean((1, 2, 3))[:, None], own.sqrt().mean((2, 3, 4))
             scale = (loud * level.maximum(FAINT * loud)).rsqrt().masked_fill(loud == 0, 0.0)
-        squares = masks * (masks * power[:, None] - 2 * product) + own
-        return scale * squares.clamp(min=0).add(EVEN).sqrt().mean((2, 3, 4))
+        squares = (masks * (masks * power[:, None] - 2 * product) + own).clamp(min=0)
+        distance = scale * squares.add(EVEN).sqrt().mean((2, 3, 4))
+        share = squares.sum((2, 3, 4)) / (power.sum((1, 2, 3))[:, None] + TINY)
+        return distance + BEL * (1 + share / UNHEARD).log10()
 
     def _sums(self, z: Tensor, s: Tensor) -> list[Tensor]:
         """[2, F, frames] and [S, 2, F, frames] to Σ|z|², Σ Re(z̄·s) and Σ|s|², [(S,) 2, frames, G]."""
