@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -304,15 +305,22 @@ def _write(path: Path, family: str, arguments: Any, state: State, metadata: Mapp
     }
     part = path.with_name(f".{path.name}.part")
     try:
+        part.unlink(missing_ok=True)
+        part.touch()
+        mode = part.stat().st_mode  # what the umask leaves; `save_file` lets nobody else read what it writes
         save_file(_separate(state), part, metadata=text)
+        part.chmod(mode)
         os.replace(part, path)
     except SafetensorError as error:
         # Its sentence ends in the system's own number, as "(os error 28)".
         number = re.search(r"os error (\d+)", str(error))
         reason = os.strerror(int(number[1])) if number else str(error)
         raise OSError(int(number[1]) if number else errno.EIO, reason, str(path)) from error
+    except OSError as error:  # it's the final name that people know
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def _separate(state: State) -> State:

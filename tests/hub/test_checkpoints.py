@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 from fractions import Fraction
 
 import pytest
@@ -40,6 +41,19 @@ class TestOwnFormat:
         found = build_network(package)
         assert same(found.state_dict(), network.state_dict())
         assert found.arguments.hidden == 3 and found.stems == network.stems and not found.training
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
+    def test_the_umask_decides_who_may_read_it(self, network, tmp_path):
+        (tmp_path / "plain").touch()
+        save_package(tmp_path / "m.safetensors", network)
+        assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+    def test_a_folder_of_that_name_is_no_file(self, network, tmp_path):
+        (tmp_path / "m.safetensors").mkdir()
+        with pytest.raises(OSError) as caught:
+            save_package(tmp_path / "m.safetensors", network)
+        assert caught.value.filename == str(tmp_path / "m.safetensors")
+        assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
     def test_half_precision_is_stored_and_undone(self, network, tmp_path):
         network.register_buffer("count", torch.tensor(7))
