@@ -125,7 +125,7 @@ def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache)
     """Look at a track's files without decoding them.
 
     Raises:
-        InputError: a file can't be read, or all of them are missing.
+        InputError: a file can't be read, or all of them are missing or empty.
     """
     stems = {stem: _parts(places, cache) for stem, places in layout.stems.items()}
     mixture = None if layout.mixture is None else _parts(layout.mixture, cache)
@@ -136,6 +136,8 @@ def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache)
     sources = {stem: _source(parts, rate) for stem, parts in stems.items()}
     mix = None if mixture is None else _source(mixture, rate)
     frames = mix.frames if mix else max(source.frames for source in sources.values())
+    if frames == 0:
+        raise InputError(layout.name, "has no samples")
     # files of one duration differ by up to one sample of the slowest rate
     slowest = min(part.info.sample_rate for part in everything)
     slack = rate // slowest if slowest != rate else 0

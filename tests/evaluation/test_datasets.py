@@ -101,6 +101,13 @@ def test_a_track_without_any_file(tmp_path: Path) -> None:
         find_tracks(tmp_path)
 
 
+def test_a_track_without_any_sample(tmp_path: Path, write: Write) -> None:
+    write("A/vocals.wav", frames=0)
+    write("A/drums.wav", frames=0)
+    with pytest.raises(InputError, match="A: has no samples"):
+        find_tracks(tmp_path)
+
+
 def test_an_unreadable_file(tmp_path: Path, write: Write) -> None:
     write("A/vocals.wav")
     (tmp_path / "A/drums.wav").write_text("not audio at all, but long enough to be looked at")
