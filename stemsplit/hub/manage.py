@@ -205,6 +205,9 @@ def _require_free(name: str, replace: bool) -> None:
 
 def _source(source: str, sha256: str | None, callback: Callback | None) -> tuple[dict[str, Any], Path]:
     """The entry of a file, and the file."""
+    sha256 = None if sha256 is None else sha256.strip().lower()
+    if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
+        raise SettingsError(f"--sha256 {sha256}: must be 8 to 64 hexadecimal digits", setting="--sha256")
     key = "url" if re.match(r"https?://", source) else "path"
     if key == "url":
         if sha256 is None:

@@ -185,6 +185,18 @@ class TestOwnModels:
             add_model("mine", checkpoint, sha256="01234567")
         assert not folders.user_registry().exists()
 
+    @pytest.mark.parametrize("sha256", ["", " ", "0", "0123456", "zzzzzzzz", "0" * 65])
+    def test_what_is_no_hash_is_refused_before_anything_is_downloaded(self, checkpoint, site, sha256):
+        site.files["/mine.safetensors"] = checkpoint.read_bytes()
+        for source in (checkpoint, site.url + "/mine.safetensors"):
+            with pytest.raises(SettingsError, match="must be 8 to 64 hexadecimal digits"):
+                add_model("mine", source, sha256=sha256)
+        assert site.log == []
+
+    def test_a_hash_in_capitals(self, checkpoint):
+        add_model("mine", checkpoint, sha256=f" {digest(checkpoint.read_bytes()).upper()}\n")
+        assert find_model("mine").files[0].sha256 == digest(checkpoint.read_bytes())
+
     def test_a_bare_state_dict_with_its_description(self, gain, tmp_path):
         torch.save(gain(gain.Arguments()).state_dict(), tmp_path / "mine.ckpt")
         with pytest.raises(CheckpointError, match="doesn't say what network"):
