@@ -11,6 +11,7 @@ Only names are looked at here; nothing is opened but manifests.
 
 import csv
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,10 @@ def _read_file(path: Path) -> list[Layout]:
 # ---------------------------------------------------------------- folders
 
 
-def _walk(folder: Path, root: Path) -> Iterator[Layout]:
+def _walk(folder: Path, root: Path, above: frozenset[str] = frozenset()) -> Iterator[Layout]:
+    here = os.path.realpath(folder)
+    if here in above:  # a link to a folder that it lies in
+        return
     files, folders = _audio_files(folder), _folders(folder)
     yield from (_from_container(f, root) for f in files if _is_container(f))
     files = [f for f in files if not _is_container(f)]
@@ -103,7 +107,7 @@ def _walk(folder: Path, root: Path) -> Iterator[Layout]:
         yield _layout(_track_name(folder, root), folder, (pair for pair in pairs if pair[1]))
     else:
         for sub in folders:
-            yield from _walk(sub, root)
+            yield from _walk(sub, root, above | {here})
 
 
 def _holds_stem_folders(folder: Path, folders: Iterable[Path]) -> bool:
@@ -159,7 +163,7 @@ def _folders(folder: Path) -> list[Path]:
 def _read_json(path: Path) -> list[Layout]:
     try:
         tracks = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"not JSON ({error})") from None
     if not _is_manifest(tracks):
         raise InputError(path, "a manifest is {track: {stem: [file, …]}}")
@@ -177,16 +181,23 @@ def _is_manifest(tracks: Any) -> bool:
 
 
 def _read_csv(path: Path) -> list[Layout]:
-    tracks: dict[str, dict[str, list[str]]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv.DictReader(lines)
-        if not {"track", "stem", "path"} <= set(rows.fieldnames or ()):
-            raise InputError(path, "the first line must name the columns track, stem and path")
-        for row in rows:
-            if not (row["track"] and row["stem"] and row["path"]):
-                raise InputError(path, f"line {rows.line_num}: track, stem and path must be given")
-            tracks.setdefault(row["track"], {}).setdefault(row["stem"], []).append(row["path"])
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            tracks = _by_track(path, csv.DictReader(lines))
+    except (UnicodeError, csv.Error) as error:
+        raise InputError(path, f"not a CSV in UTF-8 ({error})") from None
     return _from_manifest(path, tracks)
+
+
+def _by_track(path: Path, rows: "csv.DictReader[str]") -> dict[str, dict[str, list[str]]]:
+    tracks: dict[str, dict[str, list[str]]] = {}
+    if not {"track", "stem", "path"} <= set(rows.fieldnames or ()):
+        raise InputError(path, "the first line must name the columns track, stem and path")
+    for row in rows:
+        if not (row["track"] and row["stem"] and row["path"]):
+            raise InputError(path, f"line {rows.line_num}: track, stem and path must be given")
+        tracks.setdefault(row["track"], {}).setdefault(row["stem"], []).append(row["path"])
+    return tracks
 
 
 def _from_manifest(path: Path, tracks: Mapping[str, Mapping[str, list[str]]]) -> list[Layout]:

@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,33 @@ def test_bad_manifests_say_so(tmp_path: Path, name: str, text: str, reason: str)
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=reason):
         find_layouts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("m.csv", "track,stem,path\nÄ,vocals,x.wav\n".encode("latin-1"), "not a CSV in UTF-8"),
+        ("m.csv", "track,stem,path\n".encode("utf-16"), "not a CSV in UTF-8"),
+        ("m.csv", b"track,stem,path\n" + b"A" * 200_000, "not a CSV in UTF-8"),
+        ("m.json", b"[" * 100_000, "not JSON"),
+    ],
+    ids=["latin-1", "utf-16", "long", "deep"],
+)
+def test_manifests_that_no_parser_takes(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        find_layouts(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+def test_links_to_folders_above_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "set/A/vocals.wav", "far/B/vocals.wav")
+    for link, target in {"set/self": ".", "set/up": "..", "set/again": "../far"}.items():
+        (tmp_path / link).symlink_to(target)
+    assert [layout.name for layout in find_layouts(tmp_path / "set")] == ["A", "again/B", "up/far/B"]
+    (tmp_path / "itself").symlink_to("itself")
+    with pytest.raises(InputError, match="no such file"):
+        find_layouts(tmp_path / "itself")
 
 
 def test_nothing_there(tmp_path: Path) -> None:
