@@ -155,15 +155,13 @@ def _train_one(
     with _contained():
         first = config.valid.at_start and not going_on
         trainer = Trainer(**_settings(config, folder, keeper), num_sanity_val_steps=-1 if first else 0)
-        with _among_others():
+        with _said_plainly(trainer):
             trainer.fit(
                 module,
                 datamodule=Feed(prepared, config),
                 ckpt_path=folder.last if going_on else None,
                 weights_only=True,
             )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     network.eval()
     score = module.contest.score if prepared.songs else None
     result = Result(folder.path, trainer.global_step, score)
@@ -240,10 +238,15 @@ def _loggers(folder: RunFolder) -> list[Logger]:
 
 
 @contextmanager
-def _among_others() -> Iterator[None]:
-    """Say it plainly when another process of the run is gone, which this one can't go on without."""
+def _said_plainly(trainer: Trainer) -> Iterator[None]:
+    """Turn what may befall any run into errors that say so."""
     try:
         yield
+    except SystemExit:
+        # Lightning 2.6 makes an interrupt an exit without a word
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     except RuntimeError as error:
         if "closed by peer" not in str(error):
             raise
