@@ -187,7 +187,7 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
     try:
         return _call(model, batch, compute)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(batch) == 1:
             raise ResourceError(
@@ -222,5 +222,7 @@ def arithmetic(compute: Compute) -> Iterator[None]:
         yield
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; a worker process may have made a text of the error."""
+    signs = ("allocate memory", "MemoryError")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in str(error) for s in signs)

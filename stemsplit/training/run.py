@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
+from stemsplit.core.compute import is_out_of_memory
 from stemsplit.errors import ResourceError
 from stemsplit.events import Callback, Event, emit
 from stemsplit.models.blocks.network import Network
@@ -247,7 +248,10 @@ def _said_plainly(trainer: Trainer) -> Iterator[None]:
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            hint = "lower fit.batch_size or data.segment_s, or raise fit.accumulate"
+            raise ResourceError("out of memory", hint=hint) from error
         if "closed by peer" not in str(error):
             raise
         raise ResourceError(

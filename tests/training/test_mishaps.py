@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from stemsplit.errors import ResourceError
 from stemsplit.events import Event
 from stemsplit.training.configfile import parse_config
 from stemsplit.training.progress import Trained
@@ -29,3 +30,23 @@ def test_an_interrupt_arrives_as_one(tiny_config: MakeConfig) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny_config(), callback=interrupt)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+        ),
+        RuntimeError("Caught _ArrayMemoryError in DataLoader worker process 0."),
+    ],
+)
+def test_a_lack_of_memory_is_told_of_plainly(tiny_config: MakeConfig, error: Exception) -> None:
+    def fail(event: Event) -> None:
+        if isinstance(event, Trained):
+            raise error
+
+    with pytest.raises(ResourceError, match="out of memory") as caught:
+        run(tiny_config(), callback=fail)
+    assert "fit.batch_size" in str(caught.value.hint)
