@@ -115,7 +115,8 @@ def _check(options: Mapping[str, Any]) -> None:
     if count and options["models"]:
         raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
     if file := options["csv_file"]:
-        place = file if os.path.exists(file) else os.path.dirname(os.path.abspath(file))
+        device = os.path.exists(file) and not os.path.isfile(file)
+        place = file if device else os.path.dirname(os.path.realpath(file))
         if os.path.isdir(file) or not os.access(place, os.W_OK):
             raise usage_error(f"--csv {file}: can't be written")
 
@@ -123,8 +124,6 @@ def _check(options: Mapping[str, Any]) -> None:
 def _run(options: Mapping[str, Any]) -> int:
     with progress.display(options["style"]) as callback:
         evaluation = _evaluated(options, callback)
-    if options["csv_file"]:
-        Path(options["csv_file"]).write_text(evaluation.as_csv(), encoding="utf-8")
     if options["as_json"]:
         click.echo(json.dumps(evaluation.as_dict(), indent=2))
     else:
@@ -133,7 +132,20 @@ def _run(options: Mapping[str, Any]) -> int:
         if outcome.failure:
             named = outcome.failure.message.startswith(f"{outcome.name}: ")
             say(outcome.failure.message if named else f"{outcome.name}: {outcome.failure.message}")
+    if options["csv_file"]:
+        _write(options["csv_file"], evaluation.as_csv())
     return evaluation.exit_code
+
+
+def _write(file: str, text: str) -> None:
+    """Write a whole file or none; devices and pipes are written as they are."""
+    from stemsplit.hub.verified import publish
+
+    content = text.encode("utf-8", "surrogateescape")  # as the system spells the names of tracks
+    if os.path.isfile(file) or not os.path.exists(file):
+        publish(Path(os.path.realpath(file)), content)
+    else:
+        Path(file).write_bytes(content)
 
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":

@@ -390,6 +390,21 @@ def test_a_broken_track_does_not_stop_the_others(shell: Shell, songs: Path) -> N
     assert (ran.code, ran.out) == (1, b"")
 
 
+@posix
+def test_names_that_are_not_utf_8(shell: Shell, songs: Path) -> None:
+    (songs / "b").rename(os.fsdecode(os.fsencode(songs) + b"/caf\xe9"))
+    ran = shell("evaluate", *QUICK, "--csv", "scores.csv")
+    assert ran.code == 0, ran.err
+    assert b"\ntrack,caf\xe9,classic,bass," in (shell.folder / "scores.csv").read_bytes()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_scores_are_printed_whatever_becomes_of_the_file(shell: Shell, songs: Path) -> None:
+    ran = shell("evaluate", *QUICK, "--csv", "/dev/full")
+    assert ran.code == 5
+    assert {key[0] for key in table(ran.out)} == {"a", "b", "all"}
+
+
 BAD = [
     ((), "give a data set, or two folders to compare"),
     (("songs",), "give a data set, or two folders to compare"),
