@@ -114,13 +114,22 @@ class ChecksumError(ModelUnavailableError):
         path: the file. expected, actual: hexadecimal sha256 digests (expected may be a prefix).
     """
 
-    def __init__(self, path: str | Path, expected: str, actual: str, *, model: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        expected: str,
+        actual: str,
+        *,
+        model: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        if hint is None and model is not None:
+            hint = f"remove the file and download it again: stemsplit models download {model}"
         super().__init__(
             f"{path}: sha256 is {actual[:12]}…, expected {expected[:12]}…",
             model=model,
             sha256=expected,
-            hint="remove the file and download it again: stemsplit models download "
-            + (model if model else "NAME"),
+            hint=hint,
         )
         self.path, self.expected, self.actual = Path(path), expected, actual
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,10 +163,24 @@ def _at_hand(spec: FileSpec, model: str | None, repair: bool) -> Path | None:
         if path is None:
             continue
         if file.path is not None and not path.is_file():
-            raise ModelUnavailableError(f"{path}: not there any more", model=model, sha256=file.sha256)
-        if file.sha256 is None or _usable(path, file.sha256, repair and file.path is None, model):
+            raise gone(file, model)
+        if file.path is not None and file.sha256 is not None:
+            verified.check(path, file.sha256, model=model, hint=_changed(file))
+        if file.sha256 is None or _usable(path, file.sha256, repair, model):
             return path
     return None
+
+
+def gone(file: FileSpec, model: str | None) -> ModelUnavailableError:
+    """What to raise where the file of an entry with a path isn't there."""
+    return ModelUnavailableError(f"{file.path}: not there any more", model=model, sha256=file.sha256)
+
+
+def _changed(file: FileSpec) -> str:
+    if file.bundled:
+        return "install stemsplit again"
+    taking = f"stemsplit models add NAME {shlex.quote(str(file.path))} --replace"
+    return f"it changed since it was added: download it again, or take it as it is with {taking}"
 
 
 def _usable(path: Path, sha256: str, repair: bool, model: str | None = None) -> bool:

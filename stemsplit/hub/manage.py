@@ -181,6 +181,8 @@ def _absent(name: str, member: ModelSpec, file: FileSpec) -> ModelUnavailableErr
     )
 
 
+    if file.path is not None:
+        return download.gone(file, name)
 def _remove(file: FileSpec) -> int:
     freed = 0
     if file.hub is not None and (path := hf.cached(file.hub)) is not None:

@@ -15,6 +15,8 @@ from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.hub import folders
 from stemsplit.hub.fields import Fields
 
+BUNDLED = Path(__file__).with_name("bundled")
+
 
 @dataclass(frozen=True)
 class HubFile:
@@ -54,6 +56,11 @@ class FileSpec:
         if self.hub is not None:
             return self.hub.name
         return (self.url or self.path or "").rsplit("/", 1)[-1]
+
+    @property
+    def bundled(self) -> bool:
+        """Whether it comes with the package."""
+        return self.path is not None and Path(self.path).parent == BUNDLED
 
 
 @dataclass(frozen=True)
@@ -301,7 +308,7 @@ def _file(entry: Fields) -> FileSpec:
 
 def _bundled(name: str | None) -> str | None:
     """The path of a file that comes with the package."""
-    return None if name is None else str(Path(__file__).with_name("bundled") / name)
+    return None if name is None else str(BUNDLED / name)
 
 
 def _hub(entry: Fields | None) -> HubFile | None:

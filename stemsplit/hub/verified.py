@@ -48,7 +48,7 @@ def matches(path: Path, sha256: str) -> bool:
     return digest(path).startswith(sha256)
 
 
-def check(path: Path, sha256: str, *, model: str | None = None) -> None:
+def check(path: Path, sha256: str, *, model: str | None = None, hint: str | None = None) -> None:
     """Refuse a file whose digest doesn't begin with `sha256`.
 
     Raises:
@@ -56,7 +56,7 @@ def check(path: Path, sha256: str, *, model: str | None = None) -> None:
     """
     actual = digest(path)
     if not actual.startswith(sha256):
-        raise ChecksumError(path, sha256, actual, model=model)
+        raise ChecksumError(path, sha256, actual, model=model, hint=hint)
 
 
 def forget(path: Path) -> None:

@@ -148,15 +148,17 @@ class TestOwnModels:
         add_model("mine", checkpoint)
         content = checkpoint.read_bytes()
         checkpoint.write_bytes(content[:-1] + b"?")
-        with pytest.raises(ChecksumError):
-            load_model("mine")
-        with pytest.raises(ChecksumError):
-            download_model("mine")
+        for function in (load_model, download_model):
+            with pytest.raises(ChecksumError) as caught:
+                function("mine")
+            assert caught.value.hint.endswith(f"stemsplit models add NAME {checkpoint} --replace")
         assert checkpoint.exists()
         checkpoint.unlink()
         assert not is_cached("mine")
-        with pytest.raises(ModelUnavailableError, match="not there any more"):
-            load_model("mine")
+        for function in (load_model, verify, model_path):
+            with pytest.raises(ModelUnavailableError, match="not there any more") as caught:
+                function("mine")
+            assert caught.value.hint is None
 
     def test_relative_paths_are_kept_whole(self, checkpoint, monkeypatch):
         monkeypatch.chdir(checkpoint.parent)
@@ -181,8 +183,9 @@ class TestOwnModels:
             add_model("mine", site.url + "/mine.safetensors", sha256="01234567")
         with pytest.raises(DownloadError, match="only https"):
             add_model("mine", "http://example.com/m.th", sha256="01234567")
-        with pytest.raises(ChecksumError):
+        with pytest.raises(ChecksumError) as caught:
             add_model("mine", checkpoint, sha256="01234567")
+        assert caught.value.hint is None
         assert not folders.user_registry().exists()
 
     @pytest.mark.parametrize("sha256", ["", " ", "0", "0123456", "zzzzzzzz", "0" * 65])
