@@ -88,7 +88,7 @@ _Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file that may hold tuples and nothing else beyond plain data.
+    """A mapping from a YAML file that may hold tuples and nothing else beyond plain data, or nothing at all.
 
     Raises:
         CheckpointError: the file can't be read or holds something else.
@@ -99,6 +99,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             path, f"not a readable configuration ({' '.join(str(error).split())})"
         ) from error
+    if content is None:
+        return {}
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a configuration: it holds no mapping")
     return content

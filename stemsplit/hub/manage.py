@@ -16,7 +16,15 @@ from stemsplit.events import Callback
 from stemsplit.hub import download, folders, hf, transfer, verified
 from stemsplit.hub.arguments import read_yaml
 from stemsplit.hub.bags import YAML
-from stemsplit.hub.registry import FileSpec, ModelSpec, find_model, members, parse_registry, registry
+from stemsplit.hub.registry import (
+    FileSpec,
+    ModelSpec,
+    check_own,
+    find_model,
+    members,
+    parse_registry,
+    registry,
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -113,13 +121,14 @@ def remove_model(name: str) -> int:
 
     Raises:
         UnknownNameError: no such model.
+        SettingsError: a bag of the user's own needs it.
     """
     spec = find_model(name)
-    freed = sum(_remove(f) for _, file in _files(spec) for f in download.alternatives(file))
+    files = [f for _, file in _files(spec) for f in download.alternatives(file)]
     if spec.own:
         with _own_entries() as entries:
             entries.pop(name, None)
-    return freed
+    return sum(map(_remove, files))
 
 
 def add_model(
@@ -145,7 +154,7 @@ def add_model(
         callback: receives `Download` events and may cancel.
 
     Raises:
-        SettingsError: the name is taken or malformed, or the hash is missing.
+        SettingsError: the name is taken or malformed or a bag's member's, or the hash is missing.
         ModelUnavailableError: the file can't be had, isn't the one with that hash, or is no checkpoint.
     """
     _require_free(name, replace)
@@ -172,6 +181,8 @@ def _here(file: FileSpec) -> tuple[FileSpec, Path] | None:
 
 
 def _absent(name: str, member: ModelSpec, file: FileSpec) -> ModelUnavailableError:
+    if file.path is not None:
+        return download.gone(file, name)
     return ModelUnavailableError(
         f"{name}: {file.name} is not downloaded",
         model=member.name,
@@ -181,8 +192,6 @@ def _absent(name: str, member: ModelSpec, file: FileSpec) -> ModelUnavailableErr
     )
 
 
-    if file.path is not None:
-        return download.gone(file, name)
 def _remove(file: FileSpec) -> int:
     freed = 0
     if file.hub is not None and (path := hf.cached(file.hub)) is not None:
@@ -259,8 +268,9 @@ def _own_entries() -> Iterator[dict[str, Any]]:
     path = folders.user_registry()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(path.name + ".lock")):
-        content = read_yaml(path) if path.is_file() and path.stat().st_size else {}
-        entries = content.setdefault("models", {})
-        yield entries
+        content = read_yaml(path) if path.is_file() else {}
+        content["models"] = content.get("models") or {}
+        yield content["models"]
+        check_own(content, path)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         verified.publish(path, text.encode())

@@ -199,10 +199,23 @@ def registry() -> dict[str, ModelSpec]:
         SettingsError: a registry file is malformed.
     """
     own = folders.user_registry()
-    models = dict(_read(_packaged(), 0, False))
     if own.is_file():
-        models |= _read(own, own.stat().st_mtime_ns, True)
-        _check_bags(models, own)
+        return _with_own(_read(own, own.stat().st_mtime_ns, True), own)
+    return dict(_read(_packaged(), 0, False))
+
+
+def check_own(content: Any, path: Path) -> None:
+    """Refuse content with which the user's file, at `path`, would make no registry.
+
+    Raises:
+        SettingsError: an entry is malformed, or a bag loses a member.
+    """
+    _with_own(parse_registry(content, str(path), own=True), path)
+
+
+def _with_own(own: Mapping[str, ModelSpec], path: Path) -> dict[str, ModelSpec]:
+    models = {**_read(_packaged(), 0, False), **own}
+    _check_bags(models, path)
     return models
 
 

@@ -258,6 +258,25 @@ class TestOwnModels:
         remove_model("y")
         assert list(own_file()["models"]) == ["mine"]
 
+    @pytest.mark.parametrize("text", ["", "# nothing yet\n", "models:\n"])
+    def test_a_registry_file_without_entries(self, checkpoint, text):
+        write({})
+        folders.user_registry().write_text(text)
+        add_model("mine", checkpoint)
+        assert list(own_file()["models"]) == ["mine"]
+
+    def test_no_change_takes_a_member_from_a_bag(self, bag, gain, tmp_path):
+        download_model("bag")
+        content = own_file()
+        content["models"] |= content.pop("members")
+        write(content)
+        save_package(tmp_path / "mine.safetensors", gain(gain.Arguments()))
+        with pytest.raises(SettingsError, match="bag: member b must be"):
+            add_model("b", tmp_path / "mine.safetensors", replace=True)
+        with pytest.raises(SettingsError, match="bag: member a must be"):
+            remove_model("a")
+        assert own_file() == content and is_cached("bag")
+
     def test_a_half_written_registry_never_stands(self, checkpoint, monkeypatch):
         write({"models": {}})
         before = folders.user_registry().read_bytes()
