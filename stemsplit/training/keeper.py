@@ -86,6 +86,12 @@ class Keeper(Checkpoint):
         if patience is not None and module.contest.losses >= patience:
             trainer.should_stop = True
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Where no validation gave a score there is no best, and the last weights stand for the run."""
+        module = cast(Training, pl_module)
+        if trainer.is_global_zero and module.songs and not isfinite(module.contest.score):
+            self._export(module, next(reversed(module.candidates())), trainer.global_step)
+
     def _finish_epoch(self, trainer: Trainer, module: Training, means: list[float]) -> None:
         step = trainer.global_step
         record: dict[str, Any] = {

@@ -22,6 +22,7 @@ from stemsplit.training.losses import MASKS, Masking
 from stemsplit.training.optim import parameter_groups
 from stemsplit.training.progress import Preparing
 from stemsplit.training.teacher import Teacher
+from stemsplit.training.validation import audible
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,11 @@ def prepare(file: ConfigFile, network: Network, callback: Callback | None = None
     if config.semi is not None:
         covered = set(stems) == set(network.stems)
         teacher = Teacher(network, config.semi, config.augment, config.seed, covered=covered)
-    return Prepared(network, samples, open_whole(config.data.valid, want), teacher)
+    songs = open_whole(config.data.valid, want)
+    counted = [stem for stem in network.stems if config.loss.weights.get(stem, 1.0)]
+    if songs and all(audible(song, stem) is None for song in songs for stem in counted):
+        raise file.error("data.valid", f"no song has {' or '.join(counted)} loud enough for a score")
+    return Prepared(network, samples, songs, teacher)
 
 
 def _samples(config: Config, network: Network) -> int:

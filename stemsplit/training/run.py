@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -164,8 +165,7 @@ def _train_one(
                 weights_only=True,
             )
     network.eval()
-    score = module.contest.score if prepared.songs else None
-    result = Result(folder.path, trainer.global_step, score)
+    result = Result(folder.path, trainer.global_step, _known(module.contest.score))
     emit(callback, Finished(name, str(result.folder), result.step, result.score))
     return result
 
@@ -200,8 +200,12 @@ def _finished(folder: RunFolder, config: Config) -> Result | None:
     given_up = patience is not None and state["contest"]["losses"] >= patience
     if state["step"] < total and not given_up:
         return None
-    score = state["contest"]["score"] if config.data.valid else None
-    return Result(folder.path, state["step"], score)
+    return Result(folder.path, state["step"], _known(state["contest"]["score"]))
+
+
+def _known(score: float) -> float | None:
+    """A contest's score, None where no validation gave one."""
+    return score if isfinite(score) else None
 
 
 def _settings(config: Config, folder: RunFolder, keeper: Keeper) -> dict[str, Any]:

@@ -41,15 +41,20 @@ def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: 
 
 
 def _score(song: WholeSong, stem: str, estimate: Tensor, config: ValidConfig, sample_rate: int) -> Tensor:
-    silent = torch.tensor(torch.nan, dtype=torch.float64)
-    if stem not in song.stems:
-        return silent
-    reference = torch.from_numpy(song.stems[stem].read(0, song.frames))
-    if reference.square().mean() < AUDIBLE**2:
-        return silent
+    reference = audible(song, stem)
+    if reference is None:
+        return torch.tensor(torch.nan, dtype=torch.float64)
     if config.metric == "median_sdr":
         return metrics.median_sdr(reference, estimate, sample_rate)
     return metrics.usdr(reference, estimate)
+
+
+def audible(song: WholeSong, stem: str) -> Tensor | None:
+    """A stem of a song, [C, T]; None where the song doesn't have it, or too quietly for a score."""
+    if stem not in song.stems:
+        return None
+    reference = torch.from_numpy(song.stems[stem].read(0, song.frames))
+    return None if reference.square().mean() < AUDIBLE**2 else reference
 
 
 def summary(scores: Tensor, config: ValidConfig) -> Tensor:

@@ -1,14 +1,17 @@
 """What befalls runs: interrupts, lack of memory, what others left in the folder, damaged files."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from stemsplit.errors import ResourceError
+from stemsplit.errors import ResourceError, SettingsError
 from stemsplit.events import Event
 from stemsplit.training.configfile import parse_config
-from stemsplit.training.progress import Trained
+from stemsplit.training.progress import Finished, Trained
 from stemsplit.training.run import Result, train
 
 MakeConfig = Callable[..., str]
@@ -50,3 +53,20 @@ def test_a_lack_of_memory_is_told_of_plainly(tiny_config: MakeConfig, error: Exc
     with pytest.raises(ResourceError, match="out of memory") as caught:
         run(tiny_config(), callback=fail)
     assert "fit.batch_size" in str(caught.value.hint)
+
+
+def test_songs_too_quiet_for_a_score_are_refused(tiny_config: MakeConfig, write_songs: Any) -> None:
+    quiet = write_songs({"hum": {"drums": np.full((2, 2000), 1e-4, np.float32)}}, folder="quiet")
+    with pytest.raises(SettingsError, match="data.valid: no song has drums or bass or other or vocals loud"):
+        run(tiny_config(), f"data.valid=[{{path: {quiet}}}]")
+
+
+def test_without_any_score_the_last_weights_are_exported(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = torch.full((4,), torch.nan, dtype=torch.float64)
+    monkeypatch.setattr("stemsplit.training.module.score_song", lambda *_: nothing)
+    events: list[Event] = []
+    assert run(tiny_config(), callback=events.append).score is None
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert isinstance(events[-1], Finished) and events[-1].best is None
