@@ -33,6 +33,9 @@ FREE = (
 ).split()
 
 
+HEADER = "# written by stemsplit train; a run's whole configuration"
+
+
 class RunFolder:
     """Where a run keeps its files.
 
@@ -54,8 +57,15 @@ class RunFolder:
 
         Raises:
             SettingsError: it holds a run that is neither to go on nor to be removed, or that had another
-                configuration.
+                configuration, or a file of somebody else's where the run's configuration belongs.
         """
+        going_on = resume and self.last.exists()
+        if self.config.exists() and not going_on and not self._is_a_run():
+            raise SettingsError(
+                f"{self.config}: a run would write its own configuration over it",
+                setting="folder",
+                hint="name yours otherwise, or train in another folder",
+            )
         if fresh or not self.last.exists():
             return
         if not resume:
@@ -66,17 +76,22 @@ class RunFolder:
             )
         self._require_same(file)
 
-    def begin(self, config: Config, *, fresh: bool) -> None:
-        """Make the folder ready for a run; `fresh` removes what an earlier one left."""
-        if fresh:
+    def begin(self, config: Config, *, anew: bool) -> None:
+        """Make the folder ready for a run; `anew` removes what an earlier one left, and only that."""
+        if anew and self._is_a_run():
             self._clear()
         self.last.parent.mkdir(parents=True, exist_ok=True)
-        _write(self.config, dump_config(config))
+        _write(self.config, f"{HEADER}\n{dump_config(config)}")
+
+    def _is_a_run(self) -> bool:
+        """Whether the configuration was written by a run."""
+        return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
 
     def _clear(self) -> None:
         for file in (self.config, self.metrics, self.model, self.last, self.best):
             file.unlink(missing_ok=True)
-        shutil.rmtree(self.logs, ignore_errors=True)
+        for logs in self.logs.glob("*/start-*"):
+            shutil.rmtree(logs, ignore_errors=True)
 
     def _require_same(self, file: ConfigFile) -> None:
         before = _flat(asdict(read_config(self.config).config))

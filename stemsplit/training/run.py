@@ -145,13 +145,14 @@ def _train_one(
     callback: Callback | None,
 ) -> Result:
     config, folder = file.config, RunFolder(file.config.folder)
-    folder.require(file, resume=resume, fresh=fresh or not is_first_process())
+    if is_first_process():
+        folder.require(file, resume=resume, fresh=fresh)
     going_on = resume and folder.last.exists()
     if going_on and (done := _finished(folder, config)):
         return done
     prepared = prepare(file, network.train(), callback)
     if is_first_process():
-        folder.begin(config, fresh=fresh)
+        folder.begin(config, anew=not going_on)
     module = Training(network, config, prepared.songs, prepared.teacher)
     keeper = Keeper(folder, config, callback, name)
     with _contained():

@@ -1,0 +1,60 @@
+"""What a run's folder holds that isn't the run's, is damaged, or is of a run that came to nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemsplit.errors import SettingsError
+from stemsplit.training.configfile import parse_config, read_config
+from stemsplit.training.run import Result, train
+from tests.training.test_run import Crash, crash_at, records
+
+MakeConfig = Callable[..., str]
+
+
+def run(text: str, *overrides: str, **how: Any) -> Result:
+    return train(parse_config(text, "config.yaml", overrides), **how)
+
+
+@pytest.fixture(autouse=True)
+def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stemsplit.training.keeper._EVERY_S", -1.0)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_somebody_s_configuration_is_not_overwritten(
+    tiny_config: MakeConfig, tmp_path: Path, fresh: bool
+) -> None:
+    own = tmp_path / "run" / "config.yaml"
+    own.parent.mkdir()
+    own.write_text(tiny_config())
+    with pytest.raises(SettingsError, match="a run would write its own configuration over it"):
+        train(read_config(own), fresh=fresh)
+    assert own.read_text() == tiny_config() and list(own.parent.iterdir()) == [own]
+
+
+def test_a_run_goes_on_by_its_own_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(), "fit.epochs=1")
+    own = tmp_path / "run" / "config.yaml"
+    assert train(read_config(own, ["fit.epochs=2"]), resume=True).step == 8
+    assert train(read_config(own, ["fit.epochs=1"]), fresh=True).step == 4
+
+
+def test_only_what_a_run_wrote_is_removed(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(), "fit.epochs=1")
+    mine = [tmp_path / "run" / name for name in ("logs/mine.txt", "logs/csv/mine.csv", "mine.txt")]
+    for file in mine:
+        file.write_text("mine")
+    run(tiny_config(), "fit.epochs=1", fresh=True)
+    assert all(file.exists() for file in mine)
+    assert [one.name for one in (tmp_path / "run" / "logs" / "csv").glob("start-*")] == ["start-0"]
+
+
+def test_nothing_stays_of_an_abandoned_start(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    text = tiny_config(extra="valid: {at_start: true}")
+    with pytest.raises(Crash):
+        run(text, callback=crash_at(1))
+    run(text)
+    assert [record["step"] for record in records(tmp_path / "run")] == [0, 4, 8]
