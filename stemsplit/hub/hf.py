@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from tqdm import tqdm
 
-from stemsplit.errors import Cancelled, DownloadError, ResourceError, StemsplitError
+from stemsplit.errors import DownloadError, ResourceError, StemsplitError
 from stemsplit.events import Callback, Download, emit
 from stemsplit.hub import verified
 from stemsplit.hub.registry import HubFile
@@ -124,15 +124,15 @@ def _failing(where: str, bar: Any = None) -> Iterator[None]:
     except StemsplitError:
         raise
     except Exception as error:  # also what the client's HTTP library raises, which differs by version
-        if bar is not None and bar.cancelled:
-            raise Cancelled from error
+        if bar is not None and bar.stopped is not None:
+            raise bar.stopped from None
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise ResourceError(f"{where}: {error.strerror}", hint="free some disk space") from error
         raise DownloadError(f"{where}: {_line(error)}", url=where) from error
     finally:
         log.setLevel(level)
-    if bar is not None and bar.cancelled:
-        raise Cancelled
+    if bar is not None and bar.stopped is not None:
+        raise bar.stopped
 
 
 def remove(path: Path) -> int:
@@ -159,7 +159,7 @@ def _bar(name: str, callback: Callback | None) -> Any:
     """A class of progress bars that draw nothing and emit events."""
 
     class Bar(tqdm):  # type: ignore[type-arg]
-        cancelled = False
+        stopped: Exception | None = None  # what the callback raised
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs |= {"file": io.StringIO(), "disable": False, "mininterval": float("inf")}
@@ -174,9 +174,9 @@ def _bar(name: str, callback: Callback | None) -> Any:
         def _tell(self) -> None:
             try:
                 emit(callback, Download(name, int(self.n), None if self.total is None else int(self.total)))
-            except Cancelled:
+            except Exception as error:
                 # Transfers that run outside Python swallow exceptions of the bar, so that the end asks again.
-                Bar.cancelled = True
+                Bar.stopped = error
                 raise
 
     return Bar

@@ -3,6 +3,7 @@
 Uses the standard library's client, which honours the usual proxy variables.
 """
 
+import errno
 import http.client
 import json
 import os
@@ -12,14 +13,14 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
 from stemsplit import __version__
-from stemsplit.errors import DownloadError, ResourceError
+from stemsplit.errors import DownloadError, OutputError, ResourceError
 
 Report = Callable[[int, int | None], None]
 
@@ -30,6 +31,7 @@ TIMEOUT_S = 30.0  # without a byte
 BLOCK = 1 << 18
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LOCAL = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -54,6 +56,7 @@ def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, rep
     Raises:
         DownloadError: refused, not there, or given up after several tries.
         ResourceError: the disk is full.
+        OutputError: `part` can't be written.
     """
     require_secure(url, trusted)
     opener = urllib.request.build_opener(_Redirects(trusted))
@@ -118,20 +121,20 @@ def _attempt(
         have = 0
     request = urllib.request.Request(url, headers=_headers(part, have))
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
+        with _connection(url):
+            response = opener.open(request, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with closing(error):
+            _answered(url, error, part, have)
+        return
+    with closing(response):
+        with _disk(part):
             start = _start(response, part, have)
             total = _total(response, start)
             if size is not None and total not in (None, size):
                 raise DownloadError(f"{url}: holds {total} bytes, not {size}: another file", url=url)
             _remember(part, response)
-            here = _receive(response, part, start, total, report)
-    except urllib.error.HTTPError as error:
-        with closing(error):
-            _answered(url, error, part, have)
-        return
-    except (OSError, http.client.HTTPException) as error:
-        _broken(url, error)
-        return
+        here = _receive(url, response, part, start, total, report)
     if total is not None and here < total:
         raise _Interrupted(f"the connection ended after {here} of {total} bytes")
 
@@ -172,24 +175,54 @@ def _remember(part: Path, response: Any) -> None:
         _validator(part).unlink(missing_ok=True)
 
 
-def _receive(response: Any, part: Path, here: int, total: int | None, report: Report) -> int:
-    with part.open("r+b" if here else "wb") as file:
+def _receive(url: str, response: Any, part: Path, here: int, total: int | None, report: Report) -> int:
+    # Without a buffer, which would be written once more on closing, when it can't be.
+    with _disk(part):
+        file: IO[bytes] = part.open("r+b" if here else "wb", buffering=0)
+    with file:
+        file.truncate(here)
         file.seek(here)
-        file.truncate()
         report(here, total)
-        while block := response.read1(BLOCK):
+        while block := _read(url, response):
             _write(file, block, part)
             here += len(block)
             report(here, total)
     return here
 
 
+def _read(url: str, response: Any) -> bytes:
+    with _connection(url):
+        return bytes(response.read1(BLOCK))
+
+
 def _write(file: IO[bytes], block: bytes, part: Path) -> None:
+    left = memoryview(block)
+    with _disk(part):
+        while left:
+            left = left[file.write(left) :]
+
+
+@contextmanager
+def _connection(url: str) -> Iterator[None]:
+    """What fails in here is the connection, but for answers that are no success."""
     try:
-        file.write(block)
-        file.flush()
+        yield
+    except urllib.error.HTTPError:
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        _broken(url, error)
+
+
+@contextmanager
+def _disk(part: Path) -> Iterator[None]:
+    """What fails in here is this machine's disk."""
+    try:
+        yield
     except OSError as error:
-        raise ResourceError(f"{part}: {error.strerror}", hint="free some disk space and repeat") from error
+        reason = error.strerror or type(error).__name__
+        if error.errno in FULL:
+            raise ResourceError(f"{part}: {reason}", hint="free some disk space and repeat") from error
+        raise OutputError(part, reason) from error
 
 
 def _answered(url: str, error: urllib.error.HTTPError, part: Path, have: int) -> None:
@@ -206,7 +239,7 @@ def _answered(url: str, error: urllib.error.HTTPError, part: Path, have: int) ->
     raise _Interrupted(reason, float(after) if after.isdigit() else 0.0) from error
 
 
-def _broken(url: str, error: OSError | http.client.HTTPException) -> None:
+def _broken(url: str, error: OSError | http.client.HTTPException) -> NoReturn:
     """A connection that failed: says whether another try may help."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     reason = str(getattr(cause, "strerror", None) or cause or type(error).__name__)

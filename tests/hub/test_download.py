@@ -1,5 +1,6 @@
 """Downloads from a plain host that does everything wrong that hosts do."""
 
+import errno
 import hashlib
 import os
 import random
@@ -14,7 +15,14 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from stemsplit.errors import Cancelled, ChecksumError, DownloadError, ModelUnavailableError
+from stemsplit.errors import (
+    Cancelled,
+    ChecksumError,
+    DownloadError,
+    ModelUnavailableError,
+    OutputError,
+    ResourceError,
+)
 from stemsplit.events import Download, Event
 from stemsplit.hub import download, transfer
 from stemsplit.hub.download import fetch_url, url_path
@@ -241,6 +249,28 @@ def test_a_full_disk_is_told_as_such(site, url):
     said = subprocess.run([sys.executable, "-c", LIMIT + FETCH, url, SHA256], capture_output=True, text=True)
     assert "stemsplit.errors.ResourceError" in said.stderr.splitlines()[-1]
     assert "model.th.part: File too large" in said.stderr
+    assert site.gets() == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(errno.ENOSPC, ResourceError), (errno.EACCES, OutputError)], ids=["full", "denied"]
+)
+def test_a_disk_that_fails_at_once_is_no_connection(site, url, monkeypatch, number, error):
+    def fail(part, response):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(transfer, "_remember", fail)
+    with pytest.raises(error):
+        fetch_url(url, sha256=SHA256)
+    assert site.gets() == 1
+
+
+def test_what_the_callback_raises_is_no_connection_s_end(site, url):
+    def callback(event: Event) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        fetch_url(url, sha256=SHA256, callback=callback)
     assert site.gets() == 1
 
 

@@ -51,6 +51,14 @@ def test_progress_can_cancel(hub):
     assert fetch_hub(FILE, sha256=SHA256).read_bytes() == CONTENT
 
 
+def test_what_the_callback_raises_is_no_connection_s_end(hub):
+    def callback(event: Event) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        fetch_hub(FILE, sha256=SHA256, callback=callback)
+
+
 def test_cancelling_counts_where_the_transfer_swallows_it(hub, monkeypatch):
     """A transfer outside Python may go on after an exception of its progress bar."""
     import huggingface_hub
