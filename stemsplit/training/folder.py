@@ -10,13 +10,15 @@ logs/                for TensorBoard, and as CSV
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from stemsplit.errors import SettingsError
@@ -82,6 +84,24 @@ class RunFolder:
             self._clear()
         self.last.parent.mkdir(parents=True, exist_ok=True)
         _write(self.config, f"{HEADER}\n{dump_config(config)}")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training here inside the block.
+
+        Raises:
+            SettingsError: one does.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise SettingsError(f"{self.path}: another process trains in it", setting="folder") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _is_a_run(self) -> bool:
         """Whether the configuration was written by a run."""

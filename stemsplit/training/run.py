@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -151,10 +151,19 @@ def _train_one(
     if going_on and (done := _finished(folder, config)):
         return done
     prepared = prepare(file, network.train(), callback)
-    if is_first_process():
-        folder.begin(config, anew=not going_on)
+    # the processes of one run share its folder
+    with folder.locked() if is_first_process() else nullcontext():
+        if is_first_process():
+            folder.begin(config, anew=not going_on)
+        result = _fit(folder, config, prepared, Keeper(folder, config, callback, name), going_on)
+    emit(callback, Finished(name, str(result.folder), result.step, result.score))
+    return result
+
+
+def _fit(folder: RunFolder, config: Config, prepared: Prepared, keeper: Keeper, going_on: bool) -> Result:
+    """All that is left of a run; `going_on` says that its last checkpoint comes first."""
+    network = prepared.network
     module = Training(network, config, prepared.songs, prepared.teacher)
-    keeper = Keeper(folder, config, callback, name)
     with _contained():
         first = config.valid.at_start and not going_on
         trainer = Trainer(**_settings(config, folder, keeper), num_sanity_val_steps=-1 if first else 0)
@@ -166,9 +175,7 @@ def _train_one(
                 weights_only=True,
             )
     network.eval()
-    result = Result(folder.path, trainer.global_step, _known(module.contest.score))
-    emit(callback, Finished(name, str(result.folder), result.step, result.score))
-    return result
+    return Result(folder.path, trainer.global_step, _known(module.contest.score))
 
 
 def _train_per_stem(

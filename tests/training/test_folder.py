@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from stemsplit.errors import SettingsError
+from stemsplit.events import Event
 from stemsplit.training.configfile import parse_config, read_config
+from stemsplit.training.progress import Trained
 from stemsplit.training.run import Result, train
 from tests.training.test_run import Crash, crash_at, records
 
@@ -58,3 +60,13 @@ def test_nothing_stays_of_an_abandoned_start(tiny_config: MakeConfig, tmp_path: 
         run(text, callback=crash_at(1))
     run(text)
     assert [record["step"] for record in records(tmp_path / "run")] == [0, 4, 8]
+
+
+def test_two_runs_at_once_need_two_folders(tiny_config: MakeConfig) -> None:
+    def second(event: Event) -> None:
+        if isinstance(event, Trained):
+            run(tiny_config())
+
+    with pytest.raises(SettingsError, match="run: another process trains in it"):
+        run(tiny_config(), callback=second)
+    assert run(tiny_config()).step == 8
