@@ -4,17 +4,17 @@ Both are kept by the identity of the files: the next run starts at once, a chang
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stemsplit.evaluation.datasets import Source
+from stemsplit.training.replacing import replacing
 
 Array = npt.NDArray[np.float32]
 
@@ -73,10 +73,9 @@ class Notebook:
         if key not in self.known:
             value = measure()
             self.known = {**self._load(), **self.known, key: value}
-            part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(self.known), encoding="utf-8")
-            os.replace(part, self.path)
+            with replacing(self.path) as part:
+                part.write_text(json.dumps(self.known), encoding="utf-8")
         return self.known[key]
 
     def _load(self) -> dict[str, Any]:
@@ -105,17 +104,18 @@ def readable(source: Source, cache: Path | None) -> Readable:
     path = cache / f"{identity(source)}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        shape = (source.frames, source.channels)
-        stored = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-        position = 0
-        for piece in pieces(source, source.sample_rate):
-            stored[position : position + piece.shape[1]] = piece.T
-            position += piece.shape[1]
-        stored.flush()
-        del stored
-        os.replace(part, path)
+        with replacing(path) as part, part.open("wb") as stored:
+            _store(source, stored)
     return Decoded(path, source.frames)
+
+
+def _store(source: Source, file: BinaryIO) -> None:
+    """Write all of some audio as a NumPy file [T, C]; through a mapping a full disk would end the process."""
+    shape = (source.frames, source.channels)
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for piece in pieces(source, source.sample_rate):
+        file.write(piece.T.astype("<f4").tobytes())
 
 
 def pieces(audio: Readable, sample_rate: int) -> Iterator[Array]:
