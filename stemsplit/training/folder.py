@@ -8,7 +8,6 @@ logs/                for TensorBoard, and as CSV
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from stemsplit.models.blocks.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
 from stemsplit.training.optim import weights_of
+from stemsplit.training.replacing import replacing
 
 # What may change between the parts of a run without changing what it computes, or is meant to be extended.
 FREE = (
@@ -156,9 +156,8 @@ class RunFolder:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What happens around the steps: checkpoints, exports, measurements, progress, and stopping early."""
 
-import os
 import shutil
 import time
+from contextlib import nullcontext
 from math import isfinite
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from stemsplit.training.config import Config
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.module import Training
 from stemsplit.training.progress import Trained, Validated
+from stemsplit.training.replacing import replacing
 
 _EVERY_S = 0.5  # between two progress events
 
@@ -116,14 +117,13 @@ class Keeper(Checkpoint):
 
     def _save(self, trainer: Trainer, module: Training) -> None:
         """The checkpoint, under its final name only when it's complete; every process takes part."""
-        last, best = self.folder.last, self.folder.best
-        part, copy = last.with_name(".last.ckpt.part"), best.with_name(".best.ckpt.part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            if module.songs and module.scored_step == trainer.global_step and module.contest.losses == 0:
-                shutil.copyfile(part, copy)
-                os.replace(copy, best)
-            os.replace(part, last)
+        last, writes = self.folder.last, trainer.is_global_zero
+        with replacing(last) if writes else nullcontext(last) as part:
+            trainer.save_checkpoint(part)
+            scored = module.songs and module.scored_step == trainer.global_step
+            if writes and scored and module.contest.losses == 0:
+                with replacing(self.folder.best) as copy:
+                    shutil.copyfile(part, copy)
         trainer.strategy.barrier()
 
     def _tell(self, trainer: Trainer) -> None:

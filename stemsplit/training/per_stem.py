@@ -1,6 +1,5 @@
 """One network per stem: how a configuration becomes that of each, and how the results become a bag."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from stemsplit.events import Callback
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.prepare import build_network, check_network
+from stemsplit.training.replacing import replacing
 
 BAG = "bag.yaml"
 
@@ -46,11 +46,9 @@ def write_bag(folder: Path, stems: Sequence[str]) -> None:
         stems: in the order of the networks.
     """
     for stem in stems:
-        part = folder / f".{stem}.safetensors.part"
-        shutil.copyfile(RunFolder(folder / stem).model, part)
-        os.replace(part, folder / f"{stem}.safetensors")
+        with replacing(folder / f"{stem}.safetensors") as part:
+            shutil.copyfile(RunFolder(folder / stem).model, part)
     weights = [[float(stem == other) for other in stems] for stem in stems]
     bag = {"models": list(stems), "weights": weights}
-    part = folder / f".{BAG}.part"
-    part.write_text(yaml.safe_dump(bag, sort_keys=False), encoding="utf-8")
-    os.replace(part, folder / BAG)
+    with replacing(folder / BAG) as part:
+        part.write_text(yaml.safe_dump(bag, sort_keys=False), encoding="utf-8")

@@ -70,3 +70,15 @@ def test_two_runs_at_once_need_two_folders(tiny_config: MakeConfig) -> None:
     with pytest.raises(SettingsError, match="run: another process trains in it"):
         run(tiny_config(), callback=second)
     assert run(tiny_config()).step == 8
+
+
+def test_an_interrupted_checkpoint_leaves_no_part(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        run(tiny_config())
+    assert not list((tmp_path / "run").rglob("*.part"))
