@@ -5,6 +5,7 @@ Both are kept by the identity of the files: the next run starts at once, a chang
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -73,9 +74,11 @@ class Notebook:
         if key not in self.known:
             value = measure()
             self.known = {**self._load(), **self.known, key: value}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as part:
-                part.write_text(json.dumps(self.known), encoding="utf-8")
+            # a folder that can't be written only means that it's measured again
+            with suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(self.path) as part:
+                    part.write_text(json.dumps(self.known), encoding="utf-8")
         return self.known[key]
 
     def _load(self) -> dict[str, Any]:

@@ -55,3 +55,8 @@ def test_an_interrupt_leaves_no_part(source: Source, tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         Notebook(tmp_path / "cache").remember("key", lambda: 1)
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_can_not_be_written_down_is_measured_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert Notebook(tmp_path / "file" / "cache").remember("key", lambda: 1) == 1
