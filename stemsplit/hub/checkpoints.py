@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stemsplit import __version__, models
-from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.hub import arguments as args
 from stemsplit.hub import bare, pickles
 from stemsplit.models.blocks.network import Network
@@ -96,11 +96,14 @@ def empty_network(package: Package) -> Network:
 
     Raises:
         CheckpointError: no such family, or arguments that it doesn't take.
+        ResourceError: it doesn't fit into memory.
     """
     try:
         with torch.random.fork_rng(devices=[]), _Uninitialised():
             return models.build(package.family, package.arguments).eval()
-    except (StemsplitError, TypeError, ValueError) as error:
+    except Exception as error:  # a constructor may stumble over a file's arguments in any way
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise ResourceError(f"{package.path}: its network doesn't fit into memory") from error
         raise CheckpointError(package.path, f"makes no {package.family} ({error})") from error
 
 
@@ -200,7 +203,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
             args.decode(metadata.get("kwargs", "{}")),
         )
         own = json.loads(metadata.get("stemsplit", "{}"))
-    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is malformed ({error})") from error
     return {
         "klass": metadata["klass"],
@@ -219,8 +222,9 @@ def _package(path: Path, content: Mapping[str, Any]) -> Package:
     if family is None:
         raise CheckpointError(path, f"a {name}, which is no network of this package")
     positional, keywords = content.get("args", ()), content.get("kwargs", {})
-    state = content.get("state")
-    if not (isinstance(positional, list | tuple) and isinstance(keywords, dict) and isinstance(state, dict)):
+    state, own = content.get("state", {}), content.get("stemsplit", {})
+    mappings = all(isinstance(part, dict) for part in (keywords, state, own))
+    if not (isinstance(positional, list | tuple) and mappings):
         raise CheckpointError(path, "its package is malformed")
     if "__quantized" in state:
         raise _quantised(path)
@@ -228,7 +232,7 @@ def _package(path: Path, content: Mapping[str, Any]) -> Package:
         arguments = args.named(family, positional, keywords)
     except StemsplitError as error:
         raise CheckpointError(path, str(error)) from error
-    return Package(path, family, arguments, _tensors(path, state), content.get("stemsplit", {}))
+    return Package(path, family, arguments, _tensors(path, state), own)
 
 
 def _quantised(path: Path) -> CheckpointError:

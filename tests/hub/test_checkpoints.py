@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stemsplit import __version__
-from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.hub import arguments as args
 from stemsplit.hub.checkpoints import build_network, convert, empty_network, read_package, save_package
 
@@ -141,6 +141,15 @@ class TestDamage:
             ({"klass": "stemsplit"}, "which is no network"),
             ({"kwargs": '{"depth": 3}'}, "takes no argument depth"),
             ({"kwargs": '{"hidden": "wide"}'}, "makes no gain"),
+            ({"kwargs": '{"hidden": -4}'}, "makes no gain"),
+            ({"kwargs": "[" * 100_000}, "metadata is malformed"),
+            ({"stemsplit": "[1]"}, "package is malformed"),
+            ({"kwargs": '{"samplerate": 0}'}, "sample rate must be positive"),
+            ({"kwargs": '{"sources": ["a", "a"]}'}, "stems must be different names"),
+            ({"kwargs": '{"sources": ["../../x", "b"]}'}, "stems must be different names"),
+            ({"kwargs": '{"sources": ["..", "b"]}'}, "stems must be different names"),
+            ({"kwargs": '{"sources": ["", "b"]}'}, "stems must be different names"),
+            ({"kwargs": '{"sources": [1, 2]}'}, "stems must be different names"),
         ],
     )
     def test_strange_metadata(self, network, tmp_path, changed, said):
@@ -148,6 +157,13 @@ class TestDamage:
         save_package(path, network)
         save_file(load_file(path), path, metadata={**header(path), **changed})
         with pytest.raises(CheckpointError, match=said):
+            build_network(read_package(path))
+
+    def test_a_network_beyond_all_memory(self, network, tmp_path):
+        path = tmp_path / "m.safetensors"
+        save_package(path, network)
+        save_file(load_file(path), path, metadata={**header(path), "kwargs": '{"hidden": 1000000000}'})
+        with pytest.raises(ResourceError, match="doesn't fit into memory"):
             build_network(read_package(path))
 
     def test_quantised_packages_are_told_as_such(self, network, tmp_path):
