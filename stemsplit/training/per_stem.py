@@ -7,12 +7,30 @@ from pathlib import Path
 import yaml
 
 from stemsplit.events import Callback
+from stemsplit.models.blocks.network import Network
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.folder import RunFolder
-from stemsplit.training.prepare import build_network, check_network
+from stemsplit.training.prepare import build_network, check_network, mix_stems
 from stemsplit.training.replacing import replacing
 
 BAG = "bag.yaml"
+
+
+def stems_to_train(file: ConfigFile, network: Network) -> tuple[str, ...]:
+    """The stems that have a run each.
+
+    Args:
+        file: the configuration of all.
+        network: that it describes.
+
+    Raises:
+        SettingsError: changes are for another stem.
+    """
+    stems = network.stems if len(network.stems) > 1 else mix_stems(file.config, network)
+    for stem in {} if file.config.per_stem is None else file.config.per_stem.changes:
+        if stem not in stems:
+            raise file.error(f"per_stem.changes.{stem}", f"no such stem; there is {', '.join(stems)}")
+    return stems
 
 
 def part_for(file: ConfigFile, stem: str, callback: Callback | None = None) -> ConfigFile:

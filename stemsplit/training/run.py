@@ -27,13 +27,12 @@ from stemsplit.training.data import LegSampler, Sample, Shares, loader
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.keeper import Keeper
 from stemsplit.training.module import Training
-from stemsplit.training.per_stem import part_for, write_bag
+from stemsplit.training.per_stem import part_for, stems_to_train, write_bag
 from stemsplit.training.prepare import (
     Prepared,
     build_network,
     check_machine,
     check_network,
-    mix_stems,
     prepare,
 )
 from stemsplit.training.progress import Finished
@@ -132,6 +131,7 @@ def try_out(file: ConfigFile, callback: Callback | None = None) -> None:
         once = file.changed({**step, **without, **semi, "folder": folder}, "--dry-run")
         network = build_network(once, callback)
         check_network(once, network)
+        stems_to_train(file, network)
         _train_one(once, network, "", resume=False, fresh=False, callback=without_end)
 
 
@@ -148,14 +148,14 @@ def _train_one(
     if is_first_process():
         folder.require(file, resume=resume, fresh=fresh)
     going_on = resume and folder.last.exists()
-    if going_on and (done := _finished(folder, config)):
-        return done
-    prepared = prepare(file, network.train(), callback)
-    # the processes of one run share its folder
-    with folder.locked() if is_first_process() else nullcontext():
-        if is_first_process():
-            folder.begin(config, anew=not going_on)
-        result = _fit(folder, config, prepared, Keeper(folder, config, callback, name), going_on)
+    result = _finished(folder, config) if going_on else None
+    if result is None:
+        prepared = prepare(file, network.train(), callback)
+        # the processes of one run share its folder
+        with folder.locked() if is_first_process() else nullcontext():
+            if is_first_process():
+                folder.begin(config, anew=not going_on)
+            result = _fit(folder, config, prepared, Keeper(folder, config, callback, name), going_on)
     emit(callback, Finished(name, str(result.folder), result.step, result.score))
     return result
 
@@ -182,7 +182,7 @@ def _train_per_stem(
     file: ConfigFile, first: Network, *, resume: bool, fresh: bool, callback: Callback | None
 ) -> Result:
     """A run for each stem in a folder of its own, and the bag that puts them together."""
-    stems = first.stems if len(first.stems) > 1 else mix_stems(file.config, first)
+    stems = stems_to_train(file, first)
     parts = {stem: part_for(file, stem, callback) for stem in stems}
     results = []
     for stem, part in parts.items():

@@ -10,9 +10,9 @@ import torch
 
 from stemsplit.errors import ResourceError, SettingsError
 from stemsplit.events import Event
-from stemsplit.training.configfile import parse_config
+from stemsplit.training.configfile import ConfigFile, parse_config
 from stemsplit.training.progress import Finished, Trained
-from stemsplit.training.run import Result, train
+from stemsplit.training.run import Result, train, try_out
 
 MakeConfig = Callable[..., str]
 
@@ -70,3 +70,12 @@ def test_without_any_score_the_last_weights_are_exported(
     assert run(tiny_config(), callback=events.append).score is None
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert isinstance(events[-1], Finished) and events[-1].best is None
+
+
+@pytest.mark.parametrize("work", [train, try_out])
+def test_changes_for_a_stem_that_is_not_there_are_refused(
+    tiny_config: MakeConfig, work: Callable[[ConfigFile], Any]
+) -> None:
+    extra = "per_stem: {changes: {kazoo: {optim.lr: 1e-3}}}"
+    with pytest.raises(SettingsError, match="per_stem.changes.kazoo: no such stem; there is drums, bass"):
+        work(parse_config(tiny_config(extra=extra), "config.yaml"))
