@@ -86,7 +86,10 @@ def require_secure(url: str, trusted: str | None = None, *, source: str | None =
     Raises:
         DownloadError: the address is refused.
     """
-    to, base = urlsplit(url), urlsplit(trusted or "")
+    try:
+        to, base = urlsplit(url), urlsplit(trusted or "")
+    except ValueError as error:
+        raise DownloadError(f"{url}: no address ({error})", url=url) from error
     known = to.hostname in LOCAL or (to.scheme, to.netloc) == (base.scheme, base.netloc)
     downgraded = source is not None and urlsplit(source).scheme == "https"
     if to.scheme == "https" or (to.scheme == "http" and known and not downgraded):
@@ -209,6 +212,8 @@ def _connection(url: str) -> Iterator[None]:
         yield
     except urllib.error.HTTPError:
         raise
+    except (ValueError, http.client.InvalidURL) as error:  # of an address, here or in a redirection
+        raise DownloadError(f"{url}: {error}", url=url) from error
     except (OSError, http.client.HTTPException) as error:
         _broken(url, error)
 

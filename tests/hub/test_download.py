@@ -293,6 +293,20 @@ def test_only_https_is_trusted(address):
         fetch_url(address, sha256=SHA256)
 
 
+@pytest.mark.parametrize(
+    "address", ["https://[::1/m.th", "https://127.0.0.1:port/m.th", "https://127.0.0.1:1/ü"]
+)
+def test_what_is_no_address_is_refused(tmp_path, address):
+    with pytest.raises(DownloadError):
+        transfer.transfer(address, tmp_path / "part", size=None, trusted=None, report=lambda *_: None)
+
+
+def test_a_redirect_to_no_address_is_refused(site, url):
+    site.redirects["/w/model.th"] = "https://[::1/m.th"
+    with pytest.raises(DownloadError, match="Invalid IPv6 URL"):
+        fetch_url(url, sha256=SHA256)
+
+
 def test_redirects_stay_within_the_rule(site, url):
     site.redirects["/old.th"] = "/w/model.th"
     assert fetch_url(site.url + "/old.th", sha256=SHA256).read_bytes() == CONTENT
