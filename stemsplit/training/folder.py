@@ -12,15 +12,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from stemsplit.errors import SettingsError
+from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.config import Config
@@ -132,8 +133,7 @@ class RunFolder:
         if not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-        # a killed run may have left half a line
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
         _write(self.metrics, "".join(kept))
 
     def export(self, network: Network, weights: dict[str, Tensor], config: Config, note: Any) -> None:
@@ -150,14 +150,32 @@ class RunFolder:
             save_package(self.model, network, metadata=recipe, half=config.half)
 
     def state(self) -> dict[str, Any]:
-        """Of the last checkpoint: its `step` and what the training module added."""
-        checkpoint = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
-        return {"step": checkpoint["global_step"], **checkpoint["stemsplit"]}
+        """Of the last checkpoint: its `step` and what the training module added.
+
+        Raises:
+            CheckpointError: it's damaged.
+        """
+        try:
+            checkpoint = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
+            return {"step": checkpoint["global_step"], **checkpoint["stemsplit"]}
+        except (RuntimeError, OSError, EOFError, UnpicklingError, LookupError, TypeError) as error:
+            if getattr(error, "filename", None):  # it can't be opened, which says nothing of what it holds
+                raise
+            hint = "copy best.ckpt over it, or start anew with --fresh"
+            raise CheckpointError(self.last, "damaged", hint=hint) from error
 
 
 def _write(path: Path, text: str) -> None:
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def _step(line: str) -> float:
+    """Of a measurement; infinite where a run that was killed left something else."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError):
+        return inf
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

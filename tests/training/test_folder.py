@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stemsplit.errors import SettingsError
+from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.events import Event
 from stemsplit.training.configfile import parse_config, read_config
 from stemsplit.training.progress import Trained
@@ -82,3 +82,26 @@ def test_an_interrupted_checkpoint_leaves_no_part(
     with pytest.raises(OSError, match="No space"):
         run(tiny_config())
     assert not list((tmp_path / "run").rglob("*.part"))
+
+
+@pytest.mark.parametrize("left", [0, 100, 5000])
+def test_a_damaged_checkpoint_is_called_one(tiny_config: MakeConfig, tmp_path: Path, left: int) -> None:
+    run(tiny_config(), "fit.epochs=1")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:left])
+    with pytest.raises(CheckpointError, match="last.ckpt: damaged") as caught:
+        run(tiny_config(), resume=True)
+    assert "best.ckpt" in str(caught.value.hint)
+    last.with_name("best.ckpt").replace(last)
+    assert run(tiny_config(), resume=True).step == 8
+
+
+@pytest.mark.parametrize("line", ["\0\0\0", "7", "{}", '{"step": null}'])
+def test_lines_that_are_no_measurements_are_forgotten(
+    tiny_config: MakeConfig, tmp_path: Path, line: str
+) -> None:
+    run(tiny_config(), "fit.epochs=1")
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_text(f"{line}\n{metrics.read_text()}")
+    run(tiny_config(), resume=True)
+    assert [record["step"] for record in records(tmp_path / "run")] == [4, 8]
