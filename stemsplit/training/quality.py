@@ -65,6 +65,8 @@ class Quality:
 def volumes_db(audio: Tensor, window: int) -> Tensor:
     """V(z) = 10·log10(AveragePool(z²)) over consecutive windows; a rest shorter than a window is left out.
 
+    Audio shorter than one window is filled up with silence.
+
     Args:
         audio: [..., C, T].
         window: in samples.
@@ -73,6 +75,7 @@ def volumes_db(audio: Tensor, window: int) -> Tensor:
         [..., windows] in dB, −∞ for silence.
     """
     power = audio.square().mean(dim=-2)
+    power = F.pad(power, (0, max(0, window - power.shape[-1])))
     pooled = F.avg_pool1d(power.reshape(-1, 1, power.shape[-1]), window)
     return 10 * torch.log10(pooled.view(*power.shape[:-1], -1))
 
@@ -84,7 +87,7 @@ def measure(
 
     Args:
         separate: [C, T] to [S, C, T] in the order of `names`.
-        stems: [C, T] each, at least a window long. Only those that `names` has are measured.
+        stems: [C, T] each. Only those that `names` has are measured.
         names: the separator's stems.
         window: one second in samples.
     """

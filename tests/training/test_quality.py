@@ -90,3 +90,9 @@ def test_limits_are_the_paper_s() -> None:
         "b is found again in 69% of it",
         "b holds a in 31% of it",
     ]
+
+
+def test_a_song_shorter_than_a_window_is_one_window() -> None:
+    assert volumes_db(torch.ones(2, 10), 40).tolist() == pytest.approx([10 * math.log10(0.25)], abs=1e-4)
+    quality = measure(separator(to(0)), {"drums": tone(0.2)}, NAMES, RATE)
+    assert quality.matrix.tolist() == [[1.0]] and quality.active.tolist() == [1.0]
