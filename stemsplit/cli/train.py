@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import USAGE, usage_error
+from stemsplit.cli.failures import FAILED, PARTIAL, USAGE, say, usage_error
 from stemsplit.cli.options import flag, given, setting
+from stemsplit.errors import AudioError
 from stemsplit.events import Callback, Event
 from stemsplit.settings import ComputeSettings, ModelSettings
 
@@ -203,8 +204,14 @@ class _Bar:
 @setting("-d", "--device", of=ComputeSettings, field="device", help="auto, cpu, cuda[:N] or mps.")
 @click.option("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
 def check_data(
-    folder: str, model: str | None, device: str | None, only: tuple[str, ...], as_json: bool
+    ctx: click.Context,
+    folder: str,
+    model: str | None,
+    device: str | None,
+    only: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Find mislabelled stems: separate every stem and see whether it comes out as what it's called.
 
@@ -215,13 +222,20 @@ def check_data(
     stemsplit train check-data songs/
     stemsplit train check-data musdb18hq/train -m htdemucs_ft --json
     """
-    found = [
-        (song, quality) for song, quality in _check(folder, only, given(ModelSettings, model=model), device)
-    ]
+    if not Path(folder).expanduser().exists():
+        raise usage_error(f"{folder}: no such file or folder")
+    found, failed = _check(folder, only, given(ModelSettings, model=model), device)
     if as_json:
         tracks = [_entry(song, quality) for song, quality in found]
+        tracks += [{"name": name, "error": str(error)} for name, error in failed.items()]
         click.echo(json.dumps({"schema": 1, "tracks": tracks}, indent=2))
-        return
+    elif found:
+        _print_verdict(found)
+    if failed:
+        ctx.exit(PARTIAL if found else FAILED)
+
+
+def _print_verdict(found: "Sequence[tuple[WholeSong, Quality]]") -> None:
     _print_table(found)
     doubtful = [song for song, quality in found if quality.doubts()]
     click.echo(f"\n{len(doubtful)} of {len(found)} songs are in doubt" + (":" if doubtful else ""))
@@ -232,22 +246,30 @@ def check_data(
 
 def _check(
     folder: str, only: Sequence[str], settings: ModelSettings, device: str | None
-) -> "Iterator[tuple[WholeSong, Quality]]":
+) -> "tuple[list[tuple[WholeSong, Quality]], dict[str, AudioError]]":
+    """What the separator says of every song, and why some songs could not be heard."""
     from stemsplit.core.compute import place, resolve
     from stemsplit.hub.load import load_model
     from stemsplit.settings import ChunkSettings
     from stemsplit.training.config import DataSetConfig
-    from stemsplit.training.library import Wanted, open_whole
+    from stemsplit.training.library import Wanted, find_folders, open_folder
     from stemsplit.training.quality import check_song
 
+    songs = find_folders(DataSetConfig(folder, only=tuple(only)))
     compute = resolve(given(ComputeSettings, device=device))
     with progress.display(None) as callback:
         network = place(load_model(settings.model, callback=callback), compute)
     want = Wanted(network.stems, {}, network.sample_rate, network.channels)
-    songs = open_whole([DataSetConfig(folder, only=tuple(only))], want)
-    for number, song in enumerate(songs, 1):
-        click.echo(f"[{number}/{len(songs)}] {song.name}", err=True)
-        yield song, check_song(network, song, ChunkSettings(), compute)
+    found, failed = [], {}
+    for number, layout in enumerate(songs, 1):
+        click.echo(f"[{number}/{len(songs)}] {layout.name}", err=True)
+        try:
+            song = open_folder(layout, want)
+            found.append((song, check_song(network, song, ChunkSettings(), compute)))
+        except AudioError as error:
+            say(str(error), error.hint)
+            failed[layout.name] = error
+    return found, failed
 
 
 def _entry(song: "WholeSong", quality: "Quality") -> dict[str, Any]:

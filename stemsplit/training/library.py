@@ -11,7 +11,7 @@ import torch
 from stemsplit.core.pipeline import StatsMeter, TrackStats
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.evaluation.datasets import Source, Track, find_tracks, open_track
-from stemsplit.evaluation.layouts import AUDIO_SUFFIXES, Layout, Location
+from stemsplit.evaluation.layouts import AUDIO_SUFFIXES, Layout, Location, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.hub.folders import cache_folder
 from stemsplit.training.activity import ActivityMeter
@@ -220,17 +220,40 @@ def open_mixes(
 
 def open_whole(configs: Sequence[DataSetConfig], want: Wanted) -> list[WholeSong]:
     """The songs of some data sets for validation, decoded if a cache is wanted."""
-    tracks = [track for config in configs for track in find(config, want)]
-    return [
-        WholeSong(
-            track.name,
-            track.frames,
-            {name: readable(source, want.cache) for name, source in track.stems.items()},
-            None if track.mixture is None else readable(track.mixture, want.cache),
-            track.problems,
-        )
-        for track in tracks
-    ]
+    return [_whole(track, want) for config in configs for track in find(config, want)]
+
+
+def find_folders(config: DataSetConfig) -> list[Layout]:
+    """The tracks of a data set that the patterns leave, none of them opened.
+
+    Raises:
+        InputError: there is no track.
+    """
+    return _chosen(find_layouts(Path(config.path).expanduser()), config)
+
+
+def open_folder(layout: Layout, want: Wanted) -> WholeSong:
+    """One track of `find_folders`, as `open_whole` opens it.
+
+    Raises:
+        InputError: a file can't be read, or no group takes a stem.
+    """
+    cache = MetadataCache(_folder(want) / "metadata.json")
+    try:
+        track = open_track(layout, sample_rate=want.sample_rate, cache=cache)
+    finally:
+        cache.save()
+    return _whole(_grouped(track, want), want)
+
+
+def _whole(track: Track, want: Wanted) -> WholeSong:
+    return WholeSong(
+        track.name,
+        track.frames,
+        {name: readable(source, want.cache) for name, source in track.stems.items()},
+        None if track.mixture is None else readable(track.mixture, want.cache),
+        track.problems,
+    )
 
 
 def _open(

@@ -168,6 +168,22 @@ def test_swapped_stems_are_found(shell: Shell, album: Path) -> None:
     assert set(track["active"]) == {"drums", "bass"}
 
 
+def test_songs_that_can_not_be_read_leave_the_others(shell: Shell, album: Path) -> None:
+    (album / "swapped" / "bass.wav").write_bytes(b"RIFF, but not really")
+    ran = shell("train", "check-data", "album", "-m", "classic")
+    assert ran.code == 3 and "of 1 songs are in doubt" in ran.out.decode()
+    assert "stemsplit: error: album/swapped/bass.wav: " in ran.err
+    ran = shell("train", "check-data", "album", "-m", "classic", "--json")
+    tracks = {track["name"]: track for track in json.loads(ran.out)["tracks"]}
+    assert ran.code == 3 and "found" in tracks["good"] and "bass.wav" in tracks["swapped"]["error"]
+    assert shell("train", "check-data", "album/swapped", "-m", "classic").code == 1
+
+
+def test_a_folder_that_is_not_there_is_missed_before_a_model(shell: Shell) -> None:
+    ran = shell("train", "check-data", "nowhere")
+    assert ran.code == 2 and "nowhere: no such file or folder" in ran.err
+
+
 LONG = ("fit.epochs=3", "fit.steps_per_epoch=6", "fit.checkpoint_steps=2", "fit.batch_size=4")
 
 
