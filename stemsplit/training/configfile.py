@@ -5,9 +5,11 @@ both at once takes a page, gives one-line errors, and needs no schema beside the
 """
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from math import inf, isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -135,6 +137,7 @@ def _line(name: str, mark: yaml.Mark) -> str:
 def _parse(text: str, name: str, place: Any) -> Entry:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return Entry(None, f"{name}:1") if node is None else _convert(node, name, place)
     except yaml.MarkedYAMLError as error:
         # what was never closed is found at the end of the file, but stands where it was opened
         open_ended = error.context_mark and "end of stream" in (error.problem or "")
@@ -143,7 +146,8 @@ def _parse(text: str, name: str, place: Any) -> Entry:
         raise SettingsError(f"{where}: not YAML ({error.problem})") from None
     except yaml.YAMLError as error:
         raise SettingsError(f"{name}: not YAML ({str(error).splitlines()[0]})") from None
-    return Entry(None, f"{name}:1") if node is None else _convert(node, name, place)
+    except RecursionError:
+        raise SettingsError(f"{name}: something holds itself, or is nested too deeply") from None
 
 
 def _convert(node: yaml.Node, name: str, place: Any) -> Entry:
@@ -259,8 +263,8 @@ class _Builder:
         names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         value = entry.value
         if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind or (kind is float and value != value):
+            value = float(value) if abs(value) <= sys.float_info.max else inf
+        if type(value) is not kind or (kind is float and not isfinite(value)):
             raise _error(entry.place, ".".join(path), f"must be {names[kind]}, is {_shown(entry)}")
         return value
 

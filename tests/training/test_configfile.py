@@ -133,6 +133,17 @@ def test_a_file_without_keys(text: str) -> None:
     assert complaint(text) == "config.yaml:1: must be keys with values (a YAML mapping)"
 
 
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: " + 2000 * "["])
+def test_what_has_no_end(text: str) -> None:
+    assert complaint(text) == "config.yaml: something holds itself, or is nested too deeply"
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1" + 400 * "0"])
+@pytest.mark.parametrize("key", ["data.segment_s", "data.activity_s", "augment.shift_s", "loss.weights.bass"])
+def test_numbers_are_finite(key: str, value: str) -> None:
+    assert f"{key}: must be a number, is " in complaint(GOOD, f"{key}={value}")
+
+
 def test_bytes_that_are_no_yaml() -> None:
     assert (
         complaint("folder: \x00")
@@ -146,6 +157,7 @@ def test_bytes_that_are_no_yaml() -> None:
         ("optim.lr", "--set optim.lr: write it as a.b=value"),
         ("=3", "--set =3: write it as a.b=value"),
         ("optim.lt=3", "--set optim.lt=3: optim.lt: no such key; did you mean lr?"),
+        ("optim.lr=.inf", "--set optim.lr=.inf: optim.lr: must be a number, is inf"),
         ("optim.lr=0", "--set optim.lr=0: optim.lr: must be above 0, is 0"),
         ("data.train.5.path=x", "--set data.train.5.path=x: 5 is no index of a list of 2"),
         ("data.train.0=x", "--set data.train.0=x: data.train.0: must be keys with values, is 'x'"),
