@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from stemsplit import models
-from stemsplit.core.compute import find_device
-from stemsplit.errors import DeviceError, StemsplitError, UnknownNameError
+from stemsplit.core.compute import find_device, is_out_of_memory
+from stemsplit.errors import DeviceError, ResourceError, UnknownNameError
 from stemsplit.events import Callback, emit
 from stemsplit.hub.load import load_model
 from stemsplit.models.blocks.network import Network
@@ -103,8 +103,14 @@ def _new(file: ConfigFile) -> Network:
         torch.manual_seed(derive(file.config.seed, "weights"))
         try:
             return models.build(family, config.arguments)
-        except (StemsplitError, TypeError, ValueError, ArithmeticError) as error:
-            raise file.error("model.arguments", f"makes no {family} ({error})") from error
+        except Exception as error:  # a constructor may stumble over a file's arguments in any way
+            if is_out_of_memory(error):
+                raise ResourceError(f"this {family} doesn't fit into memory") from error
+            raise file.error("model.arguments", f"makes no {family} ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def check_network(file: ConfigFile, network: Network) -> None:

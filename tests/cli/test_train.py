@@ -72,6 +72,18 @@ def test_recipes_are_printed(shell: Shell) -> None:
             "demucs has no such argument; did you mean depth?",
         ),
         (["--config", "mine.yaml", "--set", "model.arguments.depth=x"], "model.arguments: makes no demucs"),
+        (
+            ["--config", "mine.yaml", "--set", "model.arguments.channels=-4"],
+            "model.arguments: makes no demucs",
+        ),
+        (
+            ["--config", "mine.yaml", "--set", "model.arguments.kernel_size=0"],
+            "model.arguments: makes no demucs",
+        ),
+        (
+            ["--config", "mine.yaml", "--set", "model.arguments.sources=[1, 2]"],
+            "its stems must be different names",
+        ),
         (["--config", "mine.yaml", "--set", "data.train.0.path=nowhere"], "no such file or folder: nowhere"),
         (["--config", "mine.yaml", "--set", "data.train.0.exclude=['*']"], "none of its 3 tracks is left"),
         (["--config", "mine.yaml", "--set", "data.stems=[drums]"], "data.stems: lacks bass"),
