@@ -275,6 +275,7 @@ def _open(
 def _require_stems(sets: Sequence[SongSet], want: Wanted) -> None:
     for stem in want.stems:
         voices = [song.stems[stem] for one in sets for song in one.songs if stem in song.stems]
+        voices = [voice for voice in voices if voice.audio.frames]
         if not voices:
             raise SettingsError(f"data.train: no song has {stem}", setting="data.train")
         if all(voice.starts == () for voice in voices):

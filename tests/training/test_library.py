@@ -193,6 +193,12 @@ def test_a_stem_that_no_song_has(counting_songs: WriteSongs) -> None:
         opened(counting_songs(50, stems=("drums", "bass")), stems=("drums", "bass", "vocals"))
 
 
+def test_a_stem_without_a_sample_is_none(write_songs: WriteSongs) -> None:
+    path = write_songs({"song": {"drums": noise(1), "vocals": np.zeros((2, 0), np.float32)}})
+    with pytest.raises(SettingsError, match="data.train: no song has vocals"):
+        opened(path, stems=("drums", "vocals"))
+
+
 def test_any_audio_file_is_an_unlabelled_mix(counting_songs: WriteSongs) -> None:
     path = counting_songs(30, 40, stems=("drums",))
     (one,) = open_mixes([DataSetConfig(str(path), 2.0, exclude=("00/*",))], want(), lambda *step: None)
