@@ -285,8 +285,10 @@ class BandUNet(SpectralNetwork):
         return (power + TINY).sqrt().sqrt().sqrt().mT
 
     def mask_error(self, mix: Tensor, target: Tensor) -> Tensor:
-        """How far the masked mix is from the stems: the mean distance in a group of bins that share a mask, and
-        the level of all that is wrong, which is what SDR measures.
+        """How far the masked mix is from the stems.
+
+        That is the mean distance in a group of bins that share a mask, and beside it the level of all that is
+        wrong, which is what SDR measures.
 
         With a group's mask m, Σ|m·z − s|² = m²·Σ|z|² − 2m·Σ Re(z̄·s) + Σ|s|²: of the bins only sums without a
         gradient are needed, and nothing is transformed back. Quiet stems count nearly as much as loud ones:
