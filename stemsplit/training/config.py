@@ -194,7 +194,7 @@ class ValidConfig:
     Attributes:
         metric: usdr (mean over tracks), usdr_median (median over tracks) or median_sdr (the median second of
             the median track); the mean over stems decides.
-        every_epochs: how often.
+        every_epochs: how often; after the last epoch in any case.
         at_start: also before the first step, so that what is exported is never worse than `start`.
         patience: stop after so many validations without a better score; none goes on to the end.
         overlap: of the chunks; none means what the model was made for.

@@ -43,6 +43,11 @@ class Keeper(Checkpoint):
         if trainer.is_global_zero and trainer.global_step:
             self.folder.rewind(trainer.global_step)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last weights are validated whatever the interval: they are often the best."""
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -232,6 +232,11 @@ def test_gradients_are_clipped(tiny_config: MakeConfig, tmp_path: Path, clip: fl
     assert float(torch.stack(moments).norm()) == pytest.approx(0.1 * clip, rel=1e-3)
 
 
+def test_the_last_epoch_is_validated_whatever_the_interval(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    run(tiny_config(), "fit.epochs=3", "valid.every_epochs=2")
+    assert [r["epoch"] for r in records(tmp_path / "run") if "valid" in r] == [2, 3]
+
+
 def test_the_callback_may_cancel(tiny_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         run(tiny_config(), callback=lambda event: not isinstance(event, Trained))
