@@ -1,5 +1,6 @@
 """Everything that is checked or built before the first step, cheapest first."""
 
+import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -99,14 +100,19 @@ def _new(file: ConfigFile) -> Network:
             near = get_close_matches(name, known_arguments, n=1)
             rule = f"{family} has no such argument" + (f"; did you mean {near[0]}?" if near else "")
             raise file.error(f"model.arguments.{name}", rule)
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Initializing zero-element|std\\(\\): degrees")  # refused below
         torch.manual_seed(derive(file.config.seed, "weights"))
         try:
-            return models.build(family, config.arguments)
+            network = models.build(family, config.arguments)
         except Exception as error:  # a constructor may stumble over a file's arguments in any way
             if is_out_of_memory(error):
                 raise ResourceError(f"this {family} doesn't fit into memory") from error
             raise file.error("model.arguments", f"makes no {family} ({_first_line(error)})") from error
+    empty = [name for name, weights in network.named_parameters() if not weights.numel()]
+    if empty:
+        raise file.error("model.arguments", f"makes no {family} ({empty[0]} would be empty)")
+    return network
 
 
 def _first_line(error: Exception) -> str:
