@@ -74,7 +74,8 @@ class Keeper(Checkpoint):
         self._log(trainer, {f"valid/{c}/{s}": v for c, row in rows for s, v in row.items() if v is not None})
         if step == 0:
             self.folder.note({"step": 0, "epoch": 0, **self._scores(module)})
-        scored = Validated(self.name, self._epoch(step), step, module.scores, contest.score, improved)
+        best = contest.score if isfinite(contest.score) else None
+        scored = Validated(self.name, self._epoch(step), step, module.scores, best, improved)
         emit(self.callback, scored)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

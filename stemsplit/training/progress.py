@@ -41,14 +41,14 @@ class Validated(Event):
     Attributes:
         name: of the run. epoch: that is over, 0 before the first.
         scores: in dB, by candidate and stem, None where no song has it; `mean` is of the stems that count.
-        best: the highest mean so far. improved: whether it is of now.
+        best: the highest mean so far, None while no song gave one. improved: whether it is of now.
     """
 
     name: str
     epoch: int
     step: int
     scores: Mapping[str, Mapping[str, float | None]]
-    best: float
+    best: float | None
     improved: bool
 
 

@@ -11,7 +11,7 @@ import torch
 from stemsplit.errors import ResourceError, SettingsError
 from stemsplit.events import Event
 from stemsplit.training.configfile import ConfigFile, parse_config
-from stemsplit.training.progress import Finished, Trained
+from stemsplit.training.progress import Finished, Trained, Validated
 from stemsplit.training.run import Result, train, try_out
 
 MakeConfig = Callable[..., str]
@@ -70,6 +70,7 @@ def test_without_any_score_the_last_weights_are_exported(
     assert run(tiny_config(), callback=events.append).score is None
     assert (tmp_path / "run" / "model.safetensors").is_file()
     assert isinstance(events[-1], Finished) and events[-1].best is None
+    assert {e.best for e in events if isinstance(e, Validated)} == {None}  # infinity isn't JSON
 
 
 @pytest.mark.parametrize("work", [train, try_out])
