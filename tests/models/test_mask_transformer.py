@@ -84,7 +84,8 @@ def test_the_mask_is_between_zero_and_one(attention: str) -> None:
     stems = network.spectrograms(mix)
     assert stems.shape == (1, 1, *z.shape[1:])
     ratio = stems[:, 0] / z
-    assert ratio.real.min() >= 0 and ratio.real.max() <= 1
+    rounding = 8 * torch.finfo(torch.float32).eps  # a complex quotient is rounded, differently by each CPU
+    assert ratio.real.min() >= -rounding and ratio.real.max() <= 1 + rounding
     assert ratio.imag.abs().max() < 1e-5
     assert ratio.real.std() > 0.1
 
