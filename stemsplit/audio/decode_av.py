@@ -1,8 +1,10 @@
 """Every other file, read by FFmpeg's libraries (PyAV): compressed, within video, several audio streams."""
 
+import ctypes
 import errno
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,8 +13,12 @@ from typing import Any, Self
 import av
 import numpy as np
 
-from stemsplit.audio.source import Array, AudioInfo, cut_short, damaged
-from stemsplit.errors import InputError
+from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
+from stemsplit.audio.file_range import FileRange
+from stemsplit.audio.resample import Resampler
+from stemsplit.audio.source import Array, AudioInfo, damaged
+from stemsplit.audio.truncation import claimed_samples
+from stemsplit.errors import InputError, StemsplitError
 
 # Demuxers of media files. Playlists and scripts (hls, concat, dash …) stay out: they would open further
 # files and connections that nobody asked for.
@@ -22,9 +28,10 @@ _DEMUXERS = (
 ).replace(" ", ",")
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
 
-# containers whose declared length comes from an index or a sample count, and by how much it may be off
+# containers whose declared length is a sample count, not an estimate
 _COUNTED = {"mov", "ogg", "flac", "wv", "tta", "ape", "tak", "dsf"}
-_SLACK_S = 0.1
+# of these, the ones whose count is only a number in a header; the others have an index of frames or pages
+_NOTED = {"flac", "wv"}
 # containers that know every packet's size beforehand
 _INDEXED = {"mov", "matroska"}
 # streams without an index, that may begin and end in the middle of a packet
@@ -34,6 +41,11 @@ _TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
 _PADDING_S = 0.2
 _PROTECTED = {"drms", "drmi", "enca", "aavd"}
 
+# codecs that always tell where their channels lie
+_STATING = {"aac", "opus"}
+# PyAV reads the pointers of planar channels beyond their end from this many on, and crashes
+_UNSAFE_PLANES = 8
+
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
 
 
@@ -41,24 +53,32 @@ class AvDecoder:
     """One audio stream of a file opened by FFmpeg's libraries.
 
     Args:
-        path: the file.
+        source: the file, or a stretch of one.
         name: what errors call it.
         stream: which audio stream, from 0; None is the one that FFmpeg would take.
+        declared: samples that the file declares, where the caller knows better than FFmpeg.
 
     Raises:
         InputError: no audio, no such stream, protected, or no decoder for it.
     """
 
-    def __init__(self, path: Path, name: Path, stream: int | None = None) -> None:
-        self._container = open_container(path, name)
+    def __init__(
+        self, source: Path | FileRange, name: Path, stream: int | None = None, declared: int | None = None
+    ) -> None:
+        self.notices: list[str] = []
+        self._container = open_container(source, name)
         try:
             self._stream = _choose(self._container, name, stream)
             self.info = _describe(self._container, self._stream, name)
+            if declared is not None:
+                self.info = replace(self.info, frames=declared)
         except BaseException:
             self._container.close()
             raise
         self._done = self._packets_end = 0
         self._last = 0, 0
+        self._shape = self.info.sample_rate, self.info.channels
+        self._resampler = self._new_resampler()
 
     def seek(self, frame: int) -> int:
         """Stay at the start: only decoding counts samples exactly."""
@@ -93,7 +113,8 @@ class AvDecoder:
             if packet.is_corrupt and self.info.container in _INDEXED:
                 raise self._damaged("packet incomplete")
             for frame in frames:
-                yield self._samples(frame)
+                yield from self._samples(frame)
+        yield self._counted(self._resampler.finish())
         if failure is not None and not self._continuous:
             raise failure
 
@@ -106,6 +127,8 @@ class AvDecoder:
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None and packet.duration:
                     self._packets_end = max(self._packets_end, packet.pts + packet.duration)
+                if self.info.codec == "opus" and self.info.container == "matroska":
+                    _correct_skip(packet, _opus_pre_skip(self._stream))
                 yield packet
         except (av.error.FFmpegError, MemoryError) as error:
             raise self._damaged(getattr(error, "strerror", None) or "out of memory") from None
@@ -113,14 +136,38 @@ class AvDecoder:
             # PyAV knows the streams that FFmpeg found at the start, and FFmpeg goes on finding
             raise self._damaged("another stream begins on the way") from None
 
-    def _samples(self, frame: Any) -> Array:
-        info = self.info
-        if frame.sample_rate != info.sample_rate or len(frame.layout.channels) != info.channels:
-            raise self._damaged("its sample rate or channels change on the way")
+    def _samples(self, frame: Any) -> Iterator[Array]:
+        """Yield a frame's samples at the rate and with the channels of the file's first frame."""
+        layout = _safe(frame.layout)
         samples = to_float(frame)
-        self._done += samples.shape[1]
+        if (frame.sample_rate, layout.nb_channels) != self._shape:
+            yield from self._change_to(frame.sample_rate, layout.nb_channels)
+        if layout.nb_channels != self.info.channels:
+            try:
+                samples = convert_channels(samples, self.info.channels, layout_name(layout))
+            except StemsplitError:
+                change = f"{self.info.channels} channels become {layout.nb_channels}"
+                raise self._damaged(f"{change} on the way") from None
+        yield self._counted(self._resampler.push(samples))
         if frame.pts is not None:
-            self._last = frame.pts, samples.shape[1]
+            self._last = frame.pts, frame.samples
+
+    def _change_to(self, sample_rate: int, channels: int) -> Iterator[Array]:
+        """Go on with another rate or other channels, as joined files have them."""
+        yield self._counted(self._resampler.finish())
+        info, at_s = self.info, self._done / self.info.sample_rate
+        self.notices.append(
+            f"changes to {sample_rate} Hz and {channels} channels at {at_s:.1f} s; "
+            f"read on as {info.sample_rate} Hz and {info.channels} channels"
+        )
+        self._shape = sample_rate, channels
+        self._resampler = self._new_resampler()
+
+    def _new_resampler(self) -> Resampler:
+        return Resampler(self.info.channels, self._shape[0], self.info.sample_rate)
+
+    def _counted(self, samples: Array) -> Array:
+        self._done += samples.shape[1]
         return samples
 
     @property
@@ -128,14 +175,24 @@ class AvDecoder:
         return self.info.container in _CONTINUOUS
 
     def _require_whole(self) -> None:
-        declared = self.info.frames if self.info.container in _COUNTED else None
-        if declared is not None and self._done < declared - _SLACK_S * self.info.sample_rate:
-            raise cut_short(self.info.path, self._done, declared)
+        """Compare what was read with what was declared.
+
+        The declared number of an MP4 or Ogg stream counts the encoder's padding or not, so that only a lack
+        is a wrong claim there.
+        """
+        info = self.info
+        if info.frames is None or info.estimated:
+            return
+        noted = info.container in _NOTED
+        claim = claimed_samples(info.frames, self._done, info.sample_rate, ends_on_frame=noted)
+        notice = claim.check(info.path)
+        if notice and (noted or claim.declared - claim.present > claim.slack):
+            self.notices.append(notice)
 
     def _padding(self) -> int:
         """Samples at the end that an encoder added to fill its last packets, where the file tells."""
         info = self.info
-        noted = info.container == "mov" and _gapless_count(self._container.metadata) is not None
+        noted = info.frames is not None and info.frames == _gapless_count(self._container)
         if info.frames is not None and (noted or info.container == "ogg"):
             return self._believable(Fraction(self._done - info.frames, info.sample_rate))
         if info.container != "mov":
@@ -163,14 +220,15 @@ class AvDecoder:
         self.close()
 
 
-def open_container(path: Path, name: Path) -> Any:
-    """A media file as a PyAV container; only this one file is ever opened.
+def open_container(source: Path | FileRange, name: Path) -> Any:
+    """Open a media file as a PyAV container; only this one file is ever opened.
 
     Raises:
         InputError: FFmpeg doesn't know the file, or can't read it.
     """
+    file = f"file:{source}" if isinstance(source, Path) else source
     try:
-        return av.open(f"file:{path}", "r", container_options=dict(_OPTIONS), metadata_errors="replace")
+        return av.open(file, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
     except (av.error.FFmpegError, MemoryError, UnicodeError) as error:
         # an unlisted demuxer is refused as an invalid argument
         unlisted = getattr(error, "errno", None) == errno.EINVAL
@@ -204,44 +262,72 @@ def _choose(container: Any, name: Path, stream: int | None) -> Any:
 
 def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
     context = stream.codec_context
-    if not context.sample_rate or not context.channels:
+    layout = _safe(context.layout)
+    if not context.sample_rate or not layout.nb_channels:
         raise InputError(name, "damaged (no sample rate or channels in its header)")
     audio = list(container.streams.audio)
+    kind = container.format.name.partition(",")[0]
     return AudioInfo(
         path=name,
         sample_rate=context.sample_rate,
-        channels=context.channels,
+        channels=layout.nb_channels,
         frames=_declared_frames(container, stream),
-        container=container.format.name.partition(",")[0],
+        container=kind,
         codec=context.codec.canonical_name,
-        layout=context.layout.name,
+        layout=layout_name(layout) or (UNKNOWN if context.codec.canonical_name in _STATING else None),
         stream=audio.index(stream),
         streams=len(audio),
+        estimated=kind not in _COUNTED,
     )
 
 
+def _safe(layout: Any) -> Any:
+    """Return the layout, kept alive forever where PyAV would free it twice.
+
+    PyAV (16 to 18) copies a layout without the list of channels that an unusual order needs, such as
+    FL FR FC LFE SL SR BC in a MOV; both owners free the list, and the process dies.
+    """
+    if "channels (" in layout.name:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return layout
+
+
 def _declared_frames(container: Any, stream: Any) -> int | None:
-    counted = _gapless_count(container.metadata)
-    if counted is not None:
-        return counted
+    counted = _gapless_count(container)
     rate = stream.codec_context.sample_rate
     if stream.duration:
-        return round(Fraction(stream.duration * stream.time_base * rate)) - _opus_pre_skip(container, stream)
+        declared = round(Fraction(stream.duration * stream.time_base * rate))
+        # the note is often copied to a file that was cut out of another
+        if counted is not None and abs(declared - counted) < _PADDING_S * rate:
+            return counted
+        # an Ogg page's count includes what is skipped
+        return declared - (_opus_pre_skip(stream) if container.format.name == "ogg" else 0)
     if container.duration:
         return round(Fraction(container.duration * rate, av.time_base))
     return None
 
 
-def _opus_pre_skip(container: Any, stream: Any) -> int:
-    """Samples that an Ogg page count includes and nobody hears (RFC 7845 §5.1)."""
+def _opus_pre_skip(stream: Any) -> int:
+    """Return the samples at an Opus stream's start that nobody hears (RFC 7845 §5.1)."""
     header = stream.codec_context.extradata or b""
-    opus_in_ogg = container.format.name == "ogg" and header.startswith(b"OpusHead")
-    return int.from_bytes(header[10:12], "little") if opus_in_ogg else 0
+    return int.from_bytes(header[10:12], "little") if header.startswith(b"OpusHead") else 0
 
 
-def _gapless_count(metadata: dict[str, str]) -> int | None:
-    """The true sample count in iTunes' gapless note: hexadecimal fields, of which the fourth is the count."""
-    fields = metadata.get("iTunSMPB", "").split()
+def _correct_skip(packet: Any, pre_skip: int) -> None:
+    """Have the decoder leave out `pre_skip` samples, which FFmpeg 8 counts at the rate before encoding."""
+    if packet.size and packet.has_sidedata("skip_samples"):
+        skip = packet.get_sidedata("skip_samples")
+        content = bytes(skip)  # two little-endian counts, for the start and the end, and two reasons
+        if any(content[:4]):
+            skip.update(pre_skip.to_bytes(4, "little") + content[4:])
+            packet.set_sidedata(skip)
+
+
+def _gapless_count(container: Any) -> int | None:
+    """Return the sample count in iTunes' gapless note of an MP4, the fourth of its hexadecimal fields."""
+    if not container.format.name.startswith("mov"):
+        return None
+    fields = container.metadata.get("iTunSMPB", "").split()
     try:
         return int(fields[3], 16) or None
     except (IndexError, ValueError):
@@ -249,10 +335,13 @@ def _gapless_count(metadata: dict[str, str]) -> int | None:
 
 
 def to_float(frame: Any) -> Array:
-    """An audio frame of any sample format as float32 [C, n], full scale at 1."""
+    """Return an audio frame of any sample format as float32 [C, n], full scale at 1."""
+    channels = _safe(frame.layout).nb_channels
+    if frame.format.is_planar and channels >= _UNSAFE_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed, layout=frame.layout).resample(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
-        samples = samples.reshape(-1, len(frame.layout.channels)).T
+        samples = samples.reshape(-1, channels).T  # [1, n·C] -> [C, n]
     kind = frame.format.name.removesuffix("p")
     scaled = np.ascontiguousarray(samples, dtype=np.float32)
     if kind == "u8":

@@ -1,4 +1,4 @@
-"""Uncompressed files, FLAC and Vorbis, read by libsndfile: exact counts, and the quickest start.
+"""Reading uncompressed files, FLAC and Vorbis with libsndfile: exact counts, and the quickest start.
 
 Vorbis is read from its beginning, because seeking in it lands wrong within a file's last page; FFmpeg is no
 choice there, because it drops up to a short block of a stream's end. Opus and MP3 are FFmpeg's work although
@@ -9,25 +9,34 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import soundfile
 
+from stemsplit.audio.file_range import FileRange
 from stemsplit.audio.riff import DataChunk
 from stemsplit.audio.source import Array, AudioInfo, damaged
 from stemsplit.errors import InputError
 
 _CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS"}
+_SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _PIECE = 65536
 # libsndfile's count for a FLAC stream that declares none is the largest integer
 _ENDLESS = 1 << 60
+# where each of Vorbis' channels (Vorbis I §4.3.9) goes in FFmpeg's order of the same layout
+_VORBIS_ORDER = {
+    3: ("3.0", [0, 2, 1]),
+    4: ("quad", [0, 1, 2, 3]),
+    5: ("5.0", [0, 2, 1, 3, 4]),
+    6: ("5.1", [0, 2, 1, 5, 3, 4]),
+    7: ("6.1", [0, 2, 1, 6, 5, 3, 4]),
+    8: ("7.1", [0, 2, 1, 7, 5, 6, 3, 4]),
+}
 
 
-def recognise(path: Path) -> bool:
-    """Whether the file's first bytes are those of a container that this decoder is the first choice for."""
-    with path.open("rb") as file:
-        head = file.read(40)
+def recognise(head: bytes) -> bool:
+    """Return whether a file that begins with these 40 bytes is read by this decoder if possible."""
     form = head[8:12]
     return (
         head[:4] in (b"fLaC", b"caff")
@@ -46,42 +55,64 @@ class SndfileDecoder:
     """A file opened by libsndfile.
 
     Args:
-        path: the file.
+        source: the file, or a stretch of one.
         name: what errors call it.
-        data: where its audio lies, None for FLAC.
+        data: where its audio lies, None for FLAC and Ogg.
 
     Raises:
         UnsuitableError: libsndfile doesn't know the file, or another decoder does it better.
     """
 
-    def __init__(self, path: Path, name: Path, data: DataChunk | None) -> None:
+    def __init__(self, source: Path | FileRange, name: Path, data: DataChunk | None = None) -> None:
+        self.notices: list[str] = []
+        self._file = _open(source)
         try:
-            # the bytes of a POSIX name need not be text
-            self._file = soundfile.SoundFile(str(path) if os.name == "nt" else os.fsencode(path))
-        except (soundfile.SoundFileError, TypeError) as error:
-            raise UnsuitableError(str(error)) from None
-        try:
-            self._require_suitable(data)
+            container, codec = self._file.format, self._file.subtype
+            if data is not None and isinstance(source, Path):
+                self._read_as_raw(source, data)
+            self._require_suitable(container)
         except BaseException:
             self._file.close()
             raise
         self._position = 0
+        layout: str | None = None
+        self._order: list[int] | None = None
+        if codec == "VORBIS" and self._file.channels in _VORBIS_ORDER:
+            layout, self._order = _VORBIS_ORDER[self._file.channels]
         self.info = AudioInfo(
             path=name,
             sample_rate=self._file.samplerate,
             channels=self._file.channels,
             frames=self._file.frames,
-            container=self._file.format.lower(),
-            codec=self._file.subtype.lower(),
+            container=container.lower(),
+            codec=codec.lower(),
+            layout=layout,
         )
 
-    def _require_suitable(self, data: DataChunk | None) -> None:
+    def _read_as_raw(self, path: Path, data: DataChunk) -> None:
+        """Read the samples without the header where it gives them a wrong length."""
         file = self._file
-        if not file.frames and data is not None and data.declared is None and data.present:
-            raise UnsuitableError("audio behind a header that was never finished")
-        known = file.format == "FLAC" or file.subtype in _CODECS
+        sample_bytes = _SAMPLE_BYTES.get(file.subtype, 1)
+        frames = data.length // (sample_bytes * file.channels)
+        if file.subtype not in _CODECS or file.frames == frames:
+            return
+        big = file.endian == "BIG" or (file.endian == "FILE" and file.format in ("AIFF", "CAF"))
+        samples = FileRange(path, data.start, data.start + data.length)
+        self._file = soundfile.SoundFile(
+            samples,
+            format="RAW",
+            samplerate=file.samplerate,
+            channels=file.channels,
+            subtype=file.subtype,
+            endian="BIG" if big else "LITTLE",
+        )
+        file.close()
+
+    def _require_suitable(self, container: str) -> None:
+        file = self._file
+        known = container == "FLAC" or file.subtype in _CODECS
         if not known or not file.seekable() or not 0 <= file.frames < _ENDLESS:
-            raise UnsuitableError(f"{file.format} {file.subtype}")
+            raise UnsuitableError(f"{container} {file.subtype}")
 
     def seek(self, frame: int) -> int:
         """Move to `frame`, or to the end where that comes first."""
@@ -95,7 +126,7 @@ class SndfileDecoder:
         return self._position
 
     def pieces(self) -> Iterator[Array]:
-        """The audio from the position on, [C, n]; see `Decoder`."""
+        """Yield the audio from the position on, [C, n]; see `Decoder`."""
         position = self._position
         while True:
             try:
@@ -105,7 +136,8 @@ class SndfileDecoder:
             if not len(block):
                 break
             position += len(block)
-            yield np.ascontiguousarray(block.T)
+            piece = block.T if self._order is None else block.T[self._order]
+            yield np.ascontiguousarray(piece)  # [n, C] -> [C, n]
         if position < self._file.frames:
             raise _damaged(self.info, position, f"{self._file.frames} samples declared, {position} there")
 
@@ -125,3 +157,13 @@ class SndfileDecoder:
 def _damaged(info: AudioInfo, position: int, detail: str) -> InputError:
     detail = detail.strip().removeprefix("Error : ").rstrip(".")
     return damaged(info.path, position / info.sample_rate, detail)
+
+
+def _open(source: Path | FileRange) -> Any:
+    try:
+        if isinstance(source, FileRange):
+            return soundfile.SoundFile(source)
+        # the bytes of a POSIX name need not be text
+        return soundfile.SoundFile(str(source) if os.name == "nt" else os.fsencode(source))
+    except (soundfile.SoundFileError, TypeError) as error:
+        raise UnsuitableError(str(error)) from None

@@ -1,7 +1,8 @@
-"""Any audio file as a stream of float32 blocks, counted and placed to the sample."""
+"""Reading any audio file as a stream of float32 blocks, counted and placed to the sample."""
 
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -9,12 +10,15 @@ from typing import Self
 
 import numpy as np
 
+from stemsplit.audio import flac_frames, xing
 from stemsplit.audio.decode_av import AvDecoder
+from stemsplit.audio.decode_chain import ChainDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
+from stemsplit.audio.ogg_links import find_links
 from stemsplit.audio.regroup import Regrouper
-from stemsplit.audio.riff import find_data
-from stemsplit.audio.source import AGAIN, Array, AudioInfo, Decoder, cut_short
-from stemsplit.audio.xing import find_stream
+from stemsplit.audio.riff import DataChunk, find_data
+from stemsplit.audio.source import AGAIN, Array, AudioInfo, Decoder
+from stemsplit.audio.truncation import cut_short, cut_within
 from stemsplit.errors import InputError, SettingsError
 
 __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
@@ -94,6 +98,11 @@ class Reader:
         self._stop = None if end_s is None else round(end_s * self.sample_rate)
 
     @property
+    def notices(self) -> list[str]:
+        """What a person should know about the file, such as a wrong claim; complete once all is read."""
+        return self._decoder.notices
+
+    @property
     def frames(self) -> int | None:
         """Declared samples per channel of the part that is read; a claim, only reading counts."""
         if self.info.frames is None:
@@ -169,15 +178,72 @@ def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> De
     shown = path if name is None else Path(name)
     _require_file(path, shown)
     with path.open("rb") as file:
-        data = find_data(file) or find_stream(file)
-    if data is not None and data.missing:
-        raise cut_short(shown, data.present, data.present + data.missing)
-    if not stream and recognise(path):
-        try:
-            return SndfileDecoder(path, shown, data)
-        except UnsuitableError:
-            pass
-    return AvDecoder(path, shown, stream)
+        head = file.read(40)
+        data = find_data(file)
+        claim = data.claim if data else xing.find_claim(file)
+    notice = claim and claim.check(shown)
+    decoder = (None if stream else _first_choice(path, shown, head, data)) or AvDecoder(path, shown, stream)
+    if notice:
+        decoder.notices.append(notice)
+    return decoder
+
+
+def _first_choice(path: Path, name: Path, head: bytes, data: DataChunk | None) -> Decoder | None:
+    """Return a file's decoder where it takes more than FFmpeg's ordinary one; None for all other files."""
+    if head.startswith(b"OggS"):
+        return _ogg(path, name, head)
+    if head.startswith(b"fLaC") and (declared := _miscounted(path, name)):
+        return AvDecoder(path, name, declared=declared)  # libFLAC would stop at the declared count
+    return _sndfile(path, name, data) if recognise(head) else None
+
+
+def _ogg(path: Path, name: Path, head: bytes) -> Decoder | None:
+    links = find_links(path, name)
+    if links is None:
+        return None
+    decoder: Decoder | None
+    if len(links.starts) > 1:
+        decoder = ChainDecoder(path, name, links)
+    else:
+        decoder = (_sndfile(path, name, None) if recognise(head) else None) or AvDecoder(path, name)
+    decoder.notices += links.notices
+    return decoder
+
+
+def _sndfile(path: Path, name: Path, data: DataChunk | None) -> Decoder | None:
+    try:
+        decoder = SndfileDecoder(path, name, data)
+    except UnsuitableError:
+        return None
+    if decoder.info.channels > 2 and decoder.info.layout is None:
+        decoder.info = replace(decoder.info, layout=_stated_layout(path, name))
+    return decoder
+
+
+def _miscounted(path: Path, name: Path) -> int | None:
+    """Return a FLAC file's declared samples if it holds another number; its own number if it declares none.
+
+    Raises:
+        InputError: the file was cut short.
+    """
+    with path.open("rb") as file:
+        found = flac_frames.find_end(file)
+    if found is None or found.declared in (found.total, found.total + found.partial):
+        return None
+    if found.partial and found.declared > found.total:
+        raise cut_short(name, found.total, found.declared)
+    if found.partial and not found.declared:
+        raise cut_within(name, "a frame")
+    return found.declared or found.total
+
+
+def _stated_layout(path: Path, name: Path) -> str | None:
+    """Return the loudspeakers that FFmpeg reads from a file's channel mask, None where it states none."""
+    try:
+        with AvDecoder(path, name) as decoder:
+            return decoder.info.layout
+    except InputError:
+        return None
 
 
 def _require_file(path: Path, name: Path) -> None:

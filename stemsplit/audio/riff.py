@@ -1,22 +1,26 @@
-"""Where a chunked file (WAV, RF64, W64, AIFF, CAF) says that its audio lies, read without a library.
+"""The place of the audio within a chunked file (WAV, RF64, W64, AIFF, CAF), as its chunks declare it.
 
-libsndfile corrects a size that reaches beyond the file's end without a word, so a file that was cut short is
-seen here or not at all.
+libsndfile takes the declared size literally, and corrects one that reaches beyond the file's end without a
+word. So sizes that can't be right are seen here or not at all.
 """
 
 import os
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
+from stemsplit.audio.truncation import Claim
+
 # sizes that programs write when they can't come back to correct them: FFmpeg 0xFFFFFFFF, sox 0x7FFFF000,
 # arecord just below 0x80000000; a recorder that crashed leaves 0 here and in the form's size
 _UNKNOWN_FROM, _UNKNOWN_TO = 0x7FFF_F000, 0x8000_0000
 _ALL_ONES = 0xFFFF_0000
+# what a program that counts in 32 bits loses with every overflow
+_WRAP = 1 << 32
 
 
 @dataclass(frozen=True)
 class _Chunks:
-    """How one container lays out its chunks."""
+    """A container's way to lay out chunks; `preamble` bytes of the audio's chunk precede the samples."""
 
     start: int
     id_bytes: int
@@ -25,33 +29,47 @@ class _Chunks:
     align: int
     data: bytes
     size_counts_header: bool = False
+    preamble: int = 0
 
 
 _LAYOUTS = {
     b"RIFF": _Chunks(12, 4, 4, "little", 2, b"data"),
     b"RF64": _Chunks(12, 4, 4, "little", 2, b"data"),
     b"riff": _Chunks(40, 16, 8, "little", 8, b"data", size_counts_header=True),
-    b"FORM": _Chunks(12, 4, 4, "big", 2, b"SSND"),
-    b"caff": _Chunks(8, 4, 8, "big", 1, b"data"),
+    b"FORM": _Chunks(12, 4, 4, "big", 2, b"SSND", preamble=8),
+    b"caff": _Chunks(8, 4, 8, "big", 1, b"data", preamble=4),
 }
 
 
 @dataclass(frozen=True)
 class DataChunk:
-    """The audio's chunk: where it starts, the bytes it claims (None: unknown), the bytes that are there."""
+    """The samples' bytes: where they start, how many the file claims (None: unknown), how many are there.
+
+    A claim that a program let overflow at 4 GiB stays in `declared`; `length` is right then.
+    """
 
     start: int
     declared: int | None
     present: int
+    wrapped: bool = False
 
     @property
-    def missing(self) -> int:
-        """Bytes that the file claims and doesn't have."""
-        return 0 if self.declared is None else max(0, self.declared - self.present)
+    def length(self) -> int:
+        """Bytes of audio to read."""
+        if self.declared is None:
+            return self.present
+        if self.wrapped:
+            return self.declared + (self.present - self.declared) // _WRAP * _WRAP
+        return min(self.declared, self.present)
+
+    @property
+    def claim(self) -> Claim | None:
+        """The claimed length beside the true one; None where the file claims none."""
+        return None if self.declared is None else Claim(self.declared, self.length, "bytes")
 
 
 def find_data(file: BinaryIO) -> DataChunk | None:
-    """The audio chunk of an open file, None when the file isn't chunked or has no such chunk."""
+    """Find the audio's chunk in an open file; None when the file isn't chunked or has no such chunk."""
     total = file.seek(0, os.SEEK_END)
     file.seek(0)
     magic, form = file.read(4), file.read(4)
@@ -65,20 +83,34 @@ def find_data(file: BinaryIO) -> DataChunk | None:
         name = file.read(layout.id_bytes)[:4]
         size = int.from_bytes(file.read(layout.size_bytes), layout.order)
         body = size - header if layout.size_counts_header else size
-        if name == b"ds64":
-            wide = int.from_bytes(file.read(16)[8:], "little")
         start = position + header
+        if name == b"ds64":
+            form = file.read(8)
+            wide = int.from_bytes(file.read(8), "little")
         if name == layout.data:
-            closed = layout.size_bytes == 8 or int.from_bytes(form, layout.order) + 8 > start
-            unfinished = body == 0 and not closed
-            return DataChunk(start, None if unfinished else _declared(body, layout, wide), total - start)
+            declared = _declared(body, layout, wide)
+            # a recorder that didn't come to its end leaves sizes that don't even cover the header
+            unfinished = (
+                not declared and layout.size_bytes == 4 and int.from_bytes(form, layout.order) + 8 <= start
+            )
+            return _data_chunk(start, None if unfinished else declared, total, layout)
         position = start + max(body, 0) + -max(body, 0) % layout.align
     return None
 
 
+def _data_chunk(start: int, declared: int | None, total: int, layout: _Chunks) -> DataChunk:
+    start += layout.preamble
+    present = max(0, total - start)
+    if declared is not None:
+        declared = max(0, declared - layout.preamble)
+    # chunks behind the audio are never that large
+    wrapped = layout.size_bytes == 4 and declared is not None and present - declared >= _WRAP
+    return DataChunk(start, declared, present, wrapped)
+
+
 def _declared(size: int, layout: _Chunks, wide: int | None) -> int | None:
     if wide is not None and size == 0xFFFF_FFFF:
-        return wide
+        return wide if wide < 1 << 62 else None
     if layout.size_bytes == 8:
         return size if 0 <= size < 1 << 62 else None
     unknown = _UNKNOWN_FROM <= size < _UNKNOWN_TO or size >= _ALL_ONES

@@ -14,7 +14,7 @@ from stemsplit.errors import InputError
 Array = npt.NDArray[np.float32]
 
 AGAIN = "get the file again, or export it again"
-_REPAIR = "get the file again, or save what is left of it: ffmpeg -i FILE repaired.flac"
+REPAIR = "get the file again, or save what is left of it: ffmpeg -i FILE repaired.flac"
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class AudioInfo:
         layout: the loudspeakers in FFmpeg's words ("stereo", "5.1(side)"), None where nothing tells.
         stream: which of the file's audio streams, from 0.
         streams: how many audio streams the file has.
+        estimated: whether `frames` is no count but derived from a bit rate or from time stamps.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class AudioInfo:
     layout: str | None = None
     stream: int = 0
     streams: int = 1
+    estimated: bool = False
 
     @property
     def duration_s(self) -> float | None:
@@ -50,9 +52,15 @@ class AudioInfo:
 
 
 class Decoder(Protocol):
-    """A file being decoded from its first sample, or from the one that was sought."""
+    """A file being decoded from its first sample, or from the one that was sought.
+
+    Attributes:
+        info: what the file declares.
+        notices: what a person should know about it; complete once all pieces are taken.
+    """
 
     info: AudioInfo
+    notices: list[str]
 
     def seek(self, frame: int) -> int:
         """Move towards `frame` before the first piece is taken; return where that led, at most `frame`."""
@@ -79,9 +87,4 @@ class Decoder(Protocol):
 
 def damaged(path: Path, at_s: float, detail: str) -> InputError:
     """The error of a file whose audio can't be decoded at `at_s` seconds."""
-    return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=_REPAIR)
-
-
-def cut_short(path: Path, there: int, declared: int) -> InputError:
-    """The error of a file that ends before it should; `there` and `declared` in any one unit."""
-    return InputError(path, f"cut short: {100 * there // declared} % of its audio is there", hint=_REPAIR)
+    return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=REPAIR)

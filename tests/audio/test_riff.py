@@ -4,6 +4,7 @@ import struct
 import pytest
 
 from stemsplit.audio.riff import DataChunk, find_data
+from stemsplit.audio.truncation import Claim
 
 
 def riff(*chunks: tuple[bytes, int, bytes], magic: bytes = b"RIFF", size: int = 1000) -> io.BytesIO:
@@ -18,14 +19,16 @@ def test_chunks_before_the_audio_are_skipped() -> None:
 
 def test_missing_bytes_are_counted() -> None:
     found = find_data(riff((b"data", 100, b"abc")))
-    assert found == DataChunk(start=20, declared=100, present=3) and found.missing == 97
-    assert DataChunk(0, 3, 5).missing == 0 and DataChunk(0, None, 5).missing == 0
+    assert found == DataChunk(start=20, declared=100, present=3) and found.length == 3
+    assert found.claim == Claim(100, 3, "bytes")
+    assert DataChunk(0, 3, 5).length == 3 and DataChunk(0, None, 5).length == 5
+    assert DataChunk(0, None, 5).claim is None
 
 
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFF0000, 0x7FFFF000, 0x7FFFFFFF])
 def test_sizes_that_mean_unknown(size: int) -> None:
     found = find_data(riff((b"data", size, b"abc")))
-    assert found is not None and found.declared is None and found.missing == 0
+    assert found is not None and found.declared is None and found.length == 3
 
 
 @pytest.mark.parametrize("size", [0x7FFFEFFF, 0x80000000, 0xFFFEFFFF])
@@ -43,16 +46,31 @@ def test_no_audio_and_a_header_never_finished_are_told_apart() -> None:
 def test_rf64_takes_its_size_from_ds64() -> None:
     wide = struct.pack("<QQQI", 0, 5_000_000_000, 7, 0)
     found = find_data(riff((b"ds64", 28, wide), (b"data", 0xFFFFFFFF, b"abc"), magic=b"RF64"))
-    assert found is not None and found.declared == 5_000_000_000 and found.missing == 4_999_999_997
+    assert found is not None and found.declared == 5_000_000_000 and found.length == 3
 
 
 def test_big_endian_and_wide_chunks() -> None:
-    aiff = io.BytesIO(b"FORM" + bytes(4) + b"AIFF" + struct.pack(">4sI", b"SSND", 9) + b"abc")
-    caf = io.BytesIO(b"caff\0\1\0\0" + struct.pack(">4sQ", b"data", 9) + b"abc")
-    endless = io.BytesIO(b"caff\0\1\0\0" + struct.pack(">4sq", b"data", -1) + b"abc")
-    assert find_data(aiff) == DataChunk(20, 9, 3)
-    assert find_data(caf) == DataChunk(20, 9, 3)
-    assert find_data(endless) == DataChunk(20, None, 3)
+    aiff = io.BytesIO(b"FORM" + bytes(4) + b"AIFF" + struct.pack(">4sI", b"SSND", 17) + bytes(8) + b"abc")
+    caf = io.BytesIO(b"caff\0\1\0\0" + struct.pack(">4sQ", b"data", 13) + bytes(4) + b"abc")
+    endless = io.BytesIO(b"caff\0\1\0\0" + struct.pack(">4sq", b"data", -1) + bytes(4) + b"abc")
+    # behind the offset and block size of AIFF, and the edit count of CAF
+    assert find_data(aiff) == DataChunk(28, 9, 3)
+    assert find_data(caf) == DataChunk(24, 9, 3)
+    assert find_data(endless) == DataChunk(24, None, 3)
+
+
+@pytest.mark.parametrize("wide", [0, (1 << 64) - 1])
+def test_rf64_that_was_never_finished(wide: int) -> None:
+    ds64 = struct.pack("<QQQI", 0, wide, 0, 0)
+    found = find_data(riff((b"ds64", 28, ds64), (b"data", 0xFFFFFFFF, b"abcd"), magic=b"RF64"))
+    assert found is not None and found.declared is None and found.length == 4
+
+
+def test_a_size_that_overflowed_is_told_by_whole_multiples_of_4_gib() -> None:
+    true = (3 << 32) + 1000
+    wrapped = DataChunk(44, 1000, true + 60, wrapped=True)
+    assert wrapped.length == true
+    assert wrapped.claim == Claim(1000, true, "bytes")
 
 
 def test_w64_sizes_count_their_header() -> None:

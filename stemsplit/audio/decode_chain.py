@@ -1,0 +1,77 @@
+"""Reading chained Ogg files: each link by the decoder that is right for it, one after the other."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from stemsplit.audio.channels import convert_channels
+from stemsplit.audio.decode_av import AvDecoder
+from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
+from stemsplit.audio.file_range import FileRange
+from stemsplit.audio.ogg_links import Links
+from stemsplit.audio.resample import Resampler
+from stemsplit.audio.source import Array, Decoder
+
+
+class ChainDecoder:
+    """A chained Ogg file as one stream, at the rate and with the channels of its first link.
+
+    Args:
+        path: the file.
+        name: what errors call it.
+        links: where its links are.
+
+    Raises:
+        InputError: the first link holds no audio.
+    """
+
+    def __init__(self, path: Path, name: Path, links: Links) -> None:
+        self._path, self._ranges = path, links.ranges
+        with open_link(path, name, *self._ranges[0]) as first:
+            self.info = replace(first.info, frames=None)
+        self.notices = [f"{len(self._ranges)} Ogg streams one after the other are read as one"]
+
+    def seek(self, frame: int) -> int:
+        """Stay at the start: only decoding counts samples exactly."""
+        return 0
+
+    def pieces(self) -> Iterator[Array]:
+        """Yield the audio of all links, [C, n]; see `Decoder`."""
+        info = self.info
+        for start, end in self._ranges:
+            with open_link(self._path, info.path, start, end) as link:
+                resampler = Resampler(info.channels, link.info.sample_rate, info.sample_rate)
+                for piece in link.pieces():
+                    yield resampler.push(convert_channels(piece, info.channels, link.info.layout))
+                yield resampler.finish()
+                self.notices += [notice for notice in link.notices if notice not in self.notices]
+
+    def close(self) -> None:
+        """Do nothing: every link is closed once it is read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_link(path: Path, name: Path, start: int, end: int) -> Decoder:
+    """Open the stretch of an Ogg file that holds one link.
+
+    Raises:
+        InputError: it holds no audio.
+    """
+    stretch = FileRange(path, start, end)
+    if recognise(stretch.read(40)):
+        stretch.seek(0)
+        try:
+            return SndfileDecoder(stretch, name)
+        except UnsuitableError:
+            pass
+    stretch.seek(0)
+    return AvDecoder(stretch, name)
