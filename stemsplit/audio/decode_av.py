@@ -75,6 +75,7 @@ class AvDecoder:
         except BaseException:
             self._container.close()
             raise
+        self._changed = False
         self._done = self._packets_end = 0
         self._last = 0, 0
         self._shape = self.info.sample_rate, self.info.channels
@@ -155,11 +156,12 @@ class AvDecoder:
     def _change_to(self, sample_rate: int, channels: int) -> Iterator[Array]:
         """Go on with another rate or other channels, as joined files have them."""
         yield self._counted(self._resampler.finish())
-        info, at_s = self.info, self._done / self.info.sample_rate
-        self.notices.append(
-            f"changes to {sample_rate} Hz and {channels} channels at {at_s:.1f} s; "
-            f"read on as {info.sample_rate} Hz and {info.channels} channels"
-        )
+        if not self._changed:
+            self._changed = True
+            self.notices.append(
+                f"changes its sample rate or channels at {self._done / self.info.sample_rate:.1f} s; "
+                f"read on as {self.info.sample_rate} Hz, {self.info.channels} channels"
+            )
         self._shape = sample_rate, channels
         self._resampler = self._new_resampler()
 
