@@ -15,6 +15,7 @@ import numpy as np
 
 from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
 from stemsplit.audio.file_range import FileRange
+from stemsplit.audio.frame_sizes import is_incomplete
 from stemsplit.audio.resample import Resampler
 from stemsplit.audio.source import Array, AudioInfo, damaged
 from stemsplit.audio.truncation import claimed_samples
@@ -33,7 +34,7 @@ _COUNTED = {"mov", "ogg", "flac", "wv", "tta", "ape", "tak", "dsf"}
 # of these, the ones whose count is only a number in a header; the others have an index of frames or pages
 _NOTED = {"flac", "wv"}
 # containers that know every packet's size beforehand
-_INDEXED = {"mov", "matroska"}
+_INDEXED = {"mov", "matroska", "asf"}
 # streams without an index, that may begin and end in the middle of a packet
 _CONTINUOUS = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "mpegts", "mpeg", "mlp", "truehd", "ac4"}
 _TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
@@ -102,7 +103,7 @@ class AvDecoder:
     def _decoded(self) -> Iterator[Array]:
         """Every frame's samples. A bad packet is an error, save at the ends of a stream without an index."""
         failure: InputError | None = None
-        for packet in self._packets():
+        for packet in self._whole_packets():
             if failure is not None and packet.size:
                 raise failure
             try:
@@ -120,8 +121,31 @@ class AvDecoder:
             raise failure
 
     def _forgivable(self, packet: Any) -> bool:
-        """Whether a bad packet is the tail of a frame at a stream's start, or a tag between joined files."""
-        return self._continuous and (not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC))
+        """Return whether a bad packet is no audio: a frame's tail at the start, a tag, or behind the end."""
+        if not self._continuous:
+            return not self.info.estimated and self._done == self.info.frames
+        return not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC)
+
+    def _whole_packets(self) -> Iterator[Any]:
+        """Yield all packets but the last one of a stream without an index that ends within a frame."""
+        if not self._continuous:
+            yield from self._packets()
+            return
+        held = None
+        for packet in self._packets():
+            if held is not None and not packet.size and self._ends_within(held):
+                held = None
+            if held is not None:
+                yield held
+            held = packet
+        if held is not None:
+            yield held
+
+    def _ends_within(self, packet: Any) -> bool:
+        if not is_incomplete(bytes(packet), self.info.codec):
+            return False
+        self.notices.append("ends within a frame, which is left out: a part may be missing")
+        return True
 
     def _packets(self) -> Iterator[Any]:
         try:
@@ -132,6 +156,8 @@ class AvDecoder:
                     _correct_skip(packet, _opus_pre_skip(self._stream))
                 yield packet
         except (av.error.FFmpegError, MemoryError) as error:
+            if not self.info.estimated and self._done == self.info.frames:
+                return  # whatever follows the last sample, such as a tag
             raise self._damaged(getattr(error, "strerror", None) or "out of memory") from None
         except IndexError:
             # PyAV knows the streams that FFmpeg found at the start, and FFmpeg goes on finding

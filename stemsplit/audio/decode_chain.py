@@ -31,7 +31,8 @@ class ChainDecoder:
         self._path, self._ranges = path, links.ranges
         with open_link(path, name, *self._ranges[0]) as first:
             self.info = replace(first.info, frames=None)
-        self.notices = [f"{len(self._ranges)} Ogg streams one after the other are read as one"]
+        count = len(self._ranges)
+        self.notices = [f"{count} Ogg streams one after the other are read as one"] if count > 1 else []
 
     def seek(self, frame: int) -> int:
         """Stay at the start: only decoding counts samples exactly."""

@@ -39,7 +39,7 @@ def recognise(head: bytes) -> bool:
     """Return whether a file that begins with these 40 bytes is read by this decoder if possible."""
     form = head[8:12]
     return (
-        head[:4] in (b"fLaC", b"caff")
+        head[:4] in (b"fLaC", b"caff", b".snd")
         or (head[:4] in (b"RIFF", b"RF64") and form == b"WAVE")
         or (head[:4] == b"FORM" and form in (b"AIFF", b"AIFC"))
         or (head[:4] == b"OggS" and head[28:35] == b"\x01vorbis")
@@ -96,7 +96,7 @@ class SndfileDecoder:
         frames = data.length // (sample_bytes * file.channels)
         if file.subtype not in _CODECS or file.frames == frames:
             return
-        big = file.endian == "BIG" or (file.endian == "FILE" and file.format in ("AIFF", "CAF"))
+        big = file.endian == "BIG" or (file.endian == "FILE" and file.format in ("AIFF", "CAF", "AU"))
         samples = FileRange(path, data.start, data.start + data.length)
         self._file = soundfile.SoundFile(
             samples,

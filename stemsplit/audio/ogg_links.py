@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stemsplit.audio.truncation import cut_within
+from stemsplit.audio.xing import id3_bytes
 
 _CAPTURE = b"OggS"
 _HEADER_BYTES = 27
@@ -56,10 +57,11 @@ def find_links(path: Path, name: Path) -> Links | None:
     """
     starts: list[int] = []
     heads = torn = False
-    end = flags = 0
+    flags = 0
     with path.open("rb") as file:
+        end = id3_bytes(file.read(10))  # some programs tag every kind of file in the way of MP3
         total = file.seek(0, 2)
-        for start, page_end, page_flags in _pages(file, total):
+        for start, page_end, page_flags in _pages(file, end, total):
             torn = torn or start != end
             # the first pages of all streams of a link stand together
             if page_flags & _FIRST and not heads:
@@ -70,9 +72,8 @@ def find_links(path: Path, name: Path) -> Links | None:
     return Links(tuple(starts), end, bool(flags & _LAST), torn) if starts else None
 
 
-def _pages(file: BinaryIO, total: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first byte, end and flags of every page; the end lies behind `total` for one that is cut off."""
-    position: int | None = 0
+def _pages(file: BinaryIO, position: int | None, total: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first byte, end and flags of the pages from `position` on; a cut-off one ends behind `total`."""
     previous = None
     while position is not None and position < total:
         file.seek(position)

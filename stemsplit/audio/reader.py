@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from stemsplit.audio import flac_frames, xing
+from stemsplit.audio import container_sizes, flac_frames, xing
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_chain import ChainDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
@@ -19,6 +19,7 @@ from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.riff import DataChunk, find_data
 from stemsplit.audio.source import AGAIN, Array, AudioInfo, Decoder
 from stemsplit.audio.truncation import cut_short, cut_within
+from stemsplit.audio.xing import id3_bytes
 from stemsplit.errors import InputError, SettingsError
 
 __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
@@ -178,9 +179,10 @@ def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> De
     shown = path if name is None else Path(name)
     _require_file(path, shown)
     with path.open("rb") as file:
+        file.seek(id3_bytes(file.read(10)))
         head = file.read(40)
         data = find_data(file)
-        claim = data.claim if data else xing.find_claim(file)
+        claim = data.claim if data else xing.find_claim(file) or container_sizes.find_claim(file)
     notice = claim and claim.check(shown)
     decoder = (None if stream else _first_choice(path, shown, head, data)) or AvDecoder(path, shown, stream)
     if notice:
@@ -202,7 +204,7 @@ def _ogg(path: Path, name: Path, head: bytes) -> Decoder | None:
     if links is None:
         return None
     decoder: Decoder | None
-    if len(links.starts) > 1:
+    if len(links.starts) > 1 or links.starts[0]:
         decoder = ChainDecoder(path, name, links)
     else:
         decoder = (_sndfile(path, name, None) if recognise(head) else None) or AvDecoder(path, name)

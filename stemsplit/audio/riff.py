@@ -1,4 +1,4 @@
-"""The place of the audio within a chunked file (WAV, RF64, W64, AIFF, CAF), as its chunks declare it.
+"""The place of the audio within a chunked file (WAV, RF64, W64, AIFF, CAF, AU), as its chunks declare it.
 
 libsndfile takes the declared size literally, and corrects one that reaches beyond the file's end without a
 word. So sizes that can't be right are seen here or not at all.
@@ -41,6 +41,10 @@ _LAYOUTS = {
 }
 
 
+# Sun's format has a header and no chunks
+_AU = b".snd"
+
+
 @dataclass(frozen=True)
 class DataChunk:
     """The samples' bytes: where they start, how many the file claims (None: unknown), how many are there.
@@ -73,6 +77,8 @@ def find_data(file: BinaryIO) -> DataChunk | None:
     total = file.seek(0, os.SEEK_END)
     file.seek(0)
     magic, form = file.read(4), file.read(4)
+    if magic == _AU:
+        return _au(file, total)
     layout = _LAYOUTS.get(magic)
     if layout is None:
         return None
@@ -96,6 +102,12 @@ def find_data(file: BinaryIO) -> DataChunk | None:
             return _data_chunk(start, None if unfinished else declared, total, layout)
         position = start + max(body, 0) + -max(body, 0) % layout.align
     return None
+
+
+def _au(file: BinaryIO, total: int) -> DataChunk:
+    file.seek(4)
+    start, size = int.from_bytes(file.read(4)), int.from_bytes(file.read(4))
+    return DataChunk(start, None if size >= _ALL_ONES else size, max(0, total - start))
 
 
 def _data_chunk(start: int, declared: int | None, total: int, layout: _Chunks) -> DataChunk:

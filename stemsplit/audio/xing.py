@@ -10,11 +10,11 @@ _FRAMES, _BYTES = 1, 2
 # header, checksum and side information come before the note, which has flags and two numbers
 _LOOK_BYTES = 64
 # kbit/s of layer III by the header's index, for MPEG 1 and for MPEG 2 and 2.5 (ISO 11172-3 and 13818-3)
-_BITRATES = {
+BITRATES = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_RATES = (44100, 48000, 32000)
+RATES = (44100, 48000, 32000)
 # version bits of the header: how far the rates are divided; 1 is reserved
 _DIVISORS = {0: 4, 2: 2, 3: 1}
 _ID3V1_BYTES, _APE_FOOTER_BYTES = 128, 32
@@ -64,8 +64,8 @@ def frame_bytes(head: bytes) -> int:
     if version not in _DIVISORS or index in (0, 15) or rate == 3:
         return 0
     generation = 1 if version == 3 else 2
-    bits = 144 // generation * _BITRATES[generation][index] * 1000
-    return bits // (_RATES[rate] // _DIVISORS[version]) + (head[2] >> 1 & 1)
+    bits = 144 // generation * BITRATES[generation][index] * 1000
+    return bits // (RATES[rate] // _DIVISORS[version]) + (head[2] >> 1 & 1)
 
 
 def id3_bytes(head: bytes) -> int:
