@@ -144,10 +144,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if hasattr(signal, "setitimer") and _importing(frame):
         signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
         signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
-    elif number == signal.SIGTERM:
-        raise Terminated
-    else:
-        raise KeyboardInterrupt
+        return
+    _deafen()  # an impatient person's second signal would interrupt the removing of parts
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -28,7 +28,7 @@ from stemsplit.settings import (
 )
 
 if TYPE_CHECKING:
-    from stemsplit.separation.plan import Input
+    from stemsplit.separation.plan import Found, Input
     from stemsplit.separation.report import Report, TrackResult
     from stemsplit.separation.session import Request, Session
     from stemsplit.separation.survey import Ready
@@ -75,10 +75,10 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     from stemsplit.separation.session import prepare
     from stemsplit.separation.stream import write_stream
 
-    inputs = _inputs(options, request, stack)
-    _spare_inputs(options["report"], inputs)
+    found = _inputs(options, request, stack)
+    _spare_inputs(options["report"], found.inputs)
     with progress.display(options["how"]) as callback:
-        session = prepare(inputs, request, alone=to_stdout, callback=callback)
+        session = prepare(found, request, alone=to_stdout, callback=callback)
         if options["dry_run"]:
             return _show_plan(session, options["as_json"])
         if to_stdout:
@@ -195,7 +195,7 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
-def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "list[Input]":
+def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "Found":
     """Everything that is to be separated; streams are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
     from stemsplit.separation.plan import collect
@@ -218,13 +218,13 @@ def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "l
 def _spooled(name: str, stdin_name: str | None, stack: ExitStack) -> "Input":
     """A stream's copy in a temporary file, which lives as long as `stack`."""
     from stemsplit.audio.spool import spool
-    from stemsplit.errors import InputError
+    from stemsplit.errors import StemsplitError
     from stemsplit.separation.plan import Input
 
     source, label = (sys.stdin.buffer, stdin_name or "stdin") if name == STDIN else (name, name)
     try:
         return Input(stack.enter_context(spool(source, label)), label=label)
-    except InputError as error:  # not the end of the other inputs
+    except StemsplitError as error:  # not the end of the other inputs
         return Input(Path(name), label=label, failure=error)
 
 
@@ -247,25 +247,34 @@ def _listed(source: str | None, null: bool) -> list[str]:
 
 
 def _show_plan(session: "Session", as_json: bool) -> int:
-    """`--dry-run`: every input and what would be written, or why nothing would be."""
-    planned = [_planned(found) for found in session.survey()]
+    """Show for `--dry-run` what would be done with every input; return the exit code that the run would have.
+
+    Raises:
+        ResourceError: the disk has too little room.
+    """
+    from stemsplit.separation.report import TrackResult, exit_code
+
+    found = list(session.survey())
     if as_json:
-        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": planned}, indent=2))
-        return 0
-    for notice in session.plan.notices:
-        click.echo(one_line(f"note: {notice}"), err=True)
-    for job in planned:
-        match job["status"]:
-            case "ready":
-                outputs = ", ".join(job["outputs"].values())
-                click.echo(one_line(f"{job['input']} -> {outputs}"), err=True)
-            case "skipped":
-                click.echo(one_line(f"{job['input']}: done already"), err=True)
-            case _:
-                say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
-    count = sum(job["status"] == "ready" for job in planned)
-    click.echo(f"{count} to do with {session.model.name}; nothing was done (--dry-run)", err=True)
-    return 0
+        jobs = [_planned(one) for one in found]
+        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": jobs}, indent=2))
+    else:
+        for one in found:
+            _show_planned(one)
+        count = sum(not isinstance(one, TrackResult) for one in found)
+        click.echo(f"{count} to do with {session.model.name}; nothing was done (--dry-run)", err=True)
+    session.check_room([one for one in found if not isinstance(one, TrackResult)])
+    return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
+
+
+def _show_planned(found: "Ready | TrackResult") -> None:
+    job = _planned(found)
+    if job["error"]:
+        say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
+    elif job["status"] == "skipped":
+        click.echo(one_line(f"{job['input']}: done already"), err=True)
+    else:
+        click.echo(one_line(f"{job['input']} -> {', '.join(job['outputs'].values())}"), err=True)
 
 
 def _planned(found: "Ready | TrackResult") -> dict[str, Any]:

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +30,7 @@ except ImportError:  # Windows keeps an open file from being replaced by itself
 Audio = NDArray[np.float32]
 LIMIT = 1 - 2.0**-15  # the largest sample that every integer format can hold
 BLOCK_SAMPLES = 1 << 16
+ATTEMPTS = 10  # at a folder that somebody else removes
 
 
 def part_of(path: Path) -> Path:
@@ -60,12 +62,18 @@ class PartFile:
     def __init__(self, final: Path) -> None:
         self.final, self.path = final, part_of(final)
         with os_errors(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
             self.handle = self._claim()
+
+    def _open(self) -> BinaryIO:
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):  # another track that failed has removed the empty folder
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return open(self.path, "a+b")
+        return open(self.path, "a+b")
 
     def _claim(self) -> BinaryIO:
         while True:
-            handle = open(self.path, "a+b")
+            handle = self._open()
             if fcntl is None:
                 return handle
             try:
@@ -90,7 +98,7 @@ class PartFile:
     def discard(self) -> None:
         """Remove the file."""
         if not self.handle.closed:
-            self.path.unlink(missing_ok=True)
+            _remove(self.path)
             self.handle.close()
 
 
@@ -120,6 +128,8 @@ class TrackFiles:
         self.writers: list[Writer] = []
         self.scratch: list[BinaryIO] = []
         self.cleanup = ExitStack()
+        # Known before any track of a batch makes its folders: of those in common the last track takes care.
+        self.new_folders = {path: _missing_folders(path) for path in self.files.values()}
 
     @property
     def gain_db(self) -> float:
@@ -137,22 +147,16 @@ class TrackFiles:
         """
         self.tags.update(tags)
         for path in self.files.values():
-            self._remember_folders(path)
+            for folder in self.new_folders[path]:
+                self.cleanup.callback(_remove_if_empty, folder)
             part = PartFile(path)
             self.parts.append(part)
             self.cleanup.callback(part.discard)
-            self.cleanup.callback(scratch_of(path).unlink, missing_ok=True)
+            self.cleanup.callback(_remove, scratch_of(path))
         if self.held:
             self.scratch = [self._scratch(path) for path in self.files.values()]
         else:
             self.writers = [self._writer(name) for name in self.files]
-
-    def _remember_folders(self, path: Path) -> None:
-        for folder in path.parents:
-            if folder.exists():
-                return
-            # Goes last, and only where nothing was published.
-            self.cleanup.callback(_remove_if_empty, folder)
 
     def _writer(self, name: str) -> Writer:
         writer = open_writer(
@@ -214,10 +218,21 @@ class TrackFiles:
         self.cleanup.close()
 
 
+def _missing_folders(path: Path) -> list[Path]:
+    """Return the folders above `path` that have yet to be made, outermost first."""
+    return [*takewhile(lambda folder: not os.path.exists(folder), path.parents)][::-1]
+
+
 def _let_go(handle: BinaryIO) -> None:
     # What a full disk left in the buffer is not wanted any more.
     with suppress(OSError):
         handle.close()
+
+
+def _remove(path: Path) -> None:
+    # Where nothing can be removed any more, as on an unplugged disk, the track's own error is the news.
+    with suppress(OSError):
+        path.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -31,32 +31,32 @@ def names(root: Path, inputs: list[Input]) -> list[str]:
 
 def test_folders_are_searched_recursively_and_in_order(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp3", "a.wav", "x/z.flac", "x/y/c.M4A", "notes.txt", ".hidden.wav", ".git/d.wav")
-    found = collect([tmp_path])
+    found = collect([tmp_path]).inputs
     assert names(tmp_path, found) == ["a.wav", "b.mp3", "x/z.flac", "x/y/c.M4A"]
     assert [entry.folder.as_posix() for entry in found] == [".", ".", "x", "x/y"]
 
 
 def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "track.bin")
-    assert names(tmp_path, collect([tmp_path / "track.bin"])) == ["track.bin"]
+    assert names(tmp_path, collect([tmp_path / "track.bin"]).inputs) == ["track.bin"]
 
 
 def test_a_file_given_twice_is_done_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
-    assert len(collect([tmp_path, tmp_path / "a.wav", tmp_path / "." / "a.wav"])) == 1
+    assert len(collect([tmp_path, tmp_path / "a.wav", tmp_path / "." / "a.wav"]).inputs) == 1
 
 
 def test_the_output_folder_is_not_separated_again(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "stems/a/vocals.wav")
-    assert names(tmp_path, collect([tmp_path], output=tmp_path / "stems")) == ["a.wav"]
-    assert len(collect([tmp_path / "stems"], output=tmp_path / "stems")) == 1
+    assert names(tmp_path, collect([tmp_path], output=tmp_path / "stems").inputs) == ["a.wav"]
+    assert len(collect([tmp_path / "stems"], output=tmp_path / "stems").inputs) == 1
 
 
 def test_include_and_exclude(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.mp3", "live/c.wav", "odd.xyz")
-    assert names(tmp_path, collect([tmp_path], include=["*.wav"])) == ["a.wav", "live/c.wav"]
-    assert names(tmp_path, collect([tmp_path], exclude=["live/*"])) == ["a.wav", "b.mp3"]
-    assert names(tmp_path, collect([tmp_path], include=["*.xyz"])) == ["odd.xyz"]
+    assert names(tmp_path, collect([tmp_path], include=["*.wav"]).inputs) == ["a.wav", "live/c.wav"]
+    assert names(tmp_path, collect([tmp_path], exclude=["live/*"]).inputs) == ["a.wav", "b.mp3"]
+    assert names(tmp_path, collect([tmp_path], include=["*.xyz"]).inputs) == ["odd.xyz"]
 
 
 def test_shards_are_a_partition() -> None:
