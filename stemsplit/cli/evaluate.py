@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import say, usage_error
+from stemsplit.cli.failures import require_stdout, say, usage_error
 from stemsplit.cli.options import Whole, flag, given, setting
 from stemsplit.errors import InputError
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart
@@ -101,6 +101,7 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
     if options["folders"]:  # the environment's settings are of no matter then
         options |= dict.fromkeys({"models", "dataset"} - typed)
     _check(options)
+    require_stdout()
     ctx.exit(_run(options))
 
 

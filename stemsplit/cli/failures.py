@@ -1,12 +1,14 @@
 """How every failure looks from outside: one line, a hint, an exit code. The one place that catches all."""
 
 import errno
+import io
 import os
 import signal
 import sys
 import traceback
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -97,8 +99,7 @@ def explain(error: BaseException) -> int:
             click.echo("stemsplit: terminated", err=True)
             return TERMINATED
         case BrokenPipeError():
-            # What is still buffered has nowhere to go; without this the interpreter complains on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up_stdout()
             return CLOSED_PIPE
         case AudioError():
             say(str(error), error.hint)
@@ -107,7 +108,14 @@ def explain(error: BaseException) -> int:
         case MemoryError():
             say("out of memory", "use a shorter --segment")
             return ResourceError.code
+        case ImportError() if str(error).endswith("failed to map segment from shared object"):
+            say("out of memory: PyTorch's libraries don't fit")
+            return ResourceError.code
+        case OSError(errno=errno.EBADF, filename=None):
+            _give_up_stdout()
+            say("stdout is closed")
         case OSError(errno=errno.ENOSPC):
+            _give_up_stdout()
             say("no space left where the output goes", "free some space, or choose another disk")
             return ResourceError.code
         case OSError(strerror=str(reason)):
@@ -116,6 +124,24 @@ def explain(error: BaseException) -> int:
         case _:
             say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
     return error.code if isinstance(error, StemsplitError) else FAILED
+
+
+def _give_up_stdout() -> None:
+    # What is still buffered has nowhere to go; without this the interpreter complains on its way out.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def require_stdout() -> None:
+    """Check that stdout can be written to, before work whose result goes there.
+
+    Raises:
+        OSError: it is closed.
+    """
+    with suppress(io.UnsupportedOperation):  # within another Python program it need be no file
+        os.write(sys.stdout.fileno(), b"")
 
 
 def _where_to_look(error: click.ClickException) -> str | None:

@@ -47,7 +47,18 @@ def _nothing(event: Event) -> None:
 
 
 def _json(event: Event) -> None:
-    click.echo(json.dumps(event.as_dict(), ensure_ascii=False), err=True)
+    click.echo(json_text(event.as_dict(), sys.stderr.encoding), err=True)
+
+
+def json_text(content: dict[str, Any], encoding: str, *, indent: int | None = None) -> str:
+    """Return JSON, its letters escaped only where a file's name is no text or `encoding` lacks one."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    try:
+        for name in ("utf-8", encoding):
+            text.encode(name)
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=indent)
+    return text
 
 
 def _plain(event: Event) -> None:

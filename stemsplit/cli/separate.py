@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import one_line, say, usage_error
+from stemsplit.cli.failures import one_line, require_stdout, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.settings import (
@@ -70,7 +70,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     check_template(request.batch.template)
     check_device(request.compute.device)
     # The slowest import runs while the inputs are looked for and the plan is made.
-    threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
+    threading.Thread(target=_import_torch, daemon=True).start()
 
     from stemsplit.separation.session import prepare
     from stemsplit.separation.stream import write_stream
@@ -92,6 +92,12 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     return _conclude(report, options)
 
 
+def _import_torch() -> None:
+    # What fails here fails again in the thread that needs it, which tells.
+    with suppress(Exception):
+        importlib.import_module("torch")
+
+
 def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
     """Stdout carries one kind of data, and a terminal is no place for audio."""
     paths = options["print_paths"] or options["print0"]
@@ -101,6 +107,8 @@ def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
         )
     if to_stdout and sys.stdout.isatty():
         raise usage_error("-o -: stdout is a terminal", hint="pipe it into a program or a file")
+    if to_stdout or options["as_json"] or paths:
+        require_stdout()
 
 
 def _check_report(file: str | None) -> None:
@@ -303,7 +311,7 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report where it was asked for, and the last lines."""
     from stemsplit.separation.publish import os_errors
 
-    text = _json_text(report.as_dict())
+    text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
@@ -311,14 +319,3 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
         with os_errors(Path(options["report"])):
             Path(options["report"]).write_text(text + "\n", encoding="utf-8")
     return report.exit_code
-
-
-def _json_text(content: dict[str, Any]) -> str:
-    """Letters as they are; escaped where a file's name is no text, or stdout can't encode it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    try:
-        for encoding in ("utf-8", sys.stdout.encoding):
-            text.encode(encoding)
-    except UnicodeEncodeError:
-        return json.dumps(content, indent=2)
-    return text

@@ -86,7 +86,7 @@ class Found:
         """Return a sentence for each kind of thing that was left out."""
         told = []
         if self.left_out:
-            suffixes = Counter(PurePosixPath(name).suffix.lower() or "none" for name in self.left_out)
+            suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.left_out)
             shown = ", ".join(suffix for suffix, _ in suffixes.most_common(MOST_SUFFIXES))
             more = ", …" if len(suffixes) > MOST_SUFFIXES else ""
             told.append(
@@ -95,8 +95,8 @@ class Found:
             )
         if self.links:
             told.append(
-                f"left out {_counted(len(self.links), 'link')} to folders, such as {self.links[0]};"
-                " a link is searched where it is itself an INPUT"
+                f"left out {_counted(len(self.links), 'linked folder')}, such as {self.links[0]};"
+                " a link is followed where it is itself an INPUT"
             )
         return told
 
