@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from stemsplit.audio.sink import write_error
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writer import Writer, open_writer
-from stemsplit.errors import OutputError
+from stemsplit.errors import OutputError, ResourceError
 from stemsplit.settings import OutputSettings
 
 try:
@@ -50,6 +50,18 @@ def os_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise write_error(path, error) from None
+
+
+@contextmanager
+def _as_final(path: Path) -> Iterator[None]:
+    """Give errors about the part of `path` its final name."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(path, error.reason, hint=error.hint) from None
+    except ResourceError as error:
+        reason = error.reason.replace(os.fspath(part_of(path)), os.fspath(path))
+        raise ResourceError(reason, hint=error.hint) from None
 
 
 class PartFile:
@@ -159,14 +171,15 @@ class TrackFiles:
             self.writers = [self._writer(name) for name in self.files]
 
     def _writer(self, name: str) -> Writer:
-        writer = open_writer(
-            part_of(self.files[name]),
-            self.sample_rate,
-            self.channels,
-            self.settings,
-            frames=self.frames if self.held else None,
-            tags=self.tags.get(name),
-        )
+        with _as_final(self.files[name]):
+            writer = open_writer(
+                part_of(self.files[name]),
+                self.sample_rate,
+                self.channels,
+                self.settings,
+                frames=self.frames if self.held else None,
+                tags=self.tags.get(name),
+            )
         self.cleanup.callback(writer.abort)
         return writer
 
@@ -186,8 +199,9 @@ class TrackFiles:
         self.frames += block.shape[-1]
         if block.size:
             self.peak = max(self.peak, float(np.abs(block).max()))
-        for writer, samples in zip(self.writers, block, strict=False):
-            writer.write(samples)
+        for writer, path, samples in zip(self.writers, self.files.values(), block, strict=False):
+            with _as_final(path):
+                writer.write(samples)
         for handle, path, samples in zip(self.scratch, self.files.values(), block, strict=False):
             with os_errors(path):
                 handle.write(np.ascontiguousarray(samples.T).tobytes())
@@ -199,8 +213,9 @@ class TrackFiles:
             self.gain = min(1.0, LIMIT / self.peak) if self.peak > 0 else 1.0
             for name, handle in zip(self.files, self.scratch, strict=True):
                 self._encode(name, handle)
-        for writer in self.writers:
-            writer.close()
+        for writer, path in zip(self.writers, self.files.values(), strict=False):
+            with _as_final(path):
+                writer.close()
         for part in self.parts:
             part.publish()
         self.close()
@@ -208,10 +223,11 @@ class TrackFiles:
     def _encode(self, name: str, handle: BinaryIO) -> None:
         writer = self._writer(name)
         handle.seek(0)
-        while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
-            samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T
-            writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
-        writer.close()
+        with _as_final(self.files[name]):
+            while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
+                samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T
+                writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
+            writer.close()
 
     def close(self) -> None:
         """Remove whatever isn't published."""
