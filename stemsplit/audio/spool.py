@@ -21,7 +21,8 @@ _HEAD = 16 << 20
 # may hold pictures of any size.
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 _OPEN_ENDED = (b"ID3", b"\xb7\xd8\x00\x20\x37\x49\xda\x11")
-# What a stream that already takes more leaves of the temporary folder's disk: a share of it, or so many bytes.
+# What a stream leaves free in the temporary folder: a share of its disk, or this many bytes; but a stream may
+# always take as much as it leaves.
 _RESERVED_SHARE, _MOST_RESERVED = 0.05, 256 << 20
 
 

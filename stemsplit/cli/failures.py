@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import signal
+import stat
 import sys
 import traceback
 import unicodedata
@@ -142,6 +143,30 @@ def require_stdout() -> None:
     """
     with suppress(io.UnsupportedOperation):  # within another Python program it need be no file
         os.write(sys.stdout.fileno(), b"")
+
+
+def require_writable(option: str, file: str | None) -> None:
+    """Check before the work that the file of an option can be written, if one is given.
+
+    Raises:
+        SettingsError: it can't.
+    """
+    if file is None:
+        return
+    try:
+        kind = os.stat(file).st_mode
+    except FileNotFoundError:  # a link to a file that is yet to be made is as good as the file
+        place = os.path.dirname(os.path.realpath(file))
+        if not os.path.isdir(place):
+            raise usage_error(f"{option} {file}: no such folder") from None
+    except OSError as error:
+        raise usage_error(f"{option} {file}: {error.strerror}") from None
+    else:
+        place = file
+        if stat.S_ISDIR(kind):
+            raise usage_error(f"{option} {file}: is a folder")
+    if not os.access(place, os.W_OK):
+        raise usage_error(f"{option} {file}: no permission to write it")
 
 
 def _where_to_look(error: click.ClickException) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import one_line, require_stdout, say, usage_error
+from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.settings import (
@@ -65,7 +65,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     share_memory()
     to_stdout = options["output"] == "-"
     _check_streams(options, to_stdout)
-    _check_report(options["report"])
+    require_writable("--report", options["report"])
     request = _request(options)
     check_template(request.batch.template)
     check_device(request.compute.device)
@@ -109,17 +109,6 @@ def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
         raise usage_error("-o -: stdout is a terminal", hint="pipe it into a program or a file")
     if to_stdout or options["as_json"] or paths:
         require_stdout()
-
-
-def _check_report(file: str | None) -> None:
-    """See now what would be a pity to see after the work."""
-    if file is None:
-        return
-    place = file if os.path.exists(file) else os.path.dirname(os.path.abspath(file))
-    if os.path.isdir(file) or not os.path.exists(place):
-        raise usage_error(f"--report {file}: " + ("is a folder" if os.path.isdir(file) else "no such folder"))
-    if not os.access(place, os.W_OK):
-        raise usage_error(f"--report {file}: no permission to write it")
 
 
 def _spare_inputs(report: str | None, inputs: "list[Input]") -> None:

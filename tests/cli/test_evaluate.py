@@ -428,8 +428,8 @@ BAD = [
     ((*CLASSIC, "--threads", "0"), "--threads 0: must be positive"),
     ((*CLASSIC, "-j", "0"), "'0' is no whole number from 1 on"),
     ((*CLASSIC, "--oracle", "wiener"), "'wiener' is not one of 'irm', 'mixphase'"),
-    ((*CLASSIC, "--csv", "nowhere/x.csv"), "--csv nowhere/x.csv: can't be written"),
-    ((*CLASSIC, "--csv", "songs"), "--csv songs: can't be written"),
+    ((*CLASSIC, "--csv", "nowhere/x.csv"), "--csv nowhere/x.csv: no such folder"),
+    ((*CLASSIC, "--csv", "songs"), "--csv songs: is a folder"),
     ((*CLASSIC, "--jsn"), "No such option '--jsn'"),
 ]
 
