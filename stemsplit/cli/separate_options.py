@@ -172,7 +172,8 @@ _COMPUTE = _options(
         field="overlap",
         type=float,
         metavar="F",
-        help=f"Fraction that neighbouring chunks share, up to {MOST_OVERLAP}. [default: the model's own, or {DEFAULT_OVERLAP}]",
+        help=f"Fraction that neighbouring chunks share, up to {MOST_OVERLAP}."
+        f" [default: the model's own, or {DEFAULT_OVERLAP}]",
     ),
     setting(
         "--shifts",
