@@ -1,5 +1,6 @@
 """What a person or a program sees on stderr while the work goes on."""
 
+import codecs
 import json
 import os
 import sys
@@ -51,11 +52,10 @@ def _json(event: Event) -> None:
 
 
 def json_text(content: dict[str, Any], encoding: str, *, indent: int | None = None) -> str:
-    """Return JSON, its letters escaped only where a file's name is no text or `encoding` lacks one."""
-    text = json.dumps(content, indent=indent, ensure_ascii=False)
+    """Return JSON, all ASCII where a file's name is no text or `encoding` isn't UTF-8, as JSON has to be."""
+    text = json.dumps(content, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8")
     try:
-        for name in ("utf-8", encoding):
-            text.encode(name)
+        text.encode()
     except UnicodeEncodeError:
         return json.dumps(content, indent=indent)
     return text

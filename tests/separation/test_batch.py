@@ -11,7 +11,6 @@ import soundfile
 from stemsplit.events import Event, Progress, Start
 from stemsplit.separation.plan import collect
 from stemsplit.separation.publish import TrackFiles
-from stemsplit.separation.report import Failure
 from stemsplit.separation.session import Request, Session, prepare
 from stemsplit.settings import BatchSettings, ModelSettings, StemSettings
 
