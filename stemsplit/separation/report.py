@@ -1,11 +1,11 @@
 """What came of a batch, as data: `--report`, `--json`, the summary line and the exit code."""
 
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from stemsplit import __version__
+from stemsplit.audio.sink import is_full
 from stemsplit.errors import OutputError, ResourceError, StemsplitError
 from stemsplit.events import Callback, TrackDone, TrackFailed, emit
 
@@ -33,7 +33,7 @@ class Failure:
         if isinstance(error, MemoryError):
             return cls(5, "out of memory", "use a shorter --segment")
         if isinstance(error, OSError) and error.strerror:
-            code = ResourceError.code if error.errno == errno.ENOSPC else StemsplitError.code
+            code = ResourceError.code if is_full(error) else StemsplitError.code
             return cls(code, f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return cls(1, f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
 

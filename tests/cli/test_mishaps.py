@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ import torch
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
 
+pty = pytest.importorskip("pty")
 Shell = Any
 BASS = ("-m", "classic", "-s", "bass")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="links, limits and locales of Linux")
