@@ -75,6 +75,10 @@ class InputError(AudioError):
     """The input is missing, unreadable, empty, damaged, protected or silent where sound is needed."""
 
 
+class NotFiniteError(AudioError):
+    """A track's stems came out as NaN or infinite samples, and its own samples don't explain it."""
+
+
 class OutputError(AudioError):
     """The output can't be written: no permission, no such format, exists already."""
 

@@ -10,6 +10,8 @@ from stemsplit.errors import SettingsError
 
 DEFAULT_MODEL = "htdemucs"
 DEFAULT_OVERLAP = 0.25  # of chunks, for models that weren't made for another
+# A hundred windows over every sample: the time grows with 1 / (1 - overlap), what is gained ends long before.
+MOST_OVERLAP = 0.99
 MOST_THREADS = 4096
 LONGEST_SEGMENT_S = 3600
 
@@ -32,8 +34,8 @@ class ChunkSettings:
     """How a track is cut into chunks and put together again.
 
     Attributes:
-        overlap: the fraction of a chunk that it shares with the next, in [0, 1); None for what the model was
-            made for, or `DEFAULT_OVERLAP`.
+        overlap: the fraction of a chunk that it shares with the next, from 0 to `MOST_OVERLAP`; None for what
+            the model was made for, or `DEFAULT_OVERLAP`.
         shifts: average over this many randomly delayed passes; 0 and 1 pass once (0 without a delay).
         seed: of the delays; nothing else is random.
         batch_size: chunks per call of the model; None means what fits the device.
@@ -45,8 +47,8 @@ class ChunkSettings:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        right = self.overlap is None or 0 <= self.overlap < 1
-        _require(right, "--overlap", "must be at least 0 and below 1", self.overlap)
+        right = self.overlap is None or 0 <= self.overlap <= MOST_OVERLAP
+        _require(right, "--overlap", f"must be from 0 to {MOST_OVERLAP}", self.overlap)
         _require(self.shifts >= 0, "--shifts", "must not be negative", self.shifts)
         _require(
             self.batch_size is None or self.batch_size > 0,

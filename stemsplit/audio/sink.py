@@ -88,9 +88,14 @@ class Sink:
             pass
 
 
+def is_full(error: OSError) -> bool:
+    """Return whether a write failed because the disk, or what a user may have of it, is full."""
+    return error.errno in _NO_SPACE
+
+
 def write_error(path: Path, error: OSError) -> StemsplitError:
     """The package's error for a failed write to `path`."""
-    if error.errno in _NO_SPACE:
+    if is_full(error):
         return ResourceError(
             f"{path}: no space left on the disk", hint="free some space, or choose another -o"
         )

@@ -1,6 +1,7 @@
 """What can be read only once (stdin, a named pipe, `<(…)`), copied to a file that can be read again."""
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -8,10 +9,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from stemsplit.audio.sink import write_error
-from stemsplit.errors import InputError
+from stemsplit.audio.decode_av import open_container
+from stemsplit.audio.decode_sndfile import recognise
+from stemsplit.audio.sink import is_full, write_error
+from stemsplit.errors import InputError, ResourceError
 
 _CHUNK = 1 << 20
+# By then a stream must look like audio; FFmpeg itself looks at no more than 5 MB.
+_HEAD = 16 << 20
+# What can't be judged by its head: MP4's index may come last, WTV's directory lies anywhere, and an ID3 tag
+# may hold pictures of any size.
+_MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
+_OPEN_ENDED = (b"ID3", b"\xb7\xd8\x00\x20\x37\x49\xda\x11")
+# What a stream leaves free in the temporary folder: a share of its disk, or this many bytes; but a stream may
+# always take as much as it leaves.
+_RESERVED_SHARE, _MOST_RESERVED = 0.05, 256 << 20
 
 
 def is_pipe(path: str | Path) -> bool:
@@ -32,8 +44,8 @@ def spool(source: BinaryIO | str | Path, name: str | Path = "stdin") -> Iterator
         name: what errors call it; its suffix is kept.
 
     Raises:
-        InputError: the stream can't be read, or nothing comes.
-        ResourceError: the disk of the temporary folder is full.
+        InputError: the stream can't be read, nothing comes, or what comes is no audio.
+        ResourceError: the disk of the temporary folder is nearly full.
     """
     copy = Path(_new_file(name))
     try:
@@ -69,12 +81,52 @@ def _copy(stream: BinaryIO, path: Path, name: str | Path) -> None:
     try:
         with path.open("wb") as copy:
             while chunk := _read(stream, name):
-                count += len(chunk)
+                if not count:
+                    _refuse_device(stream, name)
                 copy.write(chunk)
+                count += len(chunk)
+                if count - len(chunk) < _HEAD <= count:
+                    copy.flush()
+                    _require_audio(path, name)
+                _require_room(path.parent, name, count)
     except OSError as error:
+        if is_full(error):
+            raise _no_room(path.parent, name, count) from None
         raise write_error(path, error) from None
     if not count:
         raise InputError(name, "is empty (0 bytes)", hint="see whether the program before it failed")
+
+
+def _refuse_device(stream: BinaryIO, name: str | Path) -> None:
+    """Refuse what never ends, such as /dev/zero; a terminal does when its user says so."""
+    try:
+        handle = stream.fileno()
+    except OSError:  # no file beneath it
+        return
+    if stat.S_ISCHR(os.fstat(handle).st_mode) and not os.isatty(handle):
+        raise InputError(name, "is a device, neither a file nor a pipe")
+
+
+def _require_audio(head: Path, name: str | Path) -> None:
+    """Refuse a stream that by its beginning isn't audio: it may have no end."""
+    with head.open("rb") as file:
+        magic = file.read(12)
+    if magic[4:8] not in _MP4_BOXES and not magic.startswith(_OPEN_ENDED) and not recognise(head):
+        open_container(head, Path(name)).close()
+
+
+def _require_room(folder: Path, name: str | Path, count: int) -> None:
+    disk = shutil.disk_usage(folder)
+    # a file system without a size, such as one over a network, tells nothing
+    if disk.total and disk.free < min(_RESERVED_SHARE * disk.total, _MOST_RESERVED, count):
+        raise _no_room(folder, name, count)
+
+
+def _no_room(folder: Path, name: str | Path, count: int) -> ResourceError:
+    return ResourceError(
+        f"{name}: no space left in {folder} after {count / 1e6:.0f} MB",
+        hint="a stream is kept there while it is worked on; TMPDIR names another folder",
+    )
 
 
 def _read(stream: BinaryIO, name: str | Path) -> bytes:

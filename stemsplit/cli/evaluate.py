@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import say, usage_error
+from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import Whole, flag, given, setting
 from stemsplit.errors import InputError
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart
@@ -101,6 +101,7 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
     if options["folders"]:  # the environment's settings are of no matter then
         options |= dict.fromkeys({"models", "dataset"} - typed)
     _check(options)
+    require_stdout()
     ctx.exit(_run(options))
 
 
@@ -114,11 +115,7 @@ def _check(options: Mapping[str, Any]) -> None:
         raise usage_error("give a data set, or two folders to compare", hint)
     if count and options["models"]:
         raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
-    if file := options["csv_file"]:
-        device = os.path.exists(file) and not os.path.isfile(file)
-        place = file if device else os.path.dirname(os.path.realpath(file))
-        if os.path.isdir(file) or not os.access(place, os.W_OK):
-            raise usage_error(f"--csv {file}: can't be written")
+    require_writable("--csv", options["csv_file"])
 
 
 def _run(options: Mapping[str, Any]) -> int:

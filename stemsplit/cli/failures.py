@@ -1,12 +1,15 @@
 """How every failure looks from outside: one line, a hint, an exit code. The one place that catches all."""
 
 import errno
+import io
 import os
 import signal
+import stat
 import sys
 import traceback
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -97,8 +100,7 @@ def explain(error: BaseException) -> int:
             click.echo("stemsplit: terminated", err=True)
             return TERMINATED
         case BrokenPipeError():
-            # What is still buffered has nowhere to go; without this the interpreter complains on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up_stdout()
             return CLOSED_PIPE
         case AudioError():
             say(str(error), error.hint)
@@ -107,7 +109,14 @@ def explain(error: BaseException) -> int:
         case MemoryError():
             say("out of memory", "use a shorter --segment")
             return ResourceError.code
+        case ImportError() if str(error).endswith("failed to map segment from shared object"):
+            say("out of memory: PyTorch's libraries don't fit")
+            return ResourceError.code
+        case OSError(errno=errno.EBADF, filename=None):
+            _give_up_stdout()
+            say("stdout is closed")
         case OSError(errno=errno.ENOSPC):
+            _give_up_stdout()
             say("no space left where the output goes", "free some space, or choose another disk")
             return ResourceError.code
         case OSError(strerror=str(reason)):
@@ -116,6 +125,48 @@ def explain(error: BaseException) -> int:
         case _:
             say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
     return error.code if isinstance(error, StemsplitError) else FAILED
+
+
+def _give_up_stdout() -> None:
+    # What is still buffered has nowhere to go; without this the interpreter complains on its way out.
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def require_stdout() -> None:
+    """Check that stdout can be written to, before work whose result goes there.
+
+    Raises:
+        OSError: it is closed.
+    """
+    with suppress(io.UnsupportedOperation):  # within another Python program it need be no file
+        os.write(sys.stdout.fileno(), b"")
+
+
+def require_writable(option: str, file: str | None) -> None:
+    """Check before the work that the file of an option can be written, if one is given.
+
+    Raises:
+        SettingsError: it can't.
+    """
+    if file is None:
+        return
+    try:
+        kind = os.stat(file).st_mode
+    except FileNotFoundError:  # a link to a file that is yet to be made is as good as the file
+        place = os.path.dirname(os.path.realpath(file))
+        if not os.path.isdir(place):
+            raise usage_error(f"{option} {file}: no such folder") from None
+    except OSError as error:
+        raise usage_error(f"{option} {file}: {error.strerror}") from None
+    else:
+        place = file
+        if stat.S_ISDIR(kind):
+            raise usage_error(f"{option} {file}: is a folder")
+    if not os.access(place, os.W_OK):
+        raise usage_error(f"{option} {file}: no permission to write it")
 
 
 def _where_to_look(error: click.ClickException) -> str | None:
@@ -144,10 +195,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if hasattr(signal, "setitimer") and _importing(frame):
         signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
         signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
-    elif number == signal.SIGTERM:
-        raise Terminated
-    else:
-        raise KeyboardInterrupt
+        return
+    _deafen()  # an impatient person's second signal would interrupt the removing of parts
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -1,6 +1,7 @@
 """The `stemsplit` command: a group whose default is `separate`; commands are imported when chosen."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -107,10 +108,19 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Put /dev/null where the caller closed a stream: the next file opened would take its place."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    """Open what the caller closed, lest the next file take its place, and let stdout print any name.
+
+    Stdout is opened such that writing to it fails, as it does for every other program.
+    """
+    for name, flags, mode in (
+        ("stdin", os.O_RDONLY, "r"),
+        ("stdout", os.O_RDONLY, "w"),
+        ("stderr", os.O_WRONLY, "w"),
+    ):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _invoke(arguments: Sequence[str]) -> int:

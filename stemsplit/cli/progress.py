@@ -1,5 +1,6 @@
 """What a person or a program sees on stderr while the work goes on."""
 
+import codecs
 import json
 import os
 import sys
@@ -47,7 +48,17 @@ def _nothing(event: Event) -> None:
 
 
 def _json(event: Event) -> None:
-    click.echo(json.dumps(event.as_dict(), ensure_ascii=False), err=True)
+    click.echo(json_text(event.as_dict(), sys.stderr.encoding), err=True)
+
+
+def json_text(content: dict[str, Any], encoding: str, *, indent: int | None = None) -> str:
+    """Return JSON, all ASCII where a file's name is no text or `encoding` isn't UTF-8, as JSON has to be."""
+    text = json.dumps(content, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content, indent=indent)
+    return text
 
 
 def _plain(event: Event) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import one_line, say, usage_error
+from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.settings import (
@@ -28,7 +28,7 @@ from stemsplit.settings import (
 )
 
 if TYPE_CHECKING:
-    from stemsplit.separation.plan import Input
+    from stemsplit.separation.plan import Found, Input
     from stemsplit.separation.report import Report, TrackResult
     from stemsplit.separation.session import Request, Session
     from stemsplit.separation.survey import Ready
@@ -65,20 +65,20 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     share_memory()
     to_stdout = options["output"] == "-"
     _check_streams(options, to_stdout)
-    _check_report(options["report"])
+    require_writable("--report", options["report"])
     request = _request(options)
     check_template(request.batch.template)
     check_device(request.compute.device)
     # The slowest import runs while the inputs are looked for and the plan is made.
-    threading.Thread(target=importlib.import_module, args=("torch",), daemon=True).start()
+    threading.Thread(target=_import_torch, daemon=True).start()
 
     from stemsplit.separation.session import prepare
     from stemsplit.separation.stream import write_stream
 
-    inputs = _inputs(options, request, stack)
-    _spare_inputs(options["report"], inputs)
+    found = _inputs(options, request, stack)
+    _spare_inputs(options["report"], found.inputs)
     with progress.display(options["how"]) as callback:
-        session = prepare(inputs, request, alone=to_stdout, callback=callback)
+        session = prepare(found, request, alone=to_stdout, callback=callback)
         if options["dry_run"]:
             return _show_plan(session, options["as_json"])
         if to_stdout:
@@ -92,6 +92,12 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     return _conclude(report, options)
 
 
+def _import_torch() -> None:
+    # What fails here fails again in the thread that needs it, which tells.
+    with suppress(Exception):
+        importlib.import_module("torch")
+
+
 def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
     """Stdout carries one kind of data, and a terminal is no place for audio."""
     paths = options["print_paths"] or options["print0"]
@@ -101,17 +107,8 @@ def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
         )
     if to_stdout and sys.stdout.isatty():
         raise usage_error("-o -: stdout is a terminal", hint="pipe it into a program or a file")
-
-
-def _check_report(file: str | None) -> None:
-    """See now what would be a pity to see after the work."""
-    if file is None:
-        return
-    place = file if os.path.exists(file) else os.path.dirname(os.path.abspath(file))
-    if os.path.isdir(file) or not os.path.exists(place):
-        raise usage_error(f"--report {file}: " + ("is a folder" if os.path.isdir(file) else "no such folder"))
-    if not os.access(place, os.W_OK):
-        raise usage_error(f"--report {file}: no permission to write it")
+    if to_stdout or options["as_json"] or paths:
+        require_stdout()
 
 
 def _spare_inputs(report: str | None, inputs: "list[Input]") -> None:
@@ -195,7 +192,7 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
-def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "list[Input]":
+def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "Found":
     """Everything that is to be separated; streams are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
     from stemsplit.separation.plan import collect
@@ -218,13 +215,13 @@ def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "l
 def _spooled(name: str, stdin_name: str | None, stack: ExitStack) -> "Input":
     """A stream's copy in a temporary file, which lives as long as `stack`."""
     from stemsplit.audio.spool import spool
-    from stemsplit.errors import InputError
+    from stemsplit.errors import StemsplitError
     from stemsplit.separation.plan import Input
 
     source, label = (sys.stdin.buffer, stdin_name or "stdin") if name == STDIN else (name, name)
     try:
         return Input(stack.enter_context(spool(source, label)), label=label)
-    except InputError as error:  # not the end of the other inputs
+    except StemsplitError as error:  # not the end of the other inputs
         return Input(Path(name), label=label, failure=error)
 
 
@@ -247,25 +244,34 @@ def _listed(source: str | None, null: bool) -> list[str]:
 
 
 def _show_plan(session: "Session", as_json: bool) -> int:
-    """`--dry-run`: every input and what would be written, or why nothing would be."""
-    planned = [_planned(found) for found in session.survey()]
+    """Show for `--dry-run` what would be done with every input; return the exit code that the run would have.
+
+    Raises:
+        ResourceError: the disk has too little room.
+    """
+    from stemsplit.separation.report import TrackResult, exit_code
+
+    found = list(session.survey())
     if as_json:
-        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": planned}, indent=2))
-        return 0
-    for notice in session.plan.notices:
-        click.echo(one_line(f"note: {notice}"), err=True)
-    for job in planned:
-        match job["status"]:
-            case "ready":
-                outputs = ", ".join(job["outputs"].values())
-                click.echo(one_line(f"{job['input']} -> {outputs}"), err=True)
-            case "skipped":
-                click.echo(one_line(f"{job['input']}: done already"), err=True)
-            case _:
-                say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
-    count = sum(job["status"] == "ready" for job in planned)
-    click.echo(f"{count} to do with {session.model.name}; nothing was done (--dry-run)", err=True)
-    return 0
+        jobs = [_planned(one) for one in found]
+        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": jobs}, indent=2))
+    else:
+        for one in found:
+            _show_planned(one)
+        count = sum(not isinstance(one, TrackResult) for one in found)
+        click.echo(f"{count} to do with {session.model.name}; nothing was done (--dry-run)", err=True)
+    session.check_room([one for one in found if not isinstance(one, TrackResult)])
+    return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
+
+
+def _show_planned(found: "Ready | TrackResult") -> None:
+    job = _planned(found)
+    if job["error"]:
+        say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
+    elif job["status"] == "skipped":
+        click.echo(one_line(f"{job['input']}: done already"), err=True)
+    else:
+        click.echo(one_line(f"{job['input']} -> {', '.join(job['outputs'].values())}"), err=True)
 
 
 def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
@@ -294,7 +300,7 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report where it was asked for, and the last lines."""
     from stemsplit.separation.publish import os_errors
 
-    text = _json_text(report.as_dict())
+    text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
@@ -302,14 +308,3 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
         with os_errors(Path(options["report"])):
             Path(options["report"]).write_text(text + "\n", encoding="utf-8")
     return report.exit_code
-
-
-def _json_text(content: dict[str, Any]) -> str:
-    """Letters as they are; escaped where a file's name is no text, or stdout can't encode it."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    try:
-        for encoding in ("utf-8", sys.stdout.encoding):
-            text.encode(encoding)
-    except UnicodeEncodeError:
-        return json.dumps(content, indent=2)
-    return text

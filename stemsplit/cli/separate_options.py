@@ -9,6 +9,7 @@ from stemsplit.cli.options import Bitrate, Comma, Keep, Mix, Shard, Time, Whole,
 from stemsplit.cli.progress import STYLES
 from stemsplit.settings import (
     DEFAULT_OVERLAP,
+    MOST_OVERLAP,
     QUALITIES,
     BatchSettings,
     ChunkSettings,
@@ -68,7 +69,7 @@ _INPUT = _options(
         help="Of a film or other file with several, counted from 0. [default: the file's main one]",
     ),
     flag("--include", multiple=True, metavar="GLOB", help="Of folders, only files that match."),
-    flag("--exclude", multiple=True, metavar="GLOB", help="Of folders, no files that match."),
+    flag("--exclude", multiple=True, metavar="GLOB", help="Of folders, nothing that matches."),
     flag("--from-file", metavar="LIST|-", help="Read inputs from a file, one per line."),
     click.option("-0", "null", is_flag=True, help="The list is separated by NUL, as from find -print0."),
     flag("--input-name", metavar="NAME", help="What stdin is called in the outputs' paths. [default: stdin]"),
@@ -171,7 +172,8 @@ _COMPUTE = _options(
         field="overlap",
         type=float,
         metavar="F",
-        help=f"Fraction that neighbouring chunks share. [default: the model's own, or {DEFAULT_OVERLAP}]",
+        help=f"Fraction that neighbouring chunks share, up to {MOST_OVERLAP}."
+        f" [default: the model's own, or {DEFAULT_OVERLAP}]",
     ),
     setting(
         "--shifts",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import FAILED, PARTIAL, USAGE, say, usage_error
+from stemsplit.cli.failures import FAILED, PARTIAL, USAGE, require_stdout, say, usage_error
 from stemsplit.cli.options import flag, given, setting
 from stemsplit.errors import AudioError
 from stemsplit.events import Callback, Event
@@ -224,6 +224,7 @@ def check_data(
     """
     if not Path(folder).expanduser().exists():
         raise usage_error(f"{folder}: no such file or folder")
+    require_stdout()
     found, failed = _check(folder, only, given(ModelSettings, model=model), device)
     if as_json:
         tracks = [_entry(song, quality) for song, quality in found]

@@ -84,26 +84,32 @@ class Batch:
             Cancelled: the callback returned False.
         """
         stages = [ThreadPoolExecutor(n) for n in (1, self.workers, self.workers)]
+        tracks = [self._track(one, index, len(ready)) for index, one in enumerate(ready, 1)]
         try:
-            for future in self._submit(ready, *stages):
+            for future in self._submit(tracks, *stages):
                 yield future.result()
         finally:
             self.stopped.set()
             for stage in stages:
                 stage.shutdown(cancel_futures=True)
+            for track in tracks:  # those that wait between two stages too
+                track.files.close()
+
+    def _track(self, ready: Ready, index: int, count: int) -> _Track:
+        place = TrackStart(str(ready.job.input), index, count, None)
+        files = TrackFiles(ready.job.files, ready.shape.sample_rate, ready.shape.channels, self.output)
+        return _Track(ready, place, files)
 
     def _submit(
         self,
-        ready: Sequence[Ready],
+        tracks: Sequence[_Track],
         ahead: ThreadPoolExecutor,
         now: ThreadPoolExecutor,
         behind: ThreadPoolExecutor,
     ) -> list[Future[TrackResult]]:
         results = []
-        for index, one in enumerate(ready, 1):
-            place = TrackStart(str(one.job.input), index, len(ready), None)
-            files = TrackFiles(one.job.files, one.shape.sample_rate, one.shape.channels, self.output)
-            measured = ahead.submit(self._enter, _Track(one, place, files))
+        for track in tracks:
+            measured = ahead.submit(self._enter, track)
             computed = now.submit(lambda before: self._stage(self._compute, before.result()), measured)
             results.append(behind.submit(lambda before: self._leave(before.result()), computed))
         return results

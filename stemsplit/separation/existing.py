@@ -5,6 +5,7 @@ and not compared.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
     Raises:
         OutputError: one is there that was made otherwise.
     """
-    present = [output for output in outputs if job.files[output.name].exists()]
+    present = [output for output in outputs if os.path.exists(job.files[output.name])]
     for output in present:
         path = job.files[output.name]
         if difference := fingerprint.difference(read_settings(path), output):
@@ -75,7 +76,7 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
 def renamed(job: Job) -> Job:
     """The job with the lowest number in its folder's or files' names under which nothing exists yet."""
     number, files = 2, job.files
-    while any(path.exists() for path in files.values()):
+    while any(os.path.exists(path) for path in files.values()):
         files = {name: _numbered(path, name, number) for name, path in job.files.items()}
         number += 1
     return Job(job.input, files)

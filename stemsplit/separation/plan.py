@@ -9,20 +9,17 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from stemsplit.errors import InputError, SettingsError
+from stemsplit.errors import InputError, SettingsError, StemsplitError
+from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 
 FIELDS = ("dir", "name", "stem", "ext", "model", "parent")
-# What a folder is searched for. A file that is named by itself is tried whatever it is called.
-SUFFIXES = frozenset(
-    ".aac .ac3 .aif .aifc .aiff .alac .amr .ape .au .caf .dts .eac3 .flac .m4a .m4b .mka .mkv .mov .mp2 .mp3"
-    " .mp4 .mpc .mpga .oga .ogg .opus .ra .rf64 .snd .spx .tta .w64 .wav .webm .wma .wv".split()
-)
 # Of a track's name in a path; file systems end at 255 with stem, suffix and part mark.
 LONGEST_NAME_BYTES = 200
+MOST_SUFFIXES = 5  # in the notice about files that are left out
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Input:
     path: Path
     folder: PurePosixPath = PurePosixPath(".")
     label: str | None = None
-    failure: InputError | None = None
+    failure: StemsplitError | None = None
 
     @property
     def name(self) -> str:
@@ -71,50 +68,116 @@ class Plan:
     notices: tuple[str, ...]
 
 
+@dataclass
+class Found:
+    """What was found where inputs were looked for.
+
+    Attributes:
+        inputs: every file once, and what can't be read as an input that fails.
+        left_out: names of files in folders whose suffix is no audio's.
+        links: links to folders, which aren't followed.
+    """
+
+    inputs: list[Input] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
+
+    def notices(self) -> list[str]:
+        """Return a sentence for each kind of thing that was left out."""
+        told = []
+        if self.left_out:
+            suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.left_out)
+            shown = ", ".join(suffix for suffix, _ in suffixes.most_common(MOST_SUFFIXES))
+            more = ", …" if len(suffixes) > MOST_SUFFIXES else ""
+            told.append(
+                f"left out {_counted(len(self.left_out), 'file')} that by the suffix are no audio"
+                f" ({shown}{more}); --include GLOB takes them"
+            )
+        if self.links:
+            told.append(
+                f"left out {_counted(len(self.links), 'linked folder')}, such as {self.links[0]};"
+                " a link is followed where it is itself an INPUT"
+            )
+        return told
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
 def collect(
     paths: Iterable[Path | Input],
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     output: Path | None = None,
-) -> list[Input]:
+) -> Found:
     """Expand folders, recursively and sorted; every file once.
 
     Args:
         paths: files and folders; inputs, such as streams, are taken as they are.
         include: glob patterns; a file in a folder must match one of them, if there are any.
-        exclude: glob patterns; a file in a folder must match none.
+        exclude: glob patterns; a file or folder in a folder must match none.
         output: the output folder, which is not searched when it lies in one of the folders.
     """
-    found: dict[Path, Input] = {}
+    found, once = Found(), dict[str, Input]()
     for path in paths:
         if isinstance(path, Input):
             entries: Iterable[Input] = [path]
         else:
-            entries = _walk(path, include, exclude, output) if path.is_dir() else [Input(path)]
+            # pathlib's own questions raise where a path is too long, or may not be looked at
+            entries = _walk(path, include, exclude, output, found) if os.path.isdir(path) else [Input(path)]
         for entry in entries:
-            found.setdefault(Path(os.path.abspath(entry.path)), entry)
-    return list(found.values())
+            once.setdefault(os.path.abspath(entry.path), entry)
+    found.inputs = list(once.values())
+    return found
 
 
-def _walk(root: Path, include: Sequence[str], exclude: Sequence[str], output: Path | None) -> Iterable[Input]:
-    shunned = output.resolve() if output is not None and output.resolve() != root.resolve() else None
-    for folder, below, files in os.walk(root):
+def _walk(
+    root: Path, include: Sequence[str], exclude: Sequence[str], output: Path | None, found: Found
+) -> Iterable[Input]:
+    shunned = os.path.realpath(output) if output is not None else None
+    if shunned == os.path.realpath(root):
+        shunned = None
+    unreadable: list[OSError] = []
+    for folder, below, files in os.walk(root, onerror=unreadable.append):
         here = Path(folder)
-        below[:] = sorted(b for b in below if not b.startswith(".") and (here / b).resolve() != shunned)
-        place = here.relative_to(root)
+        place = PurePosixPath(here.relative_to(root).as_posix())
+        yield from (_unreadable(root, error) for error in unreadable)
+        unreadable.clear()
+        below[:] = sorted(
+            name
+            for name in below
+            if not is_hidden(name)
+            and not _matches(place / name, exclude)
+            and os.path.realpath(here / name) != shunned
+        )
+        found.links += [here / name for name in below if os.path.islink(here / name)]
         for file in sorted(files):
-            if _wanted(place / file, include, exclude):
-                yield Input(here / file, PurePosixPath(place.as_posix()))
+            if is_hidden(file) or _matches(place / file, exclude):
+                continue
+            if _matches(place / file, include) if include else _has_audio_suffix(file):
+                yield Input(here / file, place)
+            elif not include:
+                found.left_out.append(file)
+    yield from (_unreadable(root, error) for error in unreadable)
 
 
-def _wanted(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    def matches(patterns: Sequence[str]) -> bool:
-        return any(fnmatch(path.as_posix(), p) or fnmatch(path.name, p) for p in patterns)
+def _unreadable(root: Path, error: OSError) -> Input:
+    """Return a folder that can't be listed, as an input that fails."""
+    denied = isinstance(error, PermissionError)
+    reason = "no permission to read this folder" if denied else error.strerror or str(error)
+    path = Path(error.filename)
+    failure = InputError(path, reason, hint="its owner can allow it: chmod +rx" if denied else None)
+    return Input(path, PurePosixPath(path.relative_to(root).as_posix()), failure=failure)
 
-    if path.name.startswith(".") or matches(exclude):
-        return False
-    return matches(include) if include else path.suffix.lower() in SUFFIXES
+
+def _matches(path: PurePosixPath, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(path.as_posix(), p) or fnmatch(path.name, p) for p in patterns)
+
+
+def _has_audio_suffix(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
 
 
 def take_shard(inputs: Sequence[Input], shard: tuple[int, int]) -> list[Input]:
@@ -140,15 +203,18 @@ def plan_jobs(
         SettingsError: the template has an unknown field, leaves the folder or gives two outputs one path.
     """
     check_template(template)
-    names, notices = _distinct_names(inputs)
-    jobs = []
-    for entry, name in zip(inputs, names, strict=True):
+    names, notices = _distinct_names([entry for entry in inputs if entry.failure is None])
+    jobs, free = [], iter(names)
+    for entry in inputs:
+        if entry.failure is not None:  # it takes no name from an input that can be had
+            jobs.append(Job(entry, {}))
+            continue
         fields = {
             "dir": _clean_folder(entry.folder),
-            "name": name,
+            "name": next(free),
             "ext": ext,
             "model": _clean(model),
-            "parent": _clean(entry.path.resolve().parent.name or "root"),
+            "parent": _clean(Path(os.path.abspath(entry.path)).parent.name or "root"),
         }
         files = {o: root / expand(template, fields | {"stem": o}) for o in outputs}
         jobs.append(Job(entry, files))
@@ -166,10 +232,10 @@ def check_template(template: str) -> None:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
         raise SettingsError(f"--template {template}: {error}", setting="--template") from None
-    for _, field, spec, conversion in parts:
-        if field is not None and (field not in FIELDS or spec or conversion):
+    for _, name, spec, conversion in parts:
+        if name is not None and (name not in FIELDS or spec or conversion):
             raise SettingsError(
-                f"--template {template}: no field {{{field}}}",
+                f"--template {template}: no field {{{name}}}",
                 setting="--template",
                 hint="there is " + ", ".join(f"{{{f}}}" for f in FIELDS),
             )
@@ -215,8 +281,10 @@ def _key(place: object) -> str:
 
 def _clean(name: str) -> str:
     """`name` as one component of a path: no separator or control character, not `.` or `..`, not too long."""
-    cleaned = "".join("_" if c in "/\\\0" or unicodedata.category(c) == "Cc" else c for c in name)
-    cleaned = os.fsencode(cleaned)[:LONGEST_NAME_BYTES].decode("utf-8", errors="ignore")
+    # Only ASCII's control characters: in Latin-1 the others are bytes of names that were written as UTF-8.
+    cleaned = "".join("_" if c in "/\\\x7f" or c < " " else c for c in name)[:LONGEST_NAME_BYTES]
+    while len(os.fsencode(cleaned)) > LONGEST_NAME_BYTES:
+        cleaned = cleaned[:-1]
     return "_" if cleaned.strip(". ") == "" else cleaned
 
 

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from stemsplit.audio.sink import write_error
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writer import Writer, open_writer
-from stemsplit.errors import OutputError
+from stemsplit.errors import OutputError, ResourceError
 from stemsplit.settings import OutputSettings
 
 try:
@@ -29,6 +30,7 @@ except ImportError:  # Windows keeps an open file from being replaced by itself
 Audio = NDArray[np.float32]
 LIMIT = 1 - 2.0**-15  # the largest sample that every integer format can hold
 BLOCK_SAMPLES = 1 << 16
+ATTEMPTS = 10  # at a folder that somebody else removes
 
 
 def part_of(path: Path) -> Path:
@@ -50,6 +52,18 @@ def os_errors(path: Path) -> Iterator[None]:
         raise write_error(path, error) from None
 
 
+@contextmanager
+def _as_final(path: Path) -> Iterator[None]:
+    """Give errors about the part of `path` its final name."""
+    try:
+        yield
+    except OutputError as error:
+        raise OutputError(path, error.reason, hint=error.hint) from None
+    except ResourceError as error:
+        reason = error.reason.replace(os.fspath(part_of(path)), os.fspath(path))
+        raise ResourceError(reason, hint=error.hint) from None
+
+
 class PartFile:
     """A part file that this process alone writes; `path` is its name.
 
@@ -60,12 +74,18 @@ class PartFile:
     def __init__(self, final: Path) -> None:
         self.final, self.path = final, part_of(final)
         with os_errors(final):
-            final.parent.mkdir(parents=True, exist_ok=True)
             self.handle = self._claim()
+
+    def _open(self) -> BinaryIO:
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):  # another track that failed has removed the empty folder
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return open(self.path, "a+b")
+        return open(self.path, "a+b")
 
     def _claim(self) -> BinaryIO:
         while True:
-            handle = open(self.path, "a+b")
+            handle = self._open()
             if fcntl is None:
                 return handle
             try:
@@ -90,7 +110,7 @@ class PartFile:
     def discard(self) -> None:
         """Remove the file."""
         if not self.handle.closed:
-            self.path.unlink(missing_ok=True)
+            _remove(self.path)
             self.handle.close()
 
 
@@ -120,6 +140,8 @@ class TrackFiles:
         self.writers: list[Writer] = []
         self.scratch: list[BinaryIO] = []
         self.cleanup = ExitStack()
+        # Known before any track of a batch makes its folders: of those in common the last track takes care.
+        self.new_folders = {path: _missing_folders(path) for path in self.files.values()}
 
     @property
     def gain_db(self) -> float:
@@ -137,32 +159,27 @@ class TrackFiles:
         """
         self.tags.update(tags)
         for path in self.files.values():
-            self._remember_folders(path)
+            for folder in self.new_folders[path]:
+                self.cleanup.callback(_remove_if_empty, folder)
             part = PartFile(path)
             self.parts.append(part)
             self.cleanup.callback(part.discard)
-            self.cleanup.callback(scratch_of(path).unlink, missing_ok=True)
+            self.cleanup.callback(_remove, scratch_of(path))
         if self.held:
             self.scratch = [self._scratch(path) for path in self.files.values()]
         else:
             self.writers = [self._writer(name) for name in self.files]
 
-    def _remember_folders(self, path: Path) -> None:
-        for folder in path.parents:
-            if folder.exists():
-                return
-            # Goes last, and only where nothing was published.
-            self.cleanup.callback(_remove_if_empty, folder)
-
     def _writer(self, name: str) -> Writer:
-        writer = open_writer(
-            part_of(self.files[name]),
-            self.sample_rate,
-            self.channels,
-            self.settings,
-            frames=self.frames if self.held else None,
-            tags=self.tags.get(name),
-        )
+        with _as_final(self.files[name]):
+            writer = open_writer(
+                part_of(self.files[name]),
+                self.sample_rate,
+                self.channels,
+                self.settings,
+                frames=self.frames if self.held else None,
+                tags=self.tags.get(name),
+            )
         self.cleanup.callback(writer.abort)
         return writer
 
@@ -182,8 +199,9 @@ class TrackFiles:
         self.frames += block.shape[-1]
         if block.size:
             self.peak = max(self.peak, float(np.abs(block).max()))
-        for writer, samples in zip(self.writers, block, strict=False):
-            writer.write(samples)
+        for writer, path, samples in zip(self.writers, self.files.values(), block, strict=False):
+            with _as_final(path):
+                writer.write(samples)
         for handle, path, samples in zip(self.scratch, self.files.values(), block, strict=False):
             with os_errors(path):
                 handle.write(np.ascontiguousarray(samples.T).tobytes())
@@ -195,8 +213,9 @@ class TrackFiles:
             self.gain = min(1.0, LIMIT / self.peak) if self.peak > 0 else 1.0
             for name, handle in zip(self.files, self.scratch, strict=True):
                 self._encode(name, handle)
-        for writer in self.writers:
-            writer.close()
+        for writer, path in zip(self.writers, self.files.values(), strict=False):
+            with _as_final(path):
+                writer.close()
         for part in self.parts:
             part.publish()
         self.close()
@@ -204,20 +223,32 @@ class TrackFiles:
     def _encode(self, name: str, handle: BinaryIO) -> None:
         writer = self._writer(name)
         handle.seek(0)
-        while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
-            samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T
-            writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
-        writer.close()
+        with _as_final(self.files[name]):
+            while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
+                samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T
+                writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
+            writer.close()
 
     def close(self) -> None:
         """Remove whatever isn't published."""
         self.cleanup.close()
 
 
+def _missing_folders(path: Path) -> list[Path]:
+    """Return the folders above `path` that have yet to be made, outermost first."""
+    return [*takewhile(lambda folder: not os.path.exists(folder), path.parents)][::-1]
+
+
 def _let_go(handle: BinaryIO) -> None:
     # What a full disk left in the buffer is not wanted any more.
     with suppress(OSError):
         handle.close()
+
+
+def _remove(path: Path) -> None:
+    # Where nothing can be removed any more, as on an unplugged disk, the track's own error is the news.
+    with suppress(OSError):
+        path.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

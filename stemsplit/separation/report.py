@@ -1,11 +1,12 @@
 """What came of a batch, as data: `--report`, `--json`, the summary line and the exit code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from stemsplit import __version__
-from stemsplit.errors import OutputError, StemsplitError
+from stemsplit.audio.sink import is_full
+from stemsplit.errors import OutputError, ResourceError, StemsplitError
 from stemsplit.events import Callback, TrackDone, TrackFailed, emit
 
 Status = Literal["done", "skipped", "failed"]
@@ -31,6 +32,9 @@ class Failure:
             return cls(error.code, error.reason, error.hint)
         if isinstance(error, MemoryError):
             return cls(5, "out of memory", "use a shorter --segment")
+        if isinstance(error, OSError) and error.strerror:
+            code = ResourceError.code if is_full(error) else StemsplitError.code
+            return cls(code, f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
         return cls(1, f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
 
 
@@ -47,6 +51,20 @@ class TrackResult:
     gain_db: float | None = None
     wall_s: float = 0.0
     error: Failure | None = None
+
+
+def exit_code(errors: Sequence[Failure | None]) -> int:
+    """Return 0 if no track failed, 3 if some did, and if all did their common class or 1.
+
+    Args:
+        errors: of every track, None where it didn't fail.
+    """
+    codes = {error.code for error in errors if error}
+    if not codes:
+        return 0
+    if None in errors:
+        return PARTIAL
+    return codes.pop() if codes in ({4}, {5}) else 1
 
 
 def announce(result: TrackResult, callback: Callback | None) -> None:
@@ -80,13 +98,8 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing failed, 3 if something did, and if all did their common class or 1."""
-        codes = {track.error.code for track in self.tracks if track.error}
-        if not codes:
-            return 0
-        if self.count("failed") < len(self.tracks):
-            return PARTIAL
-        return codes.pop() if codes in ({4}, {5}) else 1
+        """See `exit_code`."""
+        return exit_code([track.error for track in self.tracks])
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-ready data."""

@@ -12,16 +12,20 @@ from pathlib import Path
 from time import monotonic
 
 import numpy as np
+import torch
 
 from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
-from stemsplit.errors import SettingsError
+from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
 from stemsplit.events import Callback, Progress, emit
 from stemsplit.hub.load import load_model
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
-from stemsplit.separation.track import Measured, measure, separate_track
+from stemsplit.separation.track import Measured, OverflowingError, measure, separate_track
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
+
+# Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.
+LOUDEST = 1e6
 
 
 class Separator:
@@ -78,7 +82,8 @@ class Separator:
             An array [C, T] for every stem, at the source's rate, channels and length.
 
         Raises:
-            InputError: the file can't be read.
+            InputError: the file can't be read, or its samples are beyond what can be computed with.
+            NotFiniteError: the model gave NaN or infinite samples.
             Cancelled: the callback returned False.
         """
         opened, name = _open(source, sample_rate)
@@ -109,22 +114,56 @@ class Separator:
             outputs: sums of this separator's stems and the mix.
             shape: the outputs' rate and channels.
             measured: from `measure`.
-            name: of the track in events.
+            name: of the track in events and errors.
             total_s: its duration, for the time left.
+
+        Raises:
+            InputError: the source can't be read, or its samples are beyond what can be computed with.
+            NotFiniteError: the model gave NaN or infinite samples.
         """
         report = _progress(self.callback, name, total_s)
         report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
-            yield from separate_track(
-                source,
-                self.model,
-                outputs,
-                shape,
-                chunks=self.chunks,
-                compute=self.compute,
-                measured=measured,
-                progress=report,
+            try:
+                yield from separate_track(
+                    source,
+                    self.model,
+                    outputs,
+                    shape,
+                    chunks=self.chunks,
+                    compute=self.compute,
+                    measured=measured,
+                    progress=report,
+                )
+            except OverflowingError as error:
+                raise self._explained(error, source, name) from None
+
+    def _explained(self, error: OverflowingError, source: Source, name: str) -> AudioError:
+        """Return the error that names the input, where its samples are to blame, or else the model."""
+        if (at_s := _first_above(LOUDEST, source)) is not None:
+            return InputError(
+                name,
+                f"has samples too large to compute with (the first at {at_s:.3f} s; full scale is 1)",
+                hint="export it again; an effect or a plug-in may have gone wrong",
             )
+        model = f"model {self.identity.name}" if self.identity else "model"
+        full = self.compute.dtype == torch.float32
+        return NotFiniteError(
+            name,
+            f"the {model} gave NaN or infinite samples at {error.at_s:.1f} s",
+            hint="its weights may be damaged" if full else "--precision fp32 computes in a wider range",
+        )
+
+
+def _first_above(limit: float, source: Source) -> float | None:
+    """Return where a source's magnitude first exceeds `limit`, in seconds; None if it never does."""
+    samples = 0
+    for block in source.blocks():
+        above = (np.abs(block) > limit).any(axis=0)
+        if above.any():
+            return (samples + int(np.argmax(above))) / source.sample_rate
+        samples += block.shape[-1]
+    return None
 
 
 def separate(

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from stemsplit.audio.formats import check_encodable, find_format
 from stemsplit.core.devices import check_device
-from stemsplit.errors import OutputError, SettingsError
+from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
 from stemsplit.hub.describe import Description, describe_model
 from stemsplit.separation.existing import Fingerprint
 from stemsplit.separation.mixes import Output, needed_stems, plan_outputs
-from stemsplit.separation.plan import Input, Plan, check_template, plan_jobs, take_shard
+from stemsplit.separation.plan import Found, Plan, check_template, plan_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
-from stemsplit.separation.survey import Ready, check_room, spare, survey
+from stemsplit.separation.survey import Ready, check_folder, check_room, spare, survey
 from stemsplit.settings import (
     BatchSettings,
     ChunkSettings,
@@ -67,8 +67,6 @@ class Session:
         from stemsplit.core.compute import threads
         from stemsplit.separation.separator import Separator
 
-        for notice in self.plan.notices:
-            emit(callback, Notice(notice))
         request = self.request
         with threads(1):  # the tracks are computed in another thread than this
             separator = Separator(
@@ -91,6 +89,15 @@ class Session:
         for job in self.plan.jobs:
             yield spare(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
+    def check_room(self, ready: Sequence[Ready]) -> None:
+        """Check that the disk has room for the outputs of what is ready.
+
+        Raises:
+            ResourceError: it hasn't.
+        """
+        if ready:
+            check_room(ready, self.request.output, Path(self.request.batch.output))
+
     def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
         """Do the jobs. The model is loaded only if one of them needs it.
 
@@ -101,8 +108,7 @@ class Session:
             ResourceError: the disk has too little room.
             Others: as `load`.
         """
-        batch, output = self.request.batch, self.request.output
-        ready = []
+        batch, ready = self.request.batch, []
         for found in self.survey():
             if isinstance(found, Ready):
                 ready.append(found)
@@ -111,8 +117,8 @@ class Session:
             yield found
             if found.status == "failed" and batch.fail_fast:
                 return
+        self.check_room(ready)
         if ready:
-            check_room(ready, output, Path(batch.output))
             yield from self._compute(ready, callback)
 
     def _compute(self, ready: Sequence[Ready], callback: Callback | None) -> Iterator[TrackResult]:
@@ -148,15 +154,15 @@ class Session:
 
 
 def prepare(
-    inputs: Sequence[Input], request: Request, *, alone: bool = False, callback: Callback | None = None
+    found: Found, request: Request, *, alone: bool = False, callback: Callback | None = None
 ) -> Session:
     """Check everything that can be checked without decoding, loading or computing.
 
     Args:
-        inputs: from `plan.collect`.
+        found: from `plan.collect`.
         request: the settings.
         alone: there must be one input and one output, which goes to a stream instead of the folder.
-        callback: receives the events of a download; `hf:` models are fetched to be described.
+        callback: receives notices, and the events of a download; `hf:` models are fetched to be described.
 
     Raises:
         SettingsError: an unknown model, stem, format or template, or no input at all.
@@ -167,14 +173,15 @@ def prepare(
     check_device(request.compute.device)
     model = describe_model(request.model.model, offline=request.model.offline, callback=callback)
     outputs = plan_outputs(model.stems, request.stems)
-    if not inputs:
-        raise SettingsError("no audio file found in what was given", hint="--include picks files by name")
+    if not found.inputs:
+        hint = next(iter(found.notices()), "--include picks files by name")
+        raise SettingsError("no audio file found in what was given", hint=hint)
     rate, channels = request.output.sample_rate, request.output.channels
     if rate != "keep":
         check_encodable(request.output.format, rate, 1 if channels == "keep" else channels)
     root = Path(request.batch.output)
     plan = plan_jobs(
-        take_shard(inputs, request.batch.shard),
+        take_shard(found.inputs, request.batch.shard),
         [output.name for output in outputs],
         root=root,
         template=request.batch.template,
@@ -185,21 +192,15 @@ def prepare(
         _require_one(len(plan.jobs), "inputs", "one INPUT")
         _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
     else:
-        _check_writable(root)
+        check_folder(root)
+    for notice in (*found.notices(), *plan.notices):
+        emit(callback, Notice(notice))
     return Session(request, model, outputs, plan, _fingerprint(model, request))
 
 
 def _require_one(count: int, what: str, hint: str) -> None:
     if count != 1:
         raise SettingsError(f"-o -: there are {count} {what}, and a stream holds one", hint=f"choose {hint}")
-
-
-def _check_writable(root: Path) -> None:
-    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    if not there.is_dir():
-        raise OutputError(there, "is a file, not a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise OutputError(there, "no permission to write here", hint="choose another folder with -o")
 
 
 def _fingerprint(model: Description, request: Request) -> Fingerprint:

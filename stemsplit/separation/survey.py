@@ -1,14 +1,16 @@
 """A look at every job before the model is loaded: which are to be done, which are done, which can't be."""
 
+import logging
 import os
 import shutil
+import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stemsplit.audio.formats import check_encodable
 from stemsplit.audio.reader import probe
-from stemsplit.errors import OutputError, ResourceError, StemsplitError
+from stemsplit.errors import OutputError, ResourceError
 from stemsplit.separation.existing import Fingerprint, is_done, renamed
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.plan import Input, Job
@@ -16,6 +18,7 @@ from stemsplit.separation.report import Failure, TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
 
+log = logging.getLogger(__name__)
 SCRATCH_BYTES = 4  # per sample that waits in float32 for the track's peak
 
 
@@ -50,17 +53,49 @@ def survey(
     name = str(job.input)
     try:
         source, shape = examine(job.input, batch, output)
-        there = [path for path in job.files.values() if path.exists()]
+        there = [path for path in job.files.values() if os.path.exists(path)]
         if batch.if_exists == "error" and there:
             raise OutputError(there[0], "exists", hint="-y overwrites it")
         if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
             paths = {stem: str(path) for stem, path in job.files.items()}
             return TrackResult(name, "skipped", paths)
-    except StemsplitError as error:
+        if batch.if_exists == "rename":
+            job = replace(job, files=renamed(job).files)
+        _check_places(job)
+    except Exception as error:
+        log.debug("%s", name, exc_info=error)
         return TrackResult(name, "failed", error=Failure.of(error))
-    if batch.if_exists == "rename":
-        job = replace(job, files=renamed(job).files)
     return Ready(job, source, shape)
+
+
+def _check_places(job: Job) -> None:
+    for path in job.files.values():
+        if os.path.isdir(path):
+            raise OutputError(path, "is a folder")
+    for folder in {path.parent: None for path in job.files.values()}:
+        check_folder(folder)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that files can be written into a folder, or that it can be made.
+
+    Raises:
+        OutputError: they can't, or it can't.
+    """
+    for place in (folder, *folder.parents):
+        try:
+            kind = os.stat(place).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.islink(place):
+                raise OutputError(place, "is a link to something that isn't there") from None
+            continue
+        except OSError as error:
+            raise OutputError(place, error.strerror or str(error)) from None
+        if not stat.S_ISDIR(kind):
+            raise OutputError(place, "is a file, not a folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise OutputError(place, "no permission to write here", hint="choose another folder with -o")
+        return
 
 
 def spare(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
@@ -108,7 +143,7 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> No
         samples = (one.source.duration_s or 0) * one.shape.sample_rate * one.shape.channels
         needed += samples * len(one.job.files) * sample_bytes
         largest = max(largest, samples * len(one.job.files) * SCRATCH_BYTES)
-    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     disk = shutil.disk_usage(there)
     # A file system without a size, such as one over a network, tells nothing.
     if output.format in ("wav", "aiff") and disk.total and needed + largest > disk.free:

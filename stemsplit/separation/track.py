@@ -19,6 +19,14 @@ from stemsplit.separation.source import Audio, Shape, Source
 from stemsplit.settings import ChunkSettings
 
 
+class OverflowingError(Exception):
+    """The outputs have NaN or infinite samples, the first at `at_s` seconds."""
+
+    def __init__(self, at_s: float) -> None:
+        super().__init__(at_s)
+        self.at_s = at_s
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a first pass over a source found; both are None if the model needs no such pass."""
@@ -65,16 +73,25 @@ def separate_track(
 
     Yields:
         [O, C, n], consecutive; their lengths sum to the source's (at the rate of `shape`).
+
+    Raises:
+        OverflowingError: an output isn't finite.
     """
     measured = measured or measure(source, model)
     original = Fifo()
     back = Resampler(len(model.stems) * shape.channels, model.sample_rate, shape.sample_rate)
-    stems = Fifo()
+    stems, start = Fifo(), 0
 
     def taken(count: int) -> Audio:
+        nonlocal start
         parts = stems.pop(count).view(len(model.stems), shape.channels, count).numpy()
         terms = dict(zip(model.stems, parts, strict=True)) | {MIX: original.pop(count).numpy()}
-        return mix_down(outputs, terms)
+        block = mix_down(outputs, terms)
+        if not (finite := np.isfinite(block)).all():
+            first = start + int(np.argmin(finite.all(axis=(0, 1))))
+            raise OverflowingError(first / shape.sample_rate)
+        start += count
+        return block
 
     for piece in separate_stream(
         model, _prepared(source, model, shape, original), chunks, measured.stats, compute

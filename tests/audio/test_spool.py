@@ -4,6 +4,7 @@ import os
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 
 from stemsplit.audio.reader import read_audio
 from stemsplit.audio.spool import is_pipe, spool
+from stemsplit.audio.writer import open_writer
 from stemsplit.errors import InputError, OutputError, ResourceError
+from stemsplit.settings import OutputSettings
 
 
 @pytest.fixture(autouse=True)
@@ -120,6 +123,80 @@ def test_full_disk(
     with pytest.raises(expected), spool(io.BytesIO(b"abc")):
         pass
     assert not list(folder.iterdir())
+
+
+def endless(pattern: bytes) -> io.RawIOBase:
+    class Endless(io.RawIOBase):
+        taken = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.taken += size
+            assert self.taken < 1 << 30, "it would never end"
+            return (pattern * (size // len(pattern) + 1))[:size]
+
+    return Endless()
+
+
+@pytest.mark.parametrize("pattern", [b"\0", b"yes\n"])
+def test_an_endless_stream_of_no_audio_is_refused_early(pattern: bytes, folder: Path) -> None:
+    source = endless(pattern)
+    with pytest.raises(InputError, match="stdin: not an audio file"), spool(source):  # type: ignore[arg-type]
+        pass
+    assert source.taken <= 32 << 20  # type: ignore[attr-defined]
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("fmt", ["wav", "flac", "ogg", "mp3", "opus", "m4a", "alac", "aiff", "tagged"])
+def test_a_stream_of_audio_is_known_by_its_head(
+    fmt: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An MP4 file has its index at the end, and a picture may fill all of the head."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, 48000 * 6)).astype(np.float32)
+    settings = OutputSettings(format="mp3" if fmt == "tagged" else fmt)
+    with open_writer(tmp_path / "song", 48000, 2, settings) as writer:
+        writer.write(noise)
+    data = (tmp_path / "song").read_bytes()
+    if fmt == "tagged":
+        data = b"ID3\3\0\0\0\0\x7f\x7f" + bytes(0x3FFF) + data
+    head = 0x2000 if fmt == "tagged" else 60_000
+    assert len(data) > 2 * head and b"moov" not in data[:head]
+    monkeypatch.setattr("stemsplit.audio.spool._HEAD", head)
+    monkeypatch.setattr("stemsplit.audio.spool._CHUNK", head // 3)
+    with spool(io.BytesIO(data)) as path:
+        assert path.read_bytes() == data
+        assert read_audio(path)[0].shape == noise.shape
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such devices")
+def test_devices_without_an_end_are_refused(folder: Path) -> None:
+    for device in ("/dev/zero", "/dev/urandom"):
+        with pytest.raises(InputError, match=f"{device}: is a device"), spool(device, device):
+            pass
+        with open(device, "rb") as stream, pytest.raises(InputError, match="stdin: is a device"):
+            with spool(stream):
+                pass
+    with pytest.raises(InputError, match=r"is empty \(0 bytes\)"), spool("/dev/null"):
+        pass
+    assert not list(folder.iterdir())
+
+
+def test_a_stream_leaves_some_of_the_disk(wav: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def usage(free: int) -> None:
+        disk = SimpleNamespace(total=10 << 30, free=free)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
+
+    usage(100 << 20)  # little, but far more than the stream takes
+    with spool(io.BytesIO(wav.read_bytes())):
+        pass
+    usage(wav.stat().st_size // 2)
+    with pytest.raises(ResourceError, match="stdin: no space left in .*spooled") as caught:
+        with spool(io.BytesIO(wav.read_bytes())):
+            pass
+    assert "TMPDIR" in str(caught.value.hint)
+    assert not list(folder.iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, free=0))
+    with spool(io.BytesIO(wav.read_bytes())):
+        pass
 
 
 def test_copy_goes_when_the_work_fails(wav: Path, folder: Path) -> None:

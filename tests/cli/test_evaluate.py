@@ -422,14 +422,14 @@ BAD = [
     ((*CLASSIC, "--only", "c*"), "songs: none of its 2 tracks is called c*"),
     (("--dataset", "songs", "-m", "clasic"), "no model named 'clasic'"),
     ((*CLASSIC, "--device", "abacus"), "--device abacus: "),
-    ((*CLASSIC, "--overlap", "1"), "--overlap 1.0: must be at least 0 and below 1"),
+    ((*CLASSIC, "--overlap", "1"), "--overlap 1.0: must be from 0 to 0.99"),
     ((*CLASSIC, "--segment", "0"), "--segment 0.0: must be positive"),
     ((*CLASSIC, "--shifts", "-1"), "--shifts -1: must not be negative"),
     ((*CLASSIC, "--threads", "0"), "--threads 0: must be positive"),
     ((*CLASSIC, "-j", "0"), "'0' is no whole number from 1 on"),
     ((*CLASSIC, "--oracle", "wiener"), "'wiener' is not one of 'irm', 'mixphase'"),
-    ((*CLASSIC, "--csv", "nowhere/x.csv"), "--csv nowhere/x.csv: can't be written"),
-    ((*CLASSIC, "--csv", "songs"), "--csv songs: can't be written"),
+    ((*CLASSIC, "--csv", "nowhere/x.csv"), "--csv nowhere/x.csv: no such folder"),
+    ((*CLASSIC, "--csv", "songs"), "--csv songs: is a folder"),
     ((*CLASSIC, "--jsn"), "No such option '--jsn'"),
 ]
 

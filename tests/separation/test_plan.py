@@ -1,6 +1,7 @@
 """Inputs become jobs that don't meet, below the output folder, whatever they are called."""
 
 import os
+import sys
 import unicodedata
 from pathlib import Path, PurePosixPath
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from stemsplit.errors import SettingsError
 from stemsplit.separation.plan import Input, Plan, check_template, collect, expand, plan_jobs, take_shard
 
+posix = pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
 DEFAULT = "{dir}/{name}/{stem}.{ext}"
 ROOT = Path("out")
 
@@ -31,32 +33,109 @@ def names(root: Path, inputs: list[Input]) -> list[str]:
 
 def test_folders_are_searched_recursively_and_in_order(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp3", "a.wav", "x/z.flac", "x/y/c.M4A", "notes.txt", ".hidden.wav", ".git/d.wav")
-    found = collect([tmp_path])
+    found = collect([tmp_path]).inputs
     assert names(tmp_path, found) == ["a.wav", "b.mp3", "x/z.flac", "x/y/c.M4A"]
     assert [entry.folder.as_posix() for entry in found] == [".", ".", "x", "x/y"]
 
 
 def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "track.bin")
-    assert names(tmp_path, collect([tmp_path / "track.bin"])) == ["track.bin"]
+    assert names(tmp_path, collect([tmp_path / "track.bin"]).inputs) == ["track.bin"]
 
 
 def test_a_file_given_twice_is_done_once(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
-    assert len(collect([tmp_path, tmp_path / "a.wav", tmp_path / "." / "a.wav"])) == 1
+    assert len(collect([tmp_path, tmp_path / "a.wav", tmp_path / "." / "a.wav"]).inputs) == 1
 
 
 def test_the_output_folder_is_not_separated_again(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "stems/a/vocals.wav")
-    assert names(tmp_path, collect([tmp_path], output=tmp_path / "stems")) == ["a.wav"]
-    assert len(collect([tmp_path / "stems"], output=tmp_path / "stems")) == 1
+    assert names(tmp_path, collect([tmp_path], output=tmp_path / "stems").inputs) == ["a.wav"]
+    assert len(collect([tmp_path / "stems"], output=tmp_path / "stems").inputs) == 1
 
 
 def test_include_and_exclude(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.mp3", "live/c.wav", "odd.xyz")
-    assert names(tmp_path, collect([tmp_path], include=["*.wav"])) == ["a.wav", "live/c.wav"]
-    assert names(tmp_path, collect([tmp_path], exclude=["live/*"])) == ["a.wav", "b.mp3"]
-    assert names(tmp_path, collect([tmp_path], include=["*.xyz"])) == ["odd.xyz"]
+    assert names(tmp_path, collect([tmp_path], include=["*.wav"]).inputs) == ["a.wav", "live/c.wav"]
+    assert names(tmp_path, collect([tmp_path], exclude=["live/*"]).inputs) == ["a.wav", "b.mp3"]
+    assert names(tmp_path, collect([tmp_path], include=["*.xyz"]).inputs) == ["odd.xyz"]
+
+
+def test_folders_are_excluded_too(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "live/c.wav", "live/more/d.wav")
+    assert names(tmp_path, collect([tmp_path], exclude=["live"]).inputs) == ["a.wav"]
+
+
+def test_what_is_left_out_is_counted_in_one_notice(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "cover.JPG", "x/back.jpg", "x/notes", ".DS_Store", "__MACOSX/b.jpg", "x/._a.wav")
+    found = collect([tmp_path])
+    assert names(tmp_path, found.inputs) == ["a.wav"]
+    (notice,) = found.notices()
+    assert notice.startswith("left out 3 files that by the suffix are no audio (.jpg, no suffix)")
+    assert collect([tmp_path], include=["*.wav"]).notices() == []  # a person's own choice
+    assert collect([tmp_path], exclude=["*.jpg", "*.JPG", "notes"]).notices() == []
+
+
+def test_many_suffixes_do_not_make_a_long_notice(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}.x{name}" for name in "abcdefgh"))
+    assert ", …)" in collect([tmp_path]).notices()[0]
+
+
+@posix
+def test_links_that_lead_nowhere_are_inputs_that_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    (tmp_path / "gone.wav").symlink_to("nothing.wav")
+    touch(tmp_path, "good.wav")
+    found = collect([tmp_path]).inputs
+    assert names(tmp_path, found) == ["gone.wav", "good.wav", "loop.wav"]
+    assert len(plan(found, template="{parent}/{name}/{stem}.{ext}").jobs) == 3
+    assert len(plan(collect([tmp_path / "loop.wav"]).inputs).jobs) == 1
+
+
+@posix
+def test_an_output_folder_that_is_a_link_loop_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("out")
+    touch(tmp_path, "a.wav")
+    assert names(tmp_path, collect([tmp_path], output=tmp_path / "out").inputs) == ["a.wav"]
+
+
+@posix
+def test_linked_folders_are_not_followed_and_told(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "x/b.wav")
+    (tmp_path / "x/up").symlink_to("..", target_is_directory=True)
+    found = collect([tmp_path])
+    assert names(tmp_path, found.inputs) == ["a.wav", "x/b.wav"]
+    assert f"1 linked folder, such as {tmp_path}/x/up" in found.notices()[0]
+    assert names(tmp_path, collect([tmp_path / "x/up"]).inputs) == ["x/up/a.wav", "x/up/x/b.wav"]
+
+
+def test_a_path_that_cannot_be_looked_at_is_an_input_that_can_fail() -> None:
+    assert [str(entry) for entry in collect([Path("a" * 300 + ".wav")]).inputs] == ["a" * 300 + ".wav"]
+
+
+def test_a_folder_that_cannot_be_listed_fails_and_takes_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a/b.wav", "locked.wav", "locked/c.wav", "gone/d.wav")
+    errors = {
+        "locked": PermissionError(13, "Permission denied"),
+        "gone": FileNotFoundError(2, "No such file"),
+    }
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if error := errors.get(Path(path).name):
+            error.filename = path
+            raise error
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = collect([tmp_path]).inputs
+    failed = {entry.path.name: entry.failure.reason for entry in found if entry.failure}
+    assert failed == {"locked": "no permission to read this folder", "gone": "No such file"}
+    made = plan(found)
+    assert made.notices == ()
+    assert {str(job.files.get("a")) for job in made.jobs} == {"None", "out/a/b/a.wav", "out/locked/a.wav"}
 
 
 def test_shards_are_a_partition() -> None:
@@ -122,6 +201,13 @@ def test_a_template_may_not_make_a_file_of_a_folder() -> None:
 def test_names_are_never_expanded_twice() -> None:
     job = plan([Input(Path("Björk – 絆 {x} [é].wav"))]).jobs[0]
     assert job.files["a"] == ROOT / "Björk – 絆 {x} [é]/a.wav"
+
+
+@pytest.mark.parametrize("letter", ["é", "絆", "\U0001f3b5", os.fsdecode(b"\xff"), "\x85"])
+def test_long_names_are_cut_between_letters(letter: str) -> None:
+    job = plan([Input(Path(f"a{letter * 120}.wav"))]).jobs[0]
+    cut = job.files["a"].parent.name
+    assert cut == "a" + letter * min(120, 199 // len(os.fsencode(letter)))
 
 
 anything = st.text(min_size=1, max_size=300).filter(lambda s: "/" not in s and "\0" not in s)

@@ -1,15 +1,19 @@
 """Final names mean complete files, whatever happens on the way."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from stemsplit.audio.sink import Sink, write_error
 from stemsplit.audio.tags import Tags
-from stemsplit.errors import OutputError
+from stemsplit.errors import OutputError, ResourceError
 from stemsplit.separation.publish import LIMIT, PartFile, TrackFiles, part_of
 from stemsplit.settings import OutputSettings
 
@@ -46,6 +50,50 @@ def test_closing_early_leaves_nothing_at_all(tmp_path: Path) -> None:
     files.write(block(0.5, 0.25))
     files.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_empty_folder_stays_however_deep(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    files = TrackFiles(
+        {"a": tmp_path / "kept/new/deep/a.wav", "b": tmp_path / "kept/new/other/b.wav"},
+        RATE,
+        1,
+        OutputSettings(),
+    )
+    files.open(TAGS)
+    files.write(block(0.5, 0.25))
+    files.close()
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_last_of_two_tracks_removes_the_folder_that_they_share(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    tracks = [TrackFiles({"a": tmp_path / f"out/{n}/a.wav"}, RATE, 1, OutputSettings()) for n in (0, 1)]
+    for files in tracks:
+        files.open(TAGS)
+    for index in order:
+        tracks[index].close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_vanishes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when another track, which fails, removes the empty folder that both of them need."""
+    made = Path.mkdir
+
+    def vanishing(self: Path, *arguments: Any, **named: Any) -> None:
+        made(self, *arguments, **named)
+        if self.name == "song":
+            monkeypatch.setattr(Path, "mkdir", made)
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", vanishing)
+    files = track(tmp_path)
+    files.open(TAGS)
+    files.write(block(0.5, 0.25))
+    files.publish()
+    assert sorted(path.name for path in (tmp_path / "song").iterdir()) == ["a.wav", "b.wav"]
 
 
 def test_closing_early_leaves_what_was_there_before(tmp_path: Path) -> None:
@@ -147,19 +195,40 @@ try:
     files.write(np.zeros((1, 2, 40000), np.float32))
     files.publish()
 except OutputError as error:
-    print(error.reason)
+    print(error)
 files.close()
 """
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("depth", ["24", "32f"])
+def test_errors_name_the_file_and_never_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, depth: str
+) -> None:
+    def failing(self: Sink) -> None:
+        self.abandon()
+        raise write_error(self.path, OSError(code, os.strerror(code)))
+
+    files = track(tmp_path, bit_depth=depth)
+    files.open(TAGS)
+    files.write(block(0.5, 0.25))
+    monkeypatch.setattr(Sink, "close", failing)
+    with pytest.raises((OutputError, ResourceError)) as caught:
+        files.publish()
+    files.close()
+    assert str(caught.value).startswith(f"{tmp_path}/song/a.wav: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of files as Linux has them")
 @pytest.mark.parametrize("room", [0, 1000, 319_999, 40_000 * 2 * 4])
 def test_wherever_the_disk_fills_it_is_one_error_and_nothing_is_left(tmp_path: Path, room: int) -> None:
-    command = [sys.executable, "-c", FULL, str(tmp_path / "a.wav"), str(room)]
+    command = [sys.executable, "-c", FULL, str(tmp_path / "new/deep/a.wav"), str(room)]
     done = subprocess.run(command, capture_output=True, text=True)
     full = room < 40_000 * 2 * 4
-    assert (done.stdout, done.stderr) == ("can't be written (File too large)\n" if full else "", "")
-    assert [path.name for path in tmp_path.iterdir()] == ([] if full else ["a.wav"])
+    said = f"{tmp_path}/new/deep/a.wav: can't be written (File too large)\n"
+    assert (done.stdout, done.stderr) == (said if full else "", "")
+    assert [path.name for path in tmp_path.iterdir()] == ([] if full else ["new"])
 
 
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from stemsplit.separation.mixes import MIX, Output
 from stemsplit.separation.source import ArraySource, Shape, Source, output_shape
-from stemsplit.separation.track import measure, separate_track
-from stemsplit.settings import OutputSettings
+from stemsplit.separation.track import OverflowingError, measure, separate_track
+from stemsplit.settings import ChunkSettings, OutputSettings
 
 Audio = NDArray[np.float32]
 OUTPUTS = (Output("half", ("half",)), Output("rest", (MIX,), ("half",)))
@@ -112,3 +113,26 @@ def test_progress_is_told_in_seconds() -> None:
     list(separate_track(source, Half(), OUTPUTS, Shape(48000, 2), progress=seen.append))
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0, abs=0.001)
+
+
+@dataclass
+class Broken(Half):
+    """NaN from one second on."""
+
+    sample: int = 0
+
+    def __call__(self, mix: Tensor) -> Tensor:
+        stems = super().__call__(mix)
+        if self.sample == 2 * self.segment_samples:
+            stems[..., 100:] = torch.nan
+        self.sample += self.segment_samples
+        return stems
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 8000])
+def test_samples_that_are_no_numbers_are_told_with_their_place(rate: int) -> None:
+    source = ArraySource(music(4 * rate, rate, 2), rate)
+    chunks = ChunkSettings(overlap=0)
+    with pytest.raises(OverflowingError) as caught:
+        list(separate_track(source, Broken(), OUTPUTS, Shape(rate, 2), chunks=chunks))
+    assert 0 <= 40_100 / 44100 - caught.value.at_s < 0.06  # a resampler spreads them a little
