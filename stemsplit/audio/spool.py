@@ -110,8 +110,8 @@ def _refuse_device(stream: BinaryIO, name: str | Path) -> None:
 def _require_audio(head: Path, name: str | Path) -> None:
     """Refuse a stream that by its beginning isn't audio: it may have no end."""
     with head.open("rb") as file:
-        magic = file.read(12)
-    if magic[4:8] not in _MP4_BOXES and not magic.startswith(_OPEN_ENDED) and not recognise(head):
+        magic = file.read(40)
+    if magic[4:8] not in _MP4_BOXES and not magic.startswith(_OPEN_ENDED) and not recognise(magic):
         open_container(head, Path(name)).close()
 
 
