@@ -148,9 +148,6 @@ class Batch:
 
     def _measure(self, track: _Track) -> None:
         source = track.ready.source
-        if source.channels > 2:
-            what = f"{source.channels} channels are mixed down to stereo (ITU-R BS.775)"
-            self._tell(Notice(what, track.place.input))
         rate = track.ready.shape.sample_rate
         if self.output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{self.output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"

@@ -14,10 +14,11 @@ from time import monotonic
 import numpy as np
 import torch
 
+from stemsplit.audio.channels import usual_layout
 from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
-from stemsplit.events import Callback, Progress, emit
+from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.hub.load import load_model
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
@@ -121,6 +122,8 @@ class Separator:
             InputError: the source can't be read, or its samples are beyond what can be computed with.
             NotFiniteError: the model gave NaN or infinite samples.
         """
+        if source.channels > 2:
+            emit(self.callback, Notice(_downmix(source), name))
         report = _progress(self.callback, name, total_s)
         report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
@@ -137,6 +140,8 @@ class Separator:
                 )
             except OverflowingError as error:
                 raise self._explained(error, source, name) from None
+        for notice in source.notices:
+            emit(self.callback, Notice(notice, name))
 
     def _explained(self, error: OverflowingError, source: Source, name: str) -> AudioError:
         """Return the error that names the input, where its samples are to blame, or else the model."""
@@ -153,6 +158,11 @@ class Separator:
             f"the {model} gave NaN or infinite samples at {error.at_s:.1f} s",
             hint="its weights may be damaged" if full else "--precision fp32 computes in a wider range",
         )
+
+
+def _downmix(source: Source) -> str:
+    layout = source.layout or f"{usual_layout(source.channels)}, which is assumed: the file doesn't tell"
+    return f"{source.channels} channels ({layout}) are mixed down to stereo (ITU-R BS.775)"
 
 
 def _first_above(limit: float, source: Source) -> float | None:

@@ -1,7 +1,7 @@
 """What is separated, and the shape in which it is given back."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +33,11 @@ class Source(Protocol):
         """The loudspeakers, None where nothing tells."""
         ...
 
+    @property
+    def notices(self) -> Sequence[str]:
+        """What a person should know about it; complete once it was read to its end."""
+        ...
+
     def blocks(self) -> Iterator[Audio]:
         """Consecutive blocks, [C, any]."""
         ...
@@ -45,6 +50,7 @@ class ArraySource:
     audio: Audio
     sample_rate: int
     layout: str | None = None
+    notices: Sequence[str] = ()
 
     @property
     def channels(self) -> int:
@@ -64,12 +70,14 @@ class FileSource:
         path: the file.
         info: what it declares.
         start_s, end_s: the stretch, None for the file's beginning and end.
+        notices: what reading the file has shown so far.
     """
 
     path: Path
     info: AudioInfo
     start_s: float | None = None
     end_s: float | None = None
+    notices: list[str] = field(default_factory=list, compare=False)
 
     @property
     def sample_rate(self) -> int:
@@ -104,6 +112,7 @@ class FileSource:
             name=self.info.path,
         ) as reader:
             yield from reader.blocks()
+            self.notices.extend(notice for notice in reader.notices if notice not in self.notices)
 
 
 @dataclass(frozen=True)
