@@ -25,7 +25,7 @@ def test_missing_bytes_are_counted() -> None:
     assert DataChunk(0, None, 5).claim is None
 
 
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFF0000, 0x7FFFF000, 0x7FFFFFFF])
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0xFFFF0000, 0x7FFFF000, 0x7FFFFFFF, 0x7F000008])
 def test_sizes_that_mean_unknown(size: int) -> None:
     found = find_data(riff((b"data", size, b"abc")))
     assert found is not None and found.declared is None and found.length == 3

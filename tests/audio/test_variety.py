@@ -5,6 +5,7 @@ compared to the sample; lossy audio in count, position and to 80 dB. A multichan
 and compared with `ffmpeg -ac 2`, tone by tone; in float, because FFmpeg scales integers by their largest sum.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -222,3 +223,97 @@ def test_every_kind_in_every_layout_and_rate(name: str, tmp_path: Path, ffmpeg: 
     at_once(mix, [each for each in decoded if av.AudioLayout(each.layout).nb_channels > 2])
     wrong = [f"{each.path.name}: {what}" for each in decoded if (what := look_at(each, kind))]
     assert not wrong, "\n".join(wrong)
+
+
+# ---------------------------------------------------------------- other writers, and pipes
+
+# what each makes of the WAV at {wav}; a pipe can't be rewound, so that its lengths are placeholders
+WRITERS = {
+    **{f"sox {e} {b}": f"sox {{wav}} -b {b} {{out}}.{e}" for e in ("wav", "w64", "aiff") for b in (16, 24)},
+    "sox wav float": "sox {wav} -e floating-point -b 32 {out}.wav",
+    "sox wav plain": "sox {wav} -t wavpcm {out}.wav",
+    "sox au": "sox {wav} {out}.au",
+    "sox caf": "sox {wav} {out}.caf",
+    "sox flac": "sox {wav} {out}.flac",
+    "sox wavpack": "sox {wav} {out}.wv",
+    "sox ogg": "sox {wav} {out}.ogg",
+    "sox wav pipe": "sox {wav} -t wav - | cat > {out}.wav",
+    "sox au pipe": "sox {wav} -t au - | cat > {out}.au",
+    "sox aiff pipe": "sox {wav} -t aiff - | cat > {out}.aiff",
+    "sox flac pipe": "sox {wav} -t flac - | cat > {out}.flac",
+    "flac 0": "flac -sf -0 {wav} -o {out}.flac",
+    "flac 8": "flac -sf -8 {wav} -o {out}.flac",
+    "flac blocks": "flac -sf -b 1000 --no-padding --no-seektable {wav} -o {out}.flac",
+    "flac ogg": "flac -sf --ogg {wav} -o {out}.oga",
+    "flac pipe": "flac -s -c {wav} | cat > {out}.flac",
+    "flac ogg pipe": "flac -s --ogg -c {wav} | cat > {out}.oga",
+    "oggenc": "oggenc -Q -q 6 {wav} -o {out}.ogg",
+    "oggenc pipe": "oggenc -Q - < {wav} | cat > {out}.ogg",
+    "opusenc": "opusenc --quiet {wav} {out}.opus",
+    "opusenc pipe": "opusenc --quiet - - < {wav} | cat > {out}.opus",
+    **{
+        f"ffmpeg {form} pipe": f"ffmpeg -v error -i {{wav}} -f {form} {more} - | cat > {{out}}.{ending}"
+        for form, more, ending in (
+            ("wav", "-c:a pcm_s16le", "wav"),
+            ("w64", "-c:a pcm_s16le", "w64"),
+            ("au", "-c:a pcm_s16be", "au"),
+            ("flac", "", "flac"),
+            ("matroska", "-c:a flac", "mka"),
+            ("nut", "-c:a pcm_s16le", "nut"),
+            ("wv", "-c:a wavpack", "wv"),
+            ("oga", "-c:a flac", "oga"),
+            ("ogg", "-c:a libvorbis", "ogg"),
+            ("opus", "-c:a libopus", "opus"),
+            ("webm", "-c:a libopus", "webm"),
+            ("mp3", "-ac 2", "mp3"),
+            ("adts", "-c:a aac", "aac"),
+            ("mpegts", "-c:a aac", "ts"),
+            ("ac3", "", "ac3"),
+        )
+    },
+    "ffmpeg rf64 pipe": "ffmpeg -v error -i {wav} -f wav -rf64 always - | cat > {out}.wav",
+}
+SOURCES = [(layout, rate) for layout in ("mono", "stereo", "5.1") for rate in (11025, 44100, 96000)]
+LOSSY = ("ogg", "opus", "webm", "mp3", "aac", "ts", "ac3")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
+    """WAV files of 16 bits, with the header that every program takes."""
+    folder = tmp_path_factory.mktemp("sources")
+    made = [Example(folder / f"{layout}-{rate}.wav", layout, rate) for layout, rate in SOURCES]
+    assert encode(made, ("-c:a", "pcm_s16le", "-bitexact")) and decode(made)
+    return made
+
+
+def look_at_written(path: Path, source: Example) -> str | None:
+    with open_audio(path) as reader:
+        audio = np.concatenate(list(reader.blocks()), axis=1)
+        if reader.notices:
+            return f"notice {reader.notices}"
+    if path.suffix[1:] not in LOSSY:
+        same = np.array_equal(audio, load(source.raw, len(audio)))
+        return None if same else f"differs, {audio.shape[1]} samples"
+    example = Example(path, source.layout, source.rate)
+    assert decode([example])
+    return compare_samples(example, Kind("", (), fewer=1024, more=4096), audio)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_writer(name: str, sources: list[Example], tmp_path: Path, ffmpeg: object) -> None:
+    program = WRITERS[name].split()[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"no {program} program")
+    wrong, written = [], 0
+    for source in sources:
+        stem = tmp_path / source.path.stem
+        command = WRITERS[name].format(wav=source.path, out=stem)
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
+        if done.returncode:
+            continue
+        (path,) = tmp_path.glob(f"{stem.name}.*")
+        written += 1
+        if what := look_at_written(path, source):
+            wrong.append(f"{path.name}: {what}")
+    assert not wrong, "\n".join(wrong)
+    assert written >= 3
