@@ -10,10 +10,11 @@ from typing import BinaryIO, Literal
 
 from stemsplit.audio.truncation import Claim
 
-# sizes that programs write when they can't come back to correct them: FFmpeg 0xFFFFFFFF, sox 0x7FFFF000 (in
-# AIFF 0x7F000008), arecord just below 0x80000000; a recorder that crashed leaves 0 here and in the form's size
+# sizes that programs write when they can't come back to correct them: FFmpeg 0xFFFFFFFF, sox 0x7FFFF000,
+# arecord just below 0x80000000; a recorder that crashed leaves 0 here and in the form's size
 _UNKNOWN_FROM, _UNKNOWN_TO = 0x7FFF_F000, 0x8000_0000
-_UNKNOWN_AIFF = 0x7F00_0008
+# in AIFF, sox writes whole frames of 0x7F000000 bytes and the preamble
+_UNKNOWN_AIFF = range(0x7EFF_FF00, 0x7F00_0009)
 _ALL_ONES = 0xFFFF_0000
 # what a program that counts in 32 bits loses with every overflow
 _WRAP = 1 << 32
@@ -126,5 +127,5 @@ def _declared(size: int, layout: _Chunks, wide: int | None) -> int | None:
         return wide if wide < 1 << 62 else None
     if layout.size_bytes == 8:
         return size if 0 <= size < 1 << 62 else None
-    unknown = _UNKNOWN_FROM <= size < _UNKNOWN_TO or size >= _ALL_ONES or size == _UNKNOWN_AIFF
+    unknown = _UNKNOWN_FROM <= size < _UNKNOWN_TO or size >= _ALL_ONES or size in _UNKNOWN_AIFF
     return None if unknown else size
