@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stemsplit import models
-from stemsplit.errors import CheckpointError, SettingsError, StemsplitError, UnknownNameError
+from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.events import Callback
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
@@ -15,6 +15,7 @@ from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.blocks.network import Identity, Network
 from stemsplit.models.ensemble import Ensemble, joint_stems
 from stemsplit.models.residual import Residual
+from stemsplit.stems import find_stem
 
 
 class Loaded(NamedTuple):
@@ -59,8 +60,8 @@ def load_model(
     else:
         found = _from_file(where, stems)
     network = found.network
-    if stems is not None and set(stems) != set(network.stems):
-        network.select(stems)
+    if stems is not None and (wanted := _known(stems, network.stems)) != network.stems:
+        network.select(wanted)
     if segment_s is not None:
         network.use_segment(segment_s)
     network.identity = Identity(str(source), joint_digest(found.digests))
@@ -188,7 +189,7 @@ def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]
     Raises:
         UnknownNameError: the model has no such stem.
     """
-    for stem in stems or ():
-        if stem not in known:
-            raise UnknownNameError("stem", stem, known)
-    return tuple(stem for stem in known if stems is None or stem in stems)
+    if stems is None:
+        return tuple(known)
+    wanted = {find_stem(stem, known) for stem in stems}
+    return tuple(stem for stem in known if stem in wanted)

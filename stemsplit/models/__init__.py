@@ -58,14 +58,6 @@ def build(name: str, arguments: Mapping[str, Any]) -> "Network":
     # Families take their arguments alone, unlike the base that they call.
     make = cast("Callable[[Any], Network]", cls)
     network = make(cls.Arguments(**arguments))
-    names = {stem for stem in network.stems if _is_name(stem)}
-    if not names or len(names) < len(network.stems):
-        raise StemsplitError("its stems must be different names that can stand in a file's name")
     if network.sample_rate <= 0:
         raise StemsplitError("its sample rate must be positive")
     return network
-
-
-def _is_name(stem: Any) -> bool:
-    printable = isinstance(stem, str) and stem.isprintable() and bool(stem.strip(" ."))
-    return printable and not {"/", "\\"} & set(stem)
