@@ -20,7 +20,7 @@ ARGUMENTS = {
     "stft_hop_length": 128,
     "stft_win_length": 512,
     "mask_estimator_depth": 2,
-    "freqs_per_bands": [2] * 24 + [4] * 12 + [12] * 8 + [24] * 2 + [17],
+    "freqs_per_bands": [32, 96, 129],
 }
 
 
