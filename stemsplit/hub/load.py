@@ -15,6 +15,7 @@ from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.blocks.network import Identity, Network
 from stemsplit.models.ensemble import Ensemble, joint_stems
 from stemsplit.models.residual import Residual
+from stemsplit.settings import ModelSettings
 from stemsplit.stems import find_stem
 
 
@@ -48,12 +49,16 @@ def load_model(
 
     Raises:
         UnknownNameError: no such model or stem.
-        SettingsError: no stem is asked for, or the model can't take such chunks.
+        SettingsError: no stem is asked for, the model can't take such chunks, an argument has no meaning, or
+            the process was forked from one that had a model already.
         ModelUnavailableError: the weights can't be had, or aren't what they should be.
         Cancelled: by the callback.
     """
-    if stems is not None and not stems:
-        raise SettingsError("no stem is asked for", setting="--stem")
+    if not isinstance(source, (str, Path)):
+        raise SettingsError(f"model {source!r}: must be a name or a path", setting="model")
+    ModelSettings(str(source), segment_s, offline)  # refuses what has no meaning
+    if stems is not None:
+        _require_names(stems)
     where = locate(str(source), offline=offline, callback=callback)
     if isinstance(where, ModelSpec):
         found = _from_registry(where, stems, _Fetcher(where.name, offline, callback))
@@ -66,6 +71,15 @@ def load_model(
         network.use_segment(segment_s)
     network.identity = Identity(str(source), joint_digest(found.digests))
     return network
+
+
+def _require_names(stems: object) -> None:
+    if isinstance(stems, str):
+        raise SettingsError(f"stems {stems!r}: must be a list", setting="stems", hint=f"stems=[{stems!r}]")
+    if not isinstance(stems, Sequence) or not all(isinstance(stem, str) for stem in stems):
+        raise SettingsError(f"stems {stems!r}: must be a list of names", setting="stems")
+    if not stems:
+        raise SettingsError("no stem is asked for", setting="--stem")
 
 
 class _Fetcher(NamedTuple):
