@@ -8,6 +8,7 @@ from typing import NamedTuple
 from stemsplit import models
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.events import Callback
+from stemsplit.forked import require_own_threads
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import joint_digest, locate
@@ -59,6 +60,7 @@ def load_model(
     ModelSettings(str(source), segment_s, offline)  # refuses what has no meaning
     if stems is not None:
         _require_names(stems)
+    require_own_threads()
     where = locate(str(source), offline=offline, callback=callback)
     if isinstance(where, ModelSpec):
         found = _from_registry(where, stems, _Fetcher(where.name, offline, callback))

@@ -19,6 +19,7 @@ from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, Progress, emit
+from stemsplit.forked import require_own_threads
 from stemsplit.hub.load import load_model
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.samples import rate_of, samples_of
@@ -121,6 +122,7 @@ class Separator:
             name: of the track in events.
             total_s: its duration, for the time left.
         """
+        require_own_threads()
         report = _progress(self.callback, name, total_s)
         report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
