@@ -1,4 +1,4 @@
-"""State dicts as training programs leave them: wrapped in mappings, behind prefixes, beside a trainer's tensors."""
+"""State dicts as training programs leave them: in mappings, behind prefixes, beside a trainer's tensors."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +45,11 @@ WRAPS: dict[str, Wrap] = {
         "optimizer": {"state": {0: dict(OTHER)}, "param_groups": [{"lr": 1.0}]},
     },
     "Lightning": lambda s: {
-        "state_dict": {**behind("model.")(s), "loss.weight": torch.ones(4), "val_metrics.total": torch.ones(1)},
+        "state_dict": {
+            **behind("model.")(s),
+            "loss.weight": torch.ones(4),
+            "val_metrics.total": torch.ones(1),
+        },
         "optimizer_states": [{"state": {0: OTHER}}],
         "pytorch-lightning_version": "2.5.0",
         "callbacks": {"EMA": {"decay": torch.tensor(0.99)}},
@@ -95,9 +99,7 @@ def complaint(path: Path) -> str:
         ),
     ],
 )
-def test_what_does_not_fit_is_named_and_the_yaml_is_not_blamed(
-    wrap: Wrap, said: str, tmp_path: Path
-) -> None:
+def test_what_does_not_fit_is_named_and_the_yaml_is_not_blamed(wrap: Wrap, said: str, tmp_path: Path) -> None:
     path = tmp_path / published(tmp_path, "m", ["Vocals", "Other"])
     torch.save(wrap(torch.load(path, weights_only=True)), path)
     reason = complaint(path)
@@ -136,7 +138,9 @@ def test_weights_that_are_no_numbers_are_refused(value: float, kind: torch.dtype
     state["final_norm.gamma"] = state["final_norm.gamma"].to(kind)
     state["final_norm.gamma"][5] = value
     torch.save(state, path)
-    assert complaint(path) == f"{path}: its weights are damaged: final_norm.gamma holds NaN or infinite values"
+    assert (
+        complaint(path) == f"{path}: its weights are damaged: final_norm.gamma holds NaN or infinite values"
+    )
 
 
 def test_large_weights_are_no_damage(tmp_path: Path) -> None:
