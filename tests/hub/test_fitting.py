@@ -1,5 +1,6 @@
 """State dicts as training programs leave them: in mappings, behind prefixes, beside a trainer's tensors."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from stemsplit import load_model, models
 from stemsplit.errors import CheckpointError
+from stemsplit.hub.checkpoints import convert
 from stemsplit.hub.fitting import fit, flat
 from tests.cli.test_stem_names import published
 from tests.models.test_contract import FAMILIES
@@ -73,6 +75,24 @@ def test_a_published_checkpoint_loads_however_it_is_wrapped(wrap: Wrap, tmp_path
     torch.save(wrap(state), path)
     found = load_model(path).state_dict()
     assert found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+
+
+def one_place_up(state: State) -> dict[str, Any]:
+    """The numbering of releases that leave a place for a linear transformer which isn't there."""
+    return {
+        re.sub(r"^(layers\.\d+\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 1}", key): value
+        for key, value in state.items()
+    }
+
+
+@pytest.mark.parametrize("wrap", [behind("module."), one_place_up, lambda s: behind("net.")(one_place_up(s))])
+def test_what_is_converted_loads_by_itself(wrap: Wrap, tmp_path: Path) -> None:
+    path, target = tmp_path / published(tmp_path, "m", ["Vocals", "Other"]), tmp_path / "out.safetensors"
+    state = torch.load(path, weights_only=True)
+    torch.save(wrap(state), path)
+    convert(path, target)
+    found = load_model(target).state_dict()
+    assert all(torch.equal(found[key], state[key]) for key in state)
 
 
 def complaint(path: Path) -> str:
