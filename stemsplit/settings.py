@@ -4,7 +4,10 @@ Errors name the command-line flag, so that they read the same from Python and fr
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from math import isnan
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
 
 from stemsplit.errors import SettingsError
 
@@ -13,7 +16,9 @@ DEFAULT_OVERLAP = 0.25  # of chunks, for models that weren't made for another
 # A hundred windows over every sample: the time grows with 1 / (1 - overlap), what is gained ends long before.
 MOST_OVERLAP = 0.99
 MOST_THREADS = 4096
+MOST_SHIFTS = 1000
 LONGEST_SEGMENT_S = 3600
+HIGHEST_RATE = 768_000  # in Hz
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -21,6 +26,31 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 def _require(good: bool, flag: str, rule: str, value: object) -> None:
     if not good:
         raise SettingsError(f"{flag} {value}".rstrip() + f": {rule}", setting=flag)
+
+
+def _require_types(settings: Any) -> None:
+    """Refuse values of another type than their field's; numbers of NumPy become Python's."""
+    for name, kind in get_type_hints(type(settings)).items():
+        flag = "--" + name.removesuffix("_s").replace("_", "-")
+        kinds = get_args(kind) or (kind,)
+        value = getattr(settings, name)
+        if isinstance(kinds[0], str):
+            _require_known(flag, value, kinds)
+        elif not any(_is_a(value, one) for one in kinds):
+            words = " or ".join(_WORDS[one] for one in kinds)
+            raise SettingsError(f"{flag} {value!r}: must be {words}", setting=flag)
+        elif isinstance(value, Real) and not isinstance(value, bool):
+            object.__setattr__(settings, name, int(value) if isinstance(value, Integral) else float(value))
+
+
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if kind in (int, float):  # NumPy's numbers too; true and false are none
+        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return number and not isnan(value)  # type: ignore[arg-type]
+    return isinstance(value, kind)
 
 
 def _require_positive(flag: str, value: float | None, most: float) -> None:
@@ -47,9 +77,11 @@ class ChunkSettings:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        _require_types(self)
         right = self.overlap is None or 0 <= self.overlap <= MOST_OVERLAP
         _require(right, "--overlap", f"must be from 0 to {MOST_OVERLAP}", self.overlap)
         _require(self.shifts >= 0, "--shifts", "must not be negative", self.shifts)
+        _require(self.shifts <= MOST_SHIFTS, "--shifts", f"must be at most {MOST_SHIFTS}", self.shifts)
         _require(
             self.batch_size is None or self.batch_size > 0,
             "--batch-size",
@@ -77,6 +109,7 @@ class ComputeSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        _require_types(self)
         _require_positive("--threads", self.threads, MOST_THREADS)
 
 
@@ -110,6 +143,7 @@ class ModelSettings:
     offline: bool = False
 
     def __post_init__(self) -> None:
+        _require_types(self)
         _require(self.model != "", "--model", "is empty", self.model)
         _require_positive("--segment", self.segment_s, LONGEST_SEGMENT_S)
 
@@ -211,8 +245,8 @@ class OutputSettings:
         in_range = self.bitrate is None or 8_000 <= self.bitrate <= 512_000
         _require(in_range, "--bitrate", "must be from 8k to 512k", self.bitrate)
         rate = self.sample_rate
-        known_rate = rate == "keep" or (isinstance(rate, int) and 1_000 <= rate <= 768_000)
-        _require(known_rate, "--sample-rate", "must be keep, or from 1000 to 768000 Hz", rate)
+        known_rate = rate == "keep" or (isinstance(rate, int) and 1_000 <= rate <= HIGHEST_RATE)
+        _require(known_rate, "--sample-rate", f"must be keep, or from 1000 to {HIGHEST_RATE} Hz", rate)
 
     @property
     def is_float(self) -> bool:

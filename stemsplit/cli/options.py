@@ -47,7 +47,7 @@ class Comma(click.ParamType[tuple[str, ...]]):
         """`a,b` to ("a", "b")."""
         if isinstance(value, tuple):
             return value
-        names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        names = tuple(part.strip() for part in value.split(",") if part.strip())
         return names or self.fail("no name is given", param, ctx)
 
 
@@ -80,7 +80,7 @@ class Mix(click.ParamType[tuple[str, tuple[str, ...]]]):
         if isinstance(value, tuple):
             return value
         name, equals, terms = value.partition("=")
-        parts = tuple(part.strip().lower() for part in terms.split("+"))
+        name, parts = name.strip(), tuple(part.strip() for part in terms.split("+"))
         if not equals or not name or not all(parts):
             self.fail(f"{value!r} is no mix; write NAME=a+b", param, ctx)
         return name, parts

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import InputError
+from stemsplit.stems import canonical
 
 MIXTURE = "mixture"
 MIXTURE_NAMES = frozenset({"mixture", "mix"})
@@ -134,7 +135,7 @@ def _track_name(folder: Path, root: Path) -> str:
 def _layout(name: str, where: Path, pairs: Iterable[tuple[str, list[Path]]]) -> Layout:
     stems: dict[str, tuple[Location, ...]] = {}
     for written, paths in pairs:
-        stem = MIXTURE if written.lower() in MIXTURE_NAMES else written.lower()
+        stem = MIXTURE if written.lower() in MIXTURE_NAMES else canonical(written)
         if stem in stems:
             names = sorted(p.name for p in [*(location.path for location in stems[stem]), *paths])
             raise InputError(where, f"{' and '.join(names)} are both {stem}")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub.stand_ins import refuse_stand_in
 
 # What a package calls its class -> family. Names of other projects are looked up, never imported.
 KLASSES = {
@@ -94,6 +95,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         CheckpointError: the file can't be read or holds something else.
     """
     try:
+        refuse_stand_in(path)
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a safe loader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(

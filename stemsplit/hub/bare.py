@@ -1,7 +1,7 @@
 """What network a bare state dict belongs to: said by a YAML file beside it, or by the registry."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def describe(
         CheckpointError: nothing says what it is, or what does is malformed.
     """
     if beside := Path(config) if config else _beside(path):
-        return _from_yaml(beside, keys)
+        return _from_yaml(path, beside, list(keys))
     if found := _registered(path):
         return found
     raise CheckpointError(
@@ -52,15 +52,21 @@ def _beside(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _from_yaml(path: Path, keys: Iterable[str]) -> tuple[str, Mapping[str, Any]]:
-    content = read_yaml(path)
+def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+    content = read_yaml(config)
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return content["family"], arguments
+    if not {"model", "training"} <= content.keys():
+        raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     family = _marked(keys)
-    if family is None or not {"model", "training"} <= content.keys():
-        raise CheckpointError(path, "not a description of a network: it needs `family` and `arguments`")
-    return family, _from_config(path, family, content)
+    if family is None:
+        raise CheckpointError(
+            path,
+            f"its tensors are those of no network that is known here ({', '.join(keys[:2])} …)",
+            hint=f"a `family` and its `arguments` in {config.name} would say which it is",
+        )
+    return family, _from_config(config, family, content)
 
 
 def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -73,9 +79,10 @@ def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping
     return {field.name: getattr(arguments, field.name) for field in fields(arguments)}
 
 
-def _marked(keys: Iterable[str]) -> str | None:
-    names = list(keys)
-    return next((family for mark, family in MARKS if any(re.match(mark, key) for key in names)), None)
+def _marked(keys: Sequence[str]) -> str | None:
+    """The family of tensors whose names may stand behind a prefix."""
+    marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in MARKS)
+    return next((family for mark, family in marks if any(map(mark.search, keys))), None)
 
 
 def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:

@@ -4,7 +4,7 @@
 |---|---|
 | safetensors of demucs ≥ 4.1 and of this package | tensors; `klass`, `args`, `kwargs` as metadata |
 | package of demucs 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
-| bare state dict | tensors by name, pickled or as safetensors, perhaps under `state` or the like |
+| bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
 
 Nothing in a file is ever executed or imported: see `pickles`.
 """
@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +29,9 @@ from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.hub import arguments as args
 from stemsplit.hub import bare, pickles
+from stemsplit.hub.fitting import Fitted, State, fit, flat
+from stemsplit.hub.stand_ins import refuse_stand_in
 from stemsplit.models.blocks.network import Network
-
-State = dict[str, Tensor]
-
-# Where training programs put the state dict, in the order of preference.
-WRAPPERS = ("state", "state_dict", "model_state_dict")
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ def read_package(
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
+    refuse_stand_in(path)
     content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a checkpoint: it holds no mapping")
@@ -111,16 +109,18 @@ def fill(network: Network, package: Package) -> Network:
     """Give a network the weights of a package, in the network's own precision.
 
     Raises:
-        CheckpointError: the weights don't fit.
+        CheckpointError: the weights don't fit, or are no numbers.
     """
+    found = fit(package.state, network.state_dict().keys())
     try:
-        missing, surplus = network.load_state_dict(package.state, strict=False)
+        missing, surplus = network.load_state_dict(found.state, strict=False)
     except (RuntimeError, StemsplitError) as error:
-        raise CheckpointError(package.path, _mismatch(network, package, str(error))) from error
-    if missing or surplus:
-        parts = (("lacks", missing), ("has no place for", surplus))
-        said = " and ".join(f"{how} {_some(keys)}" for how, keys in parts if keys)
-        raise CheckpointError(package.path, f"its weights don't fit a {package.family}: it {said}")
+        raise CheckpointError(package.path, _mismatch(network, package, found, str(error))) from error
+    parts = (("lacks", missing), ("has no place for", (*surplus, *found.foreign)))
+    if said := " and ".join(f"{how} {_some(keys)}" for how, keys in parts if keys):
+        where = f" (its names begin with {found.prefix})" if found.prefix else ""
+        raise CheckpointError(package.path, f"its weights don't fit a {package.family}: it {said}{where}")
+    _require_finite(package.path, network.state_dict().items())
     return network
 
 
@@ -174,8 +174,10 @@ def convert(source: str | Path, target: str | Path) -> Package:
     """
     package = read_package(source)
     network = build_network(package)
-    kept = network.state_dict().keys()
-    state = {key: value for key, value in package.state.items() if key in kept}
+    own = network.state_dict()
+    state = fit(package.state, own.keys()).state
+    if state.keys() != own.keys():  # loading gave them other names
+        state = own
     _write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
 
@@ -241,35 +243,30 @@ def _quantised(path: Path) -> CheckpointError:
     )
 
 
-def _bare(path: Path, content: Mapping[str, Any]) -> State:
-    """The state dict in a file of tensors, unwrapped and with the names that the families use."""
-    for key in WRAPPERS:
-        if isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    state = _tensors(path, content)
-    if all(key.startswith("model.") for key in state):  # Lightning modules hold their network as `model`
-        state = {key.removeprefix("model."): value for key, value in state.items()}
-    if any(key.startswith("freq_encoder.") for key in state):
-        state = _from_torchaudio(state)
-    return state
+# torchaudio's names of Hybrid Demucs' layers -> demucs' own.
+_TORCHAUDIO = {
+    "freq_encoder": "encoder",
+    "freq_decoder": "decoder",
+    "time_encoder": "tencoder",
+    "time_decoder": "tdecoder",
+}
+# Its innermost time layer carries a norm that no forward pass uses, and demucs' doesn't.
+_UNUSED = re.compile(r"(^|[./])time_encoder\.4\.norm1\.")
 
 
-def _from_torchaudio(state: State) -> State:
-    """From torchaudio's names of Hybrid Demucs' layers to demucs' own."""
-    names = {
-        "freq_encoder": "encoder",
-        "freq_decoder": "decoder",
-        "time_encoder": "tencoder",
-        "time_decoder": "tdecoder",
+def _bare(path: Path, content: Mapping[Any, Any]) -> State:
+    """The tensors of a file that holds no package, with the names that the families use."""
+    state = flat(content)
+    if not state:
+        raise CheckpointError(path, "not a checkpoint: it holds no state dict")
+    if not any(re.search(r"(^|[./])freq_encoder\.", key) for key in state):
+        return state
+    layers = re.compile(rf"((?:^|[./]))({'|'.join(_TORCHAUDIO)})(?=\.)")
+    return {
+        layers.sub(lambda match: match[1] + _TORCHAUDIO[match[2]], key): value
+        for key, value in state.items()
+        if not _UNUSED.search(key)
     }
-    renamed = {}
-    for key, value in state.items():
-        head, _, rest = key.partition(".")
-        # Its innermost time layer carries a norm that no forward pass uses, and demucs' doesn't.
-        if not key.startswith("time_encoder.4.norm1."):
-            renamed[f"{names.get(head, head)}.{rest}"] = value
-    return renamed
 
 
 def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
@@ -278,9 +275,21 @@ def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
     raise CheckpointError(path, "not a checkpoint: it holds no state dict")
 
 
-def _mismatch(network: Network, package: Package, error: str) -> str:
+def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse weights with which every output would be NaN.
+
+    Raises:
+        CheckpointError: a tensor holds one that is NaN or infinite.
+    """
+    for key, value in state:
+        # NaN and infinity survive a sum; float64 overflows for no sum of float32.
+        if value.is_floating_point() and not value.sum(dtype=torch.float64).isfinite():
+            raise CheckpointError(path, f"its weights are damaged: {key} holds NaN or infinite values")
+
+
+def _mismatch(network: Network, package: Package, found: Fitted, error: str) -> str:
     own = network.state_dict()
-    for key, value in package.state.items():
+    for key, value in found.state.items():
         if key in own and own[key].shape != value.shape:
             shapes = f"{list(value.shape)}, not {list(own[key].shape)}"
             return f"its weights don't fit a {package.family}: {key} is {shapes}"

@@ -256,4 +256,4 @@ def _unavailable(spec: FileSpec, model: str | None, why: str) -> ModelUnavailabl
 def _hint(spec: FileSpec) -> str:
     if spec.sha256 is None:
         return f"get it yourself, then: stemsplit models add NAME {spec.name} --replace"
-    return f"{spec.name} (sha256 {spec.sha256}) is needed; -m classic separates without a download"
+    return f"{spec.name} (sha256 {spec.sha256}) is needed; -m tiny separates without a download"

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stemsplit import models
-from stemsplit.errors import CheckpointError, SettingsError, StemsplitError, UnknownNameError
+from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.events import Callback
+from stemsplit.forked import require_own_threads
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import joint_digest, locate
@@ -15,6 +16,8 @@ from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.blocks.network import Identity, Network
 from stemsplit.models.ensemble import Ensemble, joint_stems
 from stemsplit.models.residual import Residual
+from stemsplit.settings import ModelSettings
+from stemsplit.stems import find_stem
 
 
 class Loaded(NamedTuple):
@@ -47,24 +50,38 @@ def load_model(
 
     Raises:
         UnknownNameError: no such model or stem.
-        SettingsError: no stem is asked for, or the model can't take such chunks.
+        SettingsError: no stem is asked for, the model can't take such chunks, an argument has no meaning, or
+            the process was forked from one that had a model already.
         ModelUnavailableError: the weights can't be had, or aren't what they should be.
         Cancelled: by the callback.
     """
-    if stems is not None and not stems:
-        raise SettingsError("no stem is asked for", setting="--stem")
+    if not isinstance(source, (str, Path)):
+        raise SettingsError(f"model {source!r}: must be a name or a path", setting="model")
+    ModelSettings(str(source), segment_s, offline)  # refuses what has no meaning
+    if stems is not None:
+        _require_names(stems)
+    require_own_threads()
     where = locate(str(source), offline=offline, callback=callback)
     if isinstance(where, ModelSpec):
         found = _from_registry(where, stems, _Fetcher(where.name, offline, callback))
     else:
         found = _from_file(where, stems)
     network = found.network
-    if stems is not None and set(stems) != set(network.stems):
-        network.select(stems)
+    if stems is not None and (wanted := _known(stems, network.stems)) != network.stems:
+        network.select(wanted)
     if segment_s is not None:
         network.use_segment(segment_s)
     network.identity = Identity(str(source), joint_digest(found.digests))
     return network
+
+
+def _require_names(stems: object) -> None:
+    if isinstance(stems, str):
+        raise SettingsError(f"stems {stems!r}: must be a list", setting="stems", hint=f"stems=[{stems!r}]")
+    if not isinstance(stems, Sequence) or not all(isinstance(stem, str) for stem in stems):
+        raise SettingsError(f"stems {stems!r}: must be a list of names", setting="stems")
+    if not stems:
+        raise SettingsError("no stem is asked for", setting="--stem")
 
 
 class _Fetcher(NamedTuple):
@@ -188,7 +205,7 @@ def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]
     Raises:
         UnknownNameError: the model has no such stem.
     """
-    for stem in stems or ():
-        if stem not in known:
-            raise UnknownNameError("stem", stem, known)
-    return tuple(stem for stem in known if stems is None or stem in stems)
+    if stems is None:
+        return tuple(known)
+    wanted = {find_stem(stem, known) for stem in stems}
+    return tuple(stem for stem in known if stem in wanted)

@@ -25,6 +25,7 @@ from stemsplit.hub.registry import (
     parse_registry,
     registry,
 )
+from stemsplit.stems import find_stem
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
@@ -82,12 +83,13 @@ def download_model(
         callback: receives `Download` events and may cancel.
 
     Raises:
-        UnknownNameError: no such model.
+        UnknownNameError: no such model or stem.
         ModelUnavailableError: a file can't be had.
         Cancelled: by the callback.
     """
     spec = find_model(name)
-    files = [file for _, file in _files(spec, stems)]
+    wanted = None if stems is None else [find_stem(stem, spec.all_stems) for stem in stems]
+    files = [file for _, file in _files(spec, wanted)]
     if not offline:
         download.announce(spec, files, callback)
     return [

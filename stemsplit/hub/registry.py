@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
 from stemsplit.hub import folders
 from stemsplit.hub.fields import Fields
+from stemsplit.stems import canonical, canonical_stems, find_stem
 
 BUNDLED = Path(__file__).with_name("bundled")
 
@@ -163,8 +164,7 @@ def list_models(stem: str | None = None) -> list[ModelSpec]:
     if stem is None:
         return listed
     known = dict.fromkeys(s for spec in listed for s in spec.all_stems)
-    if stem not in known:
-        raise UnknownNameError("stem", stem, tuple(known))
+    stem = find_stem(stem, tuple(known))
     giving = [spec for spec in listed if stem in spec.all_stems]
     return sorted(giving, key=lambda spec: -_or_last(spec.score(stem)))
 
@@ -262,7 +262,8 @@ def parse_registry(content: Any, where: str, *, own: bool = False) -> dict[str, 
 
 
 def _model(name: str, entry: Fields, listed: bool, own: bool) -> ModelSpec:
-    stems = entry.names("stems")
+    stems = _stems(entry)
+    residual = entry.text("residual", None)
     spec = ModelSpec(
         name=name,
         family=entry.text("family", None),
@@ -270,7 +271,7 @@ def _model(name: str, entry: Fields, listed: bool, own: bool) -> ModelSpec:
         sample_rate=entry.count("sample_rate"),
         license=entry.text("license"),
         license_note=entry.text("license_note", ""),
-        residual=entry.text("residual", None),
+        residual=None if residual is None else canonical(residual),
         segment_s=entry.number("segment_s", None),
         arguments=entry.mapping("arguments"),
         bag=_bag(entry.fields("bag"), len(stems)),
@@ -287,6 +288,14 @@ def _model(name: str, entry: Fields, listed: bool, own: bool) -> ModelSpec:
     entry.require(spec.residual not in spec.stems, "the residual is one of the stems")
     entry.done()
     return spec
+
+
+def _stems(entry: Fields) -> tuple[str, ...]:
+    names = entry.names("stems")
+    try:
+        return canonical_stems(names)
+    except StemsplitError as error:
+        raise SettingsError(f"{entry.where}: {error.reason}", setting=entry.where) from None
 
 
 def _bag(entry: Fields | None, stems: int) -> Bag | None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from stemsplit.errors import StemsplitError, UnknownNameError
+from stemsplit.settings import HIGHEST_RATE, LONGEST_SEGMENT_S
 
 if TYPE_CHECKING:
     from stemsplit.models.blocks.network import Network
@@ -55,17 +56,16 @@ def build(name: str, arguments: Mapping[str, Any]) -> "Network":
     unknown = sorted(set(arguments) - set(cls.Arguments.__dataclass_fields__))
     if unknown:
         raise StemsplitError(f"{name} takes no argument {', '.join(unknown)}")
+    from stemsplit.models.blocks.bounds import bounded_parts, require_bounded
+
+    for key, value in arguments.items():
+        require_bounded(key, value)
     # Families take their arguments alone, unlike the base that they call.
     make = cast("Callable[[Any], Network]", cls)
-    network = make(cls.Arguments(**arguments))
-    names = {stem for stem in network.stems if _is_name(stem)}
-    if not names or len(names) < len(network.stems):
-        raise StemsplitError("its stems must be different names that can stand in a file's name")
-    if network.sample_rate <= 0:
-        raise StemsplitError("its sample rate must be positive")
+    with bounded_parts():
+        network = make(cls.Arguments(**arguments))
+    if not 0 < network.sample_rate <= HIGHEST_RATE:
+        raise StemsplitError(f"its sample rate must be positive and at most {HIGHEST_RATE}")
+    if not 0 < network.segment_samples <= LONGEST_SEGMENT_S * network.sample_rate:
+        raise StemsplitError(f"its chunks must be of at least one sample and at most {LONGEST_SEGMENT_S} s")
     return network
-
-
-def _is_name(stem: Any) -> bool:
-    printable = isinstance(stem, str) and stem.isprintable() and bool(stem.strip(" ."))
-    return printable and not {"/", "\\"} & set(stem)

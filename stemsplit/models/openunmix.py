@@ -18,6 +18,7 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.stft import istft, reflect_pad, stft
 from stemsplit.models.blocks.wiener import wiener
+from stemsplit.stems import canonical
 
 RESIDUAL = "residual"
 LSTM_DROPOUT = 0.4
@@ -137,7 +138,7 @@ class OpenUnmix(Network):
         """The targets whose weights `stems` depend on: all of them where one stem depends on the others."""
         a = self.arguments
         together = a.niter > 0 or a.softmask or RESIDUAL in stems
-        return tuple(name for name in a.targets if together or name in stems)
+        return tuple(name for name in a.targets if together or canonical(name) in stems)
 
     def select(self, stems: Sequence[str]) -> Self:
         """Estimate only `stems`, and drop the targets that they don't need."""
@@ -162,7 +163,7 @@ class OpenUnmix(Network):
         magnitudes = mix.abs()
         guesses = torch.stack([target(magnitudes) for target in self.targets.values()], dim=1)
         residual = a.residual and len(self.targets) == len(a.targets)
-        found = [*self.targets, RESIDUAL]
+        found = [*map(canonical, self.targets), RESIDUAL]
         return wiener(
             guesses,
             mix,

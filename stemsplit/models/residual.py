@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.network import Network
+from stemsplit.stems import canonical
 
 
 class Residual(Network):
@@ -29,6 +30,7 @@ class Residual(Network):
         name: str
 
     def __init__(self, network: Network, name: str) -> None:
+        name = canonical(name)
         if name in network.stems:
             raise StemsplitError(f"the network estimates {name} itself")
         super().__init__(

@@ -8,10 +8,11 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.errors import SettingsError
 from stemsplit.settings import StemSettings
+from stemsplit.stems import canonical, find_stem
 
-MIX = "mix"  # the input itself, as a term of a sum
+MIX = "the mix"  # the input itself, as a term of a sum; no canonical name of a stem has a space
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -24,7 +25,8 @@ class Output:
     minus: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return "".join(["+".join(self.plus), *(f"-{name}" for name in self.minus)])
+        plus, minus = (["mix" if name == MIX else name for name in each] for each in (self.plus, self.minus))
+        return "".join(["+".join(plus), *(f"-{name}" for name in minus)])
 
 
 def plan_outputs(stems: Sequence[str], settings: StemSettings) -> tuple[Output, ...]:
@@ -34,18 +36,18 @@ def plan_outputs(stems: Sequence[str], settings: StemSettings) -> tuple[Output, 
         UnknownNameError: a stem that the model doesn't give.
         SettingsError: a mix with a bad name or one that is taken.
     """
-    for name in (*(settings.stems or ()), *(part for _, parts in settings.mixes for part in parts)):
-        if name not in stems:
-            raise UnknownNameError("stem", name, tuple(stems))
     if settings.karaoke:
         return (_karaoke(stems),)
-    wanted = [stem for stem in stems if settings.stems is None or stem in settings.stems]
+    named = stems if settings.stems is None else {find_stem(name, stems) for name in settings.stems}
+    wanted = [stem for stem in stems if stem in named]
     outputs = [Output(stem, (stem,)) for stem in wanted]
     if settings.rest:
-        outputs += [Output(f"no_{stem}", (MIX,), (stem,)) for stem in wanted]
-    outputs += [Output(name, parts) for name, parts in settings.mixes]
-    _check_names(outputs)
-    return tuple(outputs)
+        outputs = _joined(outputs, [Output(f"no_{stem}", (MIX,), (stem,)) for stem in wanted], "--rest")
+    mixes = [
+        Output(_mix_name(name), tuple(find_stem(part, stems) for part in parts))
+        for name, parts in settings.mixes
+    ]
+    return tuple(_joined(outputs, mixes, "--mix"))
 
 
 def _karaoke(stems: Sequence[str]) -> Output:
@@ -57,16 +59,20 @@ def _karaoke(stems: Sequence[str]) -> Output:
     return Output("instrumental", tuple(stem for stem in stems if stem != "vocals"))
 
 
-def _check_names(outputs: Sequence[Output]) -> None:
-    seen = set()
-    for output in outputs:
-        if not NAME.fullmatch(output.name):
-            raise SettingsError(
-                f"--mix {output.name}: a name takes letters, digits, - and _ only", setting="--mix"
-            )
-        if output.name.lower() in seen:
-            raise SettingsError(f"--mix {output.name}: there is an output of that name", setting="--mix")
-        seen.add(output.name.lower())
+def _mix_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"--mix {name}: a name takes letters, digits, - and _ only", setting="--mix")
+    return name
+
+
+def _joined(outputs: Sequence[Output], more: Sequence[Output], flag: str) -> list[Output]:
+    """All outputs, none of which may have the name of another; `flag` asked for `more`."""
+    found = list(outputs)
+    for output in more:
+        if canonical(output.name) in (canonical(other.name) for other in found):
+            raise SettingsError(f"{flag}: two outputs would be called {output.name}", setting=flag)
+        found.append(output)
+    return found
 
 
 def needed_stems(outputs: Sequence[Output], stems: Sequence[str]) -> tuple[str, ...]:

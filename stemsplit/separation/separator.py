@@ -13,14 +13,18 @@ from time import monotonic
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from stemsplit.audio.channels import usual_layout
 from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
 from stemsplit.events import Callback, Notice, Progress, emit
+from stemsplit.forked import require_own_threads
 from stemsplit.hub.load import load_model
 from stemsplit.separation.mixes import Output
+from stemsplit.separation.samples import rate_of, samples_of
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
 from stemsplit.separation.track import Measured, OverflowingError, measure, separate_track
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
@@ -46,6 +50,7 @@ class Separator:
         callback: receives the events of a download and of every track; returning False cancels.
 
     Raises:
+        SettingsError: an argument has no meaning; it is named.
         UnknownNameError: no such model or stem.
         DeviceError: no such device.
         ModelUnavailableError: the weights can't be had or can't be read.
@@ -62,6 +67,7 @@ class Separator:
         offline: bool = False,
         callback: Callback | None = None,
     ) -> None:
+        _require_kinds(chunks, compute, callback)
         self.compute = computing.resolve(compute)  # before anything is downloaded
         self.threads = compute.threads
         self.callback = callback
@@ -72,17 +78,21 @@ class Separator:
         self.stems = self.model.stems
         self.sample_rate = self.model.sample_rate
 
-    def separate(self, source: str | Path | Audio, sample_rate: int | None = None) -> Mapping[str, Audio]:
+    def separate(
+        self, source: str | Path | ArrayLike | Tensor, sample_rate: float | None = None
+    ) -> Mapping[str, Audio]:
         """Separate a whole track.
 
         Args:
-            source: a file, or samples [C, T] or [T] in [-1, 1].
-            sample_rate: of samples, in Hz; files know theirs.
+            source: a file, or samples [C, T] or [T] as `samples_of` takes them.
+            sample_rate: of samples, a whole number of Hz; files know theirs.
 
         Returns:
-            An array [C, T] for every stem, at the source's rate, channels and length.
+            An array [C, T] for every stem by its canonical name, at the source's rate, channels and length.
 
         Raises:
+            SettingsError: the samples or their rate have no meaning, or the process was forked from one that
+                had a model already.
             InputError: the file can't be read, or its samples are beyond what can be computed with.
             NotFiniteError: the model gave NaN or infinite samples.
             Cancelled: the callback returned False.
@@ -122,6 +132,7 @@ class Separator:
             InputError: the source can't be read, or its samples are beyond what can be computed with.
             NotFiniteError: the model gave NaN or infinite samples.
         """
+        require_own_threads()
         if source.channels > 2:
             emit(self.callback, Notice(_downmix(source), name))
         report = _progress(self.callback, name, total_s)
@@ -177,37 +188,45 @@ def _first_above(limit: float, source: Source) -> float | None:
 
 
 def separate(
-    source: str | Path | Audio,
+    source: str | Path | ArrayLike | Tensor,
     model: str | Path = DEFAULT_MODEL,
     *,
-    sample_rate: int | None = None,
+    sample_rate: float | None = None,
     stems: Sequence[str] | None = None,
     callback: Callback | None = None,
 ) -> Mapping[str, Audio]:
     """Separate one track; for several, or for settings, make a `Separator` once.
 
     Args:
-        source: a file, or samples [C, T] or [T] in [-1, 1].
+        source: a file, or samples [C, T] or [T] as `samples_of` takes them.
         model: a name from the registry, a path, or hf:OWNER/REPO.
-        sample_rate: of samples, in Hz.
+        sample_rate: of samples, a whole number of Hz.
         stems: only these.
         callback: receives events; returning False cancels.
 
     Returns:
-        An array [C, T] for every stem, at the source's rate, channels and length.
+        An array [C, T] for every stem by its canonical name, at the source's rate, channels and length.
+
+    Raises:
+        As `Separator` and its `separate`.
     """
     return Separator(model, stems=stems, callback=callback).separate(source, sample_rate)
 
 
-def _open(source: str | Path | Audio, sample_rate: int | None) -> tuple[Source, str]:
+def _open(source: str | Path | ArrayLike | Tensor, sample_rate: float | None) -> tuple[Source, str]:
     if isinstance(source, (str, Path)):
         return FileSource(Path(source), probe(source)), str(source)
     if sample_rate is None:
         raise SettingsError("samples need their sample_rate", setting="sample_rate")
-    audio = np.atleast_2d(np.asarray(source, np.float32))
-    if audio.ndim != 2 or not np.isfinite(audio).all():
-        raise SettingsError("samples must be finite numbers, [channels, samples]", setting="source")
-    return ArraySource(audio, sample_rate), "audio"
+    return ArraySource(samples_of(source), rate_of(sample_rate)), "audio"
+
+
+def _require_kinds(chunks: object, compute: object, callback: object) -> None:
+    for name, value, kind in (("chunks", chunks, ChunkSettings), ("compute", compute, ComputeSettings)):
+        if not isinstance(value, kind):
+            raise SettingsError(f"{name} {value!r}: must be {kind.__name__}", setting=name)
+    if callback is not None and not callable(callback):
+        raise SettingsError(f"callback {callback!r}: must be a function", setting="callback")
 
 
 def _progress(callback: Callback | None, name: str, total_s: float | None) -> Callable[[float], None]:

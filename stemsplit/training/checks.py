@@ -1,6 +1,12 @@
 """Rules for single values of a configuration."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 from stemsplit.errors import SettingsError
+from stemsplit.stems import canonical
+
+T = TypeVar("T")
 
 
 class Invalid(SettingsError):
@@ -32,3 +38,11 @@ def fraction(key: str, value: float, *, one: bool = True) -> None:
     """Raise `Invalid` unless `value` is between 0 and 1; `one` says whether it may be 1."""
     if not (0 <= value <= 1 if one else 0 <= value < 1):
         raise Invalid(key, f"must be between 0 and 1{'' if one else ' (below 1)'}, is {value:g}")
+
+
+def by_stem(key: str, values: Mapping[str, T]) -> dict[str, T]:
+    """Return `values` by the canonical names of their stems; raise `Invalid` if two of these are the same."""
+    found = {canonical(name): value for name, value in values.items()}
+    if len(found) < len(values):
+        raise Invalid(key, "names a stem twice")
+    return found

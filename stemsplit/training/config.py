@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stemsplit.training.checks import Invalid, above, at_least, fraction
+from stemsplit.stems import canonical
+from stemsplit.training.checks import Invalid, above, at_least, by_stem, fraction
 from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig
 
 
@@ -87,8 +88,12 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not self.train:
             raise Invalid("train", "must name at least one data set")
+        if self.stems is not None:
+            object.__setattr__(self, "stems", tuple(map(canonical, self.stems)))
         if self.stems is not None and len(set(self.stems)) != len(self.stems):
             raise Invalid("stems", "names a stem twice")
+        groups = {name: tuple(map(canonical, own)) for name, own in by_stem("groups", self.groups).items()}
+        object.__setattr__(self, "groups", groups)
         above("segment_s", self.segment_s, 0)
         fraction("remix", self.remix)
         at_least("remix_group", self.remix_group, 2)
@@ -222,6 +227,9 @@ class PerStemConfig:
     """
 
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "changes", by_stem("changes", self.changes))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stemsplit.training.checks import Invalid, above, at_least, fraction
+from stemsplit.training.checks import Invalid, above, at_least, by_stem, fraction
 
 LossName = Literal[
     "l1",
@@ -66,6 +66,7 @@ class LossConfig:
             raise Invalid("terms", "must name at least one term")
         if any(weight < 0 for weight in self.weights.values()):
             raise Invalid("weights", "must not be negative")
+        object.__setattr__(self, "weights", by_stem("weights", self.weights))
         for key in ("fft", "hop", "resolution_hop"):
             at_least(key, getattr(self, key), 1)
         if any(size < 2 for size in self.resolutions):

@@ -300,7 +300,7 @@ def test_the_default_model_names_its_url_when_offline(shell: Shell) -> None:
     assert ran.code == 4
     assert "https://huggingface.co/adefossez/HTDemucs" in ran.err
     assert "d9fa14133cfcc034" in ran.err
-    assert "-m classic" in ran.err
+    assert "-m tiny" in ran.err
     assert not (shell.folder / "stems").exists()
 
 

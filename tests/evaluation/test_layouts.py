@@ -35,7 +35,7 @@ def test_folders_of_stems_at_any_depth(tmp_path: Path) -> None:
 def test_one_track_is_a_data_set_too(tmp_path: Path) -> None:
     touch(tmp_path / "Song", "Vocals.FLAC", "Kick drum.m4a", "notes.txt", "._Vocals.flac")
     (layout,) = find_layouts(tmp_path / "Song")
-    assert brief(layout) == ("Song", {"kick drum": ["Kick drum.m4a"], "vocals": ["Vocals.FLAC"]}, None)
+    assert brief(layout) == ("Song", {"kick_drum": ["Kick drum.m4a"], "vocals": ["Vocals.FLAC"]}, None)
 
 
 def test_stem_folders_are_summed(tmp_path: Path) -> None:

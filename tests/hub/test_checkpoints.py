@@ -162,7 +162,7 @@ class TestDamage:
     def test_a_network_beyond_all_memory(self, network, tmp_path):
         path = tmp_path / "m.safetensors"
         save_package(path, network)
-        save_file(load_file(path), path, metadata={**header(path), "kwargs": '{"hidden": 1000000000}'})
+        save_file(load_file(path), path, metadata={**header(path), "kwargs": '{"hidden": 1000000}'})
         with pytest.raises(ResourceError, match="doesn't fit into memory"):
             build_network(read_package(path))
 

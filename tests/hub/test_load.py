@@ -438,4 +438,4 @@ def test_the_default_model_without_a_network(site, monkeypatch):
         load_model("htdemucs")
     said = f"{caught.value.reason} {caught.value.hint}"
     assert "955717e8.safetensors" in said and "955717e8-8726e21a.th" in said
-    assert "d9fa14133cfcc034a6758923bb3a8ca9f8dfd0b582134643bbf83f72c17576dd" in said and "-m classic" in said
+    assert "d9fa14133cfcc034a6758923bb3a8ca9f8dfd0b582134643bbf83f72c17576dd" in said and "-m tiny" in said

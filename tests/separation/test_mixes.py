@@ -40,6 +40,14 @@ def test_karaoke_is_everything_but_the_vocals() -> None:
     assert outputs == (Output("instrumental", ("drums", "bass", "other")),)
 
 
+def test_a_stem_called_mix_is_not_taken_for_the_input() -> None:
+    outputs = plan_outputs(("mix", "vocals"), StemSettings(stems=("Mix",), rest=True))
+    mix, stem = np.full((1, 3), 5, np.float32), np.full((1, 3), 2, np.float32)
+    found = mix_down(outputs, {"mix": stem, MIX: mix})
+    assert [o.name for o in outputs] == ["mix", "no_mix"]
+    assert found[0].tolist() == stem.tolist() and found[1].tolist() == (mix - stem).tolist()
+
+
 @pytest.mark.parametrize(
     "settings",
     [

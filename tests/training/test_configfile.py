@@ -51,6 +51,21 @@ def test_a_good_file() -> None:
     assert config.fit.epochs == 50 and config.loss.terms == {"l1": 1.0} and config.seed == 42
 
 
+def test_names_of_stems_are_written_as_people_write_them() -> None:
+    own = """
+loss: {weights: {Vocals: 2, No-Reverb: 1}}
+per_stem: {changes: {No Reverb: {optim.lr: 1e-3}}}
+"""
+    groups = "data.groups={Other: [Lead Synth]}"
+    config = parse(GOOD + own, "data.stems=[Vocals, No Reverb]", groups)
+    assert config.data.stems == ("vocals", "no_reverb")
+    assert config.data.groups == {"other": ("lead_synth",)}
+    assert config.loss.weights == {"vocals": 2, "no_reverb": 1}
+    assert config.per_stem is not None and list(config.per_stem.changes) == ["no_reverb"]
+    assert "names a stem twice" in complaint(GOOD, "loss.weights={Vocals: 1, vocals: 2}")
+    assert "names a stem twice" in complaint(GOOD, "data.stems=[No Reverb, no_reverb]")
+
+
 # line by line of GOOD: what is replaced, by what, the line, and what is said of it
 BAD = [
     ("folder: runs/mine\n", "", 1, "folder is missing"),

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.errors import SettingsError
+from stemsplit.stems import canonical_stems, find_stem
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Network(nn.Module):
 
     Attributes:
         Arguments: a frozen dataclass of the constructor's arguments, stored in the family's checkpoints.
-        stems: names of the stems in the order of the output; fewer after `select`.
+        stems: canonical names of the stems in the order of the output; fewer after `select`.
         sample_rate: in Hz.
         channels: audio channels of the mix and of every stem.
         segment_samples: the chunk length that the network was made for.
@@ -61,7 +62,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments = arguments
-        self.stems: tuple[str, ...] = tuple(stems)
+        self.stems: tuple[str, ...] = canonical_stems(stems)
         self.sample_rate = sample_rate
         self.channels = channels
         self.segment_samples = segment_samples
@@ -106,10 +107,8 @@ class Network(nn.Module):
         Raises:
             UnknownNameError: the network has no such stem.
         """
-        for stem in stems:
-            if stem not in self.stems:
-                raise UnknownNameError("stem", stem, self.stems)
-        kept = [(i, s) for i, s in zip(self.kept, self.stems, strict=True) if s in stems]
+        wanted = {find_stem(stem, self.stems) for stem in stems}
+        kept = [(i, s) for i, s in zip(self.kept, self.stems, strict=True) if s in wanted]
         self.narrowed = self.narrowed or len(kept) < len(self.stems)
         self.kept = tuple(i for i, _ in kept)
         self.stems = tuple(s for _, s in kept)

@@ -1,0 +1,71 @@
+"""Limits to what a checkpoint's arguments may ask for, so that a false one fails at once.
+
+A file may say `depth: 1000000000`. No list of arguments that make layers would stay complete, so what is
+bounded is what they make: layers and tensors, counted while a network is built.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from threading import get_ident
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import module as hooks
+
+from stemsplit.errors import StemsplitError
+
+# Of a number that is no rate, length or seed; released networks have none above 8192, the size of a window.
+LARGEST = 1_000_000
+# Of a number of layers, which some families plan before they make any; released networks have up to 12.
+DEEPEST = 1_000
+# Layers, parameters and buffers of a network; the largest of the registry has 3343.
+MOST_PARTS = 20_000
+# Parameters of one layer: an LSTM of three layers in both directions has 24. torch takes quadratic time to
+# add them, which is minutes for a hundred thousand.
+MOST_OF_ONE = 1_000
+
+
+def require_bounded(key: str, value: Any) -> None:
+    """Refuse a whole number in an argument, or in the lists of one, that no network has.
+
+    Raises:
+        StemsplitError: it's too large.
+    """
+    inside = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    )
+    for item in inside:
+        require_bounded(key, item)
+    if re.search("sample|segment|seed", key):  # rates and lengths make no layers, and are large
+        return
+    most = DEEPEST if re.search("depth|layers", key) else LARGEST
+    if isinstance(value, int) and abs(value) > most:
+        raise StemsplitError(f"{key} {value}: no network has more than {most}")
+
+
+@contextmanager
+def bounded_parts() -> Iterator[None]:
+    """Stop this thread from building networks of more parts than any has, inside the block.
+
+    Raises:
+        StemsplitError: a network would have.
+    """
+    builder, count = get_ident(), 0
+
+    def add(module: nn.Module, name: str, part: Any) -> None:
+        nonlocal count
+        if get_ident() != builder:
+            return
+        count += 1
+        if count > MOST_PARTS or len(module._parameters) > MOST_OF_ONE:
+            raise StemsplitError(f"more layers than any network has ({type(module).__name__}, {name})")
+
+    with ExitStack() as stack:
+        for register in (
+            hooks.register_module_module_registration_hook,
+            hooks.register_module_parameter_registration_hook,
+            hooks.register_module_buffer_registration_hook,
+        ):
+            stack.callback(register(add).remove)
+        yield
