@@ -184,7 +184,7 @@ def test_when_no_source_works_the_error_says_what_is_needed(hub):
     assert error.model == "htdemucs" and error.sha256 == SHA256
     assert error.url == f"{hub.url}/owner/model/resolve/{'c' * 40}/{FILE.name}"
     assert error.url in error.reason and "/w/955717e8-abc.th: HTTP 404" in error.reason
-    assert SHA256 in (error.hint or "") and "-m classic" in (error.hint or "")
+    assert SHA256 in (error.hint or "") and "-m tiny" in (error.hint or "")
 
 
 def test_what_has_no_recorded_hash_is_not_downloaded(hub):
