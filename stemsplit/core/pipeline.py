@@ -33,6 +33,7 @@ class Separable(Protocol):
         segment_samples: the length of a chunk.
         context_samples: real audio that it wants on each side of every chunk.
         normalise: whether it wants the mix standardised over the whole track.
+        overlap: the fraction of a chunk shared with the next that it was made for, None for the default.
     """
 
     stems: tuple[str, ...]
@@ -41,6 +42,7 @@ class Separable(Protocol):
     segment_samples: int
     context_samples: int
     normalise: bool
+    overlap: float | None
 
     def __call__(self, mix: Tensor, /) -> Tensor:
         """[B, C, context + n + context] to [B, S, C, n], for any 0 < n ≤ segment_samples."""
@@ -48,10 +50,9 @@ class Separable(Protocol):
 
 
 class Piece(NamedTuple):
-    """A stretch of a track from sample `start` on: the `mix` [C, n] and its `stems` [S, C, n]."""
+    """The stems [S, C, n] of a track from sample `start` on."""
 
     start: int
-    mix: Tensor
     stems: Tensor
 
 
@@ -101,11 +102,16 @@ class _Pass:
     """One pass over the track, delayed by `lead` samples: its chunks, and what came of them."""
 
     def __init__(self, model: Separable, settings: ChunkSettings, lead: int) -> None:
-        overlap = DEFAULT_OVERLAP if settings.overlap is None else settings.overlap
-        stride = stride_samples(model.segment_samples, overlap)
+        stride = stride_samples(model.segment_samples, overlap_of(model, settings))
         self.split = Split(model.segment_samples, stride, model.context_samples, model.channels, lead)
         self.merge = Merge(model.segment_samples, stride, (len(model.stems), model.channels))
         self.ready = Fifo(skip=lead)
+
+
+def overlap_of(model: Separable, settings: ChunkSettings) -> float:
+    """Return the overlap of a model's chunks: the one that was asked for, its own, or the default."""
+    asked = (settings.overlap, model.overlap, DEFAULT_OVERLAP)
+    return next(overlap for overlap in asked if overlap is not None)
 
 
 def separate_stream(
@@ -133,18 +139,11 @@ def separate_stream(
     """
     if model.normalise and stats is None:
         raise ValueError("a model that normalises needs the track's statistics")
-    scale = stats if model.normalise else None
-    mix, start = Fifo(), 0
-
-    def prepared() -> Iterator[Tensor]:
-        for block in blocks:
-            mix.push(block)
-            yield scale.standardise(block) if scale else block
-
-    for stems in _run_passes(model, prepared(), settings, compute):
-        count = stems.shape[-1]
-        yield Piece(start, mix.pop(count), scale.undo(stems) if scale else stems)
-        start += count
+    scale, start = stats if model.normalise else None, 0
+    prepared = (scale.standardise(block) for block in blocks) if scale else blocks
+    for stems in _run_passes(model, prepared, settings, compute):
+        yield Piece(start, scale.undo(stems) if scale else stems)
+        start += stems.shape[-1]
 
 
 def _run_passes(
@@ -241,7 +240,7 @@ def separate_array(
         meter.push(mix)
     stems = torch.empty(len(model.stems), *mix.shape)
     for piece in separate_stream(model, [mix], settings, meter.stats(), compute):
-        end = piece.start + piece.mix.shape[-1]
+        end = piece.start + piece.stems.shape[-1]
         stems[..., piece.start : end] = piece.stems
         if progress is not None:
             progress(end)

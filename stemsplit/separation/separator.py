@@ -7,7 +7,6 @@
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -73,7 +72,7 @@ class Separator:
         self.callback = callback
         network = load_model(model, stems=stems, segment_s=segment_s, offline=offline, callback=callback)
         self.identity = network.identity
-        self.chunks = chunks if chunks.overlap is not None else replace(chunks, overlap=network.overlap)
+        self.chunks = chunks
         self.model = computing.place(network, self.compute)
         self.stems = self.model.stems
         self.sample_rate = self.model.sample_rate

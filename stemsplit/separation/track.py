@@ -98,7 +98,7 @@ def separate_track(
     ):
         stems.push(_tensor(back.push(_outward(piece, shape.channels))))
         if progress is not None:
-            progress((piece.start + piece.mix.shape[-1]) / model.sample_rate)
+            progress((piece.start + piece.stems.shape[-1]) / model.sample_rate)
         if count := min(stems.samples, original.samples):
             yield taken(count)
     stems.push(_tensor(back.finish()))

@@ -30,9 +30,8 @@ def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: 
     Returns:
         [S] in dB, float64; NaN for stems that the song doesn't have.
     """
-    overlap = network.overlap if config.overlap is None else config.overlap
     mix = torch.from_numpy(song.mix())
-    estimates = separate_array(network, mix, ChunkSettings(overlap=overlap), compute)
+    estimates = separate_array(network, mix, ChunkSettings(overlap=config.overlap), compute)
     scores = [
         _score(song, stem, estimate, config, network.sample_rate)
         for stem, estimate in zip(network.stems, estimates, strict=True)

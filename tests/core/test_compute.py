@@ -20,7 +20,7 @@ class Model(nn.Module):
 
     stems: tuple[str, ...] = ("a",)
     sample_rate, channels = 8, 2
-    segment_samples, context_samples, normalise = 10, 0, False
+    segment_samples, context_samples, normalise, overlap = 10, 0, False, None
 
     def __init__(self, *precisions: torch.dtype) -> None:
         super().__init__()

@@ -28,6 +28,7 @@ class Half:
     segment_samples: int = 20000
     context_samples: int = 500
     normalise: bool = False
+    overlap: float | None = None
 
     def __call__(self, mix: Tensor) -> Tensor:
         return 0.5 * mix[:, None, :, self.context_samples : mix.shape[-1] - self.context_samples]

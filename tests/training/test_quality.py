@@ -1,10 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from stemsplit.training.quality import Quality, measure, volumes_db
+from stemsplit.core.compute import Compute
+from stemsplit.settings import ChunkSettings
+from stemsplit.training.library import WholeSong
+from stemsplit.training.quality import Quality, check_song, measure, volumes_db
 
 RATE = 100
 NAMES = ("drums", "bass", "vocals")
@@ -96,3 +100,25 @@ def test_a_song_shorter_than_a_window_is_one_window() -> None:
     assert volumes_db(torch.ones(2, 10), 40).tolist() == pytest.approx([10 * math.log10(0.25)], abs=1e-4)
     quality = measure(separator(to(0)), {"drums": tone(0.2)}, NAMES, RATE)
     assert quality.matrix.tolist() == [[1.0]] and quality.active.tolist() == [1.0]
+
+
+def test_a_song_is_checked_with_the_overlap_that_the_network_was_made_for() -> None:
+    calls = []
+
+    class Network:
+        stems, sample_rate, channels, segment_samples = ("drums", "bass"), RATE, 2, 40
+        context_samples, normalise, overlap = 0, False, 0.75
+
+        def __call__(self, mix: Tensor) -> Tensor:
+            calls.append(mix.shape[-1])
+            return torch.stack([mix, 0 * mix], dim=1)
+
+    class Sound:
+        frames = 400
+
+        def read(self, start: int, frames: int) -> np.ndarray:
+            return tone(4).numpy()[:, start : start + frames]
+
+    song = WholeSong("song", 400, {name: Sound() for name in Network.stems}, None)
+    check_song(Network(), song, ChunkSettings(), Compute())  # type: ignore[arg-type]
+    assert len(calls) == 2 * 400 / (40 * (1 - 0.75))
