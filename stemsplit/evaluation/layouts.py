@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import InputError
+from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 
 MIXTURE = "mixture"
 MIXTURE_NAMES = frozenset({"mixture", "mix"})
 STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")
-AUDIO_SUFFIXES = frozenset(
-    ".wav .w64 .rf64 .flac .m4a .mp4 .aac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .wv .wma".split()
-)
 KNOWN_STEMS = frozenset(
     "drums bass other vocals accompaniment instrumental guitar piano percussion strings bowed_strings wind "
     "other_plucked other_keys keys synth lead_vocals backing_vocals speech music effects".split()
@@ -146,7 +144,7 @@ def _layout(name: str, where: Path, pairs: Iterable[tuple[str, list[Path]]]) -> 
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")))
+    return sorted(p for p in folder.iterdir() if not is_hidden(p.name))
 
 
 def _audio_files(folder: Path) -> list[Path]:
@@ -162,7 +160,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _read_json(path: Path) -> list[Layout]:
     try:
-        tracks = json.loads(path.read_text(encoding="utf-8"))
+        tracks = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"not JSON ({error})") from None
     if not _is_manifest(tracks):

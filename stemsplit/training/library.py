@@ -11,9 +11,10 @@ import torch
 from stemsplit.core.pipeline import StatsMeter, TrackStats
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.evaluation.datasets import Source, Track, find_tracks, open_track
-from stemsplit.evaluation.layouts import AUDIO_SUFFIXES, Layout, Location, find_layouts
+from stemsplit.evaluation.layouts import Layout, Location, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.hub.folders import cache_folder
+from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
 from stemsplit.training.cache import Array, Notebook, Readable, identity, pieces, readable
 from stemsplit.training.config import DataConfig, DataSetConfig
@@ -135,7 +136,10 @@ def find_mixes(config: DataSetConfig, want: Wanted) -> list[Track]:
     """
     root = Path(config.path).expanduser()
     cache = MetadataCache(_folder(want) / "metadata.json")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    try:
+        files = [p for p in visible_files(root) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+    except OSError as error:
+        raise InputError(error.filename or root, error.strerror or str(error)) from None
     layouts = [Layout(p.relative_to(root).as_posix(), {MIX: (Location(p),)}, None) for p in files]
     try:
         tracks = [

@@ -208,6 +208,15 @@ def test_any_audio_file_is_an_unlabelled_mix(counting_songs: WriteSongs) -> None
     assert song.stems[MIX].audio.read(3, 2)[0].tolist() == [code(1, 0, 3), code(1, 0, 4)]
 
 
+def test_hidden_files_are_no_unlabelled_mixes(counting_songs: WriteSongs) -> None:
+    path = counting_songs(30, stems=("drums",))
+    (path / "00" / "._drums.wav").write_bytes(bytes(4096))
+    (path / ".Trashes").mkdir()
+    (path / ".Trashes" / "old.wav").write_bytes((path / "00" / "drums.wav").read_bytes())
+    (one,) = open_mixes([DataSetConfig(str(path))], want(), lambda *step: None)
+    assert [song.name for song in one.songs] == ["00/drums.wav"]
+
+
 def test_a_folder_without_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of its 0 tracks"):
         open_mixes([DataSetConfig(str(tmp_path))], want(), lambda *step: None)
