@@ -217,7 +217,16 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
         layout=context.layout.name,
         stream=audio.index(stream),
         streams=len(audio),
+        estimated=not _is_exact(container, stream),
     )
+
+
+def _is_exact(container: Any, stream: Any) -> bool:
+    """Whether the declared length is one that decoding gives: an MP4 index counts samples of these codecs."""
+    context, counts = stream.codec_context, container.format.name.startswith("mov")
+    per_sample = counts and stream.duration and stream.time_base * context.sample_rate == 1
+    known = context.codec.canonical_name.startswith(("aac", "alac", "pcm_"))
+    return bool(per_sample and known and _gapless_count(container.metadata) is None)
 
 
 def _declared_frames(container: Any, stream: Any) -> int | None:

@@ -31,6 +31,7 @@ class AudioInfo:
         layout: the loudspeakers in FFmpeg's words ("stereo", "5.1(side)"), None where nothing tells.
         stream: which of the file's audio streams, from 0.
         streams: how many audio streams the file has.
+        estimated: whether `frames` is no exact count: worked out from a bit rate, rounded or off by a packet.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class AudioInfo:
     layout: str | None = None
     stream: int = 0
     streams: int = 1
+    estimated: bool = False
 
     @property
     def duration_s(self) -> float | None:

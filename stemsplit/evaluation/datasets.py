@@ -17,7 +17,7 @@ from stemsplit.audio.reader import read_audio
 from stemsplit.audio.resample import resample, resampled_frames
 from stemsplit.errors import InputError
 from stemsplit.evaluation.layouts import MIXTURE, Layout, Location, find_layouts
-from stemsplit.evaluation.metadata import FileInfo, MetadataCache
+from stemsplit.evaluation.metadata import FileInfo, MetadataCache, count_frames
 
 Array = npt.NDArray[np.float32]
 
@@ -122,7 +122,7 @@ def find_tracks(
 
 
 def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache) -> Track:
-    """Look at a track's files without decoding them.
+    """Look at a track's files, decoding only those whose length nothing else tells.
 
     Raises:
         InputError: a file can't be read, or all of them are missing or empty.
@@ -205,8 +205,26 @@ def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int
 
 
 def _read_file(part: Part, start: int, stop: int) -> Array:
-    rate = part.info.sample_rate
-    samples, _ = read_audio(
-        part.where.path, stream=part.where.stream, start_s=start / rate, end_s=stop / rate
-    )
+    """Samples `start` to `stop` of a file, which has them by its count.
+
+    Raises:
+        InputError: it can't be read, or ends before.
+    """
+    rate, where = part.info.sample_rate, part.where
+    try:
+        samples, _ = read_audio(where.path, stream=where.stream, start_s=start / rate, end_s=stop / rate)
+    except InputError:
+        if (there := count_frames(where)) < stop:
+            raise _shorter(part, there) from None
+        raise
+    if samples.shape[1] < stop - start:
+        raise _shorter(part, start + samples.shape[1])
     return samples[:, : stop - start]
+
+
+def _shorter(part: Part, there: int) -> InputError:
+    return InputError(
+        part.where.path,
+        f"has {there} samples, {part.info.frames} were expected",
+        hint="was it changed just now? start again, or export it anew",
+    )

@@ -12,7 +12,7 @@ from stemsplit.audio.reader import open_audio, probe
 from stemsplit.evaluation.layouts import Location
 from stemsplit.hub.folders import cache_folder
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class FileInfo:
     """What a file holds.
 
     Attributes:
-        frames: its declared length in samples.
+        frames: its length in samples, as many as decoding gives.
         sample_rate: in Hz.
         channels: how many.
         rms: the root mean square over all samples and channels, full scale 1; None while unknown.
@@ -48,7 +48,7 @@ class MetadataCache:
         self._new: dict[str, dict[str, Any]] = {}
 
     def info(self, where: Location) -> FileInfo:
-        """Length, rate and channels of a file; decoded only if nothing declares the length.
+        """Length, rate and channels of a file; decoded once where its length is no more than an estimate.
 
         Raises:
             InputError: the file can't be read as audio.
@@ -56,7 +56,7 @@ class MetadataCache:
         key, entry = self._find(where)
         if entry is None:
             declared = probe(where.path, stream=where.stream)
-            if declared.frames is None:
+            if declared.frames is None or declared.estimated:
                 return self._store(key, _scan(where))
             return self._store(key, FileInfo(declared.frames, declared.sample_rate, declared.channels))
         return entry
@@ -110,6 +110,15 @@ class MetadataCache:
     def _store(self, key: str, info: FileInfo) -> FileInfo:
         self._new[key] = asdict(info)
         return info
+
+
+def count_frames(where: Location) -> int:
+    """The length of a file in samples, by decoding it.
+
+    Raises:
+        InputError: the file can't be read as audio.
+    """
+    return _scan(where).frames
 
 
 def _scan(where: Location) -> FileInfo:

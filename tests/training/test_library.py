@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stemsplit.training import cache, library
 from stemsplit.training.cache import Notebook
 from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import MIX, SongSet, Wanted, find, open_mixes, open_songs, open_whole
+from tests.conftest import Encode
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 
@@ -117,6 +119,27 @@ def test_the_cache_is_written_once_and_whole(
     opened(path, stems=("drums",), cache=folder)
     assert {f: f.stat().st_mtime_ns for f in folder.glob("*.npy")} == files and len(files) == 1
     assert not list(folder.glob(".*.part"))
+
+
+def test_the_cache_holds_no_more_than_a_file_whose_length_is_estimated(
+    tmp_path: Path, encode: Encode
+) -> None:
+    there = encode("songs/A/drums.aac", "aac", "adts")
+    config, folder = DataSetConfig(str(tmp_path / "songs")), tmp_path / "decoded"
+    (one,) = open_songs([config], want(stems=("drums",), sample_rate=44100, cache=folder), lambda *step: None)
+    (stored,) = folder.glob("*.npy")
+    assert np.load(stored).shape == (there, 2)
+    assert one.songs[0].frames == one.songs[0].stems["drums"].audio.frames == there
+
+
+def test_audio_that_was_decoded_at_another_length_is_decoded_again(
+    counting_songs: WriteSongs, tmp_path: Path
+) -> None:
+    track = find(DataSetConfig(str(counting_songs(70, stems=("drums",)))), want(stems=("drums",)))[0]
+    source = track.stems["drums"]
+    (part,) = source.parts
+    longer = replace(source, frames=90, parts=(replace(part, info=replace(part.info, frames=90)),))
+    assert cache.identity(longer) != cache.identity(source)
 
 
 def test_whole_songs_for_validation(counting_songs: WriteSongs, tmp_path: Path) -> None:
