@@ -226,7 +226,7 @@ def _is_exact(container: Any, stream: Any) -> bool:
     context, counts = stream.codec_context, container.format.name.startswith("mov")
     per_sample = counts and stream.duration and stream.time_base * context.sample_rate == 1
     known = context.codec.canonical_name.startswith(("aac", "alac", "pcm_"))
-    return bool(per_sample and known and _gapless_count(container.metadata) is None)
+    return bool(per_sample and known and _gapless_fits(container.metadata, stream.duration))
 
 
 def _declared_frames(container: Any, stream: Any) -> int | None:
@@ -255,6 +255,15 @@ def _gapless_count(metadata: dict[str, str]) -> int | None:
         return int(fields[3], 16) or None
     except (IndexError, ValueError):
         return None
+
+
+def _gapless_fits(metadata: dict[str, str], duration: int) -> bool:
+    """Whether priming, padding and count of iTunes' note, if there is one, make up the stream's duration."""
+    fields = metadata.get("iTunSMPB", "").split()
+    try:
+        return not fields or sum(int(field, 16) for field in fields[1:4]) == duration
+    except ValueError:
+        return False
 
 
 def to_float(frame: Any) -> Array:

@@ -18,15 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import InputError
+from stemsplit.evaluation.names import KNOWN_STEMS, MIXTURE, MIXTURE_NAMES, left_out_by
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 
-MIXTURE = "mixture"
-MIXTURE_NAMES = frozenset({"mixture", "mix"})
 STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")
-KNOWN_STEMS = frozenset(
-    "drums bass other vocals accompaniment instrumental guitar piano percussion strings bowed_strings wind "
-    "other_plucked other_keys keys synth lead_vocals backing_vocals speech music effects".split()
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -110,7 +105,8 @@ def _walk(folder: Path, root: Path, above: frozenset[str] = frozenset()) -> Iter
 
 def _holds_stem_folders(folder: Path, folders: Iterable[Path]) -> bool:
     full = [sub for sub in folders if _audio_files(sub)]
-    named = all(sub.name.lower() in KNOWN_STEMS | MIXTURE_NAMES for sub in full)
+    known = KNOWN_STEMS | MIXTURE_NAMES
+    named = all(sub.name.lower() in known or left_out_by(sub.name) is not None for sub in full)
     return bool(full) and (named or (folder / "data.json").is_file())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from stemsplit.evaluation.layouts import Location
 from stemsplit.hub.folders import cache_folder
 
 VERSION = 2
+# containers with samples at places that can be worked out, and FLAC
+_SEEKABLE = {"wav", "wavex", "rf64", "w64", "aiff", "caf", "flac"}
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,14 @@ class FileInfo:
         sample_rate: in Hz.
         channels: how many.
         rms: the root mean square over all samples and channels, full scale 1; None while unknown.
+        seeks: whether a part of it is read without decoding what comes before.
     """
 
     frames: int
     sample_rate: int
     channels: int
     rms: float | None = None
+    seeks: bool = False
 
 
 class MetadataCache:
@@ -58,7 +63,15 @@ class MetadataCache:
             declared = probe(where.path, stream=where.stream)
             if declared.frames is None or declared.estimated:
                 return self._store(key, _scan(where))
-            return self._store(key, FileInfo(declared.frames, declared.sample_rate, declared.channels))
+            return self._store(
+                key,
+                FileInfo(
+                    declared.frames,
+                    declared.sample_rate,
+                    declared.channels,
+                    seeks=declared.container in _SEEKABLE,
+                ),
+            )
         return entry
 
     def with_rms(self, where: Location) -> FileInfo:
@@ -69,6 +82,12 @@ class MetadataCache:
         """
         key, entry = self._find(where)
         return entry if entry and entry.rms is not None else self._store(key, _scan(where))
+
+    def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is known under `key`, JSON-ready; measured once."""
+        if (known := self._new.get(key) or self._known.get(key)) is None:
+            known = self._new[key] = measure()
+        return known
 
     def save(self) -> None:
         """Write what is new; a cache folder that can't be written is no error."""

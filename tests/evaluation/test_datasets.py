@@ -129,6 +129,18 @@ def test_pieces_of_a_resampled_file_equal_the_whole(tmp_path: Path, write: Write
     np.testing.assert_allclose(source.read(), whole, atol=1e-7)
 
 
+@pytest.mark.parametrize(("rate", "to"), [(44100, 44100), (48000, 44100), (8000, 44100)])
+@pytest.mark.parametrize("size", [1, 999, 5000, 100_000])
+def test_blocks_are_the_whole_in_order(tmp_path: Path, write: Write, rate: int, to: int, size: int) -> None:
+    write("A/drums/kick.wav", frames=3000, rate=rate)
+    write("A/drums/snare.wav", frames=1700, rate=rate, channels=1)
+    (track,) = find_tracks(tmp_path, sample_rate=to)
+    source = track.stems["drums"]
+    blocks = list(source.blocks(size))
+    assert {block.shape[1] for block in blocks[:-1]} <= {size}
+    np.testing.assert_allclose(np.concatenate(blocks, axis=1), source.read(), atol=1e-6)
+
+
 def test_a_stem_of_another_rate_is_resampled_and_reported(tmp_path: Path, write: Write) -> None:
     write("A/mixture.wav", frames=44100, rate=44100)
     write("A/vocals.wav", frames=48000, rate=48000)

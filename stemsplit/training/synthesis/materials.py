@@ -94,7 +94,7 @@ def find_materials(
     for path in (*fonts, samples, album):
         if path is not None and not path.exists():
             raise InputError(path, "no such file or folder")
-    tracks = find_tracks(album) if album is not None else []
+    tracks = [track.without_sums() for track in find_tracks(album)] if album is not None else []
     materials = Materials(fonts=list(fonts), album=[t for t in tracks if is_held_out(t.name) == held_out])
     if samples is not None:
         _add_samples(materials, samples, held_out)
