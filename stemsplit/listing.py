@@ -1,15 +1,43 @@
-"""Choose files of a folder by their names: which look like audio, and which are hidden."""
+"""What counts in a folder that is searched: which names are hidden, and which suffixes are audio's."""
 
-# Of every container that `audio.reader` opens, in lower case; content decides once a file is opened.
+import os
+from pathlib import Path
+
+# Left by macOS in archives, by Windows on every volume and by network drives; all else hidden has a dot.
+_SYSTEM = frozenset({"__macosx", "$recycle.bin", "system volume information", "@eadir"})
+
+# Of every container that the reader knows. A file that is named by itself is tried whatever it is called.
 AUDIO_SUFFIXES = frozenset(
-    ".3g2 .3gp .3gpp .8svx .aa3 .aac .ac3 .ac4 .adts .aif .aifc .aiff .alac .amr .ape .asf .at3 .au .avi"
-    " .awb .bwf .caf .dff .dsf .dts .dtshd .eac3 .ec3 .f4a .f4v .flac .flv .iff .latm .loas .m1a .m2a .m2t"
-    " .m2ts .m4a .m4b .m4r .m4v .mk3d .mka .mkv .mlp .mov .mp1 .mp2 .mp3 .mp4 .mpa .mpc .mpeg .mpg .mpga .mts"
-    " .mxf .nut .oga .ogg .ogm .ogv .ogx .oma .omg .opus .qcp .qt .ra .rf64 .rm .rmvb .snd .sox .spx .tak"
-    " .thd .truehd .ts .tta .vob .voc .w64 .wav .wave .webm .wma .wmv .wtv .wv .xwm .xwma".split()
+    ".3g2 .3gp .3gpp .8svx .aa3 .aac .ac3 .ac4 .adts .aif .aifc .aiff .alac .amr .ape .apl .asf .at3 .au"
+    " .avi .awb .bwf .caf .dff .dsf .dts .dtshd .eac3 .ec3 .f4a .f4v .flac .flv .iff .latm .loas .m1a .m2a"
+    " .m2t .m2ts .m4a .m4b .m4r .m4v .mk3d .mka .mkv .mlp .mov .mp1 .mp2 .mp3 .mp4 .mpa .mpc .mpe .mpeg"
+    " .mpg .mpga .mts .mxf .nut .oga .ogg .ogm .ogv .ogx .oma .omg .opus .qcp .qt .ra .rf64 .rm .rmvb .snd"
+    " .sox .spx .tak .thd .truehd .ts .tta .vob .voc .w64 .wav .wave .webm .wma .wmv .wtv .wv .xwm"
+    " .xwma".split()
 )
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder called `name` is left out of listings without a word."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Return whether a file or folder of this name is kept from view: `._song.wav`, `.Trashes`, `__MACOSX`.
+
+    >>> is_hidden("._song.wav"), is_hidden("__MACOSX"), is_hidden("__song.wav")
+    (True, True, False)
+    """
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
+def visible_files(root: Path) -> list[Path]:
+    """Return every file below a folder that isn't hidden, sorted. Links to folders are not followed.
+
+    Raises:
+        OSError: a folder can't be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for folder, below, files in os.walk(root, onerror=refuse):
+        below[:] = [name for name in below if not is_hidden(name)]
+        found += [Path(folder, name) for name in files if not is_hidden(name)]
+    return sorted(found)

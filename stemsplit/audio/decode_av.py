@@ -123,7 +123,7 @@ class AvDecoder:
     def _forgivable(self, packet: Any) -> bool:
         """Return whether a bad packet is no audio: a frame's tail at the start, a tag, or behind the end."""
         if not self._continuous:
-            return not self.info.estimated and self._done == self.info.frames
+            return self._complete
         return not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC)
 
     def _whole_packets(self) -> Iterator[Any]:
@@ -156,7 +156,7 @@ class AvDecoder:
                     _correct_skip(packet, _opus_pre_skip(self._stream))
                 yield packet
         except (av.error.FFmpegError, MemoryError) as error:
-            if not self.info.estimated and self._done == self.info.frames:
+            if self._complete:
                 return  # whatever follows the last sample, such as a tag
             raise self._damaged(getattr(error, "strerror", None) or "out of memory") from None
         except IndexError:
@@ -202,6 +202,11 @@ class AvDecoder:
     def _continuous(self) -> bool:
         return self.info.container in _CONTINUOUS
 
+    @property
+    def _complete(self) -> bool:
+        """Whether every sample that the container counts is there."""
+        return self.info.container in _COUNTED and self._done == self.info.frames
+
     def _require_whole(self) -> None:
         """Compare what was read with what was declared.
 
@@ -209,7 +214,7 @@ class AvDecoder:
         is a wrong claim there.
         """
         info = self.info
-        if info.frames is None or info.estimated:
+        if info.frames is None or info.container not in _COUNTED:
             return
         noted = info.container in _NOTED
         claim = claimed_samples(info.frames, self._done, info.sample_rate, ends_on_frame=noted)
@@ -305,8 +310,16 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
         layout=layout_name(layout) or (UNKNOWN if context.codec.canonical_name in _STATING else None),
         stream=audio.index(stream),
         streams=len(audio),
-        estimated=kind not in _COUNTED,
+        estimated=not _is_exact(container, stream),
     )
+
+
+def _is_exact(container: Any, stream: Any) -> bool:
+    """Return whether decoding gives the declared length: an MP4 index counts samples of these codecs."""
+    context, counts = stream.codec_context, container.format.name.startswith("mov")
+    per_sample = counts and stream.duration and stream.time_base * context.sample_rate == 1
+    known = context.codec.canonical_name.startswith(("aac", "alac", "pcm_"))
+    return bool(per_sample and known and _gapless_fits(container.metadata, stream.duration))
 
 
 def _safe(layout: Any) -> Any:
@@ -360,6 +373,15 @@ def _gapless_count(container: Any) -> int | None:
         return int(fields[3], 16) or None
     except (IndexError, ValueError):
         return None
+
+
+def _gapless_fits(metadata: dict[str, str], duration: int) -> bool:
+    """Return whether priming, padding and count of iTunes' note, if any, make up the stream's duration."""
+    fields = metadata.get("iTunSMPB", "").split()
+    try:
+        return not fields or sum(int(field, 16) for field in fields[1:4]) == duration
+    except ValueError:
+        return False
 
 
 def to_float(frame: Any) -> Array:

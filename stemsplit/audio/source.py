@@ -31,7 +31,7 @@ class AudioInfo:
         layout: the loudspeakers in FFmpeg's words ("stereo", "5.1(side)"), None where nothing tells.
         stream: which of the file's audio streams, from 0.
         streams: how many audio streams the file has.
-        estimated: whether `frames` is no count but derived from a bit rate or from time stamps.
+        estimated: whether `frames` is no exact count: worked out from a bit rate, rounded or off by a packet.
     """
 
     path: Path

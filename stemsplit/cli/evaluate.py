@@ -147,10 +147,11 @@ def _write(file: str, text: str) -> None:
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
     """What was asked for, and other models' scores beside it."""
+    from stemsplit.evaluation.names import MIXTURE
     from stemsplit.evaluation.results import Evaluation, beside
     from stemsplit.evaluation.run import Store
     from stemsplit.evaluation.run import evaluate as score
-    from stemsplit.evaluation.score import MIXTURE, Wanted
+    from stemsplit.evaluation.score import Wanted
 
     jobs, separations = _jobs(options), _separations(options, callback)
     bss, baselines = options["bss"] is not False, (MIXTURE, *dict.fromkeys(options["oracles"]))

@@ -1,5 +1,6 @@
 """`stemsplit separate`: inputs and options in, stems in a folder or on stdout."""
 
+import codecs
 import importlib
 import json
 import os
@@ -237,6 +238,7 @@ def _listed(source: str | None, null: bool) -> list[str]:
         raise usage_error(
             f"--from-file {source}: is no list of lines", hint="-0 reads what find -print0 writes"
         )
+    data = data.removeprefix(codecs.BOM_UTF8)
     entries = data.split(b"\0") if null else data.splitlines()
     return [
         entry.decode(sys.getfilesystemencoding(), "surrogateescape") for entry in entries if entry.strip()

@@ -4,8 +4,9 @@ for track in find_tracks("musdb18hq/test"):
     vocals = track.stems["vocals"].read(start=44100, frames=88200)      # [C, 88200]
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
 from math import gcd
 from pathlib import Path
 
@@ -13,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsplit.audio.channels import convert_channels
-from stemsplit.audio.reader import read_audio
-from stemsplit.audio.resample import resample, resampled_frames
+from stemsplit.audio.reader import open_audio, read_audio
+from stemsplit.audio.regroup import Regrouper
+from stemsplit.audio.resample import Resampler, resample, resampled_frames
 from stemsplit.errors import InputError
-from stemsplit.evaluation.layouts import MIXTURE, Layout, Location, find_layouts
-from stemsplit.evaluation.metadata import FileInfo, MetadataCache
+from stemsplit.evaluation.layouts import Layout, Location, find_layouts
+from stemsplit.evaluation.metadata import FileInfo, MetadataCache, count_frames
+from stemsplit.evaluation.names import MIXTURE
+from stemsplit.evaluation.sums import Found, Sum, by_name, by_samples, left_out
 
 Array = npt.NDArray[np.float32]
 
@@ -66,6 +70,25 @@ class Source:
             total[:, begin - start : end - start] += convert_channels(samples, self.channels)
         return total
 
+    def blocks(self, size: int) -> Iterator[Array]:
+        """All samples in order, [C, size] each, the last one shorter; every file is decoded once.
+
+        Raises:
+            InputError: a file can't be read.
+        """
+        streams = [_blocks(part, self.sample_rate, self.channels, size) for part in self.parts]
+        for start in range(0, self.frames, size):
+            total = np.zeros((self.channels, min(size, self.frames - start)), np.float32)
+            for stream in streams:
+                block = next(stream, total[:, :0])[:, : total.shape[1]]
+                total[:, : block.shape[1]] += block
+            yield total
+
+    @property
+    def seeks(self) -> bool:
+        """Whether a part of it is read without decoding what comes before."""
+        return all(part.info.seeks for part in self.parts)
+
 
 @dataclass(frozen=True)
 class Track:
@@ -78,6 +101,8 @@ class Track:
         frames: the mixture's length, or the longest stem's, in samples.
         sample_rate: in Hz, the same for all sources.
         problems: what is irregular, one sentence each: unequal lengths, resampled files.
+        sums: stems that are sums of others.
+        left_out: what `without_sums` left out and why, one sentence each.
     """
 
     name: str
@@ -86,6 +111,8 @@ class Track:
     frames: int
     sample_rate: int
     problems: tuple[str, ...] = ()
+    sums: tuple[Sum, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -94,11 +121,25 @@ class Track:
 
     @property
     def mix(self) -> Source:
-        """The mixture; the sum of all stems where the data set has none."""
+        """The mixture; the sum of all stems that aren't sums themselves where the data set has none."""
         if self.mixture is not None:
             return self.mixture
-        parts = tuple(part for source in self.stems.values() for part in source.parts)
-        return _source(parts, self.sample_rate)
+        stems = self.without_sums().stems.values()
+        return _source(tuple(part for source in stems for part in source.parts), self.sample_rate)
+
+    def without_sums(self, wanted: Collection[str] = ()) -> "Track":
+        """The same with every sound in one stem only.
+
+        Args:
+            wanted: names that have a meaning of their own: a sum of stems is left out, unless it is wanted
+                and its parts aren't.
+        """
+        out = left_out(self.sums, wanted)
+        if not out:
+            return self
+        notes = tuple(f"{file_name(name, self.stems[name])} is left out: {why}" for name, why in out.items())
+        stems = {name: source for name, source in self.stems.items() if name not in out}
+        return replace(self, stems=stems, sums=(), left_out=(*self.left_out, *notes))
 
 
 def find_tracks(
@@ -121,11 +162,19 @@ def find_tracks(
         cache.save()
 
 
-def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache) -> Track:
-    """Look at a track's files without decoding them.
+def open_track(
+    layout: Layout, *, sample_rate: int | None, cache: MetadataCache, estimates: bool = False
+) -> Track:
+    """Look at a track's files, decoding only those whose length nothing else tells.
+
+    Args:
+        layout: of the track.
+        sample_rate: in Hz; None is the mixture's, else the files' highest.
+        cache: remembers what was found.
+        estimates: the stems come from a model, and may be as alike as they please.
 
     Raises:
-        InputError: a file can't be read, or all of them are missing or empty.
+        InputError: a file can't be read, all of them are missing or empty, or they contradict each other.
     """
     stems = {stem: _parts(places, cache) for stem, places in layout.stems.items()}
     mixture = None if layout.mixture is None else _parts(layout.mixture, cache)
@@ -142,7 +191,47 @@ def open_track(layout: Layout, *, sample_rate: int | None, cache: MetadataCache)
     slowest = min(part.info.sample_rate for part in everything)
     slack = rate // slowest if slowest != rate else 0
     problems = [*_odd_lengths(frames, sources, slack), *_odd_rates(rate, sources, mix)]
-    return Track(layout.name, sources, mix, frames, rate, tuple(problems))
+    track = Track(layout.name, sources, mix, frames, rate, tuple(problems))
+    return replace(track, sums=_sums(track, cache, estimates=estimates))
+
+
+def _sums(track: Track, cache: MetadataCache, *, estimates: bool) -> tuple[Sum, ...]:
+    """The stems that are sums of others, by their samples and by their names."""
+    stems = {name: source for name, source in track.stems.items() if source.parts}
+    named = {one.name for one in by_name(stems)}
+    plain = {name: source for name, source in stems.items() if name not in named}
+    key = f"sums {fingerprint({MIXTURE: track.mixture, **plain})}"
+    kept = cache.remember(key, lambda: asdict(by_samples(plain, track.mixture, track.sample_rate)))
+    found = Found(tuple(Sum(**one) for one in kept["sums"]), tuple(kept["doubts"]))
+    if not estimates and found.doubts:
+        raise InputError(track.name, found.doubts[0], hint="remove what doesn't belong there")
+    return (*found.sums, *by_name(stems.keys() - {one.name for one in found.sums}))
+
+
+def fingerprint(sources: Mapping[str, Source | None]) -> str:
+    """Names some sources: a digest of their names and their files' paths, sizes, times and lengths."""
+    files = [
+        (
+            name,
+            str(part.where.path.resolve()),
+            part.where.stream,
+            stat.st_size,
+            stat.st_mtime_ns,
+            part.info.frames,
+        )
+        for name, source in sorted(sources.items())
+        if source
+        for part in source.parts
+        for stat in [part.where.path.stat()]
+    ]
+    return blake2b(repr(files).encode(), digest_size=16).hexdigest()
+
+
+def file_name(stem: str, source: Source) -> str:
+    """What a stem's file is called, or how many it has."""
+    if len(source.parts) == 1:
+        return source.parts[0].where.path.name
+    return f"{stem} ({len(source.parts)} files)"
 
 
 def _parts(places: Iterable[Location], cache: MetadataCache) -> tuple[Part, ...]:
@@ -204,9 +293,38 @@ def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int
     return begin, piece[:, begin - first * up : end - first * up]
 
 
+def _blocks(part: Part, sample_rate: int, channels: int, size: int) -> Iterator[Array]:
+    """All of a file at a rate and with some channels, [C, size] each, the last one shorter."""
+    info, regrouper = part.info, Regrouper(size)
+    resampler = Resampler(info.channels, info.sample_rate, sample_rate)
+    with open_audio(part.where.path, stream=part.where.stream) as reader:
+        for block in reader.blocks():
+            yield from regrouper.push(convert_channels(resampler.push(block), channels))
+    yield from regrouper.push(convert_channels(resampler.finish(), channels))
+    yield from regrouper.finish()
+
+
 def _read_file(part: Part, start: int, stop: int) -> Array:
-    rate = part.info.sample_rate
-    samples, _ = read_audio(
-        part.where.path, stream=part.where.stream, start_s=start / rate, end_s=stop / rate
-    )
+    """Samples `start` to `stop` of a file, which has them by its count.
+
+    Raises:
+        InputError: it can't be read, or ends before.
+    """
+    rate, where = part.info.sample_rate, part.where
+    try:
+        samples, _ = read_audio(where.path, stream=where.stream, start_s=start / rate, end_s=stop / rate)
+    except InputError:
+        if (there := count_frames(where)) < stop:
+            raise _shorter(part, there) from None
+        raise
+    if samples.shape[1] < stop - start:
+        raise _shorter(part, start + samples.shape[1])
     return samples[:, : stop - start]
+
+
+def _shorter(part: Part, there: int) -> InputError:
+    return InputError(
+        part.where.path,
+        f"has {there} samples, {part.info.frames} were expected",
+        hint="was it changed just now? start again, or export it anew",
+    )

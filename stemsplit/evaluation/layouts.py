@@ -18,18 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit.errors import InputError
+from stemsplit.evaluation.names import KNOWN_STEMS, MIXTURE, MIXTURE_NAMES, left_out_by
+from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 from stemsplit.stems import canonical
 
-MIXTURE = "mixture"
-MIXTURE_NAMES = frozenset({"mixture", "mix"})
 STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")
-AUDIO_SUFFIXES = frozenset(
-    ".wav .w64 .rf64 .flac .m4a .mp4 .aac .ogg .oga .opus .mp3 .aif .aiff .aifc .caf .wv .wma".split()
-)
-KNOWN_STEMS = frozenset(
-    "drums bass other vocals accompaniment instrumental guitar piano percussion strings bowed_strings wind "
-    "other_plucked other_keys keys synth lead_vocals backing_vocals speech music effects".split()
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -113,7 +106,8 @@ def _walk(folder: Path, root: Path, above: frozenset[str] = frozenset()) -> Iter
 
 def _holds_stem_folders(folder: Path, folders: Iterable[Path]) -> bool:
     full = [sub for sub in folders if _audio_files(sub)]
-    named = all(sub.name.lower() in KNOWN_STEMS | MIXTURE_NAMES for sub in full)
+    known = KNOWN_STEMS | MIXTURE_NAMES
+    named = all(sub.name.lower() in known or left_out_by(sub.name) is not None for sub in full)
     return bool(full) and (named or (folder / "data.json").is_file())
 
 
@@ -147,7 +141,7 @@ def _layout(name: str, where: Path, pairs: Iterable[tuple[str, list[Path]]]) -> 
 def _visible(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")))
+    return sorted(p for p in folder.iterdir() if not is_hidden(p.name))
 
 
 def _audio_files(folder: Path) -> list[Path]:
@@ -163,7 +157,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _read_json(path: Path) -> list[Layout]:
     try:
-        tracks = json.loads(path.read_text(encoding="utf-8"))
+        tracks = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"not JSON ({error})") from None
     if not _is_manifest(tracks):

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from stemsplit.audio.reader import open_audio, probe
 from stemsplit.evaluation.layouts import Location
 from stemsplit.hub.folders import cache_folder
 
-VERSION = 1
+VERSION = 2
+# containers with samples at places that can be worked out, and FLAC
+_SEEKABLE = {"wav", "wavex", "rf64", "w64", "aiff", "caf", "flac"}
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,18 @@ class FileInfo:
     """What a file holds.
 
     Attributes:
-        frames: its declared length in samples.
+        frames: its length in samples, as many as decoding gives.
         sample_rate: in Hz.
         channels: how many.
         rms: the root mean square over all samples and channels, full scale 1; None while unknown.
+        seeks: whether a part of it is read without decoding what comes before.
     """
 
     frames: int
     sample_rate: int
     channels: int
     rms: float | None = None
+    seeks: bool = False
 
 
 class MetadataCache:
@@ -48,7 +53,7 @@ class MetadataCache:
         self._new: dict[str, dict[str, Any]] = {}
 
     def info(self, where: Location) -> FileInfo:
-        """Length, rate and channels of a file; decoded only if nothing declares the length.
+        """Length, rate and channels of a file; decoded once where its length is no more than an estimate.
 
         Raises:
             InputError: the file can't be read as audio.
@@ -56,9 +61,17 @@ class MetadataCache:
         key, entry = self._find(where)
         if entry is None:
             declared = probe(where.path, stream=where.stream)
-            if declared.frames is None:
+            if declared.frames is None or declared.estimated:
                 return self._store(key, _scan(where))
-            return self._store(key, FileInfo(declared.frames, declared.sample_rate, declared.channels))
+            return self._store(
+                key,
+                FileInfo(
+                    declared.frames,
+                    declared.sample_rate,
+                    declared.channels,
+                    seeks=declared.container in _SEEKABLE,
+                ),
+            )
         return entry
 
     def with_rms(self, where: Location) -> FileInfo:
@@ -69,6 +82,12 @@ class MetadataCache:
         """
         key, entry = self._find(where)
         return entry if entry and entry.rms is not None else self._store(key, _scan(where))
+
+    def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What is known under `key`, JSON-ready; measured once."""
+        if (known := self._new.get(key) or self._known.get(key)) is None:
+            known = self._new[key] = measure()
+        return known
 
     def save(self) -> None:
         """Write what is new; a cache folder that can't be written is no error."""
@@ -110,6 +129,15 @@ class MetadataCache:
     def _store(self, key: str, info: FileInfo) -> FileInfo:
         self._new[key] = asdict(info)
         return info
+
+
+def count_frames(where: Location) -> int:
+    """The length of a file in samples, by decoding it.
+
+    Raises:
+        InputError: the file can't be read as audio.
+    """
+    return _scan(where).frames
 
 
 def _scan(where: Location) -> FileInfo:

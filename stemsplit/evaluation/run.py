@@ -20,7 +20,7 @@ import torch
 
 from stemsplit import __version__
 from stemsplit.errors import InputError, ResourceError, StemsplitError
-from stemsplit.evaluation.datasets import Source, Track, open_track
+from stemsplit.evaluation.datasets import Track, fingerprint, open_track
 from stemsplit.evaluation.guards import Finding
 from stemsplit.evaluation.layouts import Layout, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
@@ -136,7 +136,8 @@ def _with_estimate(job: Job, layout: Layout | None, where: str | Path, cache: Me
     try:
         if layout is None:
             raise InputError(where, f"nothing named {job.name}")
-        return replace(job, estimate=open_track(layout, sample_rate=job.track.sample_rate, cache=cache))
+        rate = job.track.sample_rate
+        return replace(job, estimate=open_track(layout, sample_rate=rate, cache=cache, estimates=True))
     except InputError as error:
         return replace(job, failure=Failure.of(error))
 
@@ -158,7 +159,8 @@ class Store:
         """What the scores depend on, as a digest; None if that isn't known."""
         if job.track is None or (method is None and job.estimate is None):
             return None
-        files = [_fingerprint(track) for track in (job.track, job.estimate) if track is not None]
+        tracks = [track for track in (job.track, job.estimate) if track is not None]
+        files = [fingerprint({"": track.mixture, **track.stems}) for track in tracks]
         told = json.dumps([__version__, files, method, asdict(wanted)])
         return hashlib.sha256(told.encode()).hexdigest()
 
@@ -184,17 +186,6 @@ class Store:
             os.replace(part, self.folder / f"{key}.json")
         except OSError:
             return
-
-
-def _fingerprint(track: Track) -> list[Any]:
-    sources: dict[str, Source | None] = {"": track.mixture, **track.stems}
-    return [
-        [name, str(part.where.path.resolve()), part.where.stream, stat.st_size, stat.st_mtime_ns]
-        for name, source in sources.items()
-        if source
-        for part in source.parts
-        for stat in [part.where.path.stat()]
-    ]
 
 
 # ---------------------------------------------------------------- doing it

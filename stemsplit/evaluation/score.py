@@ -1,8 +1,8 @@
 """The scores of one track: every metric of every stem, of the estimates and of their baselines."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,15 +14,13 @@ from stemsplit.evaluation.bsseval import bsseval
 from stemsplit.evaluation.datasets import Source, Track
 from stemsplit.evaluation.guards import Finding, examine
 from stemsplit.evaluation.metrics import nan_median
+from stemsplit.evaluation.names import MIXTURE, left_out_by
 from stemsplit.evaluation.oracles import ORACLES
 
 WHOLE = ("usdr", "si_sdr", "median_sdr")
 BSS = ("csdr", "isr", "sir", "sar")
 METRICS = (*WHOLE, *BSS)
-MIXTURE = "mixture"
 REST = "other"
-# What models call everything but the vocals; no_<stem> is everything but that stem.
-ACCOMPANIMENTS = ("accompaniment", "instrumental", "no_vocals")
 
 # Stems [C, T] by name from a mix [C, T] and its rate in Hz, of the same rate and length.
 Separate = Callable[[Tensor, int], Mapping[str, Tensor]]
@@ -76,8 +74,11 @@ def score_files(track: Track, estimate: Track, wanted: Wanted = Wanted()) -> Sco
     Raises:
         InputError: a file can't be read, or no stem is in both.
     """
+    # those whose names say what they hold may have a reference to be compared with
+    sums = [one for one in estimate.sums if left_out_by(one.name, estimate.stems) is None]
+    estimate = replace(estimate, sums=tuple(sums)).without_sums(track.stems)
     estimates = {stem: torch.from_numpy(source.read()) for stem, source in estimate.stems.items()}
-    pair = _matched(track, estimates, partial=True)
+    pair = _matched(track, estimates, partial=True, notes=estimate.left_out)
     declared = {
         stem: source.parts[0].info.sample_rate for stem, source in estimate.stems.items() if source.parts
     }
@@ -135,28 +136,35 @@ class _Pair:
     notes: tuple[str, ...] = ()
 
 
-def _matched(track: Track, estimates: Mapping[str, Tensor], *, partial: bool) -> _Pair:
+def _matched(
+    track: Track, estimates: Mapping[str, Tensor], *, partial: bool, notes: Sequence[str] = ()
+) -> _Pair:
     """References and estimates under the same names; `other` is the rest of whatever a side has.
 
     Args:
         track: the references.
         estimates: of any stems, channels and lengths.
         partial: stems may be missing; otherwise what isn't estimated is within the estimate of `other`.
+        notes: what is known of the estimates.
 
     Raises:
         InputError: no stem is in both.
     """
+    track = track.without_sums(estimates)
     truth = _read(track)
     found = {stem: _with_channels(x, track.channels) for stem, x in estimates.items()}
-    notes: list[str] = []
-    complements = {stem: whole for stem in found if (whole := _left_out(stem, truth))}
+    notes = [*track.left_out, *(f"of the estimates, {note}" for note in notes)]
+    complements = {stem: whole for stem in found if (whole := _lacking(stem, truth))}
     if complements and set(found) <= {*complements, *complements.values()}:
         (name, whole), *_ = complements.items()
         truth = {whole: truth[whole], name: _sum(x for stem, x in truth.items() if stem != whole)}
     elif REST in found and REST in truth:
-        found = _folded(found, [s for s in found if s not in truth and s not in complements], notes)
+        extra = [stem for stem in found if stem not in truth and left_out_by(stem, truth) is None]
+        found = _folded(found, extra, notes)
         if not partial:
-            truth = _folded(truth, [s for s in truth if s not in found], notes)
+            truth = _folded(
+                truth, [s for s in truth if s not in found and left_out_by(s, truth) is None], notes
+            )
     notes += [f"{stem} isn't scored: no such reference" for stem in found if stem not in truth]
     found = {stem: found[stem] for stem in truth if stem in found}
     if not found:
@@ -168,10 +176,10 @@ def _matched(track: Track, estimates: Mapping[str, Tensor], *, partial: bool) ->
     return _Pair(truth, found, tuple(notes))
 
 
-def _left_out(name: str, truth: Mapping[str, Tensor]) -> str | None:
+def _lacking(name: str, truth: Mapping[str, Tensor]) -> str | None:
     """The stem that `name` is everything but; None where it is a stem itself or unknown."""
-    stem = "vocals" if name in ACCOMPANIMENTS else name.removeprefix("no_")
-    return stem if stem in truth and name not in truth else None
+    lacking = [stem for stem in truth if stem in (left_out_by(name, truth) or ())]
+    return lacking[0] if len(lacking) == 1 and name not in truth else None
 
 
 def _folded(stems: dict[str, Tensor], extra: list[str], notes: list[str]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.hub import verified
 from stemsplit.hub.arguments import read_yaml
 from stemsplit.hub.fields import Fields
+from stemsplit.listing import is_hidden
 
 MAIN = "model.safetensors"
 YAML = {".yaml", ".yml"}
@@ -42,7 +43,7 @@ def main_name(names: list[str], where: str | Path) -> str:
     """The one of some files that stands for all of them; see `main_file`."""
     if MAIN in names:
         return MAIN
-    found = [name for name in names if Path(name).suffix in YAML]
+    found = [name for name in names if Path(name).suffix in YAML and not is_hidden(name)]
     if len(found) == 1:
         return found[0]
     raise CheckpointError(where, f"holds no {MAIN}, and {len(found)} .yaml files where one is a bag")

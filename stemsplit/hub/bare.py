@@ -10,6 +10,7 @@ from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.hub import verified
 from stemsplit.hub.arguments import read_yaml
 from stemsplit.hub.registry import FileSpec, registry
+from stemsplit.listing import is_hidden
 
 # A key that only one family has -> the family, for configurations that don't name theirs.
 MARKS = (
@@ -48,7 +49,7 @@ def _beside(path: Path) -> Path | None:
     for suffix in (".yaml", ".yml"):
         if (own := path.with_suffix(suffix)).is_file():
             return own
-    found = [p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"}]
+    found = [p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"} and not is_hidden(p.name)]
     return found[0] if len(found) == 1 else None
 
 

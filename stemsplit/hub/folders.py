@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+REGISTRY = "STEMSPLIT_REGISTRY"
+
 
 def cache_folder() -> Path:
     """The folder of downloaded files: `STEMSPLIT_CACHE`, else the platform's cache folder for this user."""
@@ -18,7 +20,7 @@ def cache_folder() -> Path:
 
 def user_registry() -> Path:
     """The user's own registry file: `STEMSPLIT_REGISTRY`, else `models.yaml` in the configuration folder."""
-    if chosen := os.environ.get("STEMSPLIT_REGISTRY"):
+    if chosen := os.environ.get(REGISTRY):
         return Path(chosen).expanduser()
     if sys.platform == "win32":
         return _windows("APPDATA", "Roaming") / "stemsplit" / "models.yaml"

@@ -3,10 +3,12 @@
 `models.yaml` is data only. A user's file of the same form (see `folders.user_registry`) is merged over it.
 """
 
+import os
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISCHR, S_ISDIR, S_ISREG
 from typing import Any
 
 import yaml
@@ -199,9 +201,23 @@ def registry() -> dict[str, ModelSpec]:
         SettingsError: a registry file is malformed.
     """
     own = folders.user_registry()
-    if own.is_file():
-        return _with_own(_read(own, own.stat().st_mtime_ns, True), own)
-    return dict(_read(_packaged(), 0, False))
+    try:
+        status = own.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return dict(_read(_packaged(), 0, False))
+    except OSError as error:
+        raise _unusable(own, f"can't be read ({error.strerror})") from None
+    if not (S_ISREG(status.st_mode) or S_ISCHR(status.st_mode)):  # /dev/null is a way to say none
+        raise _unusable(own, "is a folder" if S_ISDIR(status.st_mode) else "is no regular file")
+    return _with_own(_read(own, status.st_mtime_ns, True), own)
+
+
+def _unusable(path: Path, what: str) -> SettingsError:
+    """The error of a user's registry that is no file to be read."""
+    chosen = os.environ.get(folders.REGISTRY)
+    name = f"{folders.REGISTRY}={chosen}" if chosen else str(path)
+    hint = "it must be a YAML file of your own models, or not be there"
+    return SettingsError(f"{name}: {what}", setting=folders.REGISTRY, hint=hint)
 
 
 def check_own(content: Any, path: Path) -> None:

@@ -90,12 +90,12 @@ class Notebook:
 
 
 def identity(source: Source) -> str:
-    """Names what a source reads: its files with their sizes and times, its rate and channels."""
+    """Names what a source reads: its files with their sizes, times and lengths, its rate and channels."""
     files = []
     for part in source.parts:
         stat = part.where.path.stat()
         path = str(part.where.path.resolve())
-        files.append((path, part.where.stream, stat.st_size, stat.st_mtime_ns))
+        files.append((path, part.where.stream, stat.st_size, stat.st_mtime_ns, part.info.frames))
     described = repr((files, source.sample_rate, source.channels))
     return blake2b(described.encode(), digest_size=16).hexdigest()
 

@@ -9,8 +9,8 @@ logs/                for TensorBoard, and as CSV
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from math import inf, isfinite
 from pathlib import Path
@@ -88,11 +88,12 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training here inside the block.
+        """Keep other processes from training here inside the block; nothing stays if no run begins in it.
 
         Raises:
             SettingsError: one does.
         """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
@@ -102,7 +103,17 @@ class RunFolder:
         try:
             yield
         finally:
+            if not self._is_a_run():
+                self._leave(Path(lock.lock_file), made)
             lock.release()
+
+    @staticmethod
+    def _leave(lock: Path, made: Sequence[Path]) -> None:
+        """Remove the lock's file and the folders that were made for it, unless something lies in them."""
+        with suppress(OSError):
+            lock.unlink()
+            for folder in made:
+                folder.rmdir()
 
     def _is_a_run(self) -> bool:
         """Whether the configuration was written by a run."""

@@ -1,6 +1,6 @@
 """What can be drawn from: songs with the stems that are trained on, and what was measured of them once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,10 +10,13 @@ import torch
 
 from stemsplit.core.pipeline import StatsMeter, TrackStats
 from stemsplit.errors import InputError, SettingsError
-from stemsplit.evaluation.datasets import Source, Track, find_tracks, open_track
-from stemsplit.evaluation.layouts import AUDIO_SUFFIXES, Layout, Location, find_layouts
+from stemsplit.evaluation.datasets import Source, Track, file_name, find_tracks, open_track
+from stemsplit.evaluation.layouts import Layout, Location, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
+from stemsplit.evaluation.names import left_out_by
+from stemsplit.evaluation.sums import listed
 from stemsplit.hub.folders import cache_folder
+from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
 from stemsplit.training.cache import Array, Notebook, Readable, identity, pieces, readable
 from stemsplit.training.config import DataConfig, DataSetConfig
@@ -135,7 +138,10 @@ def find_mixes(config: DataSetConfig, want: Wanted) -> list[Track]:
     """
     root = Path(config.path).expanduser()
     cache = MetadataCache(_folder(want) / "metadata.json")
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file())
+    try:
+        files = [p for p in visible_files(root) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
+    except OSError as error:
+        raise InputError(error.filename or root, error.strerror or str(error)) from None
     layouts = [Layout(p.relative_to(root).as_posix(), {MIX: (Location(p),)}, None) for p in files]
     try:
         tracks = [
@@ -166,7 +172,20 @@ def _matches(name: str, config: DataSetConfig) -> bool:
     return (not config.only or among(config.only)) and not among(config.exclude)
 
 
+def left_out(tracks: Iterable[Track]) -> Iterator[str]:
+    """What was left out of some tracks: a sentence for each kind of file, with the tracks' names."""
+    named: dict[str, list[str]] = {}
+    for track in tracks:
+        for note in track.left_out:
+            named.setdefault(note, []).append(track.name)
+    for note, (first, *others) in named.items():
+        more = f" and {len(others)} more" if others else ""
+        yield f"{first}{more}: {note}"
+
+
 def _grouped(track: Track, want: Wanted) -> Track:
+    """The track in the stems that are wanted; its mixture still holds what is left out."""
+    track = _without_rest(track.without_sums(_named(want)), want)
     members: dict[str, list[Source]] = {}
     for name, source in track.stems.items():
         if source.parts:
@@ -174,6 +193,28 @@ def _grouped(track: Track, want: Wanted) -> Track:
     stems = {name: _joined(sources, want.channels) for name, sources in members.items()}
     mixture = None if track.mixture is None else replace(track.mixture, channels=want.channels)
     return replace(track, stems=stems, mixture=mixture)
+
+
+def _named(want: Wanted) -> set[str]:
+    return {*want.stems, *(name for names in want.groups.values() for name in names)}
+
+
+def _without_rest(track: Track, want: Wanted) -> Track:
+    """The same without what is all but a stem, where stems are wanted that it holds unseparated.
+
+    Only the mixture keeps that.
+    """
+    notes, stems, mixture = list(track.left_out), dict(track.stems), track.mixture
+    for name, source in track.stems.items():
+        lacking = left_out_by(name, track.stems)
+        if not source.parts or lacking is None or name in _named(want):
+            continue
+        apart = [stem for stem in want.stems if stem != "other" and left_out_by(stem) is None]
+        if held := [stem for stem in apart if stem not in lacking]:
+            del stems[name]
+            notes.append(f"{file_name(name, source)} is left out: by its name it holds {listed(held)}")
+            mixture = track.mix
+    return replace(track, stems=stems, mixture=mixture, left_out=tuple(notes))
 
 
 def _group_of(name: str, track: Track, want: Wanted) -> str:
@@ -193,7 +234,10 @@ def _joined(sources: Sequence[Source], channels: int) -> Source:
 
 
 def open_songs(
-    configs: Sequence[DataSetConfig], want: Wanted, progress: Callable[[str, int, int], None]
+    configs: Sequence[DataSetConfig],
+    want: Wanted,
+    progress: Callable[[str, int, int], None],
+    tell: Callable[[str], None],
 ) -> list[SongSet]:
     """The songs of some data sets, measured and decoded as far as that is wanted.
 
@@ -201,12 +245,16 @@ def open_songs(
         configs: the data sets.
         want: what of them.
         progress: called with a song's name, its number from 1, and how many there are.
+        tell: called with what a person should know of the data, a sentence each.
 
     Raises:
         InputError: a data set has no tracks, or a file can't be read.
         SettingsError: no song has one of the stems.
     """
-    sets = _open([(config.weight, find(config, want)) for config in configs], want, progress)
+    found = [(config.weight, find(config, want)) for config in configs]
+    for line in left_out(track for _, tracks in found for track in tracks):
+        tell(line)
+    sets = _open(found, want, progress)
     _require_stems(sets, want)
     return sets
 
@@ -218,9 +266,14 @@ def open_mixes(
     return _open([(config.weight, find_mixes(config, want)) for config in configs], want, progress)
 
 
-def open_whole(configs: Sequence[DataSetConfig], want: Wanted) -> list[WholeSong]:
-    """The songs of some data sets for validation, decoded if a cache is wanted."""
-    return [_whole(track, want) for config in configs for track in find(config, want)]
+def open_whole(
+    configs: Sequence[DataSetConfig], want: Wanted, tell: Callable[[str], None]
+) -> list[WholeSong]:
+    """The songs of some data sets for validation, decoded if a cache is wanted; `tell` as in `open_songs`."""
+    tracks = [track for config in configs for track in find(config, want)]
+    for line in left_out(tracks):
+        tell(line)
+    return [_whole(track, want) for track in tracks]
 
 
 def find_folders(config: DataSetConfig) -> list[Layout]:
@@ -252,7 +305,7 @@ def _whole(track: Track, want: Wanted) -> WholeSong:
         track.frames,
         {name: readable(source, want.cache) for name, source in track.stems.items()},
         None if track.mixture is None else readable(track.mixture, want.cache),
-        track.problems,
+        (*track.problems, *track.left_out),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from stemsplit import models
 from stemsplit.core.compute import find_device, is_out_of_memory
 from stemsplit.errors import DeviceError, ResourceError, UnknownNameError
-from stemsplit.events import Callback, emit
+from stemsplit.events import Callback, Notice, emit
 from stemsplit.hub.load import load_model
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.checks import Invalid
@@ -165,14 +165,17 @@ def prepare(file: ConfigFile, network: Network, callback: Callback | None = None
     def progress(name: str, number: int, count: int) -> None:
         emit(callback, Preparing(name, number, count))
 
-    sets = open_songs(config.data.train, want, progress)
+    def tell(message: str) -> None:
+        emit(callback, Notice(message))
+
+    sets = open_songs(config.data.train, want, progress, tell)
     unlabelled = open_mixes(config.data.unlabelled, want, progress)
     samples = Samples(sets, _shape(config, network, want), config.data, config.augment, unlabelled)
     teacher = None
     if config.semi is not None:
         covered = set(stems) == set(network.stems)
         teacher = Teacher(network, config.semi, config.augment, config.seed, covered=covered)
-    songs = open_whole(config.data.valid, want)
+    songs = open_whole(config.data.valid, want, tell)
     counted = [stem for stem in network.stems if config.loss.weights.get(stem, 1.0)]
     if songs and all(audible(song, stem) is None for song in songs for stem in counted):
         raise file.error("data.valid", f"no song has {' or '.join(counted)} loud enough for a score")

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -99,17 +99,23 @@ def train(
         callback: receives the events of `progress.py`, and those of a download.
 
     Raises:
-        SettingsError: the configuration doesn't fit together, or the folder holds a run.
+        SettingsError: the configuration doesn't fit together, or the folder holds a run or is trained in.
         StemsplitError: model or data can't be had.
         Cancelled: by the callback.
     """
     callback = callback if is_first_process() else None
     check_machine(file)
-    network = build_network(file, callback)
-    if file.config.per_stem is not None:
-        return _train_per_stem(file, network, resume=resume, fresh=fresh, callback=callback)
-    check_network(file, network)
-    return _train_one(file, network, "", resume=resume, fresh=fresh, callback=callback)
+    with _own(file):
+        network = build_network(file, callback)
+        if file.config.per_stem is not None:
+            return _train_per_stem(file, network, resume=resume, fresh=fresh, callback=callback)
+        check_network(file, network)
+        return _train_one(file, network, "", resume=resume, fresh=fresh, callback=callback)
+
+
+def _own(file: ConfigFile) -> AbstractContextManager[None]:
+    """Keep the run's folder from others before anything is prepared; the processes of one run share it."""
+    return RunFolder(file.config.folder).locked() if is_first_process() else nullcontext()
 
 
 def try_out(file: ConfigFile, callback: Callback | None = None) -> None:
@@ -151,11 +157,9 @@ def _train_one(
     result = _finished(folder, config) if going_on else None
     if result is None:
         prepared = prepare(file, network.train(), callback)
-        # the processes of one run share its folder
-        with folder.locked() if is_first_process() else nullcontext():
-            if is_first_process():
-                folder.begin(config, anew=not going_on)
-            result = _fit(folder, config, prepared, Keeper(folder, config, callback, name), going_on)
+        if is_first_process():
+            folder.begin(config, anew=not going_on)
+        result = _fit(folder, config, prepared, Keeper(folder, config, callback, name), going_on)
     emit(callback, Finished(name, str(result.folder), result.step, result.score))
     return result
 
@@ -186,8 +190,9 @@ def _train_per_stem(
     parts = {stem: part_for(file, stem, callback) for stem in stems}
     results = []
     for stem, part in parts.items():
-        network = build_network(part, callback)
-        results.append(_train_one(part, network, stem, resume=resume, fresh=fresh, callback=callback))
+        with _own(part):
+            network = build_network(part, callback)
+            results.append(_train_one(part, network, stem, resume=resume, fresh=fresh, callback=callback))
     folder = Path(file.config.folder).expanduser()
     if is_first_process():
         write_bag(folder, stems)

@@ -171,6 +171,20 @@ def test_a_mixture_in_the_data_set_is_what_is_separated(shell: Shell, songs: Pat
     assert float(cells["a", "classic", "bass"]["uSDR"]) == pytest.approx(score, abs=0.006)
 
 
+@pytest.mark.parametrize("name", ["accompaniment", "band"])
+def test_a_sum_beside_the_stems_changes_no_score(shell: Shell, songs: Path, name: str) -> None:
+    before = json.loads(shell("evaluate", *QUICK, "--json").out)
+    stems = song(0)
+    write(songs / "a", {name: stems["bass"] + stems["drums"] + stems["other"]})
+    ran = shell("evaluate", *QUICK, "--json")
+    after = json.loads(ran.out)
+    assert after["summary"] == before["summary"]
+    how = "its samples are the sum of" if name == "band" else "by its name it holds"
+    note = f"{name}.wav is left out: {how} bass, drums and other"
+    assert [track["notes"] for track in after["tracks"]] == [[note], []]
+    assert f"a: note: {note}" in shell("evaluate", *QUICK).out.decode()
+
+
 def test_stems_that_a_model_does_not_make(shell: Shell, songs: Path) -> None:
     write(songs / "a", {"guitar": song(5)["vocals"]})
     ran = shell("evaluate", *QUICK, "--only", "a")

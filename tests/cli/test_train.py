@@ -133,6 +133,23 @@ def test_a_dry_run(shell: Shell, songs: Path) -> None:
     assert "epoch 1/1: loss 0." in ran.err and not (shell.folder / "runs").exists()
 
 
+def test_what_is_left_out_of_the_data_is_said(shell: Shell, songs: Path) -> None:
+    for name in ("a", "b"):
+        parts = [soundfile.read(songs / name / f"{stem}.wav")[0] for stem in ("drums", "bass")]
+        soundfile.write(songs / name / "band.wav", sum(parts), 8000, subtype="FLOAT")
+        soundfile.write(songs / name / "linear_mixture.wav", sum(parts), 8000, subtype="FLOAT")
+    for ran in (
+        shell("train", "--config", "mine.yaml", "--dry-run"),
+        shell("train", "--config", "mine.yaml"),
+    ):
+        assert ran.code == 0
+        notes = [line for line in ran.err.splitlines() if line.startswith("note: ")]
+        assert notes == [
+            "note: a and 1 more: band.wav is left out: its samples are the sum of bass and drums",
+            "note: a and 1 more: linear_mixture.wav is left out: by its name it holds bass and drums",
+        ]
+
+
 def test_progress_as_json(shell: Shell, songs: Path) -> None:
     ran = shell("train", "--config", "mine.yaml", "--progress", "json")
     events = [json.loads(line) for line in ran.err.splitlines()]
@@ -178,6 +195,17 @@ def test_swapped_stems_are_found(shell: Shell, album: Path) -> None:
     (track,) = found["tracks"]
     assert track["name"] == "swapped" and track["found"]["drums"]["bass"] == 1.0
     assert set(track["active"]) == {"drums", "bass"}
+
+
+def test_sums_are_not_listened_to(shell: Shell, songs: Path) -> None:
+    parts = [soundfile.read(songs / "a" / f"{stem}.wav")[0] for stem in ("drums", "bass")]
+    soundfile.write(songs / "a" / "no_vocals.wav", sum(parts), 8000, subtype="FLOAT")
+    ran = shell("train", "check-data", "songs", "-m", "classic", "--only", "a", "--json")
+    (entry,) = json.loads(ran.out)["tracks"]
+    assert entry["problems"][-1] == "no_vocals.wav is left out: by its name it holds bass and drums"
+    assert set(entry["active"]) == {"drums", "bass"}
+    ran = shell("train", "check-data", "songs", "-m", "classic", "--only", "a")
+    assert "a: note: no_vocals.wav is left out: by its name it holds bass and drums" in ran.out.decode()
 
 
 def test_songs_that_can_not_be_read_leave_the_others(shell: Shell, album: Path) -> None:

@@ -15,6 +15,7 @@ from stemsplit.evaluation import metadata
 from stemsplit.evaluation.datasets import Source, Track, find_tracks
 from stemsplit.evaluation.layouts import Location
 from stemsplit.evaluation.metadata import MetadataCache
+from tests.conftest import Encode
 
 from .conftest import Write
 
@@ -128,6 +129,18 @@ def test_pieces_of_a_resampled_file_equal_the_whole(tmp_path: Path, write: Write
     np.testing.assert_allclose(source.read(), whole, atol=1e-7)
 
 
+@pytest.mark.parametrize(("rate", "to"), [(44100, 44100), (48000, 44100), (8000, 44100)])
+@pytest.mark.parametrize("size", [1, 999, 5000, 100_000])
+def test_blocks_are_the_whole_in_order(tmp_path: Path, write: Write, rate: int, to: int, size: int) -> None:
+    write("A/drums/kick.wav", frames=3000, rate=rate)
+    write("A/drums/snare.wav", frames=1700, rate=rate, channels=1)
+    (track,) = find_tracks(tmp_path, sample_rate=to)
+    source = track.stems["drums"]
+    blocks = list(source.blocks(size))
+    assert {block.shape[1] for block in blocks[:-1]} <= {size}
+    np.testing.assert_allclose(np.concatenate(blocks, axis=1), source.read(), atol=1e-6)
+
+
 def test_a_stem_of_another_rate_is_resampled_and_reported(tmp_path: Path, write: Write) -> None:
     write("A/mixture.wav", frames=44100, rate=44100)
     write("A/vocals.wav", frames=48000, rate=48000)
@@ -170,6 +183,49 @@ def test_a_container_of_five_streams(tmp_path: Path) -> None:
     for i, source in enumerate([track.mix, *track.stems.values()]):
         spectrum = np.abs(np.fft.rfft(source.read(11025, 22050)[0]))
         assert np.argmax(spectrum) * 2 == 200 * (i + 1)
+
+
+# ---------------------------------------------------------------- lengths
+
+
+CONTAINERS = [
+    ("aac", "adts", "aac"),
+    ("mka", "matroska", "aac"),
+    ("mp4", "mp4", "ac3"),
+    ("ac3", "ac3", "ac3"),
+    ("m4a", "ipod", "aac"),
+    ("m4a", "ipod", "alac"),
+    ("wv", "wv", "wavpack"),
+    ("flac", "flac", "flac"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "container", "codec"), CONTAINERS)
+def test_lengths_are_those_that_decoding_gives(
+    tmp_path: Path, encode: Encode, suffix: str, container: str, codec: str
+) -> None:
+    there = encode(f"A/vocals.{suffix}", codec, container)
+    track = only(tmp_path)
+    source = track.stems["vocals"]
+    assert track.frames == source.frames == there
+    assert source.read(there - 4000).any()  # it's loud to its end, save for an encoder's padding
+
+
+def test_lengths_are_counted_once(tmp_path: Path, encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = encode("A/vocals.aac", "aac", "adts")
+    assert only(tmp_path).frames == there
+    monkeypatch.setattr(metadata, "open_audio", pytest.fail)
+    assert only(tmp_path).frames == there
+
+
+@pytest.mark.parametrize("place", [(0, 1000), (700, 100), (950, 50)])
+def test_a_file_that_became_shorter_is_named(tmp_path: Path, write: Write, place: tuple[int, int]) -> None:
+    write("A/vocals.wav")
+    source = only(tmp_path).stems["vocals"]
+    write("A/vocals.wav", frames=600)
+    with pytest.raises(InputError, match="vocals.wav: has 600 samples, 1000 were expected") as caught:
+        source.read(*place)
+    assert "--start" not in f"{caught.value} {caught.value.hint}"
 
 
 # ---------------------------------------------------------------- what is remembered

@@ -38,6 +38,12 @@ def test_one_track_is_a_data_set_too(tmp_path: Path) -> None:
     assert brief(layout) == ("Song", {"kick_drum": ["Kick drum.m4a"], "vocals": ["Vocals.FLAC"]}, None)
 
 
+def test_what_a_mac_or_a_drive_leaves_is_no_track(tmp_path: Path) -> None:
+    touch(tmp_path, "A/vocals.wav", "A/._vocals.wav", ".Trashes/B/vocals.wav", "__MACOSX/A/vocals.wav")
+    touch(tmp_path, "$RECYCLE.BIN/C/vocals.wav", "@eaDir/A/vocals.wav")
+    assert [brief(layout) for layout in find_layouts(tmp_path)] == [("A", {"vocals": ["vocals.wav"]}, None)]
+
+
 def test_stem_folders_are_summed(tmp_path: Path) -> None:
     touch(tmp_path, "1/vocals/b.wav", "1/vocals/a.wav", "1/bass/c.wav", "1/mix.wav", "1/guitar/readme.txt")
     (layout,) = find_layouts(tmp_path)
@@ -78,6 +84,17 @@ def test_json_manifest(tmp_path: Path) -> None:
     stems = {"bass": [], "drums": ["k.wav", "s.wav"], "vocals": ["v.wav"]}
     assert brief(layout) == ("A", stems, ["m.wav"])
     assert find_layouts(tmp_path / "stems.json") == [layout]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_manifests_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    touch(tmp_path, "Ä/v.wav")
+    (tmp_path / "m.json").write_text('{"Ä": {"vocals": ["v.wav"]}}', encoding=encoding)
+    (tmp_path / "m.csv").write_text("track,stem,path\nÄ,vocals,v.wav\n", encoding=encoding)
+    for name in ("m.json", "m.csv"):
+        assert [brief(layout) for layout in find_layouts(tmp_path / name)] == [
+            ("Ä", {"vocals": ["v.wav"]}, None)
+        ]
 
 
 def test_csv_manifest(tmp_path: Path) -> None:

@@ -217,6 +217,63 @@ def test_a_model_of_two_stems_whose_other_is_all_the_rest(tmp_path: Path) -> Non
     assert found.notes == ("bass, drums counted as part of other",)
 
 
+@pytest.mark.parametrize("name", ["accompaniment", "no_vocals", "linear_mixture", "karaoke", "band"])
+@pytest.mark.parametrize("mixed", [True, False])
+def test_sums_beside_the_references_change_nothing(tmp_path: Path, name: str, mixed: bool) -> None:
+    stems = song()
+    guess = leaking(stems)
+    extra = {"mixture": sum(stems.values())} if mixed else {}
+    held = [*NAMES] if name == "linear_mixture" else [*NAMES[:3]]
+    plain = write(tmp_path / "plain", {**stems, **extra})
+    with_sum = write(tmp_path / "with", {**stems, **extra, name: sum(stems[stem] for stem in held)})
+
+    def separate(mixture: Tensor, rate: int) -> dict[str, Tensor]:
+        return {stem: torch.from_numpy(x) for stem, x in guess.items()}
+
+    expected, found = (score_separation(track, separate) for track in (plain, with_sum))
+    assert found.stems == expected.stems
+    assert found.baselines["mixture"]["other"] == pytest.approx(expected.baselines["mixture"]["other"])
+    (note,) = found.notes
+    assert note.startswith(f"{name}.wav is left out: ") and "bass, drums" in note
+    files = score_files(with_sum, write(tmp_path / "guess", guess))
+    assert files.stems == score_files(plain, write(tmp_path / "guess", guess)).stems
+    assert files.notes == found.notes
+
+
+def test_a_sum_among_the_references_is_taken_where_only_it_is_estimated(tmp_path: Path) -> None:
+    stems = song()
+    rest = stems["bass"] + stems["drums"] + stems["other"]
+    track = write(tmp_path / "a", {**stems, "instrumental": rest})
+    two = {"vocals": stems["vocals"], "instrumental": rest}
+    found = score_files(track, write(tmp_path / "b", two))
+    assert set(found.stems) == {"vocals", "instrumental"}
+    assert min(row["usdr"] for row in found.stems.values()) > 80
+    assert not math.isnan(found.stems["instrumental"]["sir"])
+    assert [note.split(" is left out: ")[1] for note in found.notes] == ["instrumental holds it"] * 3
+
+
+def test_a_set_of_two_stems(tmp_path: Path) -> None:
+    two = song(names=("vocals", "accompaniment"))
+    track = write(tmp_path / "a", two)
+    found = score_files(track, write(tmp_path / "b", two))
+    assert set(found.stems) == set(two) and found.notes == ()
+    np.testing.assert_allclose(track.mix.read(), two["vocals"] + two["accompaniment"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["band", "linear_mixture", "no_bass"])
+def test_sums_among_the_estimates_change_nothing(tmp_path: Path, name: str) -> None:
+    stems = song()
+    track, guess = write(tmp_path / "a", stems), leaking(stems)
+    expected = score_files(track, write(tmp_path / "b", guess), Wanted(bss=False))
+    mixed = {**guess, name: guess["bass"] + guess["drums"]}
+    found = score_files(track, write(tmp_path / "c", mixed), Wanted(bss=False))
+    assert found.stems == expected.stems
+    (note,) = found.notes
+    assert note.endswith(
+        ("no such reference", "band.wav is left out: its samples are the sum of bass and drums")
+    )
+
+
 def test_nothing_in_common(tmp_path: Path) -> None:
     track = write(tmp_path / "a", song(names=("bass", "drums")))
     with pytest.raises(InputError, match="the estimates are guitar, the references bass, drums"):

@@ -239,6 +239,7 @@ class TestBareStateDicts:
     @pytest.mark.parametrize("name", ["m.yaml", "m.yml", "config.yaml"])
     def test_a_yaml_file_beside_it_says(self, state, tmp_path, name):
         torch.save(dict(state), tmp_path / "m.ckpt")
+        (tmp_path / "._x.yaml").write_bytes(bytes(4096))  # a Mac's
         (tmp_path / name).write_text(
             "family: gain\narguments: {hidden: 3, sources: [drums, bass, other, vocals]}\n"
         )

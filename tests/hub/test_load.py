@@ -109,6 +109,7 @@ class TestPaths:
             load_model("./classic")
 
     def test_an_empty_folder(self, tmp_path):
+        (tmp_path / "._bag.yaml").write_bytes(bytes(4096))  # a Mac's
         with pytest.raises(CheckpointError, match="holds no model.safetensors, and 0 .yaml files"):
             load_model(tmp_path)
 

@@ -143,6 +143,27 @@ class TestUsersFile:
         self.write({"models": {"both": own}})
         assert [m.name for m in members(find_model("both"), ["bass"])] == ["f7e0c4bc"]
 
+    def test_a_folder_in_its_place_is_told(self, tmp_path, monkeypatch):
+        folders.user_registry().mkdir(parents=True)
+        with pytest.raises(SettingsError, match="models.yaml: is a folder"):
+            list_models()
+        monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path))
+        with pytest.raises(SettingsError, match=f"^STEMSPLIT_REGISTRY={re.escape(str(tmp_path))}: is a f"):
+            find_model("tiny")
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="devices and pipes of POSIX")
+    def test_no_regular_file(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("STEMSPLIT_REGISTRY", os.devnull)
+        assert "tiny" in registry()
+        os.mkfifo(tmp_path / "pipe")
+        monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "pipe"))
+        with pytest.raises(SettingsError, match="pipe: is no regular file"):
+            registry()
+
+    def test_a_byte_order_mark_is_no_content(self):
+        self.write("\ufeff" + yaml.safe_dump({"models": {"mine": ENTRY}}))
+        assert find_model("mine").own
+
     @pytest.mark.parametrize(
         "text", ["models: [", "- a", "models: 3", "\0", "models: {a: !!python/name:os.system ''}"]
     )

@@ -58,7 +58,9 @@ def make(*sets: SongSet, data: dict[str, Any] | None = None, **changes: Any) -> 
 
 
 def opened(path: Path) -> SongSet:
-    (one,) = open_songs([DataSetConfig(str(path))], Wanted(STEMS, {}, RATE, 2), lambda *step: None)
+    (one,) = open_songs(
+        [DataSetConfig(str(path))], Wanted(STEMS, {}, RATE, 2), lambda *step: None, lambda line: None
+    )
     return one
 
 

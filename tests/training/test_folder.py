@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from stemsplit.errors import CheckpointError, SettingsError
+from stemsplit.errors import CheckpointError, InputError, SettingsError
 from stemsplit.events import Event
 from stemsplit.training.configfile import parse_config, read_config
+from stemsplit.training.folder import RunFolder
 from stemsplit.training.progress import Trained
 from stemsplit.training.run import Result, train
 from tests.training.test_run import Crash, crash_at, records
@@ -105,3 +106,41 @@ def test_lines_that_are_no_measurements_are_forgotten(
     metrics.write_text(f"{line}\n{metrics.read_text()}")
     run(tiny_config(), resume=True)
     assert [record["step"] for record in records(tmp_path / "run")] == [4, 8]
+
+
+def no_data(*_: object) -> None:
+    pytest.fail("data was prepared")
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"fresh": True}])
+def test_a_second_run_is_refused_before_any_data_is_prepared(
+    tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, how: dict[str, bool]
+) -> None:
+    monkeypatch.setattr("stemsplit.training.run.prepare", no_data)
+    monkeypatch.setattr("stemsplit.training.run.build_network", no_data)
+    file = parse_config(tiny_config(), "config.yaml")
+    with (
+        RunFolder(file.config.folder).locked(),
+        pytest.raises(SettingsError, match="run: another process trains in it"),
+    ):
+        train(file, **how)
+
+
+@pytest.mark.parametrize("held", ["run", "run/drums"])
+def test_a_run_per_stem_keeps_its_folder_and_that_of_its_stem(
+    tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    monkeypatch.setattr("stemsplit.training.run.prepare", no_data)
+    file = parse_config(tiny_config(extra="per_stem: {}"), "config.yaml")
+    with (
+        RunFolder(tmp_path / held).locked(),
+        pytest.raises(SettingsError, match=f"{held}: another process trains in it"),
+    ):
+        train(file, fresh=True)
+
+
+def test_a_run_that_never_began_leaves_no_folder(tiny_config: MakeConfig, tmp_path: Path) -> None:
+    nothing = f"data.train=[{{path: {tmp_path}/songs, only: [x]}}]"
+    with pytest.raises(InputError, match="left by only"):
+        run(tiny_config(), f"folder={tmp_path}/new/deep", nothing)
+    assert not (tmp_path / "new").exists()

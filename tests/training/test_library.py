@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stemsplit.training import cache, library
 from stemsplit.training.cache import Notebook
 from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import MIX, SongSet, Wanted, find, open_mixes, open_songs, open_whole
+from tests.conftest import Encode
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 
@@ -18,8 +20,12 @@ def want(**changes: Any) -> Wanted:
     return Wanted(**{"stems": STEMS, "groups": {}, "sample_rate": RATE, "channels": 2, **changes})
 
 
-def opened(path: Path, progress: Any = lambda name, number, count: None, **changes: Any) -> SongSet:
-    (one,) = open_songs([DataSetConfig(str(path))], want(**changes), progress)
+def unheard(*_: object) -> None:
+    """What is told goes nowhere."""
+
+
+def opened(path: Path, progress: Any = unheard, **changes: Any) -> SongSet:
+    (one,) = open_songs([DataSetConfig(str(path))], want(**changes), progress, unheard)
     return one
 
 
@@ -80,6 +86,68 @@ def test_a_stem_that_nothing_takes(write_songs: WriteSongs) -> None:
     assert sorted(grouped(path, stems=("vocals", "rest"), groups={"rest": ("drums",)})) == ["rest", "vocals"]
 
 
+@pytest.mark.parametrize("name", ["accompaniment", "no_vocals", "linear_mixture", "backing track", "band"])
+def test_a_sum_of_stems_is_added_to_nothing(write_songs: WriteSongs, name: str) -> None:
+    stems = {stem: noise(1, seed=i) for i, stem in enumerate(STEMS)}
+    path = write_songs({"a": {**stems, name: stems["drums"] + stems["bass"] + stems["other"]}})
+    write_songs({"b": {stem: noise(1, seed=i + 9) for i, stem in enumerate(STEMS)}})
+    told: list[str] = []
+    (one,) = open_songs([DataSetConfig(str(path))], want(stats=True), unheard, told.append)
+    (line,) = told
+    assert line.startswith(f"a: {name}.wav is left out: ") and "bass, drums" in line
+    song = one.songs[0]
+    for stem in STEMS:
+        np.testing.assert_array_equal(song.stems[stem].audio.read(), stems[stem])
+    assert song.stats.std == pytest.approx(sum(stems.values()).mean(0).std(ddof=1), rel=1e-5)
+    whole = open_whole([DataSetConfig(str(path))], want(), told.append)[0]
+    np.testing.assert_allclose(whole.mix(), sum(stems.values()), atol=1e-6)
+    assert told == [line, line] and line.removeprefix("a: ") in whole.problems
+
+
+def test_the_songs_of_a_kind_of_sum_are_counted(write_songs: WriteSongs) -> None:
+    def stems(song: int) -> dict[str, np.ndarray]:
+        found = {stem: noise(0.2, seed=9 * song + i) for i, stem in enumerate(STEMS)}
+        return {**found, "no_vocals": found["drums"] + found["bass"] + found["other"]}
+
+    told: list[str] = []
+    path = write_songs({str(song): stems(song) for song in range(4)})
+    open_songs([DataSetConfig(str(path))], want(), unheard, told.append)
+    assert told == ["0 and 3 more: no_vocals.wav is left out: by its name it holds bass, drums and other"]
+
+
+def test_without_other_stems_the_accompaniment_is_the_rest(write_songs: WriteSongs) -> None:
+    stems = {"vocals": noise(1), "accompaniment": noise(1, seed=1)}
+    path = write_songs({"a": stems})
+    for wanted, groups in (
+        (("vocals", "other"), {}),
+        (("vocals", "accompaniment"), {}),
+        (("vocals", "instrumental"), {"instrumental": ("accompaniment",)}),
+    ):
+        found = grouped(path, stems=wanted, groups=groups)
+        np.testing.assert_array_equal(found[wanted[1]].read(), stems["accompaniment"])
+    with pytest.raises(InputError, match="takes its accompaniment; see data.groups"):
+        grouped(path, stems=("vocals", "instrumental"))
+
+
+def test_an_accompaniment_holds_stems_that_are_wanted_apart(write_songs: WriteSongs) -> None:
+    stems = {"vocals": noise(1), "accompaniment": noise(1, seed=1)}
+    path = write_songs({"a": stems})
+    told: list[str] = []
+    (song,) = open_whole([DataSetConfig(str(path))], want(), told.append)
+    assert told == ["a: accompaniment.wav is left out: by its name it holds drums and bass"]
+    assert list(song.stems) == ["vocals"]
+    np.testing.assert_allclose(song.mix(), stems["vocals"] + stems["accompaniment"], atol=1e-6)
+
+
+def test_a_sum_is_trained_on_where_it_is_what_is_wanted(write_songs: WriteSongs) -> None:
+    stems = {stem: noise(1, seed=i) for i, stem in enumerate(STEMS)}
+    rest = stems["drums"] + stems["bass"] + stems["other"]
+    path = write_songs({"a": {**stems, "instrumental": rest}})
+    found = grouped(path, stems=("vocals", "instrumental"))
+    assert sorted(found) == ["instrumental", "vocals"]
+    np.testing.assert_array_equal(found["instrumental"].read(), rest)
+
+
 def test_audio_comes_with_the_channels_wanted(write_songs: WriteSongs) -> None:
     stereo = noise(0.1)
     path = write_songs({"song": {"drums": stereo, "vocals": stereo[:1]}})
@@ -119,14 +187,35 @@ def test_the_cache_is_written_once_and_whole(
     assert not list(folder.glob(".*.part"))
 
 
+def test_the_cache_holds_no_more_than_a_file_whose_length_is_estimated(
+    tmp_path: Path, encode: Encode
+) -> None:
+    there = encode("songs/A/drums.aac", "aac", "adts")
+    config, folder = DataSetConfig(str(tmp_path / "songs")), tmp_path / "decoded"
+    (one,) = open_songs([config], want(stems=("drums",), sample_rate=44100, cache=folder), unheard, unheard)
+    (stored,) = folder.glob("*.npy")
+    assert np.load(stored).shape == (there, 2)
+    assert one.songs[0].frames == one.songs[0].stems["drums"].audio.frames == there
+
+
+def test_audio_that_was_decoded_at_another_length_is_decoded_again(
+    counting_songs: WriteSongs, tmp_path: Path
+) -> None:
+    track = find(DataSetConfig(str(counting_songs(70, stems=("drums",)))), want(stems=("drums",)))[0]
+    source = track.stems["drums"]
+    (part,) = source.parts
+    longer = replace(source, frames=90, parts=(replace(part, info=replace(part.info, frames=90)),))
+    assert cache.identity(longer) != cache.identity(source)
+
+
 def test_whole_songs_for_validation(counting_songs: WriteSongs, tmp_path: Path) -> None:
     path = counting_songs(40)
     for folder in (None, tmp_path / "decoded"):
-        (song,) = open_whole([DataSetConfig(str(path))], want(cache=folder))
+        (song,) = open_whole([DataSetConfig(str(path))], want(cache=folder), unheard)
         assert song.frames == 40 and song.mixture is None and set(song.stems) == set(STEMS)
         assert song.mix()[0, :2].tolist() == [4 + 600_000, 8 + 600_000]
     soundfile.write(path / "00" / "mixture.wav", np.full((40, 2), 0.5, np.float32), RATE, subtype="FLOAT")
-    (song,) = open_whole([DataSetConfig(str(path))], want(cache=tmp_path / "decoded"))
+    (song,) = open_whole([DataSetConfig(str(path))], want(cache=tmp_path / "decoded"), unheard)
     assert song.mix().tolist() == [[0.5] * 40] * 2
 
 
@@ -201,13 +290,22 @@ def test_a_stem_without_a_sample_is_none(write_songs: WriteSongs) -> None:
 
 def test_any_audio_file_is_an_unlabelled_mix(counting_songs: WriteSongs) -> None:
     path = counting_songs(30, 40, stems=("drums",))
-    (one,) = open_mixes([DataSetConfig(str(path), 2.0, exclude=("00/*",))], want(), lambda *step: None)
+    (one,) = open_mixes([DataSetConfig(str(path), 2.0, exclude=("00/*",))], want(), unheard)
     assert one.weight == 2.0
     (song,) = one.songs
     assert song.name == "01/drums.wav" and list(song.stems) == [MIX]
     assert song.stems[MIX].audio.read(3, 2)[0].tolist() == [code(1, 0, 3), code(1, 0, 4)]
 
 
+def test_hidden_files_are_no_unlabelled_mixes(counting_songs: WriteSongs) -> None:
+    path = counting_songs(30, stems=("drums",))
+    (path / "00" / "._drums.wav").write_bytes(bytes(4096))
+    (path / ".Trashes").mkdir()
+    (path / ".Trashes" / "old.wav").write_bytes((path / "00" / "drums.wav").read_bytes())
+    (one,) = open_mixes([DataSetConfig(str(path))], want(), unheard)
+    assert [song.name for song in one.songs] == ["00/drums.wav"]
+
+
 def test_a_folder_without_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of its 0 tracks"):
-        open_mixes([DataSetConfig(str(tmp_path))], want(), lambda *step: None)
+        open_mixes([DataSetConfig(str(tmp_path))], want(), unheard)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stemsplit.errors import InputError
 from stemsplit.evaluation.datasets import Track, find_tracks
+from stemsplit.listing import is_hidden
 from stemsplit.training.synthesis.sampler import Instrument, Kit, find_instrument, find_kit, sound_files
 
 # Kept out of training whole, by parts of names: a song, voices, drum loops, drummers, General MIDI songs.
@@ -66,7 +67,7 @@ def is_held_out(name: str) -> bool:
 
 def _split(paths: Iterable[Path], held_out: bool) -> list[Path]:
     """The training part, or the held-out part (all of it where nothing of a kind is held out)."""
-    paths = sorted(paths)
+    paths = sorted(p for p in paths if not is_hidden(p.name))
     wanted = [p for p in paths if is_held_out("/".join(p.parts[-2:])) == held_out]
     return wanted or paths
 
@@ -93,7 +94,7 @@ def find_materials(
     for path in (*fonts, samples, album):
         if path is not None and not path.exists():
             raise InputError(path, "no such file or folder")
-    tracks = find_tracks(album) if album is not None else []
+    tracks = [track.without_sums() for track in find_tracks(album)] if album is not None else []
     materials = Materials(fonts=list(fonts), album=[t for t in tracks if is_held_out(t.name) == held_out])
     if samples is not None:
         _add_samples(materials, samples, held_out)

@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from stemsplit.listing import visible_files
 from stemsplit.training.synthesis.compose import pick
 from stemsplit.training.synthesis.effects import RATE, Audio, Rng
 from stemsplit.training.synthesis.notes import Note, Part
@@ -45,7 +46,8 @@ def read(path: Path) -> Audio:
 
 def sound_files(folder: Path) -> list[Path]:
     """All sound files below a folder, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix in (".ogg", ".wav", ".flac"))
+    found = visible_files(folder) if folder.is_dir() else []
+    return [p for p in found if p.suffix in (".ogg", ".wav", ".flac")]
 
 
 def fundamental_hz(mono: Audio) -> float:
