@@ -12,6 +12,7 @@ import av
 from stemsplit.audio import mp4_boxes
 from stemsplit.audio.covers import Cover, attach_cover, read_cover
 from stemsplit.audio.decode_av import open_container
+from stemsplit.audio.id3_values import read_several
 from stemsplit.audio.xing import id3_bytes
 from stemsplit.errors import InputError
 
@@ -89,6 +90,9 @@ def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path |
     with open_container(Path(path), Path(name or path)) as container:
         texts = _texts(container, stream)
         cover, flaw = read_cover(container)
+    for field_name, values in read_several(path).items():
+        if texts.get(field_name) == values[0]:
+            texts[field_name] = ";".join(values)  # as FFmpeg joins several Vorbis comments
     settings = texts.pop(SETTINGS_KEY, None)
     return Tags(texts, cover, settings, f"its cover is left out: {flaw}" if flaw else None)
 
