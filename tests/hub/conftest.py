@@ -48,6 +48,7 @@ class Site:
     pause_s: float = 0.0
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
     served: int = 0
+    busy: int = 0  # answers on their way
     url: str = ""
     handler: type[BaseHTTPRequestHandler] = BaseHTTPRequestHandler
 
@@ -135,7 +136,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
+            self.site.busy += 1
             self.body(body if drop_after is None else body[:drop_after])
+            self.site.busy -= 1
         if drop_after is not None:
             self.close_connection = True
 
@@ -183,6 +186,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "HF_ENDPOINT",
         "http_proxy",
         "https_proxy",
+        "all_proxy",
     ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
