@@ -146,13 +146,14 @@ class Handler(BaseHTTPRequestHandler):
         block = 1 << 14 if self.site.pause_s else 1 << 20
         for start in range(0, len(body), block):
             piece = body[start : start + block]
+            self.site.served += len(piece)  # beforehand, so that what a client has is counted
             try:
                 self.wfile.write(piece)
                 self.wfile.flush()
             except OSError:
+                self.site.served -= len(piece)
                 self.close_connection = True
                 return
-            self.site.served += len(piece)
             time.sleep(self.site.pause_s)
 
 
@@ -179,6 +180,8 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "config" / "models.yaml"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    # read from the environment when the package was imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for name in (
         "STEMSPLIT_MIRROR",
         "HF_HUB_OFFLINE",
