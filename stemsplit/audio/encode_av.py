@@ -7,11 +7,12 @@ from typing import Any
 import av
 import numpy as np
 
+from stemsplit.audio.covers import attach_cover, picture_comment
 from stemsplit.audio.mp4_boxes import append_to_moov
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
-from stemsplit.audio.tags import Tags, attach_cover, id3_chunk, picture_comment
+from stemsplit.audio.tags import Tags, id3_chunk
 from stemsplit.audio.wavstream import quantise
 from stemsplit.settings import OutputSettings
 

@@ -3,11 +3,12 @@
 import numpy as np
 import soundfile
 
+from stemsplit.audio.covers import picture_comment
 from stemsplit.audio.ogg_pages import CommentRewriter
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.source import Array
-from stemsplit.audio.tags import Tags, picture_comment
+from stemsplit.audio.tags import Tags
 
 # libvorbis's nominal bit rates of stereo at 44.1 kHz for its qualities 0, 0.1 … 1
 _KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)

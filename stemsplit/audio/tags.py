@@ -1,6 +1,5 @@
-"""What a file says about its music (title, artist, cover …), and what this program notes beside it."""
+"""Tags of audio files (title, artist, cover …), and the note that this program puts beside them."""
 
-import base64
 import io
 import struct
 from collections.abc import Mapping
@@ -9,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import av
-from av.stream import Disposition
 
 from stemsplit.audio import mp4_boxes
+from stemsplit.audio.covers import Cover, attach_cover, read_cover
 from stemsplit.audio.decode_av import open_container
+from stemsplit.audio.id3_values import read_several
 from stemsplit.audio.xing import id3_bytes
 from stemsplit.errors import InputError
 
@@ -45,20 +45,6 @@ _NATIVE = {"mp3": _ID3, "aiff": _ID3, "wav": _ID3, "m4a": {"bpm": "tmpo"}, "alac
 # what FFmpeg's MP4 muxer drops; iTunes and the DJ programs keep them as free-form texts
 _FREEFORM = ("performer", "conductor", "lyricist", "publisher", "initialkey", "isrc")
 
-# how the pictures begin that every format can carry
-_MAGIC = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
-_FRONT_COVER = 3
-# FLAC counts a picture's bytes in 24 bits
-_LARGEST_COVER = (1 << 24) - 4096
-
-
-@dataclass(frozen=True)
-class Cover:
-    """A picture: its encoded bytes, and their kind, "image/jpeg" or "image/png"."""
-
-    data: bytes
-    mime: str
-
 
 @dataclass(frozen=True)
 class Tags:
@@ -66,13 +52,15 @@ class Tags:
 
     Attributes:
         fields: lower-case names in FFmpeg's spelling (title, artist, album_artist, date …) and their texts.
-        cover: the front cover.
+        cover: the cover.
         settings: this program's note of how the file was made, under a key of its own.
+        notice: what of the file's tags is left out, and why.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
     cover: Cover | None = None
     settings: str | None = None
+    notice: str | None = None
 
     def metadata(self, fmt: str) -> dict[str, str]:
         """The texts under the keys that FFmpeg's muxer of the format `fmt` wants."""
@@ -89,33 +77,46 @@ class Tags:
 
 
 def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> Tags:
-    """The tags of a file.
+    """Return the tags of a file and of one of its audio streams.
 
     Args:
         path: the file, of any kind that can be decoded.
-        stream: the audio stream whose tags complete the file's, from 0.
+        stream: which audio stream, from 0; None is the one that FFmpeg would take.
         name: what errors call the file.
 
     Raises:
         InputError: FFmpeg doesn't know the file.
     """
     with open_container(Path(path), Path(name or path)) as container:
-        streams = container.streams.audio
-        chosen = streams[stream or 0] if len(streams) > (stream or 0) else None
-        texts = _known_texts({**(chosen.metadata if chosen else {}), **container.metadata})
-        settings = texts.pop(SETTINGS_KEY, None)
-        return Tags(texts, _read_cover(container), settings)
+        texts = _texts(container, stream)
+        cover, flaw = read_cover(container)
+    for field_name, values in read_several(path).items():
+        if texts.get(field_name) == values[0]:
+            texts[field_name] = ";".join(values)  # as FFmpeg joins several Vorbis comments
+    settings = texts.pop(SETTINGS_KEY, None)
+    return Tags(texts, cover, settings, f"its cover is left out: {flaw}" if flaw else None)
+
+
+def _texts(container: Any, index: int | None) -> dict[str, str]:
+    """Return the tags of a file, completed by those of one audio stream.
+
+    A stream's title alone only labels it ("English", "Surround 5.1"). A stream with an artist is a song of
+    its own, so what it says comes before what is said of the whole file.
+    """
+    streams = container.streams.audio
+    best = container.streams.best("audio") if index is None else None
+    chosen = best or (streams[index or 0] if len(streams) > (index or 0) else None)
+    of_file, of_stream = _known_texts(container.metadata), _known_texts(chosen.metadata if chosen else {})
+    return {**of_file, **of_stream} if "artist" in of_stream else {**of_stream, **of_file}
 
 
 def read_settings(path: str | Path) -> str | None:
     """This program's note in a file, None where there's none or the file can't be read."""
     try:
         with open_container(Path(path), Path(path)) as container:
-            streams = container.streams.audio
-            texts = {**(streams[0].metadata if streams else {}), **container.metadata}
+            return _texts(container, 0).get(SETTINGS_KEY)
     except (InputError, OSError):
         return None
-    return _known_texts(texts).get(SETTINGS_KEY)
 
 
 def _known_texts(texts: Mapping[str, str]) -> dict[str, str]:
@@ -128,49 +129,6 @@ def _known_texts(texts: Mapping[str, str]) -> dict[str, str]:
         if text and (name in _FIELDS or name == SETTINGS_KEY):
             found.setdefault(name, text)
     return found
-
-
-def _read_cover(container: Any) -> Cover | None:
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:
-            try:
-                data = bytes(next(container.demux(stream)))
-            except (av.error.FFmpegError, StopIteration, MemoryError, IndexError):
-                return None
-            mime = _MAGIC.get(data[:3])
-            return Cover(data, mime) if mime and len(data) < _LARGEST_COVER else None
-    return None
-
-
-def picture_comment(cover: Cover) -> dict[str, str]:
-    """A cover as Ogg carries it: FLAC's picture block (RFC 9639 §8.8), without the sizes, as a comment."""
-    mime = cover.mime.encode()
-    head = struct.pack(">II", _FRONT_COVER, len(mime)) + mime
-    block = head + struct.pack(">6I", 0, 0, 0, 0, 0, len(cover.data)) + cover.data
-    return {"METADATA_BLOCK_PICTURE": base64.b64encode(block).decode()}
-
-
-def attach_cover(container: Any, cover: Cover | None) -> Any | None:
-    """Add a picture's stream to an output container that has its audio stream already.
-
-    Returns:
-        The packet to be muxed once the header is written; None without a cover, or with a damaged one.
-    """
-    if cover is None or cover.data[:3] not in _MAGIC:
-        return None
-    try:
-        with av.open(io.BytesIO(cover.data), "r") as image:
-            source = image.streams.video[0]
-            packet = next(image.demux(source))
-            if not source.codec_context.width:
-                return None
-            stream = container.add_stream_from_template(source)
-    except (av.error.FFmpegError, IndexError, StopIteration, MemoryError):
-        return None
-    stream.disposition = Disposition.attached_pic.value
-    stream.metadata["comment"] = "Cover (front)"
-    packet.stream = stream
-    return packet
 
 
 def id3_chunk(tags: Tags, order: str) -> bytes:

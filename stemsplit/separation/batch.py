@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import monotonic
 
-from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.tags import Tags
 from stemsplit.errors import Cancelled
 from stemsplit.events import Callback, Event, Notice, TrackStart, emit
 from stemsplit.separation.existing import Fingerprint
@@ -157,7 +157,9 @@ class Batch:
     def _compute(self, track: _Track) -> None:
         ready, name = track.ready, track.place.input
         self._tell(replace(track.place, duration_s=track.duration_s))
-        tags = read_tags(ready.source.path, name=name) if self.output.tags else Tags()
+        tags = ready.source.tags() if self.output.tags else Tags()
+        if tags.notice:
+            self._tell(Notice(tags.notice, name))
         track.files.open({o.name: replace(tags, settings=self.fingerprint.tag(o)) for o in self.outputs})
         for block in self.separator.stream(
             ready.source,

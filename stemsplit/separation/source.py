@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stemsplit.audio.formats import find_format
 from stemsplit.audio.reader import AudioInfo, open_audio
+from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.settings import OutputSettings
 
 Audio = NDArray[np.float32]
@@ -101,6 +102,10 @@ class FileSource:
         if whole_s is None:
             return None
         return max(0.0, min(whole_s, self.end_s or whole_s) - (self.start_s or 0))
+
+    def tags(self) -> Tags:
+        """The tags of the file and of the audio stream that is read."""
+        return read_tags(self.path, stream=self.info.stream, name=self.info.path)
 
     def blocks(self) -> Iterator[Audio]:
         """Decoded anew each time."""

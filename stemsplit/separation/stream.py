@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 from stemsplit.audio.resample import resampled_frames
-from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.tags import Tags
 from stemsplit.audio.wavstream import WavStream
-from stemsplit.events import Callback, TrackStart, emit
+from stemsplit.events import Callback, Notice, TrackStart, emit
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.session import Session
 from stemsplit.separation.source import Audio, FileSource, Shape
@@ -39,7 +39,7 @@ def write_stream(session: Session, file: BinaryIO, callback: Callback | None = N
         if output.format == "wav" and output.is_float:
             _write_wav(blocks, frames, shape, file)
         else:
-            _write_file(session, source, shape, blocks, file)
+            _write_file(session, source, shape, blocks, file, callback)
 
 
 def _separated(
@@ -65,10 +65,17 @@ def _write_wav(blocks: Iterator[Audio], frames: int, shape: Shape, file: BinaryI
 
 
 def _write_file(
-    session: Session, source: FileSource, shape: Shape, blocks: Iterator[Audio], file: BinaryIO
+    session: Session,
+    source: FileSource,
+    shape: Shape,
+    blocks: Iterator[Audio],
+    file: BinaryIO,
+    callback: Callback | None,
 ) -> None:
     name, output = session.outputs[0].name, session.request.output
-    tags = read_tags(source.path, name=source.info.path) if output.tags else Tags()
+    tags = source.tags() if output.tags else Tags()
+    if tags.notice:
+        emit(callback, Notice(tags.notice, str(source.info.path)))
     with TemporaryDirectory(prefix="stemsplit-") as folder:
         path = Path(folder) / name
         files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output)

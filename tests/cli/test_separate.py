@@ -416,10 +416,11 @@ def test_the_same_bytes_again(shell: Shell) -> None:
     assert one == two
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission(shell: Shell) -> None:
     shell.write("song.wav", seconds=0.2)
     (shell.folder / "locked").mkdir(mode=0o500)
+    if os.access(shell.folder / "locked", os.W_OK):
+        pytest.skip("this user may write anywhere")
     ran = shell("song.wav", *CLASSIC, "-o", "locked")
     assert ran.code == 1
     assert "permission" in ran.err

@@ -48,6 +48,7 @@ class Site:
     pause_s: float = 0.0
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
     served: int = 0
+    busy: int = 0  # answers on their way
     url: str = ""
     handler: type[BaseHTTPRequestHandler] = BaseHTTPRequestHandler
 
@@ -135,7 +136,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
+            self.site.busy += 1
             self.body(body if drop_after is None else body[:drop_after])
+            self.site.busy -= 1
         if drop_after is not None:
             self.close_connection = True
 
@@ -143,13 +146,14 @@ class Handler(BaseHTTPRequestHandler):
         block = 1 << 14 if self.site.pause_s else 1 << 20
         for start in range(0, len(body), block):
             piece = body[start : start + block]
+            self.site.served += len(piece)  # beforehand, so that what a client has is counted
             try:
                 self.wfile.write(piece)
                 self.wfile.flush()
             except OSError:
+                self.site.served -= len(piece)
                 self.close_connection = True
                 return
-            self.site.served += len(piece)
             time.sleep(self.site.pause_s)
 
 
@@ -176,6 +180,8 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "config" / "models.yaml"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
+    # read from the environment when the package was imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for name in (
         "STEMSPLIT_MIRROR",
         "HF_HUB_OFFLINE",
@@ -183,6 +189,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "HF_ENDPOINT",
         "http_proxy",
         "https_proxy",
+        "all_proxy",
     ):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

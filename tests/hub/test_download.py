@@ -407,7 +407,7 @@ def test_killed_download_goes_on_in_the_next_process(site, url):
     have = part.stat().st_size
     assert 50_000 < have < len(CONTENT) and not url_path(url).exists()
     site.pause_s = 0.0
-    time.sleep(0.2)  # the first answer ends
+    wait_until(lambda: not site.busy)
     before = site.served
     assert fetch_url(url, sha256=SHA256).read_bytes() == CONTENT
     assert site.served - before == len(CONTENT) - have

@@ -125,10 +125,9 @@ def test_what_is_not_there_is_told(hub, file):
 
 def test_a_hub_that_is_down_is_told_at_once(hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    begin = time.monotonic()
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it waits for {seconds} s"))
     with pytest.raises(DownloadError, match="refused"):
         fetch_hub(FILE, sha256=SHA256)
-    assert time.monotonic() - begin < 5
 
 
 def test_offline_opens_no_connection(hub, monkeypatch):

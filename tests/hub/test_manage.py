@@ -61,7 +61,7 @@ def write(content: object) -> None:
 
 
 def own_file() -> dict[str, object]:
-    return yaml.safe_load(folders.user_registry().read_text())
+    return yaml.safe_load(folders.user_registry().read_text("utf-8"))
 
 
 class TestFiles:

@@ -77,7 +77,9 @@ def test_a_narrowed_network_computes_the_same_stem(classic: Classic) -> None:
     mix = torch.randn(2, RATE)
     narrow = build("classic", {}).select(["vocals"])
     assert narrow.stems == ("vocals",)
-    assert torch.equal(separate_array(narrow, mix)[0], separate_array(classic, mix)[3])
+    # a Fourier transform of fewer signals may round otherwise
+    whole = separate_array(classic, mix)[3]
+    assert decibels(whole, separate_array(narrow, mix)[0] - whole) > 100
 
 
 def test_real_music_sums_to_the_mix(classic: Classic, shared_data: object) -> None:

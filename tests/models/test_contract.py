@@ -148,8 +148,15 @@ def test_the_same_input_gives_the_same_output(network: Network) -> None:
 def test_half_the_precision_is_enough(network: Network) -> None:
     mix = noise(network, network.segment_samples)
     exact = network(mix)
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = network(mix)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = network(mix)
+    except (
+        RuntimeError
+    ) as error:  # of autocast, which hands any LSTM to oneDNN; networks don't ask for it here
+        if "LSTM forward" not in str(error):
+            raise
+        pytest.skip("this CPU has no LSTM in bf16")
     assert rough.dtype == torch.float32
     assert (rough - exact).square().sum() < 1e-3 * exact.square().sum()
 

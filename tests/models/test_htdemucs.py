@@ -113,14 +113,14 @@ def test_released_networks_are_those_of_demucs(
 
 
 @torch.inference_mode()
-def test_a_chunk_is_centred_in_the_trained_length(network: Network) -> None:
+def test_a_chunk_is_centred_in_the_trained_length(network: Network, decibels: Decibels) -> None:
     for samples in (1, 700, SEGMENT - 1, SEGMENT):
         assert network.padded_samples(samples) == SEGMENT
         track = torch.randn(1, 2, SEGMENT // 2 + samples + SEGMENT // 2)
         start = SEGMENT // 2 - (SEGMENT - samples) // 2
         whole = network.estimate(track[..., start : start + SEGMENT])
         first = (SEGMENT - samples) // 2
-        assert torch.equal(network(track), whole[..., first : first + samples])
+        assert decibels(whole[..., first : first + samples], network(track)) > 100
 
 
 @torch.inference_mode()

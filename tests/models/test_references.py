@@ -14,6 +14,8 @@ from stemsplit.models import build
 from stemsplit.models.blocks.network import Network
 
 Reference = tuple[Network, Tensor, Tensor]
+# The references are in float32, 118 dB and more from what float64 gives, and every CPU rounds in its own way.
+AGREEMENT_DB = 110
 
 
 @pytest.fixture(
@@ -37,7 +39,7 @@ def test_the_stems_are_those_of_the_reference(
     network, mix, stems = reference
     found = separate_array(network, mix)
     constant = stems.mean(dim=-1, keepdim=True)  # which would flatter the ratio
-    assert decibels(stems - constant, found - constant) >= 115
+    assert decibels(stems - constant, found - constant) >= AGREEMENT_DB
 
 
 def test_each_stem_is_that_of_the_reference_by_itself(
@@ -48,7 +50,7 @@ def test_each_stem_is_that_of_the_reference_by_itself(
     network.select([last])
     found = separate_array(network, mix)
     assert network.stems == (last,)
-    assert decibels(stems[-1:], found) >= 115
+    assert decibels(stems[-1:], found) >= AGREEMENT_DB
 
 
 def test_the_references_tell_their_stems_apart(reference: Reference) -> None:

@@ -72,9 +72,9 @@ def test_masks_of_a_softmax_share_the_mix() -> None:
     separator = network.get_submodule("separator")
     masks = separator(torch.rand(2, 12, 40), (0, 1, 2))
     torch.testing.assert_close(masks.sum(1), torch.ones(2, 12, 40))
-    assert torch.equal(
-        separator(torch.ones(1, 12, 4), (2,)), separator(torch.ones(1, 12, 4), (0, 1, 2))[:, 2:]
-    )
+    # a product of fewer rows may round otherwise
+    frames = torch.ones(1, 12, 4)
+    torch.testing.assert_close(separator(frames, (2,)), separator(frames, (0, 1, 2))[:, 2:])
 
 
 def test_norms_standardise_what_they_say() -> None:

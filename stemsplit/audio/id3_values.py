@@ -1,0 +1,40 @@
+"""The fields of an ID3v2.4 tag that hold several values, of which FFmpeg passes on only the first."""
+
+import struct
+from pathlib import Path
+
+from stemsplit.audio.xing import id3_bytes
+
+_FIELDS = {b"TPE1": "artist", b"TPE2": "album_artist", b"TCOM": "composer"}
+_ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
+_FRAME = struct.Struct(">4s4BBB")  # name, size in four times seven bits, two bytes of flags
+
+
+def read_several(path: str | Path) -> dict[str, list[str]]:
+    """Return the artists and composers of which the ID3v2.4 tag at a file's start names several.
+
+    Tags and frames with flags (unsynchronised, compressed, encrypted) are left to FFmpeg.
+    """
+    with open(path, "rb") as file:
+        head = file.read(10)
+        if head[3:4] != b"\4" or head[5:6] != b"\0":
+            return {}
+        tag = file.read(max(0, id3_bytes(head) - len(head)))
+    found: dict[str, list[str]] = {}
+    position = 0
+    while position + _FRAME.size <= len(tag):
+        name, *sizes, _, flags = _FRAME.unpack_from(tag, position)
+        start = position + _FRAME.size
+        position = start + sum(size << shift for size, shift in zip(sizes, (21, 14, 7, 0), strict=True))
+        if name in _FIELDS and not flags and len(values := _values(tag[start:position])) > 1:
+            found.setdefault(_FIELDS[name], values)
+    return found
+
+
+def _values(frame: bytes) -> list[str]:
+    """Return the texts of a frame: a byte that tells the encoding, then texts with NULs between them."""
+    if not frame or frame[0] >= len(_ENCODINGS):
+        return []
+    text = frame[1:].decode(_ENCODINGS[frame[0]], errors="replace")
+    texts = (part.strip("\ufeff \t\r\n") for part in text.split("\0"))  # UTF-16 may mark its order each time
+    return [part for part in texts if part]
