@@ -239,14 +239,15 @@ class _Separation:
     @property
     def identity(self) -> str | None:
         """Weights and settings, as far as the stems depend on them; None if the weights aren't known."""
-        from stemsplit.core.pipeline import overlap_of
+        from stemsplit.core.stream import overlap_of, passes_of
 
         separator = self._separator or self._load()
         if separator.identity is None:
             return None
         precision, segment_s = self._arguments["compute"].precision, self._arguments["segment_s"]
-        chunks = replace(separator.chunks, overlap=overlap_of(separator.model, separator.chunks))
-        told = [asdict(separator.identity), asdict(chunks), precision, segment_s]
+        chunks = separator.chunks
+        overlaps = [overlap_of(one.model, chunks) for one in passes_of(separator.model, chunks)]
+        told = [asdict(separator.identity), asdict(chunks), overlaps, precision, segment_s]
         return json.dumps([*told, separator.compute.device.type])
 
     def follow(self, callback: Callback) -> None:

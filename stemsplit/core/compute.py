@@ -13,7 +13,7 @@ from stemsplit.core.devices import GET_STARTED, check_device
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
 
-P = TypeVar("P", bound="Preparable")
+M = TypeVar("M")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -107,22 +107,27 @@ def has_bf16() -> bool:
     return any(ask is not None and ask() for ask in asked)
 
 
-def place(model: P, compute: Compute) -> P:
-    """Move a network to its device and prepare it for inference there.
+def place(model: M, compute: Compute) -> M:
+    """Move a network, or the members of a bag, to the device and prepare them for inference there.
 
     Raises:
-        SettingsError: the network isn't offered in that precision on a CPU.
+        SettingsError: a network isn't offered in that precision on a CPU.
     """
+    for network in getattr(model, "members", (model,)):
+        _place(cast(Preparable, network), compute)
+    return model
+
+
+def _place(model: Preparable, compute: Compute) -> None:
     module = cast(nn.Module, model).eval().requires_grad_(False)
     if compute.device.type != "cpu":
         module.to(compute.device)
         if compute.compiled:
             module.compile(dynamic=False)
-        return model
-    if compute.dtype in model.precisions:
-        return _lean(model.prepare(compute.dtype))
-    if compute.wish:
-        return _lean(model.prepare(torch.float32))
+        return
+    if compute.dtype in model.precisions or compute.wish:
+        _lean(model.prepare(compute.dtype if compute.dtype in model.precisions else torch.float32))
+        return
     name = next(name for name, dtype in DTYPES.items() if dtype == compute.dtype)
     raise SettingsError(
         f"--precision {name}: {type(model).__name__} isn't accurate enough in it on a CPU",
@@ -131,13 +136,12 @@ def place(model: P, compute: Compute) -> P:
     )
 
 
-def _lean(model: P) -> P:
+def _lean(model: Preparable) -> None:
     """Have a model give back what its parts leave behind, and give back what was freed by preparing it."""
     for part in cast(nn.Module, model).modules():
         for name in getattr(part, "rests", ()):
             part.get_submodule(name).register_forward_pre_hook(lambda *_: heap.trim())
     heap.trim()
-    return model
 
 
 @contextmanager

@@ -12,18 +12,17 @@ from stemsplit.forked import require_own_threads
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import joint_digest, locate
-from stemsplit.hub.registry import Bag, FileSpec, ModelSpec, find_model, members
+from stemsplit.hub.registry import BagSpec, FileSpec, ModelSpec, find_model, members
+from stemsplit.models.bag import Bag, joint_stems
 from stemsplit.models.blocks.network import Identity, Network
-from stemsplit.models.ensemble import Ensemble, joint_stems
-from stemsplit.models.residual import Residual
 from stemsplit.settings import ModelSettings
 from stemsplit.stems import find_stem
 
 
 class Loaded(NamedTuple):
-    """A network and the digests of the files that its weights came from."""
+    """A network or a bag of them, and the digests of the files that the weights came from."""
 
-    network: Network
+    network: Network | Bag
     digests: tuple[str, ...]
 
 
@@ -34,19 +33,21 @@ def load_model(
     segment_s: float | None = None,
     offline: bool = False,
     callback: Callback | None = None,
-) -> Network:
-    """A network with its weights, downloaded if need be.
+) -> Network | Bag:
+    """Load a network with its weights, or a bag of networks; they are downloaded if need be.
 
     Args:
         source: a name of the registry; a checkpoint's path; a folder with a `model.safetensors` or one bag
             (`.yaml`); a bag's path; or `hf:OWNER/REPO`, optionally with `@REVISION`.
         stems: the stems wanted, None for all; what only the others need is neither downloaded nor loaded.
+            The residual stem needs all others.
         segment_s: the chunk's length, None for the model's own.
         offline: open no connection.
         callback: receives `Download` events and may cancel.
 
     Returns:
-        The network in evaluation mode, its weights in fp32; `identity` says which they are.
+        The network or networks in evaluation mode, the weights in fp32; `identity` says which they are. The
+        residual stem is named by `residual` and not estimated: it's the mix minus all that is.
 
     Raises:
         UnknownNameError: no such model or stem.
@@ -67,8 +68,10 @@ def load_model(
     else:
         found = _from_file(where, stems)
     network = found.network
-    if stems is not None and (wanted := _known(stems, network.stems)) != network.stems:
-        network.select(wanted)
+    if stems is not None and network.residual is None:
+        wanted = _known(stems, network.stems)
+        if wanted != network.stems:
+            network.select(wanted)
     if segment_s is not None:
         network.use_segment(segment_s)
     network.identity = Identity(str(source), joint_digest(found.digests))
@@ -106,13 +109,13 @@ def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetch
     network = found.network
     if spec.segment_s is not None:
         network.use_segment(spec.segment_s)
-    network.overlap = spec.inference.overlap
-    if spec.residual is not None and spec.residual in wanted:
-        network = Residual(network, spec.residual)
+    for member in network.members if isinstance(network, Bag) else (network,):
+        member.overlap = spec.inference.overlap
+    network.residual = spec.residual if spec.residual in wanted else None
     return Loaded(network, found.digests)
 
 
-def _bag(spec: ModelSpec, bag: Bag, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
+def _bag(spec: ModelSpec, bag: BagSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     used = [spec.stems.index(stem) for stem in stems]
     pairs = zip(bag.members, bag.weights, strict=True)
     kept = [(name, row) for name, row in pairs if any(row[i] for i in used)]
@@ -123,8 +126,11 @@ def _bag(spec: ModelSpec, bag: Bag, stems: Sequence[str], fetcher: _Fetcher) -> 
 def _averaged(
     where: str | Path, loaded: Sequence[Loaded], rows: Sequence[Sequence[float]], stems: Sequence[str]
 ) -> Loaded:
+    networks = [one.network for one in loaded if isinstance(one.network, Network)]
+    if len(networks) < len(loaded):
+        raise CheckpointError(where, "its members make no bag: a member is a bag itself")
     try:
-        network = Ensemble([one.network for one in loaded], rows, stems)
+        network = Bag(networks, rows, stems)
     except StemsplitError as error:
         raise CheckpointError(where, f"its members make no bag: {error}") from error
     return Loaded(network, tuple(digest for one in loaded for digest in one.digests))
@@ -178,7 +184,7 @@ def _local_bag(path: Path, stems: Sequence[str] | None) -> Loaded:
     shares = [dict(zip(known, row, strict=True)) for row in rows]
     kept = [(file, row) for file, row in zip(bag.files, shares, strict=True) if any(row[s] for s in wanted)]
     loaded = [_file(file) for file, _ in kept]
-    left = joint_stems([one.network for one in loaded])
+    left = dict.fromkeys(stem for one in loaded for stem in one.network.stems)
     found = _averaged(path, loaded, [[row[stem] for stem in left] for _, row in kept], wanted)
     if bag.segment_s is not None:
         longest = found.network.longest_segment_samples()

@@ -67,7 +67,7 @@ class FileSpec:
 
 
 @dataclass(frozen=True)
-class Bag:
+class BagSpec:
     """Several models averaged.
 
     Attributes:
@@ -131,7 +131,7 @@ class ModelSpec:
     residual: str | None = None
     segment_s: float | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    bag: Bag | None = None
+    bag: BagSpec | None = None
     files: tuple[FileSpec, ...] = ()
     paper: str | None = None
     scores: Scores | None = None
@@ -314,7 +314,7 @@ def _stems(entry: Fields) -> tuple[str, ...]:
         raise SettingsError(f"{entry.where}: {error.reason}", setting=entry.where) from None
 
 
-def _bag(entry: Fields | None, stems: int) -> Bag | None:
+def _bag(entry: Fields | None, stems: int) -> BagSpec | None:
     if entry is None:
         return None
     names = entry.names("members", unique=False)
@@ -324,7 +324,7 @@ def _bag(entry: Fields | None, stems: int) -> Bag | None:
     entry.require(all(w >= 0 for row in rows for w in row), "weights must not be negative")
     entry.require(all(map(any, zip(*rows, strict=True))), "a stem has no weight in any member")
     entry.done()
-    return Bag(names, rows)
+    return BagSpec(names, rows)
 
 
 def _file(entry: Fields) -> FileSpec:

@@ -28,6 +28,19 @@ class Output:
         plus, minus = (["mix" if name == MIX else name for name in each] for each in (self.plus, self.minus))
         return "".join(["+".join(plus), *(f"-{name}" for name in minus)])
 
+    def expand(self, residual: str, stems: Sequence[str]) -> "Output":
+        """Return the same sum with the `residual` stem written as the mix less all `stems`."""
+        plus, minus = list[str](), list[str]()
+        for names, same, other in ((self.plus, plus, minus), (self.minus, minus, plus)):
+            for name in names:
+                same.append(MIX if name == residual else name)
+                if name == residual:
+                    other.extend(stems)
+        for name in [name for name in plus if name in minus]:
+            plus.remove(name)
+            minus.remove(name)
+        return Output(self.name, tuple(plus), tuple(minus))
+
 
 def plan_outputs(stems: Sequence[str], settings: StemSettings) -> tuple[Output, ...]:
     """The outputs that `settings` ask of a model that gives `stems`.

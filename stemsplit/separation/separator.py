@@ -27,6 +27,7 @@ from stemsplit.separation.samples import rate_of, samples_of
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
 from stemsplit.separation.track import Measured, OverflowingError, measure, separate_track
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
+from stemsplit.stems import find_stem
 
 # Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.
 LOUDEST = 1e6
@@ -74,8 +75,15 @@ class Separator:
         self.identity = network.identity
         self.chunks = chunks
         self.model = computing.place(network, self.compute)
-        self.stems = self.model.stems
+        self.stems = self._given(stems)
         self.sample_rate = self.model.sample_rate
+
+    def _given(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the stems that the model estimates and the one that it leaves, as far as they are wanted."""
+        residual = self.model.residual
+        every = self.model.stems if residual is None else (*self.model.stems, residual)
+        named = every if wanted is None else [find_stem(stem, every) for stem in wanted]
+        return tuple(stem for stem in every if stem in named)
 
     def separate(
         self, source: str | Path | ArrayLike | Tensor, sample_rate: float | None = None
@@ -135,6 +143,8 @@ class Separator:
         if source.channels > 2:
             emit(self.callback, Notice(_downmix(source), name))
         report = _progress(self.callback, name, total_s)
+        if self.model.residual is not None:
+            outputs = [output.expand(self.model.residual, self.model.stems) for output in outputs]
         report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
             try:

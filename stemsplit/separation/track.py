@@ -13,7 +13,15 @@ from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.resample import Resampler
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Fifo
-from stemsplit.core.pipeline import Piece, Separable, StatsMeter, TrackStats, separate_stream
+from stemsplit.core.stream import (
+    Piece,
+    Separable,
+    Several,
+    StatsMeter,
+    TrackStats,
+    passes_of,
+    separate_stream,
+)
 from stemsplit.separation.mixes import MIX, Output, mix_down
 from stemsplit.separation.source import Audio, Shape, Source
 from stemsplit.settings import ChunkSettings
@@ -35,7 +43,7 @@ class Measured:
     stats: TrackStats | None
 
 
-def measure(source: Source, model: Separable) -> Measured:
+def measure(source: Source, model: Separable | Several) -> Measured:
     """Read the source once, if the model needs the whole track's statistics."""
     if not model.normalise:
         return Measured(None, None)
@@ -50,7 +58,7 @@ def measure(source: Source, model: Separable) -> Measured:
 
 def separate_track(
     source: Source,
-    model: Separable,
+    model: Separable | Several,
     outputs: Sequence[Output],
     shape: Shape,
     *,
@@ -63,7 +71,7 @@ def separate_track(
 
     Args:
         source: the audio.
-        model: on `compute.device`; gives at least the stems that `outputs` need.
+        model: a model or a bag, on `compute.device`; gives at least the stems that `outputs` need.
         outputs: what to make of the stems.
         shape: of the outputs.
         chunks: overlap, shifts, seed, batch size.
@@ -93,9 +101,8 @@ def separate_track(
         start += count
         return block
 
-    for piece in separate_stream(
-        model, _prepared(source, model, shape, original), chunks, measured.stats, compute
-    ):
+    prepared = _prepared(source, model, shape, original)
+    for piece in separate_stream(passes_of(model, chunks), prepared, measured.stats, compute, model.stems):
         stems.push(_tensor(back.push(_outward(piece, shape.channels))))
         if progress is not None:
             progress((piece.start + piece.stems.shape[-1]) / model.sample_rate)
@@ -108,7 +115,9 @@ def separate_track(
         yield taken(original.samples)
 
 
-def _prepared(source: Source, model: Separable, shape: Shape, original: Fifo) -> Iterator[torch.Tensor]:
+def _prepared(
+    source: Source, model: Separable | Several, shape: Shape, original: Fifo
+) -> Iterator[torch.Tensor]:
     """The source at the model's rate and channels; on its way it is kept in the shape of the outputs."""
     to_model = Resampler(model.channels, source.sample_rate, model.sample_rate)
     to_output = Resampler(shape.channels, source.sample_rate, shape.sample_rate)

@@ -12,6 +12,7 @@ from stemsplit.core.compute import find_device, is_out_of_memory
 from stemsplit.errors import DeviceError, ResourceError, UnknownNameError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.hub.load import load_model
+from stemsplit.models.bag import Bag
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.checks import Invalid
 from stemsplit.training.config import Config
@@ -81,8 +82,7 @@ def _start(file: ConfigFile, name: str, callback: Callback | None) -> Network:
         network = load_model(name, callback=callback)
     except UnknownNameError as error:
         raise file.error("model.start", f"{error.reason} ({error.hint})") from None
-    home = f"{type(network).__module__}:{type(network).__qualname__}"
-    if home not in models.FAMILIES.values():
+    if isinstance(network, Bag):
         raise file.error("model.start", f"{name} is several networks in one; name one of its members")
     return network.requires_grad_(True)
 

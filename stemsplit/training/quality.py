@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stemsplit.core.compute import Compute
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
+from stemsplit.models.bag import Bag
 from stemsplit.models.blocks.network import Network
 from stemsplit.settings import ChunkSettings
 from stemsplit.training.library import WholeSong
@@ -104,8 +105,8 @@ def measure(
     return Quality(tuple(name for _, name in known), torch.stack(active), torch.stack(rows))
 
 
-def check_song(network: Network, song: WholeSong, settings: ChunkSettings, compute: Compute) -> Quality:
+def check_song(network: Network | Bag, song: WholeSong, settings: ChunkSettings, compute: Compute) -> Quality:
     """The quality matrix of a song by a network that is on the device of `compute`."""
     audio = {name: torch.from_numpy(stem.read(0, song.frames)) for name, stem in song.stems.items()}
-    separate = partial(separate_array, network, settings=settings, compute=compute)
+    separate = partial(separate_array, network, chunks=settings, compute=compute)
     return measure(separate, audio, network.stems, network.sample_rate)

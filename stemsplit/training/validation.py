@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.core.compute import Compute
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.evaluation import metrics
 from stemsplit.models.blocks.network import Network
 from stemsplit.settings import ChunkSettings

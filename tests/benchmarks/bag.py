@@ -9,24 +9,24 @@ import time
 import torch
 
 from stemsplit.core.compute import Compute, place
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.models import build
-from stemsplit.models.ensemble import Ensemble
+from stemsplit.models.bag import Bag
 
 STEMS = ("drums", "bass", "other", "vocals")
 ARGUMENTS = {"sources": list(STEMS), "channels": 16, "bottom_channels": 64, "t_layers": 3, "segment": 4}
 SECONDS, ROUNDS = 8, 3
 
 
-def bag(stems: tuple[str, ...]) -> Ensemble:
+def bag(stems: tuple[str, ...]) -> Bag:
     """The members that `stems` need, each with weight for one stem only."""
     used = [i for i, stem in enumerate(STEMS) if stem in stems]
     members = [build("htdemucs", ARGUMENTS) for _ in used]
     rows = [[float(i == j) for j in range(len(STEMS))] for i in used]
-    return place(Ensemble(members, rows, stems), Compute())
+    return place(Bag(members, rows), Compute())
 
 
-def cost(model: Ensemble, mix: torch.Tensor) -> float:
+def cost(model: Bag, mix: torch.Tensor) -> float:
     """CPU seconds of separating `mix` [C, T]."""
     began = time.process_time()
     separate_array(model, mix)

@@ -13,7 +13,7 @@ import click
 import torch
 from torch import Tensor
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.evaluation.datasets import Track, find_tracks
 from stemsplit.evaluation.metrics import usdr
 from stemsplit.hub.load import load_model

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stemsplit.core import compute, cuda
 from stemsplit.core.compute import Compute, arithmetic, batch_size, place, resolve
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.errors import SettingsError
 from stemsplit.settings import QUALITIES, ChunkSettings, ComputeSettings
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.evaluation.metrics import energy, usdr
 from stemsplit.hub import registry, verified
 from stemsplit.hub.load import load_model

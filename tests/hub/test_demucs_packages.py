@@ -131,9 +131,10 @@ def test_a_folder_that_demucs_loads_as_a_repository(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(bag))
     theirs = get_model("mine", repo=tmp_path)
     ours = load_model(tmp_path)
-    assert ours.segment_samples == int(theirs.models[0].segment * 44100)
-    assert all(holds(a, b) for a, b in zip(ours.networks(), networks, strict=True))
-    assert load_model(tmp_path / "mine.yaml", stems=["other"]).networks()[0].stems == ("other",)
+    segment = int(theirs.models[0].segment * 44100)
+    assert [member.segment_samples for member in ours.members] == [segment] * 2
+    assert all(holds(a, b) for a, b in zip(ours.members, networks, strict=True))
+    assert load_model(tmp_path / "mine.yaml", stems=["other"]).members[0].stems == ("other",)
 
 
 def test_loading_needs_no_demucs(tmp_path):

@@ -3,11 +3,13 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import save
 
+from stemsplit.core.stream import separate_array
 from stemsplit.errors import (
     Cancelled,
     CheckpointError,
@@ -22,7 +24,9 @@ from stemsplit.hub import folders, verified
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.load import load_model
-from stemsplit.models.ensemble import Ensemble
+from stemsplit.models.bag import Bag
+from stemsplit.models.blocks.network import Network
+from stemsplit.separation.separator import Separator
 
 FOUR = ("drums", "bass", "other", "vocals")
 COMMIT = "c" * 40
@@ -35,6 +39,11 @@ def package(gain, folder: Path, name: str, gains=(1.0, 2.0, 3.0, 4.0)) -> Path:
     save_package(folder / name, network)
     gain.built = 0
     return folder / name
+
+
+def separated(model: Network | Bag) -> torch.Tensor:
+    """The stems of `MIX`, [1, S, 2, 100]."""
+    return separate_array(model, MIX[0])[None]
 
 
 def sha(path: Path) -> str:
@@ -132,17 +141,17 @@ class TestBagsBesideTheirMembers:
     def test_by_its_path_and_by_its_folder(self, bag):
         for source in (bag, bag.parent):
             network = load_model(source)
-            assert isinstance(network, Ensemble) and len(network.networks()) == 4
-            gains = (1, 10, 100, 1000)
-            assert torch.equal(network(MIX), torch.stack([gain * MIX for gain in gains], dim=1))
+            assert isinstance(network, Bag) and len(network.members) == 4
+            expected = torch.stack([gain * MIX for gain in (1, 10, 100, 1000)], dim=1)
+            torch.testing.assert_close(separated(network), expected)
 
     def test_one_stem_loads_one_member(self, bag, gain, monkeypatch):
         hashed: list[str] = []
         digest = verified.digest
         monkeypatch.setattr(verified, "digest", lambda path: hashed.append(path.name) or digest(path))
         network = load_model(bag, stems=["other"])
-        assert torch.equal(network(MIX)[:, 0], 100 * MIX)
-        assert len(network.networks()) == 1 and hashed == ["22aa.safetensors"]
+        torch.testing.assert_close(separated(network)[:, 0], 100 * MIX)
+        assert len(network.members) == 1 and hashed == ["22aa.safetensors"]
         assert gain.built == 2  # the member, and the first one without weights for the names of the stems
         for other in (0, 1, 3):
             content = (bag.parent / f"{other}{other}aa.safetensors").read_bytes()
@@ -154,14 +163,14 @@ class TestBagsBesideTheirMembers:
     def test_equal_weights_and_a_segment(self, bag, gain):
         self.write(bag.parent, models=["00aa", "11aa", "00aa"], segment=0.25)
         network = load_model(bag)
-        assert network.segment_samples == 25 and len(network.networks()) == 3
-        torch.testing.assert_close(network(MIX)[:, 0], MIX * (1 + 0.5 + 1) / 3)
+        assert [m.segment_samples for m in network.members] == [25] * 3
+        torch.testing.assert_close(separated(network)[:, 0], MIX * (1 + 0.5 + 1) / 3)
 
     def test_a_segment_beyond_the_networks_limit_is_cut(self, bag, gain, monkeypatch):
         """As demucs does for HT Demucs, which can't take longer chunks than its own."""
         monkeypatch.setattr(gain, "longest_segment_samples", lambda self: 100)
         self.write(bag.parent, models=["00aa"], segment=44)
-        assert load_model(bag).segment_samples == 100
+        assert {m.segment_samples for m in load_model(bag).members} == {100}
         with pytest.raises(SettingsError):
             load_model(bag, segment_s=44)
 
@@ -175,7 +184,7 @@ class TestBagsBesideTheirMembers:
         torch.save(state, path)
         (bag.parent / f"99aa-{sha(path)[:8]}.yaml").write_text("family: gain")
         path.rename(bag.parent / f"99aa-{sha(path)[:8]}.th")
-        assert torch.equal(load_model(bag).state_dict()["members.0.gains"], network.gains)
+        assert torch.equal(load_model(bag).members[0].gains, network.gains)
         next(bag.parent.glob("99aa-*.th")).rename(bag.parent / "99aa-01234567.th")
         with pytest.raises(ChecksumError, match="expected 01234567"):
             load_model(bag)
@@ -230,19 +239,20 @@ class TestRegistry:
 
     def test_a_single_model(self, remote):
         network = load_model("one")
-        assert torch.equal(network(MIX)[:, 0], 10 * MIX)
+        torch.testing.assert_close(separated(network)[:, 0], 10 * MIX)
         assert network.identity.name == "one" and len(network.identity.sha256) == 64
         assert network.overlap == 0.5
 
     def test_a_bag(self, remote):
         network = load_model("bag")
-        assert network.segment_samples == 75
-        assert torch.equal(network(MIX), torch.stack([MIX, 10 * MIX, 100 * MIX, 100 * MIX], dim=1))
+        assert [m.segment_samples for m in network.members] == [75] * len(network.members)
+        expected = torch.stack([MIX, 10 * MIX, 100 * MIX, 100 * MIX], dim=1)
+        torch.testing.assert_close(separated(network), expected)
 
     def test_one_stem_of_a_bag_downloads_and_loads_one_member(self, remote, gain):
         network = load_model("bag", stems=["bass"])
         assert remote.gets("1.safetensors") == 1 and remote.gets() == 1 and gain.built == 1
-        assert torch.equal(network(MIX)[:, 0], 10 * MIX)
+        torch.testing.assert_close(separated(network)[:, 0], 10 * MIX)
         load_model("bag", stems=["vocals"])
         assert remote.gets() == 2
 
@@ -320,13 +330,30 @@ class TestRegistry:
         )
         assert describe_model("voice").stems == ("vocals", "other")
         both = load_model("voice")
-        assert both.stems == ("vocals", "other")
-        assert torch.equal(both(MIX), torch.stack([0.25 * MIX, 0.75 * MIX], dim=1))
-        rest = load_model("voice", stems=["other"], segment_s=0.5)
-        assert rest.stems == ("other",) and rest.segment_samples == 50
-        assert torch.equal(rest(MIX)[:, 0], 0.75 * MIX)
+        assert (both.stems, both.residual) == (("vocals",), "other")
+        assert torch.equal(both(MIX), 0.25 * MIX[:, None])
+        rest = load_model("voice", stems=["Other"], segment_s=0.5)
+        assert (rest.stems, rest.residual, rest.segment_samples) == (("vocals",), "other", 50)
         alone = load_model("voice", stems=["vocals"])
-        assert type(alone) is gain and alone.identity is not None
+        assert alone.residual is None and alone.identity is not None
+
+    def test_the_separator_gives_the_residual_stem(self, remote, gain, tmp_path):
+        voice = gain(gain.Arguments(sources=("vocals",)))
+        voice.gains.data[:] = 0.25
+        content = save(voice.state_dict())
+        remote.repository("owner/model", {"voice.safetensors": content})
+        file = hub_file("voice.safetensors", content)
+        arguments = {"sources": ["vocals"]}
+        own({"voice": entry(stems=["vocals"], residual="other", arguments=arguments, files=[file])})
+        mix = MIX[0].numpy()
+        cases = ((None, ("vocals", "other")), (["Other"], ("other",)), (["vocals"], ("vocals",)))
+        for wanted, stems in cases:
+            separator = Separator("voice", stems=wanted)
+            assert separator.stems == stems
+            found = separator.separate(mix, 100)
+            assert tuple(found) == stems
+            for stem, share in (("vocals", 0.25), ("other", 0.75)):
+                assert stem not in found or np.allclose(found[stem], share * mix, rtol=0, atol=1e-6)
 
 
 class TestNetworksInParts:
@@ -389,8 +416,8 @@ class TestRepositories:
 
     def test_a_bag(self, repository):
         network = load_model("hf:owner/bag")
-        torch.testing.assert_close(network(MIX)[:, 1], 1.5 * MIX)
-        assert network.segment_samples == 50
+        torch.testing.assert_close(separated(network)[:, 1], 1.5 * MIX)
+        assert [m.segment_samples for m in network.members] == [50] * len(network.members)
 
     def test_a_revision(self, repository):
         assert load_model(f"hf:owner/single@{COMMIT}").stems == FOUR

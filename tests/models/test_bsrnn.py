@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.core.overlap import stride_samples
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.errors import StemsplitError, UnknownNameError
 from stemsplit.models import build
 from stemsplit.models.blocks.bands import SCHEMES, hertz_bands

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.models import build
 from stemsplit.models.classic import Classic, median
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.models import build
 from stemsplit.models.blocks.network import Network
 from stemsplit.models.demucs import DemucsV2Arguments, centre, resample

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.models import build
 from stemsplit.models.blocks.network import Network
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.errors import StemsplitError
 from stemsplit.models import build
 from stemsplit.models.tasnet import ChannelNorm, GlobalNorm

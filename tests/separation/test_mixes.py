@@ -82,3 +82,20 @@ def test_sums_are_exact() -> None:
     outputs = (Output("d", ("drums",)), Output("rest", (MIX,), ("drums",)), Output("both", ("drums", "bass")))
     result = mix_down(outputs, {"drums": drums, "bass": bass, MIX: mix})
     assert np.array_equal(result, np.stack([drums, mix - drums, drums + bass]))
+
+
+@pytest.mark.parametrize(
+    ("output", "plus", "minus"),
+    [
+        (Output("other", ("other",)), (MIX,), ("vocals",)),
+        (Output("no_other", (MIX,), ("other",)), ("vocals",), ()),
+        (Output("no_vocals", (MIX,), ("vocals",)), (MIX,), ("vocals",)),
+        (Output("all", ("vocals", "other")), (MIX,), ()),
+        (Output("vocals", ("vocals",)), ("vocals",), ()),
+    ],
+)
+def test_the_residual_stem_is_the_mix_less_all_others(
+    output: Output, plus: tuple[str, ...], minus: tuple[str, ...]
+) -> None:
+    found = output.expand("other", ("vocals",))
+    assert (found.name, found.plus, found.minus) == (output.name, plus, minus)

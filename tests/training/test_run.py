@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from stemsplit.core.pipeline import separate_array
+from stemsplit.core.stream import separate_array
 from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
 from stemsplit.events import Event
 from stemsplit.hub.load import load_model

@@ -38,6 +38,7 @@ class Network(nn.Module):
         identity: of the weights, once they are loaded from a checkpoint.
         precisions: types of arithmetic that `prepare` takes.
         overlap: the fraction of a chunk shared with the next that it was made for, None for the default.
+        residual: a stem that isn't estimated and is the mix minus all that are; None for none.
         rests: names of modules before which memory is given back, so that the waste of what came before and
             their own don't add up.
     """
@@ -49,6 +50,7 @@ class Network(nn.Module):
     identity: Identity | None = None
     precisions: tuple[torch.dtype, ...] = (torch.float32,)
     overlap: float | None = None
+    residual: str | None = None
     rests: tuple[str, ...] = ()
 
     def __init__(

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute, evaluating, resolve, run, threads
 from stemsplit.core.overlap import crossfade_weights
-from stemsplit.core.pipeline import Separable, StatsMeter, TrackStats, separate_array, separate_stream
+from stemsplit.core.stream import (
+    Pass,
+    Separable,
+    StatsMeter,
+    TrackStats,
+    passes_of,
+    separate_array,
+    separate_stream,
+    stems_of,
+)
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ChunkSettings, ComputeSettings
 
@@ -64,7 +73,8 @@ LENGTHS = [0, 1, 2, 29, 30, 31, 39, 40, 41, 69, 70, 71, 79, 80, 81, 119, 200, 40
 def test_stream_equals_the_whole_array_loop_bit_for_bit(context: int, overlap: float, read: int) -> None:
     for length in LENGTHS:
         model, mix = Linear(context_samples=context), torch.randn(2, length)
-        pieces = list(separate_stream(model, mix.split(read, dim=-1), ChunkSettings(overlap=overlap)))
+        passes = passes_of(model, ChunkSettings(overlap=overlap))
+        pieces = list(separate_stream(passes, mix.split(read, dim=-1)))
         stems = torch.cat([torch.zeros(3, 2, 0), *(p.stems for p in pieces)], dim=-1)
         assert torch.equal(stems, whole_array_loop(model, mix, overlap))
         assert [p.start for p in pieces] == [
@@ -112,6 +122,41 @@ def test_shifts_average_delayed_passes(shifts: int, length: int) -> None:
     assert torch.equal(result, separate_array(model, mix, ChunkSettings(shifts=shifts, seed=seed)))
 
 
+@pytest.mark.parametrize("read", [1, 7, 40, 10_000])
+@pytest.mark.parametrize("length", [0, 1, 29, 30, 31, 39, 40, 41, 79, 80, 81, 403])
+def test_passes_are_averaged_whatever_they_differ_in(length: int, read: int) -> None:
+    """Segment, context, overlap, stems and weights are each pass's own."""
+    models = (
+        Linear(context_samples=5),
+        Linear(segment_samples=17, overlap=0.5, stems=("b", "c", "d")),
+        Linear(segment_samples=64, context_samples=20, overlap=0.1, stems=("d", "a", "c")),
+    )
+    weights = (None, {"b": 0.5, "c": 2.0}, {"d": 1.0, "a": 0.25, "c": 3.0})
+    passes = [Pass(model, weights=own) for model, own in zip(models, weights, strict=True)]
+    assert stems_of(passes) == ("a", "b", "c", "d")
+    mix = torch.randn(2, length)
+    expected = []
+    for stem in "abcd":
+        parts = [(one.weight(stem), one.model) for one in passes if one.weight(stem)]
+        wholes = [
+            weight * whole_array_loop(model, mix, model.overlap or 0.25)[model.stems.index(stem)]
+            for weight, model in parts
+        ]
+        expected.append(sum(wholes) / sum(weight for weight, _ in parts))
+    pieces = list(separate_stream(passes, mix.split(read, dim=-1)))
+    found = torch.cat([torch.zeros(4, 2, 0), *(piece.stems for piece in pieces)], dim=-1)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-6)
+    chosen = list(separate_stream(passes, mix.split(read, dim=-1), stems=("d", "b")))
+    narrowed = torch.cat([torch.zeros(2, 2, 0), *(piece.stems for piece in chosen)], dim=-1)
+    assert torch.equal(narrowed, found[[3, 1]])
+
+
+def test_passes_of_different_rates_are_an_error() -> None:
+    passes = [Pass(Linear()), Pass(Linear(sample_rate=9))]
+    with pytest.raises(ValueError, match="one sample rate"):
+        next(separate_stream(passes, [torch.zeros(2, 3)]))
+
+
 def test_shifts_really_delay() -> None:
     starts = []
 
@@ -153,7 +198,7 @@ def test_normalised_models_see_a_standardised_track_and_give_back_the_scale() ->
 
 def test_a_normalising_model_without_statistics_is_an_error() -> None:
     with pytest.raises(ValueError, match="statistics"):
-        next(separate_stream(Linear(normalise=True), [torch.zeros(2, 3)]))
+        next(separate_stream(passes_of(Linear(normalise=True)), [torch.zeros(2, 3)]))
 
 
 @pytest.mark.parametrize("length", [1, SEGMENT])
@@ -176,7 +221,7 @@ def test_progress_ends_at_the_length() -> None:
 
 def test_the_stream_can_be_left_early() -> None:
     model = Linear()
-    stream = separate_stream(model, iter(torch.zeros(2, 4000).split(40, dim=-1)))
+    stream = separate_stream(passes_of(model), iter(torch.zeros(2, 4000).split(40, dim=-1)))
     next(stream)
     stream.close()
     assert model.calls <= 2
