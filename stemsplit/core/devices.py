@@ -39,8 +39,8 @@ def _check_cuda(name: str, index: int) -> None:
         )
     count = cuda_device_count()
     if count is not None and index >= count:
-        there = f"there are {count}" if count else "there is no"
-        raise DeviceError(name, f"--device {name}: {there} CUDA devices", hint="use --device cpu")
+        there = "is one CUDA device" if count == 1 else f"are {count or 'no'} CUDA devices"
+        raise DeviceError(name, f"--device {name}: there {there}", hint="use --device cpu")
 
 
 def _torch_version() -> str:
