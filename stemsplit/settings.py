@@ -12,6 +12,12 @@ from typing import Any, Literal, get_args, get_type_hints
 from stemsplit.errors import SettingsError
 
 DEFAULT_MODEL = "htdemucs"
+# ways to make one signal of several estimates, by audio-separator's names; see `core.blends`
+BLENDS = (
+    *("avg_wave", "median_wave", "min_wave", "max_wave"),
+    *("avg_fft", "median_fft", "min_fft", "max_fft", "uvr_min_spec", "uvr_max_spec"),
+)
+DEFAULT_BLEND = "avg_wave"
 DEFAULT_OVERLAP = 0.25  # of chunks, for models that weren't made for another
 # A hundred windows over every sample: the time grows with 1 / (1 - overlap), what is gained ends long before.
 MOST_OVERLAP = 0.99

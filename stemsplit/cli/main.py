@@ -15,6 +15,7 @@ from stemsplit.cli import failures
 
 COMMANDS = {
     "separate": ("stemsplit.cli.separate:separate", "Separate files and folders into stems (the default)."),
+    "blend": ("stemsplit.cli.blend:blend", "Blend several files, such as one stem from several models."),
     "models": ("stemsplit.cli.models:models", "List, download, check and convert models."),
     "evaluate": (
         "stemsplit.cli.evaluate:evaluate",

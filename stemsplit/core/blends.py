@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.errors import UnknownNameError
+from stemsplit.settings import BLENDS
 
 WINDOW, HOP = 2048, 1024
 
@@ -162,7 +163,6 @@ _CHOICES: dict[str, tuple[type[WaveBlend] | type[SpectrumBlend], Choice]] = {
     "uvr_min_spec": (SpectrumBlend, _last_first(_quietest)),
     "uvr_max_spec": (SpectrumBlend, _last_first(_loudest)),
 }
-BLENDS = tuple(_CHOICES)
 WEIGHTED = ("avg_wave", "avg_fft")
 
 
@@ -170,7 +170,7 @@ def make_blend(name: str, weights: Sequence[float]) -> Blend:
     """Return a new blend of as many estimates as there are weights.
 
     Args:
-        name: one of `BLENDS`.
+        name: one of `settings.BLENDS`.
         weights: of the estimates; only those of `WEIGHTED` look at them.
 
     Raises:

@@ -68,7 +68,8 @@ def write_sound(path: Path, seconds: float) -> None:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the README speaks of."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("song.mp3", "album/one.mp3", "album/two.mp3", "album/live/three.flac"):
+    songs = ("song.mp3", "album/one.mp3", "album/two.mp3", "album/live/three.flac")
+    for name in (*songs, "a/vocals.wav", "b/vocals.wav"):
         write_sound(folder / name, 0.3)
     for stem in (*STEMS, "mixture"):
         for track in ("songs/train/one", "songs/valid/two", "estimates/two"):

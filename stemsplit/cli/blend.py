@@ -1,0 +1,74 @@
+"""`stemsplit blend`: finished files into one."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stemsplit.cli import progress
+from stemsplit.cli.failures import usage_error
+from stemsplit.cli.options import Bitrate, flag, given, setting
+from stemsplit.settings import BLENDS, DEFAULT_BLEND, OutputSettings
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option("-o", "--output", metavar="FILE", help="File to write; its suffix chooses the format.")
+@flag(
+    "--blend",
+    type=click.Choice(BLENDS),
+    metavar="HOW",
+    help=f"How to blend: {', '.join(BLENDS)}. [default: {DEFAULT_BLEND}]",
+)
+@flag("--weights", metavar="W,W,...", help="Weight of each file, for avg_wave and avg_fft.")
+@setting(
+    "--bit-depth",
+    of=OutputSettings,
+    field="bit_depth",
+    metavar="16|24|32f",
+    help="Bit depth of lossless formats.",
+)
+@flag(
+    "--bitrate", type=Bitrate(), help="Bit rate of lossy formats, such as 192k. [default: the format's own]"
+)
+@click.option("-y", "overwrite", is_flag=True, help="Overwrite a file that is there.")
+def blend(files: tuple[str, ...], **options: Any) -> None:
+    """Blend several estimates of one stem, or any other audio files, into one file.
+
+    Means and medians even out what the models do differently; min_* keeps what all of them agree on, and
+    max_* what any of them found. *_wave works on samples, *_fft and uvr_* on the bins of a spectrogram.
+
+    \b
+    stemsplit blend a/vocals.wav b/vocals.wav -o vocals.wav
+    stemsplit blend a.wav b.wav c.wav --blend median_fft -o best.flac
+    stemsplit blend a.wav b.wav --weights 2,1 -o mix.wav
+    """
+    from stemsplit.separation.blending import blend_files, format_of
+
+    if options["output"] is None:
+        raise usage_error("-o is missing", hint="-o FILE names the file to write")
+    how = given(
+        OutputSettings,
+        format=format_of(options["output"]),
+        bit_depth=options["bit_depth"],
+        bitrate=options["bitrate"],
+    )
+    with progress.display(None) as callback:
+        blend_files(
+            files,
+            Path(options["output"]),
+            blend=options["blend"] or DEFAULT_BLEND,
+            weights=_numbers(options["weights"]),
+            output=how,
+            overwrite=options["overwrite"],
+            callback=callback,
+        )
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise usage_error(f"--weights {text}: must be numbers with commas between them") from None

@@ -1,0 +1,155 @@
+"""Blending finished files into one, such as the same stem from several models."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from itertools import zip_longest
+from os import fspath
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stemsplit.audio.channels import convert_channels
+from stemsplit.audio.formats import FORMATS, check_encodable
+from stemsplit.audio.reader import probe
+from stemsplit.audio.regroup import Regrouper
+from stemsplit.audio.resample import Resampler
+from stemsplit.core.blends import WEIGHTED, make_blend
+from stemsplit.errors import OutputError, SettingsError
+from stemsplit.events import Callback, Notice, emit
+from stemsplit.separation.publish import TrackFiles
+from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
+from stemsplit.settings import DEFAULT_BLEND, OutputSettings
+
+_BLOCK = 1 << 16
+
+
+def blend_files(
+    inputs: Sequence[str | Path],
+    target: str | Path,
+    *,
+    blend: str = DEFAULT_BLEND,
+    weights: Sequence[float] | None = None,
+    output: OutputSettings = OutputSettings(),
+    overwrite: bool = False,
+    callback: Callback | None = None,
+) -> Path:
+    """Blend audio files into one that is as long as the longest; memory doesn't grow with their length.
+
+    Args:
+        inputs: two files or more. They are brought to the rate of the first; shorter ones end in silence.
+        target: the file to write.
+        blend: one of `settings.BLENDS`.
+        weights: one for each file, for `avg_wave` and `avg_fft` only.
+        output: its format.
+        overwrite: replace a file that is there.
+        callback: receives notices; returning False cancels.
+
+    Returns:
+        The target.
+
+    Raises:
+        SettingsError: fewer than two files, or weights that don't fit.
+        UnknownNameError: there is no such blend.
+        InputError: a file can't be read.
+        OutputError: the target exists, is an input, or can't be written.
+        Cancelled: the callback returned False.
+    """
+    target = Path(target)
+    counted = _checked_weights(len(inputs), blend, weights)
+    making = make_blend(blend, counted)
+    sources = [FileSource(Path(path), probe(path)) for path in inputs]
+    _check_target(target, sources, overwrite)
+    shape = Shape(output_shape(sources[0], output).sample_rate, _channels(sources, output))
+    check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
+    files = TrackFiles({"blend": target}, shape.sample_rate, shape.channels, output)
+    with closing(files):
+        files.open({"blend": sources[0].tags()} if output.tags else {})
+        lengths = [0] * len(sources)
+        for parts in _aligned(sources, shape, lengths):
+            files.write(making.push([torch.from_numpy(part) for part in parts]).numpy()[None])
+        files.write(making.finish().numpy()[None])
+        files.publish()
+    for notice in _notices(sources, shape, lengths, files):
+        emit(callback, notice)
+    return target
+
+
+def format_of(target: str | Path) -> str:
+    """Return the format that a file's suffix stands for.
+
+    Raises:
+        SettingsError: no format has this suffix.
+    """
+    suffix = Path(target).suffix.lower().lstrip(".")
+    found = next((each.name for each in FORMATS.values() if each.extension == suffix), None)
+    if found is None:
+        known = ", ".join(sorted({f".{each.extension}" for each in FORMATS.values()}))
+        raise SettingsError(f"-o {target}: no format has this suffix", setting="-o", hint=f"there is {known}")
+    return found
+
+
+def _checked_weights(count: int, blend: str, weights: Sequence[float] | None) -> Sequence[float]:
+    if count < 2:
+        raise SettingsError("a blend needs two files or more", setting="INPUT")
+    if weights is None:
+        return [1.0] * count
+    if blend not in WEIGHTED:
+        raise SettingsError(
+            f"--weights: {blend} has none", setting="--weights", hint=f"they go with {' and '.join(WEIGHTED)}"
+        )
+    shown = ",".join(f"{weight:g}" for weight in weights)
+    if len(weights) != count:
+        raise SettingsError(f"--weights {shown}: {count} files need {count} weights", setting="--weights")
+    if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
+        raise SettingsError(f"--weights {shown}: must not be negative, nor all zero", setting="--weights")
+    return weights
+
+
+def _check_target(target: Path, sources: Sequence[FileSource], overwrite: bool) -> None:
+    if any(target.exists() and target.samefile(source.path) for source in sources):
+        raise OutputError(target, "is an input", hint="choose another file with -o")
+    if target.exists() and not overwrite:
+        raise OutputError(target, "exists", hint="-y overwrites it")
+
+
+def _channels(sources: Sequence[FileSource], output: OutputSettings) -> int:
+    """Return the output's channels: mono only if every file is."""
+    if output.channels != "keep":
+        return output.channels
+    return min(2, max(source.channels for source in sources))
+
+
+def _aligned(sources: Sequence[FileSource], shape: Shape, lengths: list[int]) -> Iterator[list[Audio]]:
+    """Yield the next samples of every file, [C, n] each; count in `lengths` how many each of them has."""
+    nothing = np.zeros((shape.channels, 0), np.float32)
+    for blocks in zip_longest(*(_converted(source, shape) for source in sources), fillvalue=nothing):
+        longest = max(block.shape[1] for block in blocks)
+        for i, block in enumerate(blocks):
+            lengths[i] += block.shape[1]
+        yield [np.pad(block, ((0, 0), (0, longest - block.shape[1]))) for block in blocks]
+
+
+def _converted(source: FileSource, shape: Shape) -> Iterator[Audio]:
+    """Yield a file at the output's rate and channels, [C, _BLOCK] each, the last one shorter."""
+    regrouper = Regrouper(_BLOCK)
+    resampler = Resampler(shape.channels, source.sample_rate, shape.sample_rate)
+    for block in source.blocks():
+        converted = convert_channels(block, shape.channels, source.layout)
+        yield from regrouper.push(resampler.push(converted))
+    yield from regrouper.push(resampler.finish())
+    yield from regrouper.finish()
+
+
+def _notices(
+    sources: Sequence[FileSource], shape: Shape, lengths: Sequence[int], files: TrackFiles
+) -> Iterator[Notice]:
+    for source, length in zip(sources, lengths, strict=True):
+        name = fspath(source.path)
+        yield from (Notice(notice, name) for notice in source.notices)
+        if source.sample_rate != shape.sample_rate:
+            yield Notice(f"resampled from {source.sample_rate} to {shape.sample_rate} Hz", name)
+        if missing := max(lengths) - length:
+            yield Notice(f"{missing / shape.sample_rate:.3f} s shorter than the longest: silence there", name)
+    if files.gain != 1:
+        yield Notice(f"{files.gain_db:.2f} dB, so that nothing clips")
