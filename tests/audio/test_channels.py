@@ -1,7 +1,13 @@
+import struct
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
+import soundfile
 
 from stemsplit.audio.channels import UNKNOWN, convert_channels, downmix_matrix
+from stemsplit.audio.reader import probe, read_audio
 from stemsplit.errors import StemsplitError
 
 HALF = np.float32(np.sqrt(0.5))
@@ -86,3 +92,72 @@ def test_no_rule(channels: int) -> None:
 def test_more_than_stereo_is_never_made() -> None:
     with pytest.raises(StemsplitError, match="2 channels can become 1 or 2, not 6"):
         convert_channels(one_hot(2), 6)
+
+
+# FFmpeg's layouts of up to eight loudspeakers that a WAV mask can name
+MASKS = (
+    "2.1 3.0 3.0(back) 3.1 4.0 quad quad(side) 4.1 5.0 5.0(side) 5.1 5.1(side) 6.0 6.0(front) hexagonal 6.1 "
+    "6.1(back) 6.1(front) 7.0 7.0(front) 7.1 7.1(wide) 7.1(wide-side) octagonal"
+).split()
+# the bits of WAVEFORMATEXTENSIBLE in their order
+BITS = "FL FR FC LFE BL BR FLC FRC BC SL SR".split()
+GAINS = {"FL": (1, 0), "FR": (0, 1), "FC": (HALF, HALF), "LFE": (0, 0), "BL": (HALF, 0), "BR": (0, HALF)}
+GAINS |= {"FLC": (1, 0), "FRC": (0, 1), "BC": (0.5, 0.5), "SL": (HALF, 0), "SR": (0, HALF)}
+
+
+def wave(path: Path, channels: int, mask: int | None) -> None:
+    """A WAV whose channel k sounds in sample k alone, with or without a mask."""
+    samples = np.diag(np.full(channels, 8192, "<i2")).tobytes()
+    rate, align = 8000, 2 * channels
+    fields = struct.pack("<HIIHH", channels, rate, rate * align, align, 16)
+    head = struct.pack("<H", 1) + fields
+    if mask is not None:
+        pcm = bytes.fromhex("0100000000001000800000aa00389b71")
+        head = struct.pack("<H", 0xFFFE) + fields + struct.pack("<HHI", 22, 16, mask) + pcm
+    chunks = (
+        struct.pack("<4sI", b"fmt ", len(head)) + head + struct.pack("<4sI", b"data", len(samples)) + samples
+    )
+    path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks)
+
+
+@pytest.mark.parametrize("layout", MASKS)
+def test_every_mask_of_a_wav_is_mixed_down_by_its_loudspeakers(layout: str, tmp_path: Path) -> None:
+    names = [channel.name for channel in av.AudioLayout(layout).channels]
+    wave(tmp_path / "a.wav", len(names), sum(1 << BITS.index(name) for name in names))
+    info = probe(tmp_path / "a.wav")
+    assert info.layout == layout
+    mixed = convert_channels(read_audio(tmp_path / "a.wav")[0], 2, info.layout)
+    expected = 0.25 * np.array([GAINS[name] for name in names], np.float32).T
+    np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("channels", range(3, 9))
+def test_a_wav_without_a_mask_states_no_layout(channels: int, tmp_path: Path) -> None:
+    wave(tmp_path / "a.wav", channels, None)
+    assert probe(tmp_path / "a.wav").layout is None
+    assert downmix_matrix(channels).shape == (2, channels)
+
+
+# where Vorbis puts the loudspeakers of FFmpeg's layouts (Vorbis I, 4.3.9)
+VORBIS = {
+    3: ("3.0", "FL FC FR"),
+    4: ("quad", "FL FR BL BR"),
+    5: ("5.0", "FL FC FR BL BR"),
+    6: ("5.1", "FL FC FR BL BR LFE"),
+    7: ("6.1", "FL FC FR SL SR BC LFE"),
+    8: ("7.1", "FL FC FR SL SR BL BR LFE"),
+}
+
+
+@pytest.mark.parametrize("channels", VORBIS)
+def test_vorbis_channels_come_in_the_order_of_their_layout(channels: int, tmp_path: Path) -> None:
+    layout, order = VORBIS[channels]
+    time = np.arange(8000) / 8000
+    tones = {name: 0.2 * np.sin(2 * np.pi * 200 * (k + 1) * time) for k, name in enumerate(order.split())}
+    soundfile.write(tmp_path / "a.ogg", np.stack(list(tones.values()), axis=1), 8000, format="OGG")
+    audio, info = read_audio(tmp_path / "a.ogg")[0], probe(tmp_path / "a.ogg")
+    assert info.layout == layout
+    names = [channel.name for channel in av.AudioLayout(layout).channels]
+    for name, samples in zip(names, audio, strict=True):
+        if name != "LFE":  # the encoder leaves little of a high tone there
+            assert np.corrcoef(samples, tones[name])[0, 1] > 0.95, name

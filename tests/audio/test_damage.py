@@ -143,3 +143,46 @@ def test_undamaged_files_pass_the_same_check(music: np.ndarray, tmp_path: Path) 
         (tmp_path / "a").write_bytes(source(kind, music, tmp_path, None))
         read_through(tmp_path / "a")
     shutil.rmtree(tmp_path)
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def mp3(folder: Path, music: np.ndarray) -> bytearray:
+    settings = OutputSettings(format="mp3", bitrate=128_000)
+    with open_writer(folder / "a.mp3", 44100, 2, settings, tags=Tags()) as writer:
+        writer.write(music)
+    return bytearray((folder / "a.mp3").read_bytes())
+
+
+def test_bad_bytes_inside_an_mp3_are_an_error(music: np.ndarray, tmp_path: Path) -> None:
+    """FFmpeg goes on with a gap in the music; here nobody gets a gap without a word."""
+    data = mp3(tmp_path, music)
+    middle = len(data) // 2
+    data[middle : middle + 300] = random.Random(0).randbytes(300)
+    (tmp_path / "a.mp3").write_bytes(data)
+    with pytest.raises(InputError, match=r"damaged at \d\.\d s"):
+        read_through(tmp_path / "a.mp3")
+
+
+def test_free_format_mp3_is_refused_in_one_line(music: np.ndarray, tmp_path: Path) -> None:
+    """FFmpeg doesn't read a bit rate that the header leaves open."""
+    data = mp3(tmp_path, music)
+    for at in range(len(data) - 4):
+        if data[at : at + 2] == b"\xff\xfb" and data[at + 2] >> 4 == 9:  # 128 kbit/s
+            data[at + 2] &= 0x0F
+    (tmp_path / "a.mp3").write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        read_through(tmp_path / "a.mp3")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_in_another_alphabet_than_it_says_is_copied_as_it_is_read(
+    music: np.ndarray, tmp_path: Path
+) -> None:
+    """Cyrillic in cp1251 under the label Latin-1: what FFmpeg and every player show."""
+    text = "Привет".encode("cp1251")
+    frame = b"TIT2" + (len(text) + 1).to_bytes(4) + bytes(2) + b"\0" + text
+    tag = b"ID3\3\0\0" + bytes([0, 0, 0, len(frame)]) + frame
+    (tmp_path / "b.mp3").write_bytes(tag + mp3(tmp_path, music))
+    assert read_tags(tmp_path / "b.mp3").fields["title"] == text.decode("latin-1")
