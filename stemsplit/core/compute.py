@@ -110,27 +110,39 @@ def has_bf16() -> bool:
 def place(model: M, compute: Compute) -> M:
     """Move a network, or the members of a bag, to the device and prepare them for inference there.
 
+    What is no module, such as a function with a model's attributes, is left as it is.
+
     Raises:
         SettingsError: a network isn't offered in that precision on a CPU.
     """
     for network in getattr(model, "members", (model,)):
-        _place(cast(Preparable, network), compute)
+        if isinstance(network, nn.Module):
+            _place(network, compute)
     return model
 
 
-def _place(model: Preparable, compute: Compute) -> None:
-    module = cast(nn.Module, model).eval().requires_grad_(False)
+def _place(module: nn.Module, compute: Compute) -> None:
+    module.eval().requires_grad_(False)
+    model = cast(Preparable, module)
     if compute.device.type != "cpu":
         module.to(compute.device)
         if compute.compiled:
             module.compile(dynamic=False)
         return
+    if not hasattr(model, "prepare"):  # a user's own module
+        if compute.dtype != torch.float32 and not compute.wish:
+            raise _inaccurate(module, compute)
+        return
     if compute.dtype in model.precisions or compute.wish:
         _lean(model.prepare(compute.dtype if compute.dtype in model.precisions else torch.float32))
         return
+    raise _inaccurate(module, compute)
+
+
+def _inaccurate(module: nn.Module, compute: Compute) -> SettingsError:
     name = next(name for name, dtype in DTYPES.items() if dtype == compute.dtype)
-    raise SettingsError(
-        f"--precision {name}: {type(model).__name__} isn't accurate enough in it on a CPU",
+    return SettingsError(
+        f"--precision {name}: {type(module).__name__} isn't accurate enough in it on a CPU",
         setting="precision",
         hint="use auto or fp32",
     )

@@ -9,7 +9,7 @@ of a bag, or both. They may differ in segment, context, overlap, normalisation a
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -157,6 +157,33 @@ class Pass:
         if self.weights is None:
             return float(stem in self.model.stems)
         return self.weights.get(stem, 0.0)
+
+
+class PerChannel:
+    """A mono model that separates each channel of a stream by itself.
+
+    Args:
+        model: of one channel.
+        channels: of the stream.
+    """
+
+    def __init__(self, model: Separable, channels: int) -> None:
+        self.model, self.channels = model, channels
+        self.stems, self.sample_rate = model.stems, model.sample_rate
+        self.segment_samples, self.context_samples = model.segment_samples, model.context_samples
+        self.normalise, self.overlap = model.normalise, model.overlap
+
+    def __call__(self, mix: Tensor, /) -> Tensor:
+        """Separate [B, C, context + n + context] to [B, S, C, n]."""
+        alone = self.model(mix.flatten(0, 1)[:, None])  # [B·C, 1, T] -> [B·C, S, 1, n]
+        stems: Tensor = alone.unflatten(0, mix.shape[:2])[:, :, :, 0].transpose(1, 2)  # [B, S, C, n]
+        return stems
+
+
+def each_channel(passes: Sequence[Pass], channels: int) -> tuple[Pass, ...]:
+    """Return the passes of mono models over a stream of several channels."""
+    models = {id(one.model): PerChannel(one.model, channels) for one in passes}
+    return tuple(replace(one, model=models[id(one.model)]) for one in passes)
 
 
 def passes_of(model: "Separable | Several", chunks: ChunkSettings = ChunkSettings()) -> tuple[Pass, ...]:

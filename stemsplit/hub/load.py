@@ -18,6 +18,8 @@ from stemsplit.models.blocks.network import Identity, Network
 from stemsplit.settings import ModelSettings
 from stemsplit.stems import find_stem
 
+__all__ = ["Identity", "Loaded", "load_model"]
+
 
 class Loaded(NamedTuple):
     """A network or a bag of them, and the digests of the files that the weights came from."""

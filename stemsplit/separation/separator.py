@@ -9,6 +9,8 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,10 +20,12 @@ from torch import Tensor
 from stemsplit.audio.channels import usual_layout
 from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
+from stemsplit.core import heap
+from stemsplit.core.stream import Separable, Several
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
 from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads
-from stemsplit.hub.load import load_model
+from stemsplit.hub.load import Identity, load_model
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.samples import rate_of, samples_of
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
@@ -31,19 +35,24 @@ from stemsplit.stems import find_stem
 
 # Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.
 LOUDEST = 1e6
+# What an object needs to be run, beside being called.
+NEEDED = ("stems", "sample_rate", "channels", "segment_samples", "context_samples", "normalise", "overlap")
 
 
 class Separator:
-    """A model on its device, ready for any number of tracks.
+    """A model on its device, ready for any number of tracks; a context manager, which lets go of the model.
+
+    Pickled, it is only the arguments that it was made with: another process loads the model anew.
 
     Attributes:
         stems: what it gives, in order.
         sample_rate: that the model works at, in Hz; inputs of any other rate are resampled and brought back.
 
     Args:
-        model: a name from the registry, a path, or hf:OWNER/REPO.
+        model: a name from the registry, a path, hf:OWNER/REPO, or an object of one's own that satisfies
+            `core.stream.Separable`, such as a module.
         stems: load and compute only these; None for all.
-        segment_s: the chunk length in seconds; None for the model's own.
+        segment_s: the chunk length in seconds; None for the model's own. Not for an object.
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
@@ -58,7 +67,7 @@ class Separator:
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model: str | Path | Separable = DEFAULT_MODEL,
         *,
         stems: Sequence[str] | None = None,
         segment_s: float | None = None,
@@ -71,16 +80,53 @@ class Separator:
         self.compute = computing.resolve(compute)  # before anything is downloaded
         self.threads = compute.threads
         self.callback = callback
-        network = load_model(model, stems=stems, segment_s=segment_s, offline=offline, callback=callback)
-        self.identity = network.identity
+        self._recipe = {
+            "model": model,
+            "stems": stems,
+            "segment_s": segment_s,
+            "chunks": chunks,
+            "compute": compute,
+            "offline": offline,
+        }
+        loaded: Separable | Several
+        if isinstance(model, (str, Path)):
+            loaded = load_model(model, stems=stems, segment_s=segment_s, offline=offline, callback=callback)
+        else:
+            loaded = _own(model, segment_s)
+        self.identity: Identity | None = getattr(loaded, "identity", None)
+        self.residual: str | None = getattr(loaded, "residual", None)
         self.chunks = chunks
-        self.model = computing.place(network, self.compute)
+        self.model = computing.place(loaded, self.compute)
         self.stems = self._given(stems)
         self.sample_rate = self.model.sample_rate
 
+    def close(self) -> None:
+        """Let go of the model and its memory; the separator can't be used any more."""
+        self.__dict__.pop("model", None)
+        heap.trim()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "model":
+            raise SettingsError("the separator is closed", setting="model")
+        raise AttributeError(name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._recipe
+
+    def __setstate__(self, recipe: dict[str, Any]) -> None:
+        self.__init__(**recipe)  # type: ignore[misc]
+
     def _given(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
         """Return the stems that the model estimates and the one that it leaves, as far as they are wanted."""
-        residual = self.model.residual
+        residual = self.residual
         every = self.model.stems if residual is None else (*self.model.stems, residual)
         named = every if wanted is None else [find_stem(stem, every) for stem in wanted]
         return tuple(stem for stem in every if stem in named)
@@ -143,8 +189,8 @@ class Separator:
         if source.channels > 2:
             emit(self.callback, Notice(_downmix(source), name))
         report = _progress(self.callback, name, total_s)
-        if self.model.residual is not None:
-            outputs = [output.expand(self.model.residual, self.model.stems) for output in outputs]
+        if self.residual is not None:
+            outputs = [output.expand(self.residual, self.model.stems) for output in outputs]
         report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
             try:
@@ -198,7 +244,7 @@ def _first_above(limit: float, source: Source) -> float | None:
 
 def separate(
     source: str | Path | ArrayLike | Tensor,
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | Separable = DEFAULT_MODEL,
     *,
     sample_rate: float | None = None,
     stems: Sequence[str] | None = None,
@@ -208,7 +254,7 @@ def separate(
 
     Args:
         source: a file, or samples [C, T] or [T] as `samples_of` takes them.
-        model: a name from the registry, a path, or hf:OWNER/REPO.
+        model: a name from the registry, a path, hf:OWNER/REPO, or an object of one's own; see `Separator`.
         sample_rate: of samples, a whole number of Hz.
         stems: only these.
         callback: receives events; returning False cancels.
@@ -228,6 +274,25 @@ def _open(source: str | Path | ArrayLike | Tensor, sample_rate: float | None) ->
     if sample_rate is None:
         raise SettingsError("samples need their sample_rate", setting="sample_rate")
     return ArraySource(samples_of(source), rate_of(sample_rate)), "audio"
+
+
+def _own(model: Separable, segment_s: float | None) -> Separable:
+    """Check that a caller's own object can be run.
+
+    Raises:
+        SettingsError: it lacks an attribute, or a chunk length is asked for.
+    """
+    missing = [name for name in NEEDED if not hasattr(model, name)]
+    if missing or not callable(model):
+        lacks = ", ".join(missing) or "no call"
+        raise SettingsError(
+            f"model {type(model).__name__}: must be a name, a path, or an object to be called with {lacks}",
+            setting="model",
+            hint="stemsplit.core.stream.Separable says what an object needs",
+        )
+    if segment_s is not None:
+        raise SettingsError("segment_s: an object has its own segment_samples", setting="segment_s")
+    return model
 
 
 def _require_kinds(chunks: object, compute: object, callback: object) -> None:

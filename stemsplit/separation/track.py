@@ -19,6 +19,7 @@ from stemsplit.core.stream import (
     Several,
     StatsMeter,
     TrackStats,
+    each_channel,
     passes_of,
     separate_stream,
 )
@@ -71,7 +72,8 @@ def separate_track(
 
     Args:
         source: the audio.
-        model: a model or a bag, on `compute.device`; gives at least the stems that `outputs` need.
+        model: a model or a bag, on `compute.device`; gives at least the stems that `outputs` need. A mono one
+            separates each channel of a stereo track by itself.
         outputs: what to make of the stems.
         shape: of the outputs.
         chunks: overlap, shifts, seed, batch size.
@@ -101,8 +103,12 @@ def separate_track(
         start += count
         return block
 
-    prepared = _prepared(source, model, shape, original)
-    for piece in separate_stream(passes_of(model, chunks), prepared, measured.stats, compute, model.stems):
+    passes, channels = passes_of(model, chunks), model.channels
+    if channels == 1 and min(source.channels, shape.channels) > 1:
+        channels = shape.channels
+        passes = each_channel(passes, channels)
+    prepared = _prepared(source, channels, model.sample_rate, shape, original)
+    for piece in separate_stream(passes, prepared, measured.stats, compute, model.stems):
         stems.push(_tensor(back.push(_outward(piece, shape.channels))))
         if progress is not None:
             progress((piece.start + piece.stems.shape[-1]) / model.sample_rate)
@@ -116,14 +122,14 @@ def separate_track(
 
 
 def _prepared(
-    source: Source, model: Separable | Several, shape: Shape, original: Fifo
+    source: Source, channels: int, sample_rate: int, shape: Shape, original: Fifo
 ) -> Iterator[torch.Tensor]:
-    """The source at the model's rate and channels; on its way it is kept in the shape of the outputs."""
-    to_model = Resampler(model.channels, source.sample_rate, model.sample_rate)
+    """Yield the source at the model's rate and channels; keep it in the shape of the outputs."""
+    to_model = Resampler(channels, source.sample_rate, sample_rate)
     to_output = Resampler(shape.channels, source.sample_rate, shape.sample_rate)
     for block in source.blocks():
         original.push(_tensor(to_output.push(convert_channels(block, shape.channels, source.layout))))
-        yield _tensor(to_model.push(convert_channels(block, model.channels, source.layout)))
+        yield _tensor(to_model.push(convert_channels(block, channels, source.layout)))
     original.push(_tensor(to_output.finish()))
     yield _tensor(to_model.finish())
 

@@ -1,5 +1,6 @@
 """The Python API, as far as it isn't the command line's too."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 import soundfile
 import torch
 
-from stemsplit.errors import InputError, NotFiniteError
+from stemsplit.errors import InputError, NotFiniteError, SettingsError
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
-from stemsplit.separation.separator import Separator
+from stemsplit.separation.separator import Separator, separate
+from stemsplit.settings import ChunkSettings
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +49,70 @@ def test_an_input_that_overflows_is_named_with_the_place(model: str, peak: float
         assert str(error).startswith("audio: has samples too large to compute with (the first at 1.500 s;")
     else:
         assert peak < 3e38 and all(np.isfinite(stem).all() for stem in stems.values())
+
+
+class Halves(torch.nn.Module):
+    """A user's own module: two stems that are half of the mix each, by a learnt gain."""
+
+    stems, sample_rate, channels = ("left half", "Rest"), 22050, 2
+    segment_samples, context_samples, normalise, overlap = 5000, 0, False, None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, mix: torch.Tensor) -> torch.Tensor:
+        return self.gain * torch.stack([mix, mix], dim=1)
+
+
+def tone(samples: int) -> np.ndarray:
+    time = np.arange(samples) / 44100
+    return np.stack([0.2 * np.sin(2 * np.pi * hz * time) for hz in (220, 331)]).astype(np.float32)
+
+
+def test_a_module_of_ones_own_is_run_like_any_model() -> None:
+    audio = tone(44100)
+    separator = Separator(Halves(), stems=["LEFT_HALF"])
+    assert separator.stems == ("left half",) and separator.sample_rate == 22050
+    found = separator.separate(audio, 44100)
+    assert list(found) == ["left half"]
+    assert np.abs(found["left half"] - 0.5 * audio)[:, 300:-300].max() < 1e-3
+    assert not separator.model.training
+
+
+def test_a_function_with_a_models_attributes_will_do() -> None:
+    def third(mix: torch.Tensor) -> torch.Tensor:
+        return mix[:, None] / 3
+
+    given = {"stems": ("third",), "sample_rate": 44100, "channels": 2, "segment_samples": 9999}
+    for name, value in {**given, "context_samples": 0, "normalise": False, "overlap": None}.items():
+        setattr(third, name, value)
+    audio = tone(20_000)
+    assert np.abs(separate(audio, third, sample_rate=44100)["third"] - audio / 3).max() < 1e-6
+
+
+def test_what_can_not_be_run_is_refused_with_what_it_lacks() -> None:
+    with pytest.raises(SettingsError, match="Linear: must be .* called with stems, sample_rate, channels"):
+        Separator(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="segment_s: an object has its own"):
+        Separator(Halves(), segment_s=3)
+
+
+def test_a_separator_is_pickled_as_its_arguments() -> None:
+    separator = Separator("tiny", stems=["vocals"], chunks=ChunkSettings(overlap=0.1), callback=print)
+    data = pickle.dumps(separator)
+    assert len(data) < 2000  # no weights
+    again = pickle.loads(data)
+    assert (again.stems, again.chunks, again.callback) == (("vocals",), ChunkSettings(overlap=0.1), None)
+    separator.callback = None
+    audio = tone(30_000)
+    expected = separator.separate(audio, 44100)["vocals"]
+    assert np.array_equal(again.separate(audio, 44100)["vocals"], expected)
+
+
+def test_a_closed_separator_says_so() -> None:
+    with Separator("classic") as separator:
+        separator.separate(tone(1000), 44100)
+    with pytest.raises(SettingsError, match="the separator is closed"):
+        separator.separate(tone(1000), 44100)
+    separator.close()

@@ -137,3 +137,26 @@ def test_samples_that_are_no_numbers_are_told_with_their_place(rate: int) -> Non
     with pytest.raises(OverflowingError) as caught:
         list(separate_track(source, Broken(), OUTPUTS, Shape(rate, 2), chunks=chunks))
     assert 0 <= 40_100 / 44100 - caught.value.at_s < 0.06  # a resampler spreads them a little
+
+
+@pytest.mark.parametrize("shifts", [0, 2])
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("rate", [44100, 16000])
+def test_a_mono_model_separates_each_channel_of_a_stereo_track(
+    rate: int, normalise: bool, shifts: int
+) -> None:
+    audio = music(30_011, 44100, 2)
+    model = Half(channels=1, sample_rate=rate, normalise=normalise)
+    chunks = ChunkSettings(shifts=shifts, overlap=0)
+    blocks = list(separate_track(ArraySource(audio, 44100), model, OUTPUTS, Shape(44100, 2), chunks=chunks))
+    half, rest = np.concatenate(blocks, axis=-1)
+    assert np.abs(half - 0.5 * audio)[:, 400:-400].max() < 1e-3
+    assert np.abs(half + rest - audio).max() < 1e-6
+
+
+def test_a_mono_model_takes_the_mean_where_mono_is_wanted_or_given() -> None:
+    model, stereo = Half(channels=1), music(20_000, 44100, 2)
+    half, _ = separate(ArraySource(stereo, 44100), model, Shape(44100, 1))
+    assert np.abs(half - 0.5 * stereo.mean(0)).max() < 1e-6
+    half, _ = separate(ArraySource(stereo[:1], 44100), model, Shape(44100, 2))
+    assert np.abs(half - 0.5 * stereo[:1]).max() < 1e-6
