@@ -3,8 +3,9 @@
 The outputs have the source's rate and channels (or those asked for) and exactly its length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
 import numpy as np
 import torch
@@ -72,8 +73,7 @@ def separate_track(
 
     Args:
         source: the audio.
-        model: a model or a bag, on `compute.device`; gives at least the stems that `outputs` need. A mono one
-            separates each channel of a stereo track by itself.
+        model: a model or a bag, on `compute.device`; gives at least the stems that `outputs` need.
         outputs: what to make of the stems.
         shape: of the outputs.
         chunks: overlap, shifts, seed, batch size.
@@ -88,50 +88,92 @@ def separate_track(
         OverflowingError: an output isn't finite.
     """
     measured = measured or measure(source, model)
-    original = Fifo()
-    back = Resampler(len(model.stems) * shape.channels, model.sample_rate, shape.sample_rate)
-    stems, start = Fifo(), 0
+    for_model, for_output = tee(source.blocks())
+    original = converted(for_output, source, shape.channels, shape.sample_rate)
+    mix, stems, start = Fifo(), Fifo(), 0
 
     def taken(count: int) -> Audio:
         nonlocal start
-        parts = stems.pop(count).view(len(model.stems), shape.channels, count).numpy()
-        terms = dict(zip(model.stems, parts, strict=True)) | {MIX: original.pop(count).numpy()}
+        terms = dict(zip(model.stems, stems.pop(count).numpy(), strict=True)) | {MIX: mix.pop(count).numpy()}
         block = mix_down(outputs, terms)
-        if not (finite := np.isfinite(block)).all():
-            first = start + int(np.argmin(finite.all(axis=(0, 1))))
-            raise OverflowingError(first / shape.sample_rate)
+        require_finite(block, start, shape.sample_rate)
         start += count
         return block
 
+    found = model_stems(for_model, source, model, shape, chunks, measured.stats, compute, progress)
+    for block in found:
+        stems.push(torch.from_numpy(block))
+        fill(mix, original, stems.samples)
+        if count := min(stems.samples, mix.samples):
+            yield taken(count)
+    fill(mix, original)
+    if missing := max(0, mix.samples - stems.samples):
+        stems.push(torch.zeros(len(model.stems), shape.channels, missing))
+    if mix.samples:
+        yield taken(mix.samples)
+
+
+def require_finite(block: Audio, start: int, sample_rate: int) -> None:
+    """Check outputs [O, C, n] that begin at sample `start`.
+
+    Raises:
+        OverflowingError: one isn't finite.
+    """
+    if not (finite := np.isfinite(block)).all():
+        raise OverflowingError((start + int(np.argmin(finite.all(axis=(0, 1))))) / sample_rate)
+
+
+def fill(fifo: Fifo, blocks: Iterator[Audio], samples: int | None = None) -> None:
+    """Push blocks [..., n] into a queue until it holds `samples`, or all of them."""
+    while samples is None or fifo.samples < samples:
+        if (block := next(blocks, None)) is None:
+            return
+        fifo.push(_tensor(block))
+
+
+def converted(blocks: Iterable[Audio], source: Source, channels: int, sample_rate: int) -> Iterator[Audio]:
+    """Yield a source's blocks at another rate and with other channels, [C, n] each."""
+    resampler = Resampler(channels, source.sample_rate, sample_rate)
+    for block in blocks:
+        yield resampler.push(convert_channels(block, channels, source.layout))
+    yield resampler.finish()
+
+
+def model_stems(
+    blocks: Iterable[Audio],
+    source: Source,
+    model: Separable | Several,
+    shape: Shape,
+    chunks: ChunkSettings,
+    stats: TrackStats | None,
+    compute: Compute,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[Audio]:
+    """Separate a source by one model; yield its stems at the rate and channels of `shape`, [S, C, n] each.
+
+    Args:
+        blocks: of the source, [C, n] each.
+        source: what they are blocks of.
+        model: a model or a bag. A mono one separates each channel of a stereo track by itself.
+        shape: of the stems.
+        chunks: overlap, shifts, seed, batch size.
+        stats: of the whole track, for a model that normalises.
+        compute: the model's device and precision.
+        progress: called with the seconds of audio separated.
+    """
     passes, channels = passes_of(model, chunks), model.channels
     if channels == 1 and min(source.channels, shape.channels) > 1:
         channels = shape.channels
         passes = each_channel(passes, channels)
-    prepared = _prepared(source, channels, model.sample_rate, shape, original)
-    for piece in separate_stream(passes, prepared, measured.stats, compute, model.stems):
-        stems.push(_tensor(back.push(_outward(piece, shape.channels))))
+    count = len(model.stems)
+    back = Resampler(count * shape.channels, model.sample_rate, shape.sample_rate)
+    prepared = map(_tensor, converted(blocks, source, channels, model.sample_rate))
+    for piece in separate_stream(passes, prepared, stats, compute, model.stems):
+        ready = back.push(_outward(piece, shape.channels))
         if progress is not None:
             progress((piece.start + piece.stems.shape[-1]) / model.sample_rate)
-        if count := min(stems.samples, original.samples):
-            yield taken(count)
-    stems.push(_tensor(back.finish()))
-    if missing := max(0, original.samples - stems.samples):
-        stems.push(torch.zeros(len(model.stems) * shape.channels, missing))
-    if original.samples:
-        yield taken(original.samples)
-
-
-def _prepared(
-    source: Source, channels: int, sample_rate: int, shape: Shape, original: Fifo
-) -> Iterator[torch.Tensor]:
-    """Yield the source at the model's rate and channels; keep it in the shape of the outputs."""
-    to_model = Resampler(channels, source.sample_rate, sample_rate)
-    to_output = Resampler(shape.channels, source.sample_rate, shape.sample_rate)
-    for block in source.blocks():
-        original.push(_tensor(to_output.push(convert_channels(block, shape.channels, source.layout))))
-        yield _tensor(to_model.push(convert_channels(block, channels, source.layout)))
-    original.push(_tensor(to_output.finish()))
-    yield _tensor(to_model.finish())
+        yield ready.reshape(count, shape.channels, -1)  # [S·C, n] -> [S, C, n]
+    yield back.finish().reshape(count, shape.channels, -1)
 
 
 def _outward(piece: Piece, channels: int) -> Audio:
