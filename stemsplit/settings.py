@@ -3,6 +3,7 @@
 Errors name the command-line flag, so that they read the same from Python and from a shell.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import isnan
 from numbers import Integral, Real
@@ -17,6 +18,7 @@ BLENDS = (
     *("avg_wave", "median_wave", "min_wave", "max_wave"),
     *("avg_fft", "median_fft", "min_fft", "max_fft", "uvr_min_spec", "uvr_max_spec"),
 )
+WEIGHTED = ("avg_wave", "avg_fft")  # the ones that are means
 DEFAULT_BLEND = "avg_wave"
 DEFAULT_OVERLAP = 0.25  # of chunks, for models that weren't made for another
 # A hundred windows over every sample: the time grows with 1 / (1 - overlap), what is gained ends long before.
@@ -155,6 +157,25 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class EnsembleSettings:
+    """Further models, whose stems are blended with those of the first.
+
+    Attributes:
+        others: names, paths or hf:OWNER/REPO, as for the first.
+        blend: how, one of `BLENDS`.
+        weights: one for each model, for `avg_wave` and `avg_fft` only; None counts each of them once.
+    """
+
+    others: tuple[str, ...] = ()
+    blend: str = DEFAULT_BLEND
+    weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _require("" not in self.others, "--model", "is empty", "")
+        _require_known("--blend", self.blend, BLENDS)
+
+
+@dataclass(frozen=True)
 class StemSettings:
     """What is written for every track.
 
@@ -267,3 +288,28 @@ class OutputSettings:
 
 def _require_known(flag: str, value: object, known: tuple[object, ...]) -> None:
     _require(value in known, flag, f"must be one of {', '.join(map(str, known))}", value)
+
+
+def check_weights(count: int, blend: str, weights: Sequence[float] | None, what: str) -> tuple[float, ...]:
+    """Return the weights of `count` estimates, 1 for each where none are given.
+
+    Args:
+        count: how many estimates there are.
+        blend: one of `BLENDS`.
+        weights: as they were given, None for none.
+        what: the estimates in the error's words, such as "files".
+
+    Raises:
+        SettingsError: there are more or fewer, the blend has none, or they aren't weights.
+    """
+    if weights is None:
+        return (1.0,) * count
+    if blend not in WEIGHTED:
+        hint = f"they go with {' and '.join(WEIGHTED)}"
+        raise SettingsError(f"--weights: {blend} has none", setting="--weights", hint=hint)
+    shown = ",".join(f"{weight:g}" for weight in weights)
+    if len(weights) != count:
+        raise SettingsError(f"--weights {shown}: {count} {what} need {count} weights", setting="--weights")
+    if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
+        raise SettingsError(f"--weights {shown}: must not be negative, nor all zero", setting="--weights")
+    return tuple(weights)

@@ -36,6 +36,23 @@ def canonical_stems(names: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
+# what models call everything but the vocals
+_ACCOMPANIMENTS = frozenset({"no_vocals", "instrumental", "accompaniment"})
+
+
+def meanings(stems: Sequence[str]) -> dict[str, str]:
+    """Return what each of a model's stems means, so that stems of different models can be compared.
+
+    The accompaniment is called `no_vocals`, also where it is the `other` beside vocals alone. The `other` of
+    a model that gives drums and bass too is something else.
+    """
+    alone = set(stems) == {"vocals", "other"}
+    return {
+        stem: "no_vocals" if stem in _ACCOMPANIMENTS or (alone and stem == "other") else stem
+        for stem in stems
+    }
+
+
 def find_stem(name: str, stems: Sequence[str]) -> str:
     """Return the one of `stems` that `name` means, without regard to case, spaces, underscores and dashes.
 

@@ -7,7 +7,7 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import Bitrate, flag, given, setting
+from stemsplit.cli.options import Bitrate, Numbers, flag, given, setting
 from stemsplit.settings import BLENDS, DEFAULT_BLEND, OutputSettings
 
 
@@ -20,7 +20,7 @@ from stemsplit.settings import BLENDS, DEFAULT_BLEND, OutputSettings
     metavar="HOW",
     help=f"How to blend: {', '.join(BLENDS)}. [default: {DEFAULT_BLEND}]",
 )
-@flag("--weights", metavar="W,W,...", help="Weight of each file, for avg_wave and avg_fft.")
+@flag("--weights", type=Numbers(), metavar="W,W,...", help="Weight of each file, for avg_wave and avg_fft.")
 @setting(
     "--bit-depth",
     of=OutputSettings,
@@ -58,17 +58,8 @@ def blend(files: tuple[str, ...], **options: Any) -> None:
             files,
             Path(options["output"]),
             blend=options["blend"] or DEFAULT_BLEND,
-            weights=_numbers(options["weights"]),
+            weights=options["weights"],
             output=how,
             overwrite=options["overwrite"],
             callback=callback,
         )
-
-
-def _numbers(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise usage_error(f"--weights {text}: must be numbers with commas between them") from None

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import Whole, flag, given, setting
+from stemsplit.cli.options import Model, Whole, flag, given, setting
 from stemsplit.errors import InputError
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart
 from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
@@ -36,16 +36,6 @@ TITLES = {
 }
 
 
-class _Name(click.ParamType[str]):
-    """A name or path; one in an environment variable, whatever spaces it has."""
-
-    name = "name"
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        """The variable's value as it stands."""
-        return [rv]
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("folders", nargs=-1, metavar="[REF EST]")
 @flag("--dataset", metavar="DIR", help="Separate every track of this data set, and score that.")
@@ -55,7 +45,7 @@ class _Name(click.ParamType[str]):
     "models",
     of=ModelSettings,
     field="model",
-    type=_Name(),
+    type=Model(),
     multiple=True,
     metavar="NAME|PATH",
     help="What separates (repeatable: the first, and others beside it).",

@@ -51,6 +51,34 @@ class Comma(click.ParamType[tuple[str, ...]]):
         return names or self.fail("no name is given", param, ctx)
 
 
+class Model(click.ParamType[str]):
+    """A name or path; of several in an environment variable, each stands on a line of its own."""
+
+    name = "model"
+    envvar_list_splitter = "\n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Take the text as it is."""
+        return str(value)
+
+
+class Numbers(click.ParamType[tuple[float, ...]]):
+    """Numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """`1,0.5` to (1.0, 0.5)."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: must be numbers with commas between them", param, ctx)
+
+
 class Time(click.ParamType[float]):
     """Seconds, M:SS or H:MM:SS, with a fraction if need be."""
 

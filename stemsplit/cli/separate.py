@@ -23,6 +23,7 @@ from stemsplit.settings import (
     BatchSettings,
     ChunkSettings,
     ComputeSettings,
+    EnsembleSettings,
     ModelSettings,
     OutputSettings,
     StemSettings,
@@ -136,10 +137,10 @@ def _request(options: dict[str, Any]) -> "Request":
         cut["batch_size"] = _count("--batch-size", options["batch_size"])
     stems = tuple(dict.fromkeys(name for group in options["stem"] for name in group))
     exists = "overwrite" if options["overwrite"] else options["if_exists"]
+    first, *others = options["model"] or (None,)
     return Request(
-        model=given(
-            ModelSettings, model=options["model"], segment_s=options["segment"], offline=options["offline"]
-        ),
+        model=given(ModelSettings, model=first, segment_s=options["segment"], offline=options["offline"]),
+        ensemble=_ensemble(options, others),
         compute=given(
             ComputeSettings,
             device=options["device"],
@@ -170,6 +171,15 @@ def _request(options: dict[str, Any]) -> "Request":
         output=given(OutputSettings, **_output_options(options)),
         jobs=options["jobs"] or 1,
     )
+
+
+def _ensemble(options: dict[str, Any], others: list[str]) -> EnsembleSettings:
+    """The models beside the first, and how all of them are blended."""
+    if not others:
+        for name in ("blend", "weights"):
+            if options[name] is not None:
+                raise usage_error(f"--{name}: needs several models", hint="repeat -m")
+    return given(EnsembleSettings, others=tuple(others), blend=options["blend"], weights=options["weights"])
 
 
 def _output_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,17 @@ from typing import Any
 
 import click
 
-from stemsplit.cli.options import Bitrate, Comma, Keep, Mix, Shard, Time, Whole, flag, setting
+from stemsplit.cli.options import Bitrate, Comma, Keep, Mix, Model, Numbers, Shard, Time, Whole, flag, setting
 from stemsplit.cli.progress import STYLES
 from stemsplit.settings import (
+    BLENDS,
     DEFAULT_OVERLAP,
     MOST_OVERLAP,
     QUALITIES,
     BatchSettings,
     ChunkSettings,
     ComputeSettings,
+    EnsembleSettings,
     ModelSettings,
     OutputSettings,
     StemSettings,
@@ -35,8 +37,22 @@ _WHAT = _options(
         "--model",
         of=ModelSettings,
         field="model",
+        type=Model(),
+        multiple=True,
         metavar="NAME|PATH",
-        help="A model's name, a file, a folder, or hf:OWNER/REPO.",
+        help="Model: a name, a file, a folder, or hf:OWNER/REPO. Several are blended, as an ensemble."
+        f" [default: {ModelSettings.model}]",
+    ),
+    setting(
+        "--blend",
+        of=EnsembleSettings,
+        field="blend",
+        type=click.Choice(BLENDS),
+        metavar="HOW",
+        help=f"How to blend the models of an ensemble: {', '.join(BLENDS)}.",
+    ),
+    flag(
+        "--weights", type=Numbers(), metavar="W,W,...", help="Weight of each model, for avg_wave and avg_fft."
     ),
     setting(
         "-s",

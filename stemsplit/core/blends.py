@@ -163,7 +163,6 @@ _CHOICES: dict[str, tuple[type[WaveBlend] | type[SpectrumBlend], Choice]] = {
     "uvr_min_spec": (SpectrumBlend, _last_first(_quietest)),
     "uvr_max_spec": (SpectrumBlend, _last_first(_loudest)),
 }
-WEIGHTED = ("avg_wave", "avg_fft")
 
 
 def make_blend(name: str, weights: Sequence[float]) -> Blend:
@@ -171,7 +170,7 @@ def make_blend(name: str, weights: Sequence[float]) -> Blend:
 
     Args:
         name: one of `settings.BLENDS`.
-        weights: of the estimates; only those of `WEIGHTED` look at them.
+        weights: of the estimates; only those of `settings.WEIGHTED` look at them.
 
     Raises:
         UnknownNameError: there is no such blend.

@@ -37,13 +37,13 @@ class _Track:
     place: TrackStart
     files: TrackFiles
     wall_s: float = 0.0
-    measured: Measured | None = None
+    measured: Sequence[Measured] | None = None
     result: TrackResult | None = None
 
     @property
     def duration_s(self) -> float | None:
         """Counted, or declared, or None."""
-        counted = self.measured.frames if self.measured else None
+        counted = next((one.frames for one in self.measured or () if one.frames is not None), None)
         source = self.ready.source
         return source.duration_s if counted is None else counted / source.sample_rate
 

@@ -14,12 +14,12 @@ from stemsplit.audio.formats import FORMATS, check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.resample import Resampler
-from stemsplit.core.blends import WEIGHTED, make_blend
+from stemsplit.core.blends import make_blend
 from stemsplit.errors import OutputError, SettingsError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
-from stemsplit.settings import DEFAULT_BLEND, OutputSettings
+from stemsplit.settings import DEFAULT_BLEND, OutputSettings, check_weights
 
 _BLOCK = 1 << 16
 
@@ -56,7 +56,9 @@ def blend_files(
         Cancelled: the callback returned False.
     """
     target = Path(target)
-    counted = _checked_weights(len(inputs), blend, weights)
+    if len(inputs) < 2:
+        raise SettingsError("a blend needs two files or more", setting="INPUT")
+    counted = check_weights(len(inputs), blend, weights, "files")
     making = make_blend(blend, counted)
     sources = [FileSource(Path(path), probe(path)) for path in inputs]
     _check_target(target, sources, overwrite)
@@ -87,23 +89,6 @@ def format_of(target: str | Path) -> str:
         known = ", ".join(sorted({f".{each.extension}" for each in FORMATS.values()}))
         raise SettingsError(f"-o {target}: no format has this suffix", setting="-o", hint=f"there is {known}")
     return found
-
-
-def _checked_weights(count: int, blend: str, weights: Sequence[float] | None) -> Sequence[float]:
-    if count < 2:
-        raise SettingsError("a blend needs two files or more", setting="INPUT")
-    if weights is None:
-        return [1.0] * count
-    if blend not in WEIGHTED:
-        raise SettingsError(
-            f"--weights: {blend} has none", setting="--weights", hint=f"they go with {' and '.join(WEIGHTED)}"
-        )
-    shown = ",".join(f"{weight:g}" for weight in weights)
-    if len(weights) != count:
-        raise SettingsError(f"--weights {shown}: {count} files need {count} weights", setting="--weights")
-    if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
-        raise SettingsError(f"--weights {shown}: must not be negative, nor all zero", setting="--weights")
-    return weights
 
 
 def _check_target(target: Path, sources: Sequence[FileSource], overwrite: bool) -> None:

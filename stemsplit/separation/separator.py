@@ -6,7 +6,9 @@
 ('vocals',)
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -21,17 +23,20 @@ from stemsplit.audio.channels import usual_layout
 from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
 from stemsplit.core import heap
+from stemsplit.core.blends import make_blend
 from stemsplit.core.stream import Separable, Several
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
 from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads
+from stemsplit.hub.describe import describe_model, joint_digest
 from stemsplit.hub.load import Identity, load_model
+from stemsplit.separation.ensemble import Member, joint_stems, separate_ensemble
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.samples import rate_of, samples_of
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
 from stemsplit.separation.track import Measured, OverflowingError, measure, separate_track
-from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
-from stemsplit.stems import find_stem
+from stemsplit.settings import DEFAULT_BLEND, DEFAULT_MODEL, ChunkSettings, ComputeSettings, check_weights
+from stemsplit.stems import find_stem, meanings
 
 # Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.
 LOUDEST = 1e6
@@ -47,15 +52,19 @@ class Separator:
     Attributes:
         stems: what it gives, in order.
         sample_rate: that the model works at, in Hz; inputs of any other rate are resampled and brought back.
+        members: the models that are run.
+        joint: whether they are of an ensemble, whose stems go by what they mean.
 
     Args:
         model: a name from the registry, a path, hf:OWNER/REPO, or an object of one's own that satisfies
-            `core.stream.Separable`, such as a module.
+            `core.stream.Separable`, such as a module. Several are an ensemble, whose stems are blended.
         stems: load and compute only these; None for all.
         segment_s: the chunk length in seconds; None for the model's own. Not for an object.
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
+        blend: how the stems of several models become one, one of `settings.BLENDS`.
+        weights: one for each model, for `avg_wave` and `avg_fft` only; None counts each of them once.
         callback: receives the events of a download and of every track; returning False cancels.
 
     Raises:
@@ -67,13 +76,15 @@ class Separator:
 
     def __init__(
         self,
-        model: str | Path | Separable = DEFAULT_MODEL,
+        model: str | Path | Separable | Sequence[str | Path | Separable] = DEFAULT_MODEL,
         *,
         stems: Sequence[str] | None = None,
         segment_s: float | None = None,
         chunks: ChunkSettings = ChunkSettings(),
         compute: ComputeSettings = ComputeSettings(),
         offline: bool = False,
+        blend: str = DEFAULT_BLEND,
+        weights: Sequence[float] | None = None,
         callback: Callback | None = None,
     ) -> None:
         _require_kinds(chunks, compute, callback)
@@ -87,22 +98,74 @@ class Separator:
             "chunks": chunks,
             "compute": compute,
             "offline": offline,
+            "blend": blend,
+            "weights": weights,
         }
+        models = model if isinstance(model, (list, tuple)) else (model,)
+        self.chunks, self.blend = chunks, blend
+        if not models:
+            raise SettingsError("no model is given", setting="model")
+        counted = check_weights(len(models), blend, weights, "models")
+        make_blend(blend, counted)  # refuses an unknown one
+        load = partial(self._load, segment_s=segment_s, offline=offline)
+        self.joint = len(models) > 1
+        if not self.joint:
+            self.members: tuple[Member, ...] = (load(models[0], stems),)
+            self.stems = self._given(self.members[0].own, stems)
+        else:
+            self.members = tuple(self._load_all(models, stems, counted, load))
+            self.stems = self._given(joint_stems(self.members), stems)
+        self.identity = _joint_identity([getattr(member.model, "identity", None) for member in self.members])
+        self.sample_rate = self.model.sample_rate
+
+    @property
+    def model(self) -> Separable | Several:
+        """The model, of several the first."""
+        self._require_open()
+        return self.members[0].model
+
+    def _require_open(self) -> None:
+        if not self.members:
+            raise SettingsError("the separator is closed", setting="model")
+
+    def _load(
+        self,
+        model: str | Path | Separable,
+        stems: Sequence[str] | None,
+        segment_s: float | None,
+        offline: bool,
+    ) -> Member:
         loaded: Separable | Several
         if isinstance(model, (str, Path)):
-            loaded = load_model(model, stems=stems, segment_s=segment_s, offline=offline, callback=callback)
+            loaded = load_model(
+                model, stems=stems, segment_s=segment_s, offline=offline, callback=self.callback
+            )
         else:
             loaded = _own(model, segment_s)
-        self.identity: Identity | None = getattr(loaded, "identity", None)
-        self.residual: str | None = getattr(loaded, "residual", None)
-        self.chunks = chunks
-        self.model = computing.place(loaded, self.compute)
-        self.stems = self._given(stems)
-        self.sample_rate = self.model.sample_rate
+        residual = getattr(loaded, "residual", None)
+        placed = computing.place(loaded, self.compute)
+        own = placed.stems if residual is None else (*placed.stems, residual)
+        return Member(placed, {stem: stem for stem in own}, residual=residual)
+
+    def _load_all(
+        self,
+        models: Sequence[str | Path | Separable],
+        wanted: Sequence[str] | None,
+        weights: Sequence[float],
+        load: Callable[[str | Path | Separable, Sequence[str] | None], Member],
+    ) -> Iterator[Member]:
+        """Load those of several models that give a wanted stem, each as far as it is needed."""
+        offline = bool(self._recipe["offline"])
+        all_names = [_names(model, offline, self.callback) for model in models]
+        known = tuple(dict.fromkeys(meaning for names in all_names for meaning in names.values()))
+        needed = known if wanted is None else [find_stem(stem, known) for stem in wanted]
+        for model, names, weight in zip(models, all_names, weights, strict=True):
+            if own := [stem for stem, meaning in names.items() if meaning in needed]:
+                yield replace(load(model, own), names=names, weight=weight)
 
     def close(self) -> None:
         """Let go of the model and its memory; the separator can't be used any more."""
-        self.__dict__.pop("model", None)
+        self.members = ()
         heap.trim()
 
     def __enter__(self) -> Self:
@@ -113,21 +176,15 @@ class Separator:
     ) -> None:
         self.close()
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "model":
-            raise SettingsError("the separator is closed", setting="model")
-        raise AttributeError(name)
-
     def __getstate__(self) -> dict[str, Any]:
         return self._recipe
 
     def __setstate__(self, recipe: dict[str, Any]) -> None:
         self.__init__(**recipe)  # type: ignore[misc]
 
-    def _given(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the stems that the model estimates and the one that it leaves, as far as they are wanted."""
-        residual = self.residual
-        every = self.model.stems if residual is None else (*self.model.stems, residual)
+    @staticmethod
+    def _given(every: Sequence[str], wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """Return those of some stems that are wanted."""
         named = every if wanted is None else [find_stem(stem, every) for stem in wanted]
         return tuple(stem for stem in every if stem in named)
 
@@ -157,9 +214,9 @@ class Separator:
         empty = np.zeros((len(outputs), shape.channels, 0), np.float32)
         return dict(zip(self.stems, np.concatenate([empty, *blocks], axis=-1), strict=True))
 
-    def measure(self, source: Source) -> Measured:
+    def measure(self, source: Source) -> list[Measured]:
         """Take the first pass that some models need; `stream` does it itself when it wasn't done."""
-        return measure(source, self.model)
+        return [measure(source, member.model) for member in self.members]
 
     def stream(
         self,
@@ -167,7 +224,7 @@ class Separator:
         outputs: Sequence[Output],
         shape: Shape,
         *,
-        measured: Measured | None = None,
+        measured: Sequence[Measured] | None = None,
         name: str = "audio",
         total_s: float | None = None,
     ) -> Generator[Audio, None, None]:
@@ -185,29 +242,38 @@ class Separator:
             InputError: the source can't be read, or its samples are beyond what can be computed with.
             NotFiniteError: the model gave NaN or infinite samples.
         """
+        self._require_open()
         require_own_threads()
         if source.channels > 2:
             emit(self.callback, Notice(_downmix(source), name))
         report = _progress(self.callback, name, total_s)
-        if self.residual is not None:
-            outputs = [output.expand(self.residual, self.model.stems) for output in outputs]
         report(0.0)  # the model is there: what comes next takes as long as the first chunk
         with computing.threads(self.threads):
             try:
-                yield from separate_track(
-                    source,
-                    self.model,
-                    outputs,
-                    shape,
-                    chunks=self.chunks,
-                    compute=self.compute,
-                    measured=measured,
-                    progress=report,
-                )
+                yield from self._separated(source, outputs, shape, measured or self.measure(source), report)
             except OverflowingError as error:
                 raise self._explained(error, source, name) from None
         for notice in source.notices:
             emit(self.callback, Notice(notice, name))
+
+    def _separated(
+        self,
+        source: Source,
+        outputs: Sequence[Output],
+        shape: Shape,
+        measured: Sequence[Measured],
+        report: Callable[[float], None],
+    ) -> Iterator[Audio]:
+        how: dict[str, Any] = {"chunks": self.chunks, "compute": self.compute, "progress": report}
+        if self.joint:
+            yield from separate_ensemble(
+                source, self.members, outputs, shape, blend=self.blend, measured=measured, **how
+            )
+            return
+        residual, stems = self.members[0].residual, self.model.stems
+        if residual is not None:
+            outputs = [output.expand(residual, stems) for output in outputs]
+        yield from separate_track(source, self.model, outputs, shape, measured=measured[0], **how)
 
     def _explained(self, error: OverflowingError, source: Source, name: str) -> AudioError:
         """Return the error that names the input, where its samples are to blame, or else the model."""
@@ -274,6 +340,24 @@ def _open(source: str | Path | ArrayLike | Tensor, sample_rate: float | None) ->
     if sample_rate is None:
         raise SettingsError("samples need their sample_rate", setting="sample_rate")
     return ArraySource(samples_of(source), rate_of(sample_rate)), "audio"
+
+
+def _names(model: str | Path | Separable, offline: bool, callback: Callback | None) -> Mapping[str, str]:
+    """Return what each stem of a model means in an ensemble."""
+    if isinstance(model, (str, Path)):
+        return meanings(describe_model(model, offline=offline, callback=callback).stems)
+    return meanings(tuple(model.stems))
+
+
+def _joint_identity(found: Sequence[Identity | None]) -> Identity | None:
+    """Return which weights some models have together; None if one's aren't known."""
+    known = [identity for identity in found if identity is not None]
+    if len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0]
+    digest = joint_digest([identity.sha256 or "" for identity in known])
+    return Identity("+".join(identity.name for identity in known), digest)
 
 
 def _own(model: Separable, segment_s: float | None) -> Separable:

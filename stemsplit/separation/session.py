@@ -11,7 +11,7 @@ from stemsplit.audio.formats import check_encodable, find_format
 from stemsplit.core.devices import check_device
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
-from stemsplit.hub.describe import Description, describe_model
+from stemsplit.hub.describe import Description, describe_model, joint_digest
 from stemsplit.separation.existing import Fingerprint
 from stemsplit.separation.mixes import Output, needed_stems, plan_outputs
 from stemsplit.separation.plan import Found, Plan, check_template, plan_jobs, take_shard
@@ -21,10 +21,13 @@ from stemsplit.settings import (
     BatchSettings,
     ChunkSettings,
     ComputeSettings,
+    EnsembleSettings,
     ModelSettings,
     OutputSettings,
     StemSettings,
+    check_weights,
 )
+from stemsplit.stems import meanings
 
 if TYPE_CHECKING:
     from stemsplit.separation.separator import Separator
@@ -35,6 +38,7 @@ class Request:
     """All settings of a run."""
 
     model: ModelSettings = ModelSettings()
+    ensemble: EnsembleSettings = EnsembleSettings()
     compute: ComputeSettings = ComputeSettings()
     chunks: ChunkSettings = ChunkSettings()
     stems: StemSettings = StemSettings()
@@ -70,12 +74,14 @@ class Session:
         request = self.request
         with threads(1):  # the tracks are computed in another thread than this
             separator = Separator(
-                request.model.model,
+                (request.model.model, *request.ensemble.others),
                 stems=needed_stems(self.outputs, self.model.stems),
                 segment_s=request.model.segment_s,
                 chunks=request.chunks,
                 compute=request.compute,
                 offline=request.model.offline,
+                blend=request.ensemble.blend,
+                weights=request.ensemble.weights,
                 callback=callback,
             )
         self.device = str(separator.compute.device)
@@ -171,7 +177,7 @@ def prepare(
     """
     check_template(request.batch.template)
     check_device(request.compute.device)
-    model = describe_model(request.model.model, offline=request.model.offline, callback=callback)
+    model, members = _describe(request, callback)
     outputs = plan_outputs(model.stems, request.stems)
     if not found.inputs:
         hint = next(iter(found.notices()), "--include picks files by name")
@@ -193,9 +199,39 @@ def prepare(
         _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
     else:
         check_folder(root)
-    for notice in (*found.notices(), *plan.notices):
+    needed = needed_stems(outputs, model.stems) if len(members) > 1 else ()
+    for notice in (*_givers(needed, members, request.ensemble.blend), *found.notices(), *plan.notices):
         emit(callback, Notice(notice))
     return Session(request, model, outputs, plan, _fingerprint(model, request))
+
+
+def _describe(request: Request, callback: Callback | None) -> tuple[Description, list[Description]]:
+    """Describe the model, or an ensemble as one; then each of its models.
+
+    Raises:
+        SettingsError: the weights don't fit the ensemble.
+        Others: as `describe_model`.
+    """
+    ensemble, names = request.ensemble, (request.model.model, *request.ensemble.others)
+    offline = request.model.offline
+    found = [describe_model(name, offline=offline, callback=callback) for name in names]
+    if len(found) == 1:
+        return found[0], found
+    check_weights(len(found), ensemble.blend, ensemble.weights, "models")
+    stems = tuple(dict.fromkeys(stem for one in found for stem in meanings(one.stems).values()))
+    digest = joint_digest([one.sha256 or "" for one in found])
+    return Description("+".join(names), stems, digest), found
+
+
+def _givers(stems: Sequence[str], models: Sequence[Description], blend: str) -> Iterator[str]:
+    """Say which of an ensemble's models give which stems, a sentence for each group of models."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for stem in stems:
+        givers = tuple(one.name for one in models if stem in meanings(one.stems).values())
+        groups.setdefault(givers, []).append(stem)
+    for givers, given in groups.items():
+        how = f", blended by {blend}" if len(givers) > 1 else ""
+        yield f"{', '.join(given)}: from {' and '.join(givers)}{how}"
 
 
 def _require_one(count: int, what: str, hint: str) -> None:
@@ -205,8 +241,10 @@ def _require_one(count: int, what: str, hint: str) -> None:
 
 def _fingerprint(model: Description, request: Request) -> Fingerprint:
     """Every setting that changes the samples of an output."""
-    batch = request.batch
+    batch, ensemble = request.batch, request.ensemble
+    blended = {"blend": ensemble.blend, "weights": ensemble.weights} if ensemble.others else {}
     settings: dict[str, Any] = {
+        **blended,
         **{key: value for key, value in asdict(request.chunks).items() if key != "batch_size"},
         **asdict(request.output),
         "segment_s": request.model.segment_s,

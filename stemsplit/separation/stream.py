@@ -48,7 +48,7 @@ def _separated(
     """The output's blocks, [1, C, n], and how many samples they will have together."""
     separator = session.load(callback)
     measured = separator.measure(source)
-    frames = measured.frames
+    frames = next((one.frames for one in measured if one.frames is not None), None)
     if frames is None:
         frames = sum(block.shape[-1] for block in source.blocks())
     total_s, name = frames / source.sample_rate, str(session.plan.jobs[0].input)

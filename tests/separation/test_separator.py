@@ -1,6 +1,7 @@
 """The Python API, as far as it isn't the command line's too."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Separator:
         next(network.parameters()).fill_(3e38)  # finite, and what is computed with it isn't
     save_package(path, network)
     separator = Separator("tiny")
-    separator.model, separator.identity = network, load_model(path).identity
+    separator.members = (replace(separator.members[0], model=network),)
+    separator.identity = load_model(path).identity
     return separator
 
 
