@@ -76,3 +76,15 @@ def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None
         peaks.append(peak_of("-", *options, "-o", str(tmp_path / "stems"), stdin=song))
     short, long = peaks
     assert long - short < 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+def test_an_ensemble_holds_no_track(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.safetensors"
+    save_package(model, build("htdemucs", TINY))
+    options = ("-m", "classic", "--blend", "median_fft", "-s", "vocals", "-f", "flac")
+    short = peak_mb(write_song(tmp_path / "short.wav", 3), model, *options)
+    long = peak_mb(write_song(tmp_path / "long.wav", 12), model, *options)
+    assert long - short < 50
