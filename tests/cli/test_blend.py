@@ -22,7 +22,11 @@ def test_two_files_become_one(shell: Shell) -> None:
         (("a.wav", "b.wav"), 2, "-o is missing"),
         (("a.wav", "-o", "c.wav"), 2, "a blend needs two files or more"),
         (("a.wav", "b.wav", "-o", "c.txt"), 2, "-o c.txt: no format has this suffix"),
-        (("a.wav", "b.wav", "-o", "c.wav", "--weights", "1,x"), 2, "must be numbers with commas between them"),
+        (
+            ("a.wav", "b.wav", "-o", "c.wav", "--weights", "1,x"),
+            2,
+            "must be numbers with commas between them",
+        ),
         (("a.wav", "b.wav", "-o", "c.wav", "--weights", "1"), 2, "--weights 1: 2 files need 2 weights"),
         (("a.wav", "b.wav", "-o", "c.wav", "--blend", "avg"), 2, "'avg' is not one of 'avg_wave'"),
         (("a.wav", "gone.wav", "-o", "c.wav"), 1, "gone.wav: no such file"),
