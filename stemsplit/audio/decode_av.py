@@ -44,7 +44,7 @@ _PROTECTED = {"drms", "drmi", "enca", "aavd"}
 
 # codecs that always tell where their channels lie
 _STATING = {"aac", "opus"}
-# PyAV reads the pointers of planar channels beyond their end from this many on, and crashes
+# PyAV 18.1 reads the pointers of planar channels beyond their end from this many on, and crashes
 _UNSAFE_PLANES = 8
 
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
@@ -325,7 +325,7 @@ def _is_exact(container: Any, stream: Any) -> bool:
 def _safe(layout: Any) -> Any:
     """Return the layout, kept alive forever where PyAV would free it twice.
 
-    PyAV (16 to 18) copies a layout without the list of channels that an unusual order needs, such as
+    PyAV 18.1 copies a layout without the list of channels that an unusual order needs, such as
     FL FR FC LFE SL SR BC in a MOV; both owners free the list, and the process dies.
     """
     if "channels (" in layout.name:
