@@ -485,3 +485,30 @@ def test_memory_does_not_grow_with_the_length(kind: str, music: np.ndarray, tmp_
         assert frames == repeats * FRAMES
         peaks.append(peak_mib)
     assert peaks[1] - peaks[0] < 10
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "codec", "stated"),
+    [
+        ("7.1", "a.m4a", "aac", "7.1"),
+        ("7.1", "a.mka", "flac", "7.1"),
+        ("6.1", "a.mov", "pcm_s16le", "FL+FR+FC+LFE+SL+SR+BC"),
+    ],
+)
+def test_layouts_that_crash_pyav(
+    layout: str, name: str, codec: str, stated: str, tmp_path: Path, ffmpeg: Callable[..., None]
+) -> None:
+    """Eight planar channels, and an order of its own: in a process of its own, read again and again."""
+    count = 7 if layout == "6.1" else 8
+    tones = "|".join(f"0.1*sin({2000 * (k + 1)}*t)" for k in range(count))
+    source = ["-f", "lavfi", "-i", f"aevalsrc={tones}:s=44100:d=0.5:c={layout}"]
+    ffmpeg(*source, "-c:a", codec, tmp_path / name)
+    program = (
+        "import sys\nfrom stemsplit.audio.reader import probe, read_audio\n"
+        "for _ in range(20): shape = read_audio(sys.argv[1])[0].shape\n"
+        "print(shape, probe(sys.argv[1]).layout)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"({count}, 22050) {stated}\n"
