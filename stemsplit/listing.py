@@ -1,4 +1,4 @@
-"""What counts in a folder that is searched: which names are hidden, and which suffixes are audio's."""
+"""Names in a folder that is searched: hidden ones, and suffixes of audio files."""
 
 import os
 from pathlib import Path

@@ -204,7 +204,7 @@ class AvDecoder:
 
     @property
     def _complete(self) -> bool:
-        """Whether every sample that the container counts is there."""
+        """Return whether every sample that the container counts is there."""
         return self.info.container in _COUNTED and self._done == self.info.frames
 
     def _require_whole(self) -> None:

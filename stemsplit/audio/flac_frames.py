@@ -25,7 +25,7 @@ _LONGEST_HEADER_BYTES = 16
 
 @dataclass(frozen=True)
 class FlacEnd:
-    """What the end of a FLAC file shows.
+    """The count that a FLAC file declares beside the one that its last frames show.
 
     Attributes:
         declared: samples that STREAMINFO declares, 0 for an unknown number.

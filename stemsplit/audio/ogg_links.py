@@ -32,7 +32,7 @@ class Links:
 
     @property
     def notices(self) -> list[str]:
-        """What a person should know about the stream."""
+        """Notices about the stream, such as a missing end."""
         torn = (
             ["has bytes between its Ogg pages that can't be read: a part may be missing"] if self.torn else []
         )

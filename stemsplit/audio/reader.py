@@ -100,7 +100,7 @@ class Reader:
 
     @property
     def notices(self) -> list[str]:
-        """What a person should know about the file, such as a wrong claim; complete once all is read."""
+        """Notices about the file, such as a wrong claim; complete once all is read."""
         return self._decoder.notices
 
     @property

@@ -27,7 +27,7 @@ LONGEST_SHIFT_S = 0.5  # the largest random delay of a time-shifted pass (Demucs
 
 
 class Separable(Protocol):
-    """What the core can run.
+    """A model that the core can run.
 
     Attributes:
         stems: names, in the order of the output's stem axis.
@@ -70,7 +70,7 @@ class Several(Protocol):
 
     @property
     def weights(self) -> Sequence[Mapping[str, float]]:
-        """How much each of them counts for each stem."""
+        """The weight of each model for each stem."""
 
     stems: tuple[str, ...]
 
@@ -84,7 +84,7 @@ class Several(Protocol):
 
     @property
     def normalise(self) -> bool:
-        """Whether one of them normalises."""
+        """True if one of them normalises."""
 
 
 class Piece(NamedTuple):

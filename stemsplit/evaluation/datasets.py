@@ -86,7 +86,7 @@ class Source:
 
     @property
     def seeks(self) -> bool:
-        """Whether a part of it is read without decoding what comes before."""
+        """True if a part of it is read without decoding what comes before."""
         return all(part.info.seeks for part in self.parts)
 
 
@@ -228,7 +228,7 @@ def fingerprint(sources: Mapping[str, Source | None]) -> str:
 
 
 def file_name(stem: str, source: Source) -> str:
-    """What a stem's file is called, or how many it has."""
+    """Return the name of a stem's file, or the number of its files."""
     if len(source.parts) == 1:
         return source.parts[0].where.path.name
     return f"{stem} ({len(source.parts)} files)"

@@ -84,7 +84,7 @@ class MetadataCache:
         return entry if entry and entry.rms is not None else self._store(key, _scan(where))
 
     def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What is known under `key`, JSON-ready; measured once."""
+        """Return the JSON-ready value kept under `key`, measured the first time."""
         if (known := self._new.get(key) or self._known.get(key)) is None:
             known = self._new[key] = measure()
         return known

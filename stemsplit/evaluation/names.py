@@ -1,4 +1,4 @@
-"""What the files of a multitrack are called: stems, mixtures, and everything but a stem."""
+"""Names of a multitrack's files: stems, mixtures, and everything but a stem."""
 
 import re
 from collections.abc import Iterable

@@ -48,7 +48,7 @@ class Audio(Protocol):
 
     @property
     def seeks(self) -> bool:
-        """Whether `read` decodes no more than it returns."""
+        """True if `read` decodes no more than it returns."""
         ...
 
 
@@ -69,7 +69,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in a track's samples.
+    """Sums and doubts found in a track's samples.
 
     Attributes:
         sums: stems that are sums of others.
@@ -220,7 +220,7 @@ def _fit(gram: Matrix, basis: Sequence[int], i: int) -> tuple[Matrix, float]:
 
 
 def _near(gram: Matrix, basis: Sequence[int], gains: Matrix, i: int, ideal: Mapping[int, float]) -> bool:
-    """Whether no gain differs from the ideal one, 0 if none is given, by as much as would be heard in i."""
+    """Return whether every gain is so near to its ideal (0 if not given) that signal i hides the rest."""
     scale = np.sqrt(np.diag(gram))
     off = [abs(gain - ideal.get(k, 0.0)) * scale[k] for k, gain in zip(basis, gains, strict=True)]
     return bool(max(off, default=0.0) < np.sqrt(TOLERANCE) * scale[i])
@@ -232,7 +232,7 @@ def _sum(names: Sequence[str], i: int, parts: Iterable[int]) -> Sum:
 
 
 def _copy(one: str, other: str) -> Sum | None:
-    """Of two equal stems the one whose name says nothing; None if both names are known, or neither."""
+    """Return the one of two equal stems with an unknown name; None if both are known, or neither."""
     known = [name in KNOWN_STEMS for name in (one, other)]
     if known[0] == known[1]:
         return None
@@ -265,6 +265,6 @@ def _of_mixture(names: Sequence[str], gram: Matrix, basis: Sequence[int]) -> Ite
 
 
 def _holds(gram: Matrix, i: int, held: Sequence[int]) -> bool:
-    """Whether other stems are heard in i, rather than missing in the mixture."""
+    """Return whether other stems are heard in i, rather than missing in the mixture."""
     energy = float(gram[np.ix_(held, held)].sum())
     return energy > TOLERANCE * gram[i, i] and float(gram[i, held].sum()) > 0.5 * energy

@@ -31,7 +31,7 @@ _AVERAGES = frozenset("ema swa shadow averaged average teacher".split())
 
 
 class Fitted(NamedTuple):
-    """What of a checkpoint is for the network.
+    """The part of a checkpoint that belongs to the network.
 
     Attributes:
         prefix: what stood before the network's names.
@@ -107,6 +107,6 @@ def _words(name: str) -> set[str]:
 
 
 def _is_trainers(name: str, prefix: str, copies: Collection[str]) -> bool:
-    """Whether a tensor that isn't the network's is a trainer's, or of a second copy of the network."""
+    """Return whether a foreign tensor is a trainer's, or of a second copy of the network."""
     beside = name.removeprefix(prefix) if name.startswith(prefix) else name[len(_home(name)) :]
     return name.startswith(tuple(copies)) or bool(_TRAINER & _words(beside.split(".")[0]))

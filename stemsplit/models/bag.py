@@ -61,7 +61,7 @@ class Bag:
 
     @property
     def normalise(self) -> bool:
-        """Whether a member wants the mix standardised over the whole track."""
+        """True if a member wants the mix standardised over the whole track."""
         return any(member.normalise for member in self.members)
 
     def select(self, stems: Sequence[str]) -> Self:

@@ -44,7 +44,7 @@ class Member:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """What its stems mean, in its order."""
+        """The meanings of its stems, in its order."""
         return tuple(self.names[stem] for stem in self.own)
 
 

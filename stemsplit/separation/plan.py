@@ -70,7 +70,7 @@ class Plan:
 
 @dataclass
 class Found:
-    """What was found where inputs were looked for.
+    """Inputs that were found, and what was left out.
 
     Attributes:
         inputs: every file once, and what can't be read as an input that fails.

@@ -36,7 +36,7 @@ class Source(Protocol):
 
     @property
     def notices(self) -> Sequence[str]:
-        """What a person should know about it; complete once it was read to its end."""
+        """Notices about it; complete once it was read to its end."""
         ...
 
     def blocks(self) -> Iterator[Audio]:

@@ -173,7 +173,7 @@ def _matches(name: str, config: DataSetConfig) -> bool:
 
 
 def left_out(tracks: Iterable[Track]) -> Iterator[str]:
-    """What was left out of some tracks: a sentence for each kind of file, with the tracks' names."""
+    """Yield a sentence for each kind of file that was left out of some tracks, with the tracks' names."""
     named: dict[str, list[str]] = {}
     for track in tracks:
         for note in track.left_out:
