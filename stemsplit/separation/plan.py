@@ -90,7 +90,7 @@ class Found:
             shown = ", ".join(suffix for suffix, _ in suffixes.most_common(MOST_SUFFIXES))
             more = ", …" if len(suffixes) > MOST_SUFFIXES else ""
             told.append(
-                f"left out {_counted(len(self.left_out), 'file')} that by the suffix are no audio"
+                f"left out {_counted(len(self.left_out), 'file')} without an audio suffix"
                 f" ({shown}{more}); --include GLOB takes them"
             )
         if self.links:

@@ -141,7 +141,7 @@ def test_a_folder_is_searched_for_all_that_can_be_read(shell: Shell) -> None:
     inputs = [job["input"] for job in json.loads(ran.out)["jobs"]]
     assert inputs == sorted(f"album/{suffix}.{suffix}" for suffix in CONTAINERS)
     assert ran.err == (
-        "note: left out 3 files that by the suffix are no audio (.jpg, .txt); --include GLOB takes them\n"
+        "note: left out 3 files without an audio suffix (.jpg, .txt); --include GLOB takes them\n"
     )
 
 
@@ -150,7 +150,7 @@ def test_a_folder_of_other_files_tells_what_they_are(shell: Shell) -> None:
     (shell.folder / "album/cover.jpg").touch()
     ran = shell("album", *BASS)
     assert ran.code == 2
-    assert ran.err.splitlines()[1].startswith("  hint: left out 1 file that by the suffix")
+    assert ran.err.splitlines()[1].startswith("  hint: left out 1 file without an audio suffix")
 
 
 # ---------------------------------------------------------------- outputs

@@ -71,7 +71,7 @@ def test_what_is_left_out_is_counted_in_one_notice(tmp_path: Path) -> None:
     found = collect([tmp_path])
     assert names(tmp_path, found.inputs) == ["a.wav"]
     (notice,) = found.notices()
-    assert notice.startswith("left out 3 files that by the suffix are no audio (.jpg, no suffix)")
+    assert notice.startswith("left out 3 files without an audio suffix (.jpg, no suffix)")
     assert collect([tmp_path], include=["*.wav"]).notices() == []  # a person's own choice
     assert collect([tmp_path], exclude=["*.jpg", "*.JPG", "notes"]).notices() == []
 
