@@ -77,12 +77,14 @@ class ChunkSettings:
         shifts: average over this many randomly delayed passes; 0 and 1 pass once (0 without a delay).
         seed: of the delays; nothing else is random.
         batch_size: chunks per call of the model; None means what fits the device.
+        tta: average over three passes: as it is, with inverted polarity, and with swapped channels.
     """
 
     overlap: float | None = None
     shifts: int = 0
     seed: int = 0
     batch_size: int | None = None
+    tta: bool = False
 
     def __post_init__(self) -> None:
         _require_types(self)
@@ -157,18 +159,23 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class EnsembleSettings:
-    """Further models, whose stems are blended with those of the first.
+class CombinationSettings:
+    """Further models: those whose stems are blended with the first one's, and those that separate a stem.
 
     Attributes:
         others: names, paths or hf:OWNER/REPO, as for the first.
-        blend: how, one of `BLENDS`.
+        blend: how the stems of several models become one, one of `BLENDS`.
         weights: one for each model, for `avg_wave` and `avg_fft` only; None counts each of them once.
+        then: stems and the models that separate them further, in this order.
+        sequential: load one model at a time for every track, and keep stems that wait in temporary files;
+            None does so where the models don't fit in memory together.
     """
 
     others: tuple[str, ...] = ()
     blend: str = DEFAULT_BLEND
     weights: tuple[float, ...] | None = None
+    then: tuple[tuple[str, str], ...] = ()
+    sequential: bool | None = None
 
     def __post_init__(self) -> None:
         _require("" not in self.others, "--model", "is empty", "")

@@ -37,7 +37,7 @@ def canonical_stems(names: Iterable[str]) -> tuple[str, ...]:
 
 
 # what models call everything but the vocals
-_ACCOMPANIMENTS = frozenset({"no_vocals", "instrumental", "accompaniment"})
+ACCOMPANIMENTS = frozenset({"no_vocals", "instrumental", "accompaniment"})
 
 
 def meanings(stems: Sequence[str]) -> dict[str, str]:
@@ -48,8 +48,7 @@ def meanings(stems: Sequence[str]) -> dict[str, str]:
     """
     alone = set(stems) == {"vocals", "other"}
     return {
-        stem: "no_vocals" if stem in _ACCOMPANIMENTS or (alone and stem == "other") else stem
-        for stem in stems
+        stem: "no_vocals" if stem in ACCOMPANIMENTS or (alone and stem == "other") else stem for stem in stems
     }
 
 

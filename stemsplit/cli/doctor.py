@@ -88,15 +88,10 @@ def _folders() -> dict[str, str]:
 
 
 def _free() -> dict[str, str]:
+    from stemsplit.core.devices import free_memory
+
     here = Path.cwd()
     found = {"disk here": f"{shutil.disk_usage(here).free / 1e9:.1f} GB"}
-    if (memory := _available_memory()) is not None:
+    if (memory := free_memory()) is not None:
         found["memory"] = f"{memory / 1e9:.1f} GB"
     return found
-
-
-def _available_memory() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

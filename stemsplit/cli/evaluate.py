@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,16 +229,7 @@ class _Separation:
     @property
     def identity(self) -> str | None:
         """Weights and settings, as far as the stems depend on them; None if the weights aren't known."""
-        from stemsplit.core.stream import overlap_of, passes_of
-
-        separator = self._separator or self._load()
-        if separator.identity is None:
-            return None
-        precision, segment_s = self._arguments["compute"].precision, self._arguments["segment_s"]
-        chunks = separator.chunks
-        overlaps = [overlap_of(one.model, chunks) for one in passes_of(separator.model, chunks)]
-        told = [asdict(separator.identity), asdict(chunks), overlaps, precision, segment_s]
-        return json.dumps([*told, separator.compute.device.type])
+        return (self._separator or self._load()).fingerprint
 
     def follow(self, callback: Callback) -> None:
         """Tell of the progress of whatever is separated in this process."""

@@ -114,6 +114,24 @@ class Mix(click.ParamType[tuple[str, tuple[str, ...]]]):
         return name, parts
 
 
+class Then(click.ParamType[tuple[str, str]]):
+    """STEM=MODEL."""
+
+    name = "STEM=MODEL"
+    envvar_list_splitter = "\n"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """`vocals=karaoke` to ("vocals", "karaoke")."""
+        if isinstance(value, tuple):
+            return value
+        stem, equals, model = (part.strip() for part in value.partition("="))
+        if not equals or not stem or not model:
+            self.fail(f"{value!r} names no stem and model; write STEM=NAME", param, ctx)
+        return stem, model
+
+
 class Shard(click.ParamType[tuple[int, int]]):
     """I/N."""
 

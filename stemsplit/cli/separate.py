@@ -22,8 +22,8 @@ from stemsplit.settings import (
     QUALITIES,
     BatchSettings,
     ChunkSettings,
+    CombinationSettings,
     ComputeSettings,
-    EnsembleSettings,
     ModelSettings,
     OutputSettings,
     StemSettings,
@@ -133,6 +133,8 @@ def _request(options: dict[str, Any]) -> "Request":
         end = (start or 0) + options["duration"]
     cut = {name: options[name] for name in ("overlap", "shifts", "seed") if options[name] is not None}
     cut = {**preset.chunks, **cut}
+    if options["tta"]:
+        cut["tta"] = True
     if options["batch_size"] not in (None, "auto"):
         cut["batch_size"] = _count("--batch-size", options["batch_size"])
     stems = tuple(dict.fromkeys(name for group in options["stem"] for name in group))
@@ -140,7 +142,7 @@ def _request(options: dict[str, Any]) -> "Request":
     first, *others = options["model"] or (None,)
     return Request(
         model=given(ModelSettings, model=first, segment_s=options["segment"], offline=options["offline"]),
-        ensemble=_ensemble(options, others),
+        combination=_combination(options, others),
         compute=given(
             ComputeSettings,
             device=options["device"],
@@ -173,13 +175,20 @@ def _request(options: dict[str, Any]) -> "Request":
     )
 
 
-def _ensemble(options: dict[str, Any], others: list[str]) -> EnsembleSettings:
-    """The models beside the first, and how all of them are blended."""
+def _combination(options: dict[str, Any], others: list[str]) -> CombinationSettings:
+    """The models beside the first: those that are blended with it, and those that separate a stem further."""
     if not others:
         for name in ("blend", "weights"):
             if options[name] is not None:
                 raise usage_error(f"--{name}: needs several models", hint="repeat -m")
-    return given(EnsembleSettings, others=tuple(others), blend=options["blend"], weights=options["weights"])
+    return given(
+        CombinationSettings,
+        others=tuple(others),
+        blend=options["blend"],
+        weights=options["weights"],
+        then=options["then"],
+        sequential=options["sequential"],
+    )
 
 
 def _output_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -266,12 +275,12 @@ def _show_plan(session: "Session", as_json: bool) -> int:
     found = list(session.survey())
     if as_json:
         jobs = [_planned(one) for one in found]
-        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": jobs}, indent=2))
+        click.echo(json.dumps({"schema": 1, "model": session.flow.name, "jobs": jobs}, indent=2))
     else:
         for one in found:
             _show_planned(one)
         count = sum(not isinstance(one, TrackResult) for one in found)
-        click.echo(f"{count} to do with {session.model.name}; nothing was done (--dry-run)", err=True)
+        click.echo(f"{count} to do with {session.flow.name}; nothing was done (--dry-run)", err=True)
     session.check_room([one for one in found if not isinstance(one, TrackResult)])
     return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
 

@@ -5,7 +5,20 @@ from typing import Any
 
 import click
 
-from stemsplit.cli.options import Bitrate, Comma, Keep, Mix, Model, Numbers, Shard, Time, Whole, flag, setting
+from stemsplit.cli.options import (
+    Bitrate,
+    Comma,
+    Keep,
+    Mix,
+    Model,
+    Numbers,
+    Shard,
+    Then,
+    Time,
+    Whole,
+    flag,
+    setting,
+)
 from stemsplit.cli.progress import STYLES
 from stemsplit.settings import (
     BLENDS,
@@ -14,8 +27,8 @@ from stemsplit.settings import (
     QUALITIES,
     BatchSettings,
     ChunkSettings,
+    CombinationSettings,
     ComputeSettings,
-    EnsembleSettings,
     ModelSettings,
     OutputSettings,
     StemSettings,
@@ -45,7 +58,7 @@ _WHAT = _options(
     ),
     setting(
         "--blend",
-        of=EnsembleSettings,
+        of=CombinationSettings,
         field="blend",
         type=click.Choice(BLENDS),
         metavar="HOW",
@@ -53,6 +66,15 @@ _WHAT = _options(
     ),
     flag(
         "--weights", type=Numbers(), metavar="W,W,...", help="Weight of each model, for avg_wave and avg_fft."
+    ),
+    setting(
+        "--then",
+        of=CombinationSettings,
+        field="then",
+        type=Then(),
+        multiple=True,
+        metavar="STEM=NAME|PATH",
+        help="Separate a stem further by another model: vocals=NAME gives vocals.lead and so on.",
     ),
     setting(
         "-s",
@@ -199,8 +221,17 @@ _COMPUTE = _options(
         metavar="N",
         help="Average over N randomly delayed passes. [default: 0]",
     ),
+    flag(
+        "--tta",
+        is_flag=True,
+        help="Average over three passes: as it is, inverted, and with swapped channels. Three times slower.",
+    ),
     setting(
         "--seed", of=ChunkSettings, field="seed", type=int, metavar="N", help="Of the delays. [default: 0]"
+    ),
+    flag(
+        "--sequential/--lockstep",
+        help="Load one model at a time, or all together. [default: together where they fit in memory]",
     ),
     setting(
         "--precision",

@@ -1,10 +1,12 @@
 """Names of devices, checked without importing torch: a typing error should not cost its import."""
 
 import ctypes
+import os
 import platform
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from stemsplit.errors import DeviceError
 
@@ -60,3 +62,24 @@ def cuda_device_count() -> int | None:
     if driver.cuInit(0) != 0:
         return 0
     return count.value if driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else None
+
+
+def free_memory(device: str = "cpu") -> int | None:
+    """Return how many bytes a device's memory has left, None where the system doesn't tell.
+
+    Args:
+        device: cpu or cuda, perhaps with a number; that of a GPU takes torch.
+    """
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:  # without what the system's cache would give back
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

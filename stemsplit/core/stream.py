@@ -144,6 +144,8 @@ class Pass:
         model: on the device that computes.
         chunks: how the stream is cut.
         delay: samples of silence before the stream, for a pass that is shifted in time.
+        inverted: with the other polarity.
+        swapped: with left and right exchanged.
         weights: how much each of the model's stems counts; None counts each of them once.
     """
 
@@ -151,6 +153,13 @@ class Pass:
     chunks: ChunkSettings = ChunkSettings()
     delay: int = 0
     weights: Mapping[str, float] | None = None
+    inverted: bool = False
+    swapped: bool = False
+
+    def turned(self, audio: Tensor) -> Tensor:
+        """Return audio [..., C, n] as the model is to see it, and also as it was: done twice, it's undone."""
+        audio = audio.flip(-2) if self.swapped else audio
+        return -audio if self.inverted else audio
 
     def weight(self, stem: str) -> float:
         """Return how much the pass counts for a stem, 0 for one that it doesn't give."""
@@ -187,18 +196,19 @@ def each_channel(passes: Sequence[Pass], channels: int) -> tuple[Pass, ...]:
 
 
 def passes_of(model: "Separable | Several", chunks: ChunkSettings = ChunkSettings()) -> tuple[Pass, ...]:
-    """Return the passes that a model or a bag of models means: one for each member and shift.
+    """Return the passes that a model or a bag of models means: one for each member, shift and variant.
 
     Args:
         model: a bag has `members` and their `weights`; anything else is its own only member.
-        chunks: overlap, shifts, seed and batch size.
+        chunks: overlap, shifts, seed, batch size and test-time augmentation.
     """
     members = cast(Sequence[Separable], getattr(model, "members", (model,)))
     weights = cast(Sequence[Mapping[str, float] | None], getattr(model, "weights", (None,)))
     return tuple(
-        Pass(member, chunks, delay, own)
+        Pass(member, chunks, delay, own, inverted, swapped)
         for member, own in zip(members, weights, strict=True)
         for delay in _delays(member, chunks)
+        for inverted, swapped in _variants(member, chunks)
     )
 
 
@@ -228,7 +238,7 @@ def separate_stream(
     Args:
         passes: of models with the same sample rate and channels.
         blocks: [C, any] each, at the models' rate and channels, float32 on the CPU.
-        stats: of the whole track; a model that normalises can't do without.
+        stats: of the whole track. Where a model normalises and they aren't given, `blocks` are read twice.
         compute: the models' device and precision.
         stems: which are wanted, in which order; None is `stems_of`.
 
@@ -236,18 +246,28 @@ def separate_stream(
         Consecutive pieces that cover the track exactly.
 
     Raises:
-        ValueError: a model normalises and `stats` is None, or the models differ in rate or channels.
+        ValueError: the models differ in rate or channels, or the statistics are needed of an iterator, which
+            can be read only once.
         ResourceError: one chunk doesn't fit the device's memory.
     """
     if len({(one.model.sample_rate, one.model.channels) for one in passes}) != 1:
         raise ValueError("passes over one stream need models of one sample rate and number of channels")
     if stats is None and any(one.model.normalise for one in passes):
-        raise ValueError("a model that normalises needs the track's statistics")
+        stats = _stats_of(blocks)
     start = 0
     wanted = tuple(stems_of(passes) if stems is None else stems)
     for found in _lockstep([_Run(one, stats) for one in passes], wanted, blocks, compute):
         yield Piece(start, found)
         start += found.shape[-1]
+
+
+def _stats_of(blocks: Iterable[Tensor]) -> TrackStats:
+    if isinstance(blocks, Iterator):
+        raise ValueError("a model that normalises needs the track's statistics, or blocks to be read twice")
+    meter = StatsMeter()
+    for block in blocks:
+        meter.push(block)
+    return meter.stats()
 
 
 class _Run:
@@ -264,11 +284,13 @@ class _Run:
 
     def push(self, block: Tensor) -> Iterator[Chunk]:
         """Take the next samples of the stream, [C, n]; yield the chunks that they complete."""
-        yield from self.split.push(self.scale.standardise(block) if self.scale else block)
+        scaled = self.scale.standardise(block) if self.scale else block
+        yield from self.split.push(self.what.turned(scaled))
 
     def done(self, stems: Tensor) -> None:
         """Take the next samples of the stems, [S, C, n]."""
-        self.ready.push(self.scale.undo(stems) if self.scale else stems)
+        turned = self.what.turned(stems)
+        self.ready.push(self.scale.undo(turned) if self.scale else turned)
 
 
 def _lockstep(
@@ -361,6 +383,14 @@ def _delays(model: Separable, chunks: ChunkSettings) -> list[int]:
     return [longest - generator.randint(0, longest) for _ in range(chunks.shifts)] or [0]
 
 
+def _variants(model: Separable, chunks: ChunkSettings) -> list[tuple[bool, bool]]:
+    """Return the passes of test-time augmentation, as whether each is inverted and swapped."""
+    variants = [(False, False)]
+    if chunks.tta:
+        variants += [(True, False)] + [(False, True)] * (model.channels == 2)
+    return variants
+
+
 def separate_array(
     model: "Separable | Several",
     mix: Tensor,
@@ -380,12 +410,9 @@ def separate_array(
     Returns:
         [S, C, T].
     """
-    meter = StatsMeter()
-    if model.normalise:
-        meter.push(mix)
     stems = torch.empty(len(model.stems), *mix.shape)
     passes = passes_of(model, chunks)
-    for piece in separate_stream(passes, [mix], meter.stats(), compute, model.stems):
+    for piece in separate_stream(passes, [mix], compute=compute, stems=model.stems):
         end = piece.start + piece.stems.shape[-1]
         stems[..., piece.start : end] = piece.stems
         if progress is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from stemsplit.errors import CheckpointError
 from stemsplit.events import Callback
 from stemsplit.hub import bags, download, snapshots, verified
+from stemsplit.hub.recipes import Recipe
 from stemsplit.hub.registry import ModelSpec, find_model, members, registry
 
 SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
@@ -15,15 +16,26 @@ SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
 
 @dataclass(frozen=True)
 class Description:
-    """A model's name as it was asked for, the stems it gives, and the sha256 of its weights.
+    """A model, or a recipe of several, before anything is loaded.
 
-    The digest of a registry entry is that of the registry, perhaps its beginning only; of several files it's
-    one of their digests; None for a model without weights.
+    Attributes:
+        name: as it was asked for.
+        stems: that it gives, the residual last; of a recipe they are known once its models are.
+        sha256: of its weights; of a registry entry as the registry has it, perhaps its beginning only; of
+            several files the digest of their digests; None for a model without weights.
+        sample_rate: in Hz.
+        residual: the stem that the others leave of the mix, None for none.
+        size: of the weights in bytes, as far as it is known.
+        recipe: the models that are combined, None for a single model.
     """
 
     name: str
     stems: tuple[str, ...]
     sha256: str | None
+    sample_rate: int
+    residual: str | None = None
+    size: int = 0
+    recipe: Recipe | None = None
 
 
 def describe_model(
@@ -37,17 +49,21 @@ def describe_model(
     """
     found = locate(str(source), offline=offline, callback=callback)
     if isinstance(found, ModelSpec):
-        digests = [file.sha256 or "" for member in members(found) for file in member.files]
-        return Description(found.name, found.all_stems, joint_digest(digests))
+        files = [file for member in members(found) for file in member.files]
+        digest = joint_digest([file.sha256 or "" for file in files])
+        size = sum(file.size or 0 for file in files)
+        return Description(found.name, found.all_stems, digest, found.sample_rate, found.residual, size)
     import torch
 
     from stemsplit.hub.checkpoints import empty_network, read_package
 
-    files = bags.read(found).files if found.suffix in bags.YAML else (found,)
-    package = read_package(files[0])
+    paths = bags.read(found).files if found.suffix in bags.YAML else (found,)
+    package = read_package(paths[0])
     with torch.device("meta"):  # no memory and no arithmetic
-        stems = empty_network(package).stems
-    return Description(str(source), stems, joint_digest([verified.digest(file) for file in files]))
+        network = empty_network(package)
+    digest = joint_digest([verified.digest(path) for path in paths])
+    size = sum(path.stat().st_size for path in paths)
+    return Description(str(source), network.stems, digest, network.sample_rate, size=size)
 
 
 def locate(source: str, *, offline: bool, callback: Callback | None) -> ModelSpec | Path:

@@ -1,4 +1,4 @@
-"""Many tracks through one model. A track that fails is recorded, and the others go on.
+"""Many tracks through the same models. A track that fails is recorded, and the others go on.
 
 Three stages work at the same time on different tracks: the next one is read once to be measured, one is
 computed, and the previous one is encoded and published.
@@ -15,12 +15,12 @@ from stemsplit.audio.tags import Tags
 from stemsplit.errors import Cancelled
 from stemsplit.events import Callback, Event, Notice, TrackStart, emit
 from stemsplit.separation.existing import Fingerprint
-from stemsplit.separation.mixes import Output
+from stemsplit.separation.outputs import Output
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.report import Failure, TrackResult, announce
-from stemsplit.separation.separator import Separator
+from stemsplit.separation.runner import Runner
 from stemsplit.separation.survey import Ready
-from stemsplit.separation.track import Measured
+from stemsplit.separation.track import NOT_MEASURED, Measured
 from stemsplit.settings import OutputSettings
 
 log = logging.getLogger(__name__)
@@ -37,14 +37,13 @@ class _Track:
     place: TrackStart
     files: TrackFiles
     wall_s: float = 0.0
-    measured: Sequence[Measured] | None = None
+    measured: Measured = NOT_MEASURED
     result: TrackResult | None = None
 
     @property
     def duration_s(self) -> float | None:
         """Counted, or declared, or None."""
-        counted = next((one.frames for one in self.measured or () if one.frames is not None), None)
-        source = self.ready.source
+        source, counted = self.ready.source, self.measured.frames
         return source.duration_s if counted is None else counted / source.sample_rate
 
 
@@ -52,7 +51,7 @@ class Batch:
     """A batch of jobs.
 
     Args:
-        separator: the model; its events come to this batch's callback.
+        runner: the models.
         outputs: what to make of every track.
         fingerprint: what the outputs are made with.
         output: the format.
@@ -62,7 +61,7 @@ class Batch:
 
     def __init__(
         self,
-        separator: Separator,
+        runner: Runner,
         outputs: Sequence[Output],
         fingerprint: Fingerprint,
         *,
@@ -70,12 +69,11 @@ class Batch:
         callback: Callback | None = None,
         workers: int = 1,
     ) -> None:
-        self.separator, self.outputs, self.fingerprint = separator, outputs, fingerprint
+        self.runner, self.outputs, self.fingerprint = runner, outputs, fingerprint
         self.output, self.callback, self.workers = output, callback, workers
         self.stopped = threading.Event()
         self.speaking = threading.Lock()
         self.room = threading.Semaphore(workers + 2)  # tracks between the first stage and the last
-        separator.callback = self._tell
 
     def run(self, ready: Sequence[Ready]) -> Iterator[TrackResult]:
         """Do what is ready; yields the results in order. Leaving early stops the rest and removes its parts.
@@ -152,7 +150,7 @@ class Batch:
         if self.output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{self.output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
             self._tell(Notice(what, track.place.input))
-        track.measured = self.separator.measure(source)
+        track.measured = self.runner.measure(source)
 
     def _compute(self, track: _Track) -> None:
         ready, name = track.ready, track.place.input
@@ -161,13 +159,14 @@ class Batch:
         if tags.notice:
             self._tell(Notice(tags.notice, name))
         track.files.open({o.name: replace(tags, settings=self.fingerprint.tag(o)) for o in self.outputs})
-        for block in self.separator.stream(
+        for block in self.runner.run(
             ready.source,
             self.outputs,
             ready.shape,
             measured=track.measured,
             name=name,
             total_s=track.duration_s,
+            callback=self._tell,
         ):
             track.files.write(block)
 

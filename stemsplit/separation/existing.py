@@ -14,7 +14,7 @@ from typing import Any
 from stemsplit import __version__
 from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError
-from stemsplit.separation.mixes import Output
+from stemsplit.separation.outputs import Output
 from stemsplit.separation.plan import Job
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -11,26 +12,26 @@ from stemsplit.audio.formats import check_encodable, find_format
 from stemsplit.core.devices import check_device
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
-from stemsplit.hub.describe import Description, describe_model, joint_digest
+from stemsplit.hub.describe import describe_model
+from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.separation.existing import Fingerprint
-from stemsplit.separation.mixes import Output, needed_stems, plan_outputs
+from stemsplit.separation.flow import Flow, resolve
+from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Found, Plan, check_template, plan_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
 from stemsplit.separation.survey import Ready, check_folder, check_room, spare, survey
 from stemsplit.settings import (
     BatchSettings,
     ChunkSettings,
+    CombinationSettings,
     ComputeSettings,
-    EnsembleSettings,
     ModelSettings,
     OutputSettings,
     StemSettings,
-    check_weights,
 )
-from stemsplit.stems import meanings
 
 if TYPE_CHECKING:
-    from stemsplit.separation.separator import Separator
+    from stemsplit.separation.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Request:
     """All settings of a run."""
 
     model: ModelSettings = ModelSettings()
-    ensemble: EnsembleSettings = EnsembleSettings()
+    combination: CombinationSettings = CombinationSettings()
     compute: ComputeSettings = ComputeSettings()
     chunks: ChunkSettings = ChunkSettings()
     stems: StemSettings = StemSettings()
@@ -52,41 +53,39 @@ class Session:
     """A run that has passed all cheap checks. `device` is known once the model is on it."""
 
     request: Request
-    model: Description
+    flow: Flow
     outputs: tuple[Output, ...]
     plan: Plan
     fingerprint: Fingerprint
     started: float = field(default_factory=monotonic)
     device: str = ""
 
-    def load(self, callback: Callback | None = None) -> "Separator":
-        """The separator that all tracks go through.
+    def load(self, callback: Callback | None = None) -> "Runner":
+        """Load the models that all tracks go through.
 
         Raises:
-            ModelUnavailableError: the model can't be had.
+            ModelUnavailableError: a model can't be had.
             DeviceError: the device isn't there.
             Cancelled: the callback returned False.
         """
         # Here torch and all that stands on it is imported, after the cheap checks.
         from stemsplit.core.compute import threads
-        from stemsplit.separation.separator import Separator
+        from stemsplit.separation.runner import Runner
 
         request = self.request
         with threads(1):  # the tracks are computed in another thread than this
-            separator = Separator(
-                (request.model.model, *request.ensemble.others),
-                stems=needed_stems(self.outputs, self.model.stems),
-                segment_s=request.model.segment_s,
-                chunks=request.chunks,
+            runner = Runner(
+                self.flow.narrow(self.outputs),
                 compute=request.compute,
+                chunks=request.chunks,
+                segment_s=request.model.segment_s,
                 offline=request.model.offline,
-                blend=request.ensemble.blend,
-                weights=request.ensemble.weights,
+                sequential=request.combination.sequential,
                 callback=callback,
             )
-        self.device = str(separator.compute.device)
-        emit(callback, Start(len(self.plan.jobs), self.model.name, self.device))
-        return separator
+        self.device = runner.device
+        emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
+        return runner
 
     def survey(self) -> Iterator[Ready | TrackResult]:
         """A look at every job: ready to be done, or the result that it has without computing."""
@@ -147,8 +146,8 @@ class Session:
         """What came of the session, in the order of its jobs; tells the `End` event."""
         order = {str(job.input): place for place, job in enumerate(self.plan.jobs)}
         report = Report(
-            model=self.model.name,
-            sha256=self.model.sha256,
+            model=self.flow.name,
+            sha256=self.flow.sha256,
             device=self.device,
             settings=self.fingerprint.settings,
             tracks=tuple(sorted(results, key=lambda result: order[result.input])),
@@ -177,8 +176,8 @@ def prepare(
     """
     check_template(request.batch.template)
     check_device(request.compute.device)
-    model, members = _describe(request, callback)
-    outputs = plan_outputs(model.stems, request.stems)
+    flow = _resolve(request, callback)
+    outputs = plan_outputs(flow.stems, request.stems, flow.divided)
     if not found.inputs:
         hint = next(iter(found.notices()), "--include picks files by name")
         raise SettingsError("no audio file found in what was given", hint=hint)
@@ -192,46 +191,30 @@ def prepare(
         root=root,
         template=request.batch.template,
         ext=find_format(request.output.format).extension,
-        model=model.name,
+        model=flow.name,
     )
     if alone:
         _require_one(len(plan.jobs), "inputs", "one INPUT")
         _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
     else:
         check_folder(root)
-    needed = needed_stems(outputs, model.stems) if len(members) > 1 else ()
-    for notice in (*_givers(needed, members, request.ensemble.blend), *found.notices(), *plan.notices):
+    for notice in (*flow.told(outputs), *found.notices(), *plan.notices):
         emit(callback, Notice(notice))
-    return Session(request, model, outputs, plan, _fingerprint(model, request))
+    return Session(request, flow, outputs, plan, _fingerprint(flow, request))
 
 
-def _describe(request: Request, callback: Callback | None) -> tuple[Description, list[Description]]:
-    """Describe the model, or an ensemble as one; then each of its models.
+def _resolve(request: Request, callback: Callback | None) -> Flow:
+    """Look up the models that are asked for, and what they give together.
 
     Raises:
-        SettingsError: the weights don't fit the ensemble.
+        SettingsError: the weights don't fit the ensemble, or the stems have no names of their own.
         Others: as `describe_model`.
     """
-    ensemble, names = request.ensemble, (request.model.model, *request.ensemble.others)
-    offline = request.model.offline
-    found = [describe_model(name, offline=offline, callback=callback) for name in names]
-    if len(found) == 1:
-        return found[0], found
-    check_weights(len(found), ensemble.blend, ensemble.weights, "models")
-    stems = tuple(dict.fromkeys(stem for one in found for stem in meanings(one.stems).values()))
-    digest = joint_digest([one.sha256 or "" for one in found])
-    return Description("+".join(names), stems, digest), found
-
-
-def _givers(stems: Sequence[str], models: Sequence[Description], blend: str) -> Iterator[str]:
-    """Say which of an ensemble's models give which stems, a sentence for each group of models."""
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for stem in stems:
-        givers = tuple(one.name for one in models if stem in meanings(one.stems).values())
-        groups.setdefault(givers, []).append(stem)
-    for givers, given in groups.items():
-        how = f", blended by {blend}" if len(givers) > 1 else ""
-        yield f"{', '.join(given)}: from {' and '.join(givers)}{how}"
+    how, models = request.combination, (request.model.model, *request.combination.others)
+    first = Step(models, blend=how.blend, weights=how.weights)
+    recipe = Recipe((first, *(Step((model,), input=stem) for stem, model in how.then)))
+    describe = partial(describe_model, offline=request.model.offline, callback=callback)
+    return resolve(recipe, describe)
 
 
 def _require_one(count: int, what: str, hint: str) -> None:
@@ -239,13 +222,18 @@ def _require_one(count: int, what: str, hint: str) -> None:
         raise SettingsError(f"-o -: there are {count} {what}, and a stream holds one", hint=f"choose {hint}")
 
 
-def _fingerprint(model: Description, request: Request) -> Fingerprint:
-    """Every setting that changes the samples of an output."""
-    batch, ensemble = request.batch, request.ensemble
-    blended = {"blend": ensemble.blend, "weights": ensemble.weights} if ensemble.others else {}
+def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
+    """Collect every setting that changes the samples of an output."""
+    batch, how = request.batch, request.combination
+    combined: dict[str, Any] = {}
+    if how.others:
+        combined |= {"blend": how.blend, "weights": how.weights}
+    if how.then:
+        combined["then"] = [list(pair) for pair in how.then]
     settings: dict[str, Any] = {
-        **blended,
-        **{key: value for key, value in asdict(request.chunks).items() if key != "batch_size"},
+        **combined,
+        **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
+        **({"tta": True} if request.chunks.tta else {}),
         **asdict(request.output),
         "segment_s": request.model.segment_s,
         "precision": request.compute.precision,
@@ -254,4 +242,4 @@ def _fingerprint(model: Description, request: Request) -> Fingerprint:
         "end_s": batch.end_s,
         "audio_stream": batch.audio_stream,
     }
-    return Fingerprint(model.name, model.sha256, settings)
+    return Fingerprint(flow.name, flow.sha256, settings)

@@ -46,14 +46,16 @@ def _separated(
     session: Session, source: FileSource, shape: Shape, callback: Callback | None
 ) -> tuple[Generator[Audio, None, None], int]:
     """The output's blocks, [1, C, n], and how many samples they will have together."""
-    separator = session.load(callback)
-    measured = separator.measure(source)
-    frames = next((one.frames for one in measured if one.frames is not None), None)
+    runner = session.load(callback)
+    measured = runner.measure(source)
+    frames = measured.frames
     if frames is None:
         frames = sum(block.shape[-1] for block in source.blocks())
     total_s, name = frames / source.sample_rate, str(session.plan.jobs[0].input)
     emit(callback, TrackStart(name, 1, 1, total_s))
-    blocks = separator.stream(source, session.outputs, shape, measured=measured, name=name, total_s=total_s)
+    blocks = runner.run(
+        source, session.outputs, shape, measured=measured, name=name, total_s=total_s, callback=callback
+    )
     return blocks, resampled_frames(frames, source.sample_rate, shape.sample_rate)
 
 

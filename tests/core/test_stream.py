@@ -196,9 +196,53 @@ def test_normalised_models_see_a_standardised_track_and_give_back_the_scale() ->
     torch.testing.assert_close(stems, mix.expand(3, 2, -1))
 
 
-def test_a_normalising_model_without_statistics_is_an_error() -> None:
+def test_the_statistics_of_blocks_that_can_be_read_twice_are_taken() -> None:
+    mix = 3 + 2 * torch.randn(2, 5 * SEGMENT)
+    passes = passes_of(Linear(normalise=True))
+    meter = StatsMeter()
+    meter.push(mix)
+    given = [piece.stems for piece in separate_stream(passes, iter([mix]), meter.stats())]
+    taken = [piece.stems for piece in separate_stream(passes, mix.split(7, dim=-1))]
+    assert torch.allclose(torch.cat(taken, -1), torch.cat(given, -1), atol=1e-6)
     with pytest.raises(ValueError, match="statistics"):
-        next(separate_stream(passes_of(Linear(normalise=True)), [torch.zeros(2, 3)]))
+        next(separate_stream(passes, iter([mix])))
+
+
+class Skewed(Linear):
+    """Neither linear nor the same for both channels."""
+
+    def __call__(self, mix: Tensor) -> Tensor:
+        bent = mix + 0.3 * mix.square() + torch.tensor([[0.1], [0.2]])
+        return super().__call__(bent)
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("shifts", [0, 2])
+def test_augmentation_is_the_mean_of_three_whole_tracks(normalise: bool, shifts: int) -> None:
+    model, mix = Skewed(normalise=normalise), torch.randn(2, 5 * SEGMENT + 3)
+    chunks = ChunkSettings(shifts=shifts)
+    found = separate_array(model, mix, replace(chunks, tta=True))
+    if normalise:  # what is inverted is the standardised mix
+        meter = StatsMeter()
+        meter.push(mix)
+        stats = meter.stats()
+    else:
+        stats = TrackStats(0.0, 1 - 1e-8)
+    plain, scaled = Skewed(), stats.standardise(mix)
+    parts = [
+        separate_array(plain, scaled, chunks),
+        -separate_array(plain, -scaled, chunks),
+        separate_array(plain, scaled.flip(0), chunks).flip(1),
+    ]
+    expected = stats.undo((parts[0] + parts[1] + parts[2]) / 3)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(parts[0], parts[2], atol=1e-2)
+
+
+def test_mono_models_have_no_channels_to_swap() -> None:
+    chunks = ChunkSettings(tta=True)
+    assert [one.swapped for one in passes_of(Linear(channels=1), chunks)] == [False, False]
+    assert [one.swapped for one in passes_of(Linear(channels=2), chunks)] == [False, False, True]
 
 
 @pytest.mark.parametrize("length", [1, SEGMENT])

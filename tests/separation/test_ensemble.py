@@ -1,6 +1,7 @@
 """Several models over one track: equal to blending whole tracks, and stems meet by what they mean."""
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +13,12 @@ from torch import Tensor
 from stemsplit.audio.channels import convert_channels
 from stemsplit.core.blends import make_blend
 from stemsplit.errors import SettingsError, UnknownNameError
-from stemsplit.separation.ensemble import Member, joint_stems, separate_ensemble
-from stemsplit.separation.mixes import MIX, Output
+from stemsplit.separation.flow import Flow
+from stemsplit.separation.outputs import MIX, Output
 from stemsplit.separation.separator import Separator
 from stemsplit.separation.source import ArraySource, Shape
-from stemsplit.separation.track import separate_track
-from stemsplit.settings import BLENDS
-from stemsplit.stems import meanings
+from stemsplit.settings import BLENDS, WEIGHTED
+from tests.separation.flows import flow_of, separated, whole
 
 Audio = NDArray[np.float32]
 
@@ -34,6 +34,7 @@ class Gains:
     context_samples: int = 0
     normalise: bool = False
     overlap: float | None = None
+    residual: str | None = None
     calls: list[int] = field(default_factory=list)
 
     @property
@@ -50,26 +51,16 @@ class Gains:
 FOUR = {"drums": 0.1, "bass": 0.2, "other": 0.3, "vocals": 0.4}
 
 
-def members(*models: Gains, weights: tuple[float, ...] | None = None) -> list[Member]:
-    counted = weights or (1.0,) * len(models)
-    return [Member(m, meanings(m.stems), weight=w) for m, w in zip(models, counted, strict=True)]
-
-
 def noise(frames: int, channels: int = 2) -> Audio:
     return 0.2 * np.random.default_rng(frames).standard_normal((channels, frames)).astype(np.float32)
 
 
-def ensemble(audio: Audio, rate: int, found: list[Member], blend: str, stems: tuple[str, ...]) -> Audio:
-    outputs = [Output(stem, (stem,)) for stem in stems]
-    shape = Shape(rate, min(2, len(audio)))
-    blocks = list(separate_ensemble(ArraySource(audio, rate), found, outputs, shape, blend=blend))
-    return np.concatenate([np.zeros((len(stems), shape.channels, 0), np.float32), *blocks], axis=-1)
+def joint(audio: Audio, rate: int, flow: Flow, stems: Sequence[str]) -> Audio:
+    return whole(ArraySource(audio, rate), flow, stems, Shape(rate, min(2, len(audio))))
 
 
 def alone(audio: Audio, rate: int, model: Gains, stem: str) -> Audio:
-    shape = Shape(rate, min(2, len(audio)))
-    blocks = list(separate_track(ArraySource(audio, rate), model, [Output(stem, (stem,))], shape))
-    return np.concatenate([np.zeros((1, shape.channels, 0), np.float32), *blocks], axis=-1)[0]
+    return joint(audio, rate, flow_of(model), [stem])[0]
 
 
 def different() -> list[Gains]:
@@ -93,51 +84,47 @@ def test_a_stream_of_models_is_the_blend_of_their_tracks(blend: str, rate: int, 
     for frames in (1, 1023, 30_011):
         audio = noise(frames, channels)
         models = different()
-        found = members(*models, weights=(1.0, 0.5, 2.0, 0.25))
-        assert joint_stems(found) == ("drums", "bass", "other", "vocals", "guitar")
-        streamed = ensemble(audio, rate, found, blend, joint_stems(found))
+        weights = (1.0, 0.5, 2.0, 0.25) if blend in WEIGHTED else None
+        flow = flow_of(*models, blend=blend, weights=weights)
+        assert flow.stems == ("drums", "bass", "other", "vocals", "guitar")
+        streamed = joint(audio, rate, flow, flow.stems)
         assert streamed.shape == (5, channels, frames)
-        for stem, samples in zip(joint_stems(found), streamed, strict=True):
-            givers = [member for member in found if stem in member.stems]
-            making = make_blend(blend if len(givers) > 1 else "avg_wave", [one.weight for one in givers])
-            parts = [torch.from_numpy(alone(audio, rate, one.model, stem)) for one in givers]
-            whole = torch.cat([making.push(parts), making.finish()], dim=-1).numpy()
-            assert np.abs(samples - whole).max() < 2e-6, (stem, frames)
+        for stem, samples in zip(flow.stems, streamed, strict=True):
+            counted = zip(models, weights or (1.0,) * 4, strict=True)
+            givers = [(model, weight) for model, weight in counted if stem in model.stems]
+            making = make_blend(blend if len(givers) > 1 else "avg_wave", [weight for _, weight in givers])
+            parts = [torch.from_numpy(alone(audio, rate, model, stem)) for model, _ in givers]
+            blended = torch.cat([making.push(parts), making.finish()], dim=-1).numpy()
+            assert np.abs(samples - blended).max() < 2e-6, (stem, frames)
 
 
 def test_the_other_beside_vocals_alone_is_the_accompaniment() -> None:
     four = Gains(FOUR)
     two = Gains({"vocals": 0.5, "other": 0.25})
     three = Gains({"instrumental": 0.75})
-    found = members(four, two, three)
-    assert joint_stems(found) == ("drums", "bass", "other", "vocals", "no_vocals")
+    flow = flow_of(four, two, three)
+    assert flow.stems == ("drums", "bass", "other", "vocals", "no_vocals")
     audio = noise(20_000)
-    other, accompaniment = ensemble(audio, 44100, found, "avg_wave", ("other", "no_vocals"))
+    other, accompaniment = joint(audio, 44100, flow, ("other", "no_vocals"))
     assert np.abs(other - alone(audio, 44100, four, "other")).max() < 1e-6
     mean = (alone(audio, 44100, two, "other") + alone(audio, 44100, three, "instrumental")) / 2
     assert np.abs(accompaniment - mean).max() < 1e-6
 
 
 def test_a_residual_is_blended_like_any_stem() -> None:
-    voice, both = Gains({"vocals": 0.5}), Gains({"vocals": 0.2, "other": 0.6})
-    found = [
-        Member(voice, meanings(("vocals", "other")), residual="other"),
-        Member(both, meanings(both.stems)),
-    ]
+    voice, both = Gains({"vocals": 0.5}, residual="other"), Gains({"vocals": 0.2, "other": 0.6})
     audio = noise(20_000)
-    (rest,) = ensemble(audio, 44100, found, "avg_wave", ("no_vocals",))
+    (rest,) = joint(audio, 44100, flow_of(voice, both), ("no_vocals",))
     expected = (audio - alone(audio, 44100, voice, "vocals") + alone(audio, 44100, both, "other")) / 2
     assert np.abs(rest - expected).max() < 1e-6
 
 
 def test_outputs_may_be_sums_with_the_mix() -> None:
-    found = members(Gains(FOUR), Gains({"vocals": 0.8}))
     audio = noise(12_345)
     outputs = [Output("vocals", ("vocals",)), Output("no_vocals", (MIX,), ("vocals",))]
     for blend in ("avg_wave", "median_fft"):
-        blocks = list(
-            separate_ensemble(ArraySource(audio, 44100), found, outputs, Shape(44100, 2), blend=blend)
-        )
+        flow = flow_of(Gains(FOUR), Gains({"vocals": 0.8}), blend=blend)
+        blocks = list(separated(ArraySource(audio, 44100), flow, outputs, Shape(44100, 2)))
         vocals, rest = np.concatenate(blocks, axis=-1)
         assert np.abs(vocals + rest - audio).max() < 1e-6
 
@@ -146,9 +133,8 @@ def test_models_run_in_lockstep() -> None:
     """Neither runs ahead of the other by more than a few chunks, whatever their segments are."""
     fast, slow = Gains({"vocals": 1.0}, segment_samples=20_000), Gains({"vocals": 0.5}, segment_samples=1000)
     audio, spread = noise(400_000), []
-    stream = separate_ensemble(
-        ArraySource(audio, 44100), members(fast, slow), [Output("vocals", ("vocals",))], Shape(44100, 2)
-    )
+    outputs = [Output("vocals", ("vocals",))]
+    stream = separated(ArraySource(audio, 44100), flow_of(fast, slow), outputs, Shape(44100, 2))
     done = 0
     for block in stream:
         done += block.shape[-1]
@@ -169,14 +155,18 @@ class TestSeparator:
     def test_models_that_give_nothing_that_is_wanted_are_not_loaded(self) -> None:
         models = [Gains(FOUR), Gains({"vocals": 0.8, "other": 0.1})]
         separator = Separator(models, stems=["No Vocals"])
-        assert separator.stems == ("no_vocals",) and [one.model for one in separator.members] == models[1:]
+        assert separator.stems == ("no_vocals",)
         # alone, it's still the accompaniment that it gives
         assert np.abs(separator.separate(noise(5000), 44100)["no_vocals"]).max() > 0
+        assert models[1].calls and not models[0].calls
 
     def test_a_four_stem_model_narrowed_to_two_keeps_what_they_mean(self) -> None:
         separator = Separator(["classic", "tiny"], stems=["other", "vocals"])
         assert separator.stems == ("other", "vocals")
-        assert [one.stems for one in separator.members] == [("other", "vocals")] * 2
+        both = [Separator(model, stems=["other", "vocals"]) for model in ("classic", "tiny")]
+        audio = noise(20_000)
+        parts = [one.separate(audio, 44100)["other"] for one in both]
+        assert np.abs(separator.separate(audio, 44100)["other"] - (parts[0] + parts[1]) / 2).max() < 1e-6
 
     def test_one_model_in_a_list_is_that_model(self) -> None:
         audio = noise(30_000)
@@ -189,7 +179,7 @@ class TestSeparator:
         separator = Separator(["tiny", "classic"], blend="avg_fft", weights=[2, 1], stems=["bass"])
         again = pickle.loads(pickle.dumps(separator))
         audio = noise(30_000)
-        assert (again.blend, again.stems) == ("avg_fft", ("bass",))
+        assert again.stems == ("bass",) and again.fingerprint == separator.fingerprint
         assert np.array_equal(again.separate(audio, 44100)["bass"], separator.separate(audio, 44100)["bass"])
         assert separator.identity is not None and separator.identity.name == "tiny+classic"
 
@@ -208,6 +198,6 @@ class TestSeparator:
 
 def test_downmixed_and_mono_tracks_keep_their_shape() -> None:
     audio = noise(9000, channels=6)
-    found = ensemble(audio, 48000, members(Gains(FOUR), Gains({"vocals": 0.8})), "avg_wave", ("vocals",))
+    found = joint(audio, 48000, flow_of(Gains(FOUR), Gains({"vocals": 0.8})), ("vocals",))
     assert found.shape == (1, 2, 9000)
     assert convert_channels(audio, 2).shape == (2, 9000)

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stemsplit.separation.mixes import MIX, Output
+from stemsplit.separation.outputs import MIX, Output
 from stemsplit.separation.source import ArraySource, Shape, Source, output_shape
-from stemsplit.separation.track import OverflowingError, measure, separate_track
+from stemsplit.separation.track import OverflowingError, measure
 from stemsplit.settings import ChunkSettings, OutputSettings
+from tests.separation.flows import flow_of, separated
 
 Audio = NDArray[np.float32]
 OUTPUTS = (Output("half", ("half",)), Output("rest", (MIX,), ("half",)))
@@ -53,7 +54,7 @@ def music(samples: int, rate: int, channels: int) -> Audio:
 
 
 def separate(source: Source, model: Half, shape: Shape) -> Audio:
-    blocks = list(separate_track(source, model, OUTPUTS, shape))
+    blocks = list(separated(source, flow_of(model), OUTPUTS, shape))
     return np.concatenate([np.zeros((2, shape.channels, 0), np.float32), *blocks], axis=-1)
 
 
@@ -94,11 +95,13 @@ def test_six_channels_become_stereo() -> None:
 
 def test_the_first_pass_counts_and_measures() -> None:
     audio = music(30_000, 44100, 2) + 0.1
-    found = measure(Chopped(audio, 44100), Half(normalise=True))
+    models = {0: Half(normalise=True), 1: Half(), 2: Half(normalise=True, channels=1, sample_rate=16000)}
+    found = measure(Chopped(audio, 44100), models)
     assert found.frames == 30_000
-    assert found.stats is not None
-    assert found.stats.mean == pytest.approx(float(audio.mean()), rel=1e-4)
-    assert measure(Chopped(audio, 44100), Half()).frames is None
+    assert list(found.stats) == [0, 2]
+    assert found.stats[2].mean == pytest.approx(found.stats[0].mean, rel=1e-3)
+    assert found.stats[0].mean == pytest.approx(float(audio.mean()), rel=1e-4)
+    assert measure(Chopped(audio, 44100), {0: Half()}).frames is None
 
 
 def test_a_normalising_model_gives_the_level_back() -> None:
@@ -111,7 +114,7 @@ def test_a_normalising_model_gives_the_level_back() -> None:
 def test_progress_is_told_in_seconds() -> None:
     seen: list[float] = []
     source = ArraySource(music(48000, 48000, 2), 48000)
-    list(separate_track(source, Half(), OUTPUTS, Shape(48000, 2), progress=seen.append))
+    list(separated(source, flow_of(Half()), OUTPUTS, Shape(48000, 2), progress=seen.append))
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0, abs=0.001)
 
@@ -135,7 +138,7 @@ def test_samples_that_are_no_numbers_are_told_with_their_place(rate: int) -> Non
     source = ArraySource(music(4 * rate, rate, 2), rate)
     chunks = ChunkSettings(overlap=0)
     with pytest.raises(OverflowingError) as caught:
-        list(separate_track(source, Broken(), OUTPUTS, Shape(rate, 2), chunks=chunks))
+        list(separated(source, flow_of(Broken()), OUTPUTS, Shape(rate, 2), chunks=chunks))
     assert 0 <= 40_100 / 44100 - caught.value.at_s < 0.06  # a resampler spreads them a little
 
 
@@ -148,7 +151,9 @@ def test_a_mono_model_separates_each_channel_of_a_stereo_track(
     audio = music(30_011, 44100, 2)
     model = Half(channels=1, sample_rate=rate, normalise=normalise)
     chunks = ChunkSettings(shifts=shifts, overlap=0)
-    blocks = list(separate_track(ArraySource(audio, 44100), model, OUTPUTS, Shape(44100, 2), chunks=chunks))
+    blocks = list(
+        separated(ArraySource(audio, 44100), flow_of(model), OUTPUTS, Shape(44100, 2), chunks=chunks)
+    )
     half, rest = np.concatenate(blocks, axis=-1)
     assert np.abs(half - 0.5 * audio)[:, 400:-400].max() < 1e-3
     assert np.abs(half + rest - audio).max() < 1e-6

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
-from stemsplit.separation.mixes import MIX, Output, mix_down, needed_stems, plan_outputs
+from stemsplit.separation.outputs import MIX, Output, Sum, mix_down, plan_outputs
 from stemsplit.settings import StemSettings
 
 STEMS = ("drums", "bass", "other", "vocals")
@@ -27,12 +27,6 @@ def test_complements_and_mixes() -> None:
     outputs = plan_outputs(STEMS, settings)
     assert [o.name for o in outputs] == ["vocals", "no_vocals", "band"]
     assert outputs[1] == Output("no_vocals", (MIX,), ("vocals",))
-    assert needed_stems(outputs, STEMS) == ("drums", "bass", "vocals")
-
-
-def test_a_complement_needs_its_stem_only() -> None:
-    outputs = plan_outputs(STEMS, StemSettings(stems=("vocals",), rest=True))
-    assert needed_stems(outputs, STEMS) == ("vocals",)
 
 
 def test_karaoke_is_everything_but_the_vocals() -> None:
@@ -97,5 +91,46 @@ def test_sums_are_exact() -> None:
 def test_the_residual_stem_is_the_mix_less_all_others(
     output: Output, plus: tuple[str, ...], minus: tuple[str, ...]
 ) -> None:
-    found = output.expand("other", ("vocals",))
-    assert (found.name, found.plus, found.minus) == (output.name, plus, minus)
+    found = output.sum.expand({"other": Sum((MIX,), ("vocals",))})
+    assert (found.plus, found.minus) == (plus, minus)
+
+
+@pytest.mark.parametrize(
+    ("stems", "asked", "found"),
+    [
+        (STEMS, "instrumental", Output("instrumental", (MIX,), ("vocals",))),
+        (STEMS, "Accompaniment", Output("accompaniment", (MIX,), ("vocals",))),
+        (STEMS, "no drums", Output("no_drums", (MIX,), ("drums",))),
+        (("vocals", "instrumental"), "instrumental", Output("instrumental", ("instrumental",))),
+        ((*STEMS, "no_vocals"), "instrumental", Output("instrumental", ("no_vocals",))),
+        ((*STEMS, "no_vocals"), "no vocals", Output("no_vocals", ("no_vocals",))),
+    ],
+)
+def test_the_mix_less_a_stem_can_be_asked_for(stems: tuple[str, ...], asked: str, found: Output) -> None:
+    assert plan_outputs(stems, StemSettings(stems=(asked,))) == (found,)
+
+
+def test_no_instrumental_without_vocals() -> None:
+    with pytest.raises(UnknownNameError, match="no stem named 'instrumental'"):
+        plan_outputs(("speech", "noise"), StemSettings(stems=("instrumental",)))
+
+
+def test_karaoke_counts_nothing_twice() -> None:
+    both = (*STEMS, "no_vocals")  # as an ensemble of a four-stem and a two-stem model gives
+    assert plan_outputs(both, StemSettings(karaoke=True)) == (Output("instrumental", ("no_vocals",)),)
+    parts = ("drums", "bass", "other", "vocals.lead", "vocals.backing")
+    found = plan_outputs(parts, StemSettings(karaoke=True), ("vocals",))
+    assert found == (Output("instrumental", ("drums", "bass", "other")),)
+
+
+def test_a_divided_stem_stands_for_its_parts_and_in_sums_for_itself() -> None:
+    parts = ("vocals.lead", "vocals.backing", "drums")
+    settings = StemSettings(stems=("Vocals",), rest=True, mixes=(("band", ("drums", "vocals")),))
+    found = plan_outputs(parts, settings, ("vocals",))
+    assert [str(output) for output in found] == [
+        "vocals.lead",
+        "vocals.backing",
+        "mix-vocals.lead",
+        "mix-vocals.backing",
+        "drums+vocals",
+    ]

@@ -1,0 +1,352 @@
+"""A recipe whose models have been looked up: which model runs over which signal, and what every stem is.
+
+Signals have names: the mix, every stem of every run (`0 vocals`), and every blend (`blend 0`). Stems, inputs
+of further models and outputs are sums of signals.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.hub.describe import Description, joint_digest
+from stemsplit.hub.recipes import MIX as MIX_INPUT
+from stemsplit.hub.recipes import Recipe, Step, terms_of
+from stemsplit.separation.outputs import MIX, Output, Sum, find_sum
+from stemsplit.stems import canonical, find_stem, meanings
+
+if TYPE_CHECKING:
+    from stemsplit.core.stream import Separable
+
+# What an object needs to be run, beside being called.
+NEEDED = ("stems", "sample_rate", "channels", "segment_samples", "context_samples", "normalise", "overlap")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model over a signal.
+
+    Attributes:
+        model: as it was asked for.
+        input: the sum of signals that it separates.
+        stems: those of its own stems that are signals; the residual isn't, it's a sum.
+        about: the model's description.
+    """
+
+    model: Any
+    input: Sum
+    stems: tuple[str, ...]
+    about: Description
+
+    @property
+    def from_mix(self) -> bool:
+        """True if it separates the track itself."""
+        return self.input == Sum((MIX,))
+
+    def signals(self, index: int) -> tuple[str, ...]:
+        """Return the names of its signals, in the order of its stems."""
+        return tuple(_signal(index, stem) for stem in self.stems)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A blend of several estimates of one stem, sums of signals each."""
+
+    parts: tuple[Sum, ...]
+    weights: tuple[float, ...]
+    blend: str
+    givers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What separating by a recipe means.
+
+    Attributes:
+        name: of the recipe or model, as it was asked for.
+        runs: the models by number, each after those that it needs.
+        blends: the signals that are blends.
+        sums: what every stem is, by its name; also of those that further models take.
+        stems: names of the stems that come out.
+        notices: what a person should know about the combination of the models.
+    """
+
+    name: str
+    runs: Mapping[int, Run]
+    blends: Mapping[str, Joint]
+    sums: Mapping[str, Sum]
+    stems: tuple[str, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def combined(self) -> bool:
+        """True if there is more than one model."""
+        return len(self.runs) > 1
+
+    @property
+    def divided(self) -> tuple[str, ...]:
+        """Names of stems that are given in parts."""
+        return tuple(name for name in self.sums if name not in self.stems)
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest of all weights, of a single model its own; None where there are none."""
+        return joint_digest([run.about.sha256 or "" for run in self.runs.values()]) or None
+
+    def expand(self, outputs: Iterable[Output]) -> tuple[Output, ...]:
+        """Return outputs of stems as sums of signals."""
+        sums = [(output.name, output.sum.expand(self.sums)) for output in outputs]
+        return tuple(Output(name, total.plus, total.minus) for name, total in sums)
+
+    def narrow(self, outputs: Iterable[Output]) -> "Flow":
+        """Return the flow with the models, and the stems of each, that some outputs need."""
+        needed = self.needed(output.sum for output in self.expand(outputs))
+        runs = {}
+        for index, run in self.runs.items():
+            if own := tuple(stem for stem in run.stems if _signal(index, stem) in needed):
+                runs[index] = replace(run, stems=own)
+        return replace(self, runs=runs)
+
+    def needed(self, sums: Iterable[Sum]) -> set[str]:
+        """Return all signals that some sums are made from, also by way of blends and further models."""
+        found, waiting = set[str](), [term for total in sums for term in total.terms]
+        while waiting:
+            term = waiting.pop()
+            if term not in found:
+                found.add(term)
+                waiting += [part for total in self._made_of(term) for part in total.terms]
+        return found
+
+    def direct(self, sums: Iterable[Sum]) -> set[str]:
+        """Return the models' signals, and the mix, that some sums are computed from, blends written out."""
+        found, waiting = set[str](), [term for total in sums for term in total.terms]
+        while waiting:
+            term = waiting.pop()
+            if (joint := self.blends.get(term)) is None:
+                found.add(term)
+            else:
+                waiting += [part for total in joint.parts for part in total.terms]
+        return found
+
+    def run_of(self, signal: str) -> int | None:
+        """Return the number of the run that a signal comes from, None for the mix and for blends."""
+        number = signal.partition(" ")[0]
+        return int(number) if number.isdecimal() else None
+
+    def _made_of(self, signal: str) -> Sequence[Sum]:
+        if signal in self.blends:
+            return self.blends[signal].parts
+        run = self.run_of(signal)
+        return () if run is None else (self.runs[run].input,)
+
+    def told(self, outputs: Sequence[Output]) -> Iterator[str]:
+        """Yield what a person should know about the models together, and which of them give what."""
+        if not self.combined:
+            return
+        yield from self.notices
+        names = dict.fromkeys(term for output in outputs for term in output.sum.terms if term != MIX)
+        groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
+        for name in names:
+            blends = {self.blends[term].blend for term in self.sums[name].terms if term in self.blends}
+            how = f", blended by {' and '.join(sorted(blends))}" if blends else ""
+            groups.setdefault((self._givers(self.sums[name]), how), []).append(name)
+        for (givers, how), given in groups.items():
+            yield f"{', '.join(given)}: from {' and '.join(givers)}{how}"
+
+    def _givers(self, total: Sum) -> tuple[str, ...]:
+        found = list[str]()
+        for term in total.terms:
+            if term in self.blends:
+                found += self.blends[term].givers
+            elif (run := self.run_of(term)) is not None:
+                found.append(self.runs[run].about.name)
+        return tuple(dict.fromkeys(found))
+
+
+def _signal(index: int, stem: str) -> str:
+    return f"{index} {stem}"
+
+
+Describe = Callable[[str | Path], Description]
+
+
+def resolve(recipe: Recipe, describe: Describe, name: str = "") -> Flow:
+    """Look up the models of a recipe.
+
+    Args:
+        recipe: what is to be done.
+        describe: says what a named model is.
+        name: of the recipe; "" for one that is made of the models' names.
+
+    Raises:
+        UnknownNameError: a model, or the stem or step that an input or output names, isn't there.
+        SettingsError: two stems would have one name, or an object can't be run.
+        Others: as `describe`.
+    """
+    resolver = _Resolver(describe)
+    given = resolver.recipe(recipe, Sum((MIX,)))
+    return Flow(
+        name or "+".join(dict.fromkeys(run.about.name for run in resolver.runs.values())),
+        resolver.runs,
+        resolver.blends,
+        given.sums,
+        given.stems,
+        tuple(resolver.notices),
+    )
+
+
+@dataclass
+class _Given:
+    """The stems of a step or recipe: what each of them is, and which of them come out."""
+
+    sums: dict[str, Sum]
+    stems: tuple[str, ...]
+    name: str = ""
+
+
+@dataclass
+class _Resolver:
+    """Collects the runs and blends of a recipe and of those in it."""
+
+    describe: Describe
+    runs: dict[int, Run] = field(default_factory=dict)
+    blends: dict[str, Joint] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    def recipe(self, recipe: Recipe, mix: Sum) -> _Given:
+        sums = dict[str, Sum]()  # by the path of its stems
+        steps = dict[str, str]()  # from STEP.STEM to the path
+        taken = set[str]()
+        for step in recipe.steps:
+            source, path = self._input(step.input, sums, steps, mix)
+            given = self._step(step, source)
+            prefix = f"{path}." if path else ""
+            for stem, total in given.sums.items():
+                if prefix + stem in sums:
+                    raise SettingsError(f"two stems would be called {prefix}{stem}", setting="--then")
+                sums[prefix + stem] = total
+                if step.name:
+                    steps[f"{canonical(step.name)}.{stem}"] = prefix + stem
+            taken |= {path} | {prefix + stem for stem in given.sums if stem not in given.stems}
+        if recipe.outputs is None:
+            return _Given(sums, tuple(stem for stem in sums if stem not in taken))
+        named = {
+            canonical(name) if name else self._path(term, sums, steps): self._sum(term, sums, steps, mix)
+            for name, term in recipe.outputs
+        }
+        return _Given({**sums, **named}, tuple(named))
+
+    def _step(self, step: Step, source: Sum) -> _Given:
+        """Resolve the models of a step; stems of several meet by what they mean."""
+        given = [self._model(model, source) for model in step.models]
+        if len(given) == 1:
+            return given[0]
+        estimates: dict[str, list[tuple[Sum, float, str]]] = {}
+        for one, weight in zip(given, step.counted, strict=True):
+            for stem, meaning in meanings(one.stems).items():
+                estimates.setdefault(meaning, []).append((one.sums[stem], weight, one.name))
+        self._compare(given)
+        sums = {stem: self._joint(found, step.blend) for stem, found in estimates.items()}
+        return _Given(sums, tuple(sums))
+
+    def _joint(self, estimates: Sequence[tuple[Sum, float, str]], blend: str) -> Sum:
+        parts, weights, givers = zip(*estimates, strict=True)
+        if len(parts) == 1:
+            return Sum(parts[0].plus, parts[0].minus)
+        if not any(weights):
+            raise SettingsError(
+                f"--weights: {' and '.join(givers)} would count for nothing", setting="--weights"
+            )
+        signal = f"blend {len(self.blends)}"
+        self.blends[signal] = Joint(parts, weights, blend, givers)
+        return Sum((signal,))
+
+    def _compare(self, given: Sequence[_Given]) -> None:
+        """Notice models whose `other` holds what another model gives apart."""
+        rests = [(set(one.stems), one.name) for one in given if meanings(one.stems).get("other") == "other"]
+        for stems, name in rests:
+            for others, another in rests:
+                if apart := sorted(others - stems):
+                    self.notices.append(
+                        f"the `other` of {name} holds {' and '.join(apart)} too, which {another} gives apart"
+                    )
+
+    def _model(self, model: Any, source: Sum) -> _Given:
+        """Resolve one model, or the recipe that its name stands for."""
+        about = self.describe(model) if isinstance(model, (str, Path)) else describe_object(model)
+        if about.recipe is not None:
+            given = self.recipe(about.recipe, source)
+            given.name = about.name
+            return given
+        index = len(self.runs)
+        own = tuple(stem for stem in about.stems if stem != about.residual)
+        self.runs[index] = Run(model, source, own, about)
+        sums = {stem: Sum((_signal(index, stem),)) for stem in own}
+        if about.residual is not None:
+            sums[about.residual] = source.less(Sum(tuple(_signal(index, stem) for stem in own)))
+        return _Given({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
+
+    def _input(
+        self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str], mix: Sum
+    ) -> tuple[Sum, str]:
+        """Return what a step separates, and the path that its stems are named by."""
+        if text.strip() == MIX_INPUT:
+            return mix, ""
+        return self._sum(text, sums, steps, mix), self._path(text, sums, steps)
+
+    def _path(self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str]) -> str:
+        """Return the path of a stem; of the mix less a stem, that with `no_` before its last name."""
+        terms = terms_of(text)
+        names = [self._name(name, sums, steps) for _, name in terms]
+        if len(terms) == 1:
+            return names[0]
+        if len(terms) == 2 and terms[0][1] == MIX_INPUT and terms[1][0] == "-":
+            before, dot, last = names[1].rpartition(".")
+            return f"{before}{dot}no_{last}"
+        return "_".join(names)
+
+    def _name(self, name: str, sums: Mapping[str, Sum], steps: Mapping[str, str]) -> str:
+        if name == MIX_INPUT:
+            return name
+        known = {**steps, **{path: path for path in sums}}
+        try:
+            return known[find_stem(name, tuple(known))]
+        except UnknownNameError:
+            find_sum(name, tuple(known))
+            return canonical(name)
+
+    def _sum(self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str], mix: Sum) -> Sum:
+        total = Sum(())
+        known = {**sums, MIX: mix}
+        for sign, name in terms_of(text):
+            path = self._name(name, sums, steps)
+            term = Sum((MIX,)) if path == MIX_INPUT else find_sum(path, tuple(sums))
+            term = term.expand(known)
+            total = total.less(term if sign == "-" else Sum((), ()).less(term))
+        if not total.terms:
+            raise SettingsError(f"input {text}: is nothing but silence", setting="input")
+        return total
+
+
+def describe_object(model: "Separable") -> Description:
+    """Describe a caller's own object.
+
+    Raises:
+        SettingsError: it can't be run.
+    """
+    missing = [name for name in NEEDED if not hasattr(model, name)]
+    # a bag has members instead of a segment
+    if not callable(model) and not hasattr(model, "members") or (missing and not hasattr(model, "members")):
+        lacks = ", ".join(missing) or "no call"
+        raise SettingsError(
+            f"model {type(model).__name__}: must be a name, a path, or an object to be called with {lacks}",
+            setting="model",
+            hint="stemsplit.core.stream.Separable says what an object needs",
+        )
+    residual = getattr(model, "residual", None)
+    stems = tuple(model.stems) if residual is None else (*model.stems, residual)
+    identity = getattr(model, "identity", None)
+    name = identity.name if identity else type(model).__name__
+    digest = identity.sha256 if identity else None
+    return Description(name, stems, digest, model.sample_rate, residual=residual)

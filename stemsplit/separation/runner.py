@@ -1,0 +1,257 @@
+"""Models on their device, and tracks through them."""
+
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+
+from stemsplit.audio.channels import usual_layout
+from stemsplit.core import compute as computing
+from stemsplit.core import heap
+from stemsplit.core.devices import free_memory
+from stemsplit.core.stream import overlap_of, passes_of
+from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
+from stemsplit.events import Callback, Notice, Progress, emit
+from stemsplit.forked import require_own_threads
+from stemsplit.hub.describe import joint_digest
+from stemsplit.hub.load import Identity, load_model
+from stemsplit.separation.flow import Flow
+from stemsplit.separation.outputs import Output
+from stemsplit.separation.source import Audio, Shape, Source
+from stemsplit.separation.track import (
+    NOT_MEASURED,
+    Measured,
+    Model,
+    OverflowingError,
+    measure,
+    separate_track,
+)
+from stemsplit.settings import ChunkSettings, ComputeSettings
+
+# Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.
+LOUDEST = 1e6
+# A network takes its weights' memory, and up to half of it again for what is computed from them in advance.
+_MEMORY_PER_WEIGHT = 1.5
+
+
+class Runner:
+    """The models of a flow on their device.
+
+    Attributes:
+        flow: which models run over what.
+        compute: device and precision in force.
+        sequential: whether every track loads one model at a time.
+
+    Args:
+        flow: narrowed to what is needed.
+        compute: device, precision and threads.
+        chunks: overlap, shifts, seed and batch size.
+        segment_s: the chunk length in seconds; None for the models' own. Not for an object.
+        offline: never open a connection.
+        sequential: load one model at a time; None does so where all of them don't fit in memory together.
+        callback: receives the events of downloads; returning False cancels.
+
+    Raises:
+        As `Separator`.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        *,
+        compute: ComputeSettings = ComputeSettings(),
+        chunks: ChunkSettings = ChunkSettings(),
+        segment_s: float | None = None,
+        offline: bool = False,
+        sequential: bool | None = None,
+        callback: Callback | None = None,
+    ) -> None:
+        self.compute = computing.resolve(compute)  # before anything is downloaded
+        self.flow, self.chunks, self._threads = flow, chunks, compute.threads
+        self._segment_s, self._offline, self._precision = segment_s, offline, compute.precision
+        self.sequential = flow.combined and (self._too_large() if sequential is None else sequential)
+        if self.sequential and sequential is None:
+            emit(callback, Notice("the models don't fit in memory together: each is loaded for every track"))
+        self._models = {} if self.sequential else {run: self._load(run, callback) for run in flow.runs}
+        self._open = True
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return str(self.compute.device)
+
+    @property
+    def sample_rate(self) -> int:
+        """The rate that the first model works at, in Hz."""
+        return next(iter(self.flow.runs.values())).about.sample_rate
+
+    @property
+    def identity(self) -> Identity | None:
+        """Which weights the models have together; None if those of one aren't known."""
+        found = [getattr(model, "identity", None) for model in self._models.values()]
+        if self.sequential:
+            found = [Identity(run.about.name, run.about.sha256) for run in self.flow.runs.values()]
+        known: list[Identity] = [one for one in found if one is not None]
+        if not known or len(known) < len(found):
+            return None
+        if len(known) == 1:
+            return known[0]
+        return Identity(self.flow.name, joint_digest([one.sha256 or "" for one in known]))
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Weights, settings and device, as text; None if the weights aren't known."""
+        if self.identity is None:
+            return None
+        overlaps = [
+            overlap_of(one.model, self.chunks)
+            for model in self._models.values()
+            for one in passes_of(model, self.chunks)
+        ]
+        runs = [(run.about.name, run.about.sha256, str(run.input)) for run in self.flow.runs.values()]
+        blends = [asdict(joint) for joint in self.flow.blends.values()]
+        chunks, kind = asdict(self.chunks), self.compute.device.type
+        settings = [chunks, overlaps, self._precision, self._segment_s, kind]
+        return json.dumps([asdict(self.identity), runs, blends, *settings])
+
+    def close(self) -> None:
+        """Let go of the models and their memory; no track can be run any more."""
+        self._models, self._open = {}, False
+        heap.trim()
+
+    def measure(self, source: Source) -> Measured:
+        """Take the first pass that some models need; `run` does it itself when it wasn't done."""
+        whole = [run for run in self._models if self.flow.runs[run].from_mix]
+        return measure(source, {run: self._models[run] for run in whole})
+
+    def run(
+        self,
+        source: Source,
+        outputs: Sequence[Output],
+        shape: Shape,
+        *,
+        measured: Measured = NOT_MEASURED,
+        name: str = "audio",
+        total_s: float | None = None,
+        callback: Callback | None = None,
+    ) -> Generator[Audio, None, None]:
+        """Separate a track block by block, in bounded memory: [O, C, n] each, in order.
+
+        Args:
+            source: the audio.
+            outputs: sums of the flow's stems and the mix.
+            shape: the outputs' rate and channels.
+            measured: from `measure`.
+            name: of the track in events and errors.
+            total_s: its duration, for the time left.
+            callback: receives the track's events; returning False cancels.
+
+        Raises:
+            InputError: the source can't be read, or its samples are beyond what can be computed with.
+            NotFiniteError: a model gave NaN or infinite samples.
+            ResourceError: stems that wait don't fit the disk, or a chunk doesn't fit the device's memory.
+        """
+        if not self._open:
+            raise SettingsError("the separator is closed", setting="model")
+        require_own_threads()
+        if source.channels > 2 >= shape.channels:
+            emit(callback, Notice(_downmix(source), name))
+        report = _progress(callback, name, total_s)
+        report(0.0)  # the models are there: what comes next takes as long as the first chunk
+
+        @contextmanager
+        def model(run: int) -> Iterator[Model]:
+            yield self._models[run] if run in self._models else self._load(run, callback)
+            if self.sequential:
+                heap.trim()
+
+        with computing.threads(self._threads):
+            try:
+                yield from separate_track(
+                    source,
+                    self.flow,
+                    model,
+                    outputs,
+                    shape,
+                    chunks=self.chunks,
+                    compute=self.compute,
+                    sequential=self.sequential,
+                    measured=measured,
+                    progress=report,
+                )
+            except OverflowingError as error:
+                raise self._explained(error, source, name) from None
+        for notice in source.notices:
+            emit(callback, Notice(notice, name))
+
+    def _too_large(self) -> bool:
+        """Tell whether the weights of all models don't fit in the device's memory together."""
+        free = free_memory(self.device)
+        size = sum(run.about.size for run in self.flow.runs.values())
+        return free is not None and size * _MEMORY_PER_WEIGHT > free
+
+    def _load(self, number: int, callback: Callback | None) -> Model:
+        run = self.flow.runs[number]
+        if not isinstance(run.model, (str, Path)):
+            if self._segment_s is not None:
+                what = "segment_s: an object has its own segment_samples"
+                raise SettingsError(what, setting="segment_s")
+            own: Model = computing.place(run.model, self.compute)
+            return own
+        network = load_model(
+            run.model,
+            stems=run.stems,
+            segment_s=self._segment_s,
+            offline=self._offline,
+            callback=callback,
+        )
+        return computing.place(network, self.compute)
+
+    def _explained(self, error: OverflowingError, source: Source, name: str) -> AudioError:
+        """Return the error that names the input, where its samples are to blame, or else the models."""
+        if (at_s := _first_above(LOUDEST, source)) is not None:
+            return InputError(
+                name,
+                f"has samples too large to compute with (the first at {at_s:.3f} s; full scale is 1)",
+                hint="export it again; an effect or a plug-in may have gone wrong",
+            )
+        identity, several = self.identity, len(self.flow.runs) > 1
+        models = f"model{'s' * several} {identity.name}" if identity else f"model{'s' * several}"
+        full = self.compute.dtype == torch.float32
+        return NotFiniteError(
+            name,
+            f"the {models} gave NaN or infinite samples at {error.at_s:.1f} s",
+            hint="its weights may be damaged" if full else "--precision fp32 computes in a wider range",
+        )
+
+
+def _downmix(source: Source) -> str:
+    layout = source.layout or f"{usual_layout(source.channels)}, which is assumed: the file doesn't tell"
+    return f"{source.channels} channels ({layout}) are mixed down to stereo (ITU-R BS.775)"
+
+
+def _first_above(limit: float, source: Source) -> float | None:
+    """Return where a source's magnitude first exceeds `limit`, in seconds; None if it never does."""
+    samples = 0
+    for block in source.blocks():
+        above = (np.abs(block) > limit).any(axis=0)
+        if above.any():
+            return (samples + int(np.argmax(above))) / source.sample_rate
+        samples += block.shape[-1]
+    return None
+
+
+def _progress(callback: Callback | None, name: str, total_s: float | None) -> Callable[[float], None]:
+    began = monotonic()
+
+    def report(done_s: float) -> None:
+        elapsed = monotonic() - began
+        left = (total_s - done_s) * elapsed / done_s if total_s and done_s else None
+        emit(callback, Progress(name, done_s, total_s, None if left is None else max(0.0, left)))
+
+    return report
