@@ -10,7 +10,7 @@ from stemsplit.core.stream import separate_array
 from stemsplit.evaluation.metrics import energy, usdr
 from stemsplit.hub import registry, verified
 from stemsplit.hub.load import load_model
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.synthesis import effects
 from stemsplit.training.synthesis.__main__ import make_song
 from stemsplit.training.synthesis.compose import Frame, bass_line, beat, chord_part

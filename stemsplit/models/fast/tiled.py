@@ -23,7 +23,7 @@ from stemsplit.models.blocks.hybrid_layers import (
     EncoderLayer,
     HybridLayer,
 )
-from stemsplit.models.blocks.packed import PackedGLU
+from stemsplit.models.fast.packed import PackedGLU
 
 CACHED_BYTES = 2**21  # of a tile, about what a core's own cache holds
 AnyConv = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
