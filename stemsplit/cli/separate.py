@@ -59,8 +59,8 @@ def separate(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _run(options: dict[str, Any], stack: ExitStack) -> int:
-    from stemsplit.core.allocator import share_memory
     from stemsplit.core.devices import check_device
+    from stemsplit.core.memory import share_memory
     from stemsplit.separation.plan import check_template
 
     os.getcwd()  # raises where the working folder was removed, in which torch can't be imported

@@ -31,7 +31,7 @@ from stemsplit.hub import arguments as args
 from stemsplit.hub import bare, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.stand_ins import refuse_stand_in
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 
 @dataclass(frozen=True)

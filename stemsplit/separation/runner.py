@@ -12,7 +12,7 @@ import torch
 
 from stemsplit.audio.channels import usual_layout
 from stemsplit.core import compute as computing
-from stemsplit.core import heap
+from stemsplit.core import memory
 from stemsplit.core.devices import free_memory
 from stemsplit.core.stream import overlap_of, passes_of
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
@@ -122,7 +122,7 @@ class Runner:
     def close(self) -> None:
         """Let go of the models and their memory; no track can be run any more."""
         self._models, self._open = {}, False
-        heap.trim()
+        memory.trim()
 
     def measure(self, source: Source) -> Measured:
         """Take the first pass that some models need; `run` does it itself when it wasn't done."""
@@ -168,7 +168,7 @@ class Runner:
         def model(run: int) -> Iterator[Model]:
             yield self._models[run] if run in self._models else self._load(run, callback)
             if self.sequential:
-                heap.trim()
+                memory.trim()
 
         with computing.threads(self._threads):
             try:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.hub.checkpoints import save_package
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
 from stemsplit.training.optim import weights_of

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.checks import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 

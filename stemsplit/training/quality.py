@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
 from stemsplit.models.bag import Bag
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
 from stemsplit.training.library import WholeSong
 

@@ -1,7 +1,7 @@
 """The core with linear models: bit for bit what a whole-array loop computes."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch

@@ -25,7 +25,7 @@ from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.separation.separator import Separator
 
 FOUR = ("drums", "bass", "other", "vocals")

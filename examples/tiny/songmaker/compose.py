@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from stemsplit.training.synthesis import midi, styles
-from stemsplit.training.synthesis.notes import DRUM_CHANNEL, Note, Part, Song
+from songmaker import midi, styles
+from songmaker.notes import DRUM_CHANNEL, Note, Part, Song
 
 Rng = np.random.Generator
 T = TypeVar("T")
@@ -19,7 +19,7 @@ _PLAYED = "#xRFTSOA"
 
 @dataclass(frozen=True)
 class Frame:
-    """What all parts of a song agree on.
+    """Time, key and chords, which all parts of a song share.
 
     Attributes:
         step_s: a sixteenth note in seconds. tonic: pitch class. scale: seven semitones above it.
@@ -33,7 +33,7 @@ class Frame:
     swing: float
 
     def time_s(self, step: int) -> float:
-        """When the step begins."""
+        """Return the time at which the step begins."""
         return (step + (self.swing if step % 2 else 0.0)) * self.step_s
 
     def pitch(self, degree: int, low: int) -> int:
@@ -209,7 +209,7 @@ def compose(name: str, duration_s: float, takes: Sequence[Path], rng: Rng) -> So
 
 
 def _stem_of(channel: int, program: int) -> str | None:
-    """Where a General MIDI instrument belongs; None for choirs, pitched percussion and sound effects."""
+    """Return the stem of a General MIDI instrument; None for choirs, pitched percussion and sound effects."""
     if channel == DRUM_CHANNEL:
         return "drums"
     if 32 <= program < 40:

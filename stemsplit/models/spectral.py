@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+from stemsplit.models.network import Network
 
 
 @dataclass(frozen=True)

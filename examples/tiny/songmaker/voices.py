@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stemsplit.training.synthesis.compose import pick
-from stemsplit.training.synthesis.effects import RATE, Audio, Rng, level, stereo
+from songmaker.compose import pick
+from songmaker.effects import RATE, Audio, Rng, level, stereo
 
 _HOP = RATE // 50
 

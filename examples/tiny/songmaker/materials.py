@@ -1,14 +1,14 @@
-"""What songs are made from: folders of recordings, MIDI files and SoundFonts, and which of it is held out."""
+"""Materials of songs: recordings, MIDI files and SoundFonts in folders, and which of them are held out."""
 
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from songmaker.sampler import Instrument, Kit, find_instrument, find_kit, sound_files
 from stemsplit.errors import InputError
 from stemsplit.evaluation.datasets import Track, find_tracks
 from stemsplit.listing import is_hidden
-from stemsplit.training.synthesis.sampler import Instrument, Kit, find_instrument, find_kit, sound_files
 
 # Kept out of training whole, by parts of names: a song, voices, drum loops, drummers, General MIDI songs.
 # Recorded notes, drum hits and SoundFonts are the same on both sides.
@@ -61,7 +61,7 @@ class Materials:
 
 
 def is_held_out(name: str) -> bool:
-    """Whether a file or track is kept out of training."""
+    """Return True if a file or track is kept out of training."""
     return any(word in name for word in HELD_OUT)
 
 

@@ -1,4 +1,4 @@
-"""What is played: notes, the part that an instrument plays, and the song that the parts make up."""
+"""Notes, the part that an instrument plays, and the song that the parts make up."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """What one instrument plays.
+    """The notes of one instrument.
 
     Attributes:
         stem: drums, bass, other or vocals.

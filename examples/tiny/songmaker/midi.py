@@ -4,8 +4,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from songmaker.notes import DRUM_CHANNEL, Note, Part
 from stemsplit.errors import InputError
-from stemsplit.training.synthesis.notes import DRUM_CHANNEL, Note, Part
 
 _TICKS_PER_QUARTER = 480
 _TICKS_PER_S = 960  # what write_part uses: 120 beats a minute

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from stemsplit.training.synthesis import effects, sampler, soundfont, tones, voices
-from stemsplit.training.synthesis.compose import pick
-from stemsplit.training.synthesis.effects import RATE, Audio, Rng
-from stemsplit.training.synthesis.materials import Materials
-from stemsplit.training.synthesis.notes import STEMS, Part, Song
+from songmaker import effects, sampler, soundfont, tones, voices
+from songmaker.compose import pick
+from songmaker.effects import RATE, Audio, Rng
+from songmaker.materials import Materials
+from songmaker.notes import STEMS, Part, Song
 
 # level of each stem in dBFS: middle and spread over songs
 LEVELS = {"drums": (-18.0, 2.5), "bass": (-19.5, 2.5), "other": (-19.5, 3.0), "vocals": (-18.5, 3.0)}
@@ -144,7 +144,7 @@ def _recorded_voice(duration_s: float, path_audio: Audio, rng: Rng) -> Audio:
 
 
 def _singing(part: Part, duration_s: float, materials: Materials, rng: Rng) -> tuple[str, Audio]:
-    """Where the vocals come from, and the voice before any effect."""
+    """Return the name of the vocals' source, and the voice before any effect."""
     weights = {
         "album": 0.38 * bool(materials.album),
         "singer": 0.27 * bool(materials.singers),

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from make_songs import main, make_song
+from songmaker import compose, effects, midi, sampler, soundfont, styles, tones, voices
+from songmaker.materials import Materials, find_materials, is_held_out, seed_of
+from songmaker.mixing import render
+from songmaker.notes import STEMS, Note, Part, Song
 from stemsplit.errors import InputError, ResourceError
 from stemsplit.evaluation.datasets import find_tracks
-from stemsplit.training.synthesis import compose, effects, midi, sampler, soundfont, styles, tones, voices
-from stemsplit.training.synthesis.__main__ import main, make_song
-from stemsplit.training.synthesis.materials import Materials, find_materials, is_held_out, seed_of
-from stemsplit.training.synthesis.mixing import render
-from stemsplit.training.synthesis.notes import STEMS, Note, Part, Song
 
 RATE = effects.RATE
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")

@@ -1,4 +1,4 @@
-"""What styles sound like, as data: tempi, patterns of sixteen steps a bar, instruments.
+"""Styles as data: tempi, patterns of sixteen steps a bar, instruments.
 
 Patterns of bass: R root, F fifth, O octave, T third, S seventh, A a semitone or two below the next root.
 Patterns of chords and melodies: # plays. In all of them `-` holds and `.` rests.

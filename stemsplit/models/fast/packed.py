@@ -142,7 +142,7 @@ def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
 
 @cache
 def packs(dtype: torch.dtype) -> bool:
-    """Whether this build of PyTorch has the operators, and they compute what they should here."""
+    """Return True if this build of PyTorch has the operators and they compute what they should here."""
     with torch.inference_mode(False), torch.no_grad():
         x, bias = torch.linspace(-1, 1, 96).view(3, 32), torch.linspace(0, 1, 32)
         weight = torch.linspace(1, -1, 1024).view(32, 32)
@@ -157,7 +157,7 @@ def packs(dtype: torch.dtype) -> bool:
 
 
 def _samples(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """What the operators make of a linear layer: with each activation, and multiplied by x."""
+    """Compute a linear layer by the operators: with each activation, and multiplied by x."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     linear = torch.ops.mkldnn._linear_pointwise
     found = [linear(x, packed, bias, name, [], "none") for name in ("gelu", "relu", "sigmoid")]

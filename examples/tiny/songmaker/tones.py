@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.training.synthesis.effects import RATE, Rng
-from stemsplit.training.synthesis.notes import Note, Part
+from songmaker.effects import RATE, Rng
+from songmaker.notes import Note, Part
 
 Mono = NDArray[np.float32]
 Curve = NDArray[np.floating[Any]]

@@ -13,7 +13,7 @@ from stemsplit.stems import canonical_stems, find_stem
 
 @dataclass(frozen=True)
 class Identity:
-    """Which weights a network has: the name it was asked for by, and its file's sha256 (None without one)."""
+    """A network's weights: the name they were asked for by, and their file's sha256 (None without one)."""
 
     name: str
     sha256: str | None

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stemsplit.models.blocks import packed
 from stemsplit.models.blocks.attention import SequenceNorm
-from stemsplit.models.blocks.packed import PackedGLU, PackedLinear, PackedPointwise, PackedSequenceNorm, packs
+from stemsplit.models.fast import packed
+from stemsplit.models.fast.packed import PackedGLU, PackedLinear, PackedPointwise, PackedSequenceNorm, packs
 
 
 @pytest.fixture(params=["oneDNN", "public"])

@@ -10,10 +10,10 @@ import numpy as np
 import soundfile
 import soxr
 
+from songmaker.compose import pick
+from songmaker.effects import RATE, Audio, Rng
+from songmaker.notes import Note, Part
 from stemsplit.listing import visible_files
-from stemsplit.training.synthesis.compose import pick
-from stemsplit.training.synthesis.effects import RATE, Audio, Rng
-from stemsplit.training.synthesis.notes import Note, Part
 
 _NOTE = re.compile(r"(?:^|_)([A-Ga-g])([b#]?)(-?\d)(?=v\d|_|$)")
 _STEPS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}

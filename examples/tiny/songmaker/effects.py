@@ -1,4 +1,4 @@
-"""What a studio does to a track: equaliser, compressor, saturation, room, echo, width and level.
+"""Studio effects: equaliser, compressor, saturation, room, echo, width and level.
 
 All take and return [C, T] float32 at `RATE`; none changes its input.
 """

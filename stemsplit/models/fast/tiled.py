@@ -23,7 +23,7 @@ from stemsplit.models.blocks.hybrid_layers import (
     EncoderLayer,
     HybridLayer,
 )
-from stemsplit.models.blocks.packed import PackedGLU
+from stemsplit.models.fast.packed import PackedGLU
 
 CACHED_BYTES = 2**21  # of a tile, about what a core's own cache holds
 AnyConv = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
@@ -147,7 +147,7 @@ class TiledBranch(nn.Module):
 
 
 class TiledLayer(nn.Module):
-    """What encoder and decoder layers share.
+    """The parts that encoder and decoder layers share.
 
     Args:
         layer: what it computes.
@@ -172,7 +172,7 @@ class TiledLayer(nn.Module):
             self.branches = nn.Sequential(*(TiledBranch(cast(nn.Sequential, branch)) for branch in branches))
 
     def tile(self, x: Tensor, bins: int) -> int:
-        """How many of a layer's `bins` to compute at a time, x [B, ·, ·, T] being its input."""
+        """Return the number of a layer's `bins` to compute at a time, x [B, ·, ·, T] being its input."""
         if self.plan.groups:
             return bins
         return max(1, CACHED_BYTES // (x.element_size() * self.plan.inner * x.shape[0] * x.shape[-1]))
@@ -275,11 +275,11 @@ class TiledDecoder(TiledLayer):
         return out
 
     def bias(self) -> Tensor:
-        """Of the transposed convolution: [outputs]."""
+        """Return the bias of the transposed convolution: [outputs]."""
         return cast(Tensor, self.conv_tr.bias)
 
     def _expand(self, x: Tensor | None, skip: Tensor, start: int, stop: int) -> Tensor:
-        """What the transposed convolution is given of the bins from `start` to before `stop`."""
+        """Return the transposed convolution's input for the bins from `start` to before `stop`."""
         first, end = start - self.context, stop + self.context
         seen = bins_of(skip, first, end)
         if x is not None:

@@ -1,4 +1,4 @@
-"""Make a folder of multitracks: python -m stemsplit.training.synthesis OUT --songs N --seed S."""
+"""Make a folder of multitracks: python examples/tiny/make_songs.py OUT --songs N --seed S."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,15 @@ import click
 import numpy as np
 import soundfile
 
+from songmaker.compose import arrange, compose, pick
+from songmaker.effects import RATE, Audio
+from songmaker.materials import Materials, find_materials, seed_of
+from songmaker.mixing import render
 from stemsplit.errors import StemsplitError
-from stemsplit.training.synthesis.compose import arrange, compose, pick
-from stemsplit.training.synthesis.effects import RATE, Audio
-from stemsplit.training.synthesis.materials import Materials, find_materials, seed_of
-from stemsplit.training.synthesis.mixing import render
 
 
 def make_song(name: str, seconds: float, materials: Materials, seed: int) -> dict[str, Audio]:
-    """The stems of one song, which depend on its name, its length, the materials and the seed alone."""
+    """Return a song's stems, which depend on its name, its length, the materials and the seed alone."""
     rng = np.random.default_rng(seed_of(name, seed))
     if materials.songs and rng.random() < 0.35:
         song = arrange(pick(rng, materials.songs), name, seconds, rng)
@@ -79,7 +79,7 @@ def main(
     The same options make the same songs; songs that are there already stay. Without --font, --samples and
     --album everything is played by formulas.
 
-    Example: python -m stemsplit.training.synthesis songs --songs 3 --font FluidR3_GM.sf2
+    Example: python examples/tiny/make_songs.py songs --songs 3 --font FluidR3_GM.sf2
     """
     try:
         materials = find_materials(fonts, samples, album, held_out)

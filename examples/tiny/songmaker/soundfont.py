@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from songmaker import midi
+from songmaker.effects import RATE, Audio
+from songmaker.notes import Part
 from stemsplit.errors import ResourceError
-from stemsplit.training.synthesis import midi
-from stemsplit.training.synthesis.effects import RATE, Audio
-from stemsplit.training.synthesis.notes import Part
 
 # the player's own reverberation and chorus are off: rooms are added later and differ from song to song
 _COMMAND = (

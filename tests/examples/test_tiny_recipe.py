@@ -1,21 +1,37 @@
 """The recipe of the bundled model: it is a valid configuration, and one step of it trains."""
 
-from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from make_songs import main
+from stemsplit import models
 from stemsplit.training.configfile import read_config
-from stemsplit.training.synthesis.__main__ import main
 
-RECIPE = Path(str(resources.files("stemsplit.training") / "recipes" / "tiny.yaml"))
+RECIPE = Path(__file__).parents[2] / "examples/tiny/tiny.yaml"
 
 
 def test_the_recipe_is_a_valid_configuration() -> None:
     config = read_config(RECIPE).config
     assert config.model.family == "band_unet" and config.half
     assert [d.exclude for d in config.data.train] == [(), ("3.Sodium",), ()]
+
+
+def test_the_recipe_explains_itself() -> None:
+    text = RECIPE.read_text()
+    assert text.startswith("# ") and "stemsplit train --config examples/tiny/tiny.yaml" in text
+    assert read_config(RECIPE).config.folder == "runs/tiny"
+
+
+def test_its_network_can_be_built_and_takes_its_segments() -> None:
+    config = read_config(RECIPE).config
+    with torch.device("meta"):
+        network = models.build(config.model.family or "", config.model.arguments)
+    samples = round(config.data.segment_s * network.sample_rate)
+    assert samples == network.padded_samples(samples) or samples == network.segment_samples
+    assert set(network.stems) <= set(config.data.stems or network.stems)
 
 
 def test_a_step_of_the_recipe_trains_on_generated_songs(tmp_path: Path) -> None:

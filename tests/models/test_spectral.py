@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
+from stemsplit.models.spectral import SpectralNetwork, Transform
 
 TRANSFORMS = [
     Transform(64, 16),
