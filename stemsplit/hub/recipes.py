@@ -33,8 +33,10 @@ class Step:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not self.models or "" in self.models:
+        if not self.models:
             raise SettingsError("no model is given", setting="model")
+        if any(model == "" for model in self.models if isinstance(model, str)):
+            raise SettingsError("--model: is empty", setting="--model")
         if self.blend not in BLENDS:
             raise UnknownNameError("blend", self.blend, BLENDS)
         check_weights(len(self.models), self.blend, self.weights, "models")

@@ -35,14 +35,14 @@ class Fingerprint:
         """What sets a file with `tag` apart from `output` made now; None if nothing does."""
         try:
             content = json.loads(tag or "")
-            then = {"model": content["model"], "weights": content["sha256"], "content": content["output"]}
+            then = {"model": content["model"], "sha256": content["sha256"], "content": content["output"]}
             then |= content["settings"]
         except (ValueError, TypeError, KeyError):
             return "it was not made by stemsplit"
-        now = {"model": self.model, "weights": self.sha256, "content": str(output)} | dict(self.settings)
+        now = {"model": self.model, "sha256": self.sha256, "content": str(output)} | dict(self.settings)
         # A hash of which only the beginning is on record is compared as far as it goes.
-        if then["weights"] and now["weights"] and _same_hash(then["weights"], now["weights"]):
-            then["weights"] = now["weights"]
+        if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
+            then["sha256"] = now["sha256"]
         for key in sorted({*now, *then}):
             if now.get(key) != then.get(key):
                 return f"{key} was {_shown(then.get(key))} and is now {_shown(now.get(key))}"

@@ -187,7 +187,7 @@ def resolve(recipe: Recipe, describe: Describe, name: str = "") -> Flow:
     resolver = _Resolver(describe)
     given = resolver.recipe(recipe, Sum((MIX,)))
     return Flow(
-        name or "+".join(dict.fromkeys(run.about.name for run in resolver.runs.values())),
+        name or "+".join(run.about.name for run in resolver.runs.values()),
         resolver.runs,
         resolver.blends,
         given.sums,

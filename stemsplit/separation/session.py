@@ -101,7 +101,9 @@ class Session:
             ResourceError: it hasn't.
         """
         if ready:
-            check_room(ready, self.request.output, Path(self.request.batch.output))
+            stems = sum(len(run.stems) for run in self.flow.narrow(self.outputs).runs.values())
+            spooled = stems * self.request.jobs if self.request.combination.sequential else 0
+            check_room(ready, self.request.output, Path(self.request.batch.output), spooled)
 
     def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
         """Do the jobs. The model is loaded only if one of them needs it.

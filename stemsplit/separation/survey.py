@@ -7,6 +7,7 @@ import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import gettempdir
 
 from stemsplit.audio.formats import check_encodable
 from stemsplit.audio.reader import probe
@@ -126,30 +127,46 @@ def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple
     return source, shape
 
 
-def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> None:
-    """See whether the disk has room for the outputs, as far as the inputs tell their length.
+def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spooled: int = 0) -> None:
+    """Check that the disks have room for the outputs and for stems that wait, as far as their lengths are known.
 
     Args:
         ready: what is to be done.
         output: the format.
         root: the output folder.
+        spooled: how many stems wait in temporary files while a track is separated.
 
     Raises:
-        ResourceError: it hasn't.
+        ResourceError: one hasn't.
     """
     sample_bytes = {"16": 2, "24": 3, "32f": 4}[output.bit_depth]
-    needed, largest = 0.0, 0.0
+    needed, largest, waiting = 0.0, 0.0, 0.0
     for one in ready:
-        samples = (one.source.duration_s or 0) * one.shape.sample_rate * one.shape.channels
+        seconds, source = one.source.duration_s or 0, one.source
+        samples = seconds * one.shape.sample_rate * one.shape.channels
         needed += samples * len(one.job.files) * sample_bytes
         largest = max(largest, samples * len(one.job.files) * SCRATCH_BYTES)
+        heard = seconds * source.sample_rate * min(2, source.channels)
+        waiting = max(waiting, spooled * heard * SCRATCH_BYTES)
+    if output.format not in ("wav", "aiff"):  # what is compressed has no length beforehand
+        needed = largest = 0.0
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
-    disk = shutil.disk_usage(there)
+    temporary = Path(gettempdir())
+    if os.stat(there).st_dev == os.stat(temporary).st_dev:
+        _require_room(there, needed + largest + waiting)
+    else:
+        _require_room(there, needed + largest)
+        _require_room(temporary, waiting, hint="TMPDIR names another folder for temporary files")
+
+
+def _require_room(
+    folder: Path, size: float, hint: str = "choose another disk with -o, or a smaller format such as -f flac"
+) -> None:
+    disk = shutil.disk_usage(folder)
     # A file system without a size, such as one over a network, tells nothing.
-    if output.format in ("wav", "aiff") and disk.total and needed + largest > disk.free:
+    if size and disk.total and size > disk.free:
         raise ResourceError(
-            f"{there}: {_shown(needed + largest)} are needed and {_shown(disk.free)} are free",
-            hint="choose another disk with -o, or a smaller format such as -f flac",
+            f"{folder}: {_shown(size)} are needed and {_shown(disk.free)} are free", hint=hint
         )
 
 

@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from stemsplit.hub.checkpoints import save_package
+from stemsplit.hub.load import load_model
+from stemsplit.models.network import Network
 from tests.cli.conftest import Shell
 
 BOTH = ("-m", "tiny", "-m", "classic")
@@ -28,6 +32,18 @@ def test_the_blend_of_two_models_is_written_and_skipped_the_next_time(shell: She
     for change in (("--blend", "max_fft"), ("--weights", "1,2"), ("-m", "tiny")):
         other_way = shell("a.wav", *BOTH, *change, "-s", "bass", "-o", "both", "--bit-depth", "32f")
         assert other_way.code == 1 and "exists, and " in other_way.err, change
+
+
+def test_other_weights_of_an_ensembles_model_are_not_the_same(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    for factor in (1.0, 0.5):
+        network = load_model("tiny")
+        assert isinstance(network, Network)
+        with torch.no_grad():
+            next(network.parameters()).mul_(factor)
+        save_package(shell.folder / "own.safetensors", network)
+        ran = shell("a.wav", "-m", "own.safetensors", "-m", "classic", "-s", "bass")
+    assert ran.code == 1 and "exists, and sha256 was" in ran.err
 
 
 def test_into_a_pipe(shell: Shell) -> None:

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 import stemsplit
-from stemsplit import Separator
+from stemsplit.separation.runner import Runner
 
 Shell = Any
 MODEL = Path(stemsplit.__file__).parent / "hub/bundled/tiny.safetensors"
@@ -117,13 +117,13 @@ def test_the_plan_shows_the_names_of_renamed_outputs(shell: Shell) -> None:
 
 def test_the_time_of_a_track_is_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the time that it waited for the others."""
-    stream = Separator.stream
+    run = Runner.run
 
     def slow(*given: Any, **named: Any) -> Iterator[Any]:
         time.sleep(0.3)  # computing takes longer than measuring and encoding, which overlap with it
-        yield from stream(*given, **named)
+        yield from run(*given, **named)
 
-    monkeypatch.setattr(Separator, "stream", slow)
+    monkeypatch.setattr(Runner, "run", slow)
     for number in range(5):
         shell.write(f"in/{number}.wav", seconds=0.2)
     report = json.loads(shell("in", *BASS, "--json").out)
@@ -263,7 +263,7 @@ def test_debug_shows_where_a_track_failed(
     shell: Shell, arguments: tuple[str, ...], env: dict[str, str]
 ) -> None:
     shell.write("a.wav", seconds=0.2)
-    script = "import stemsplit.separation.separator as s, stemsplit.cli.main as m, sys\n"
+    script = "import stemsplit.separation.runner as s, stemsplit.cli.main as m, sys\n"
     script += "s.separate_track = lambda *_, **__: 1 / 0\nm.run(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", script, "a.wav", *BASS, *arguments],
