@@ -128,7 +128,7 @@ def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple
 
 
 def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spooled: int = 0) -> None:
-    """Check that the disks have room for the outputs and for stems that wait, as far as their lengths are known.
+    """Check that the disks have room for outputs and waiting stems, as far as their lengths are known.
 
     Args:
         ready: what is to be done.
