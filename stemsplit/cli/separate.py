@@ -18,6 +18,7 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
+from stemsplit.files import os_errors, write_named
 from stemsplit.settings import (
     QUALITIES,
     BatchSettings,
@@ -310,13 +311,11 @@ def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
 
 def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report where it was asked for, and the last lines."""
-    from stemsplit.separation.publish import os_errors
-
     text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
     if options["report"]:
         with os_errors(Path(options["report"])):
-            Path(options["report"]).write_text(text + "\n", encoding="utf-8")
+            write_named(options["report"], f"{text}\n".encode())
     return report.exit_code

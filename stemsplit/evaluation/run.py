@@ -7,7 +7,7 @@ import signal
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from multiprocessing import active_children, get_context, parent_process
@@ -26,6 +26,7 @@ from stemsplit.evaluation.layouts import Layout, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.evaluation.score import Scores, Separate, Wanted, score_files, score_separation
 from stemsplit.events import Callback, TrackDone, TrackFailed, TrackStart, emit
+from stemsplit.files import write_whole
 from stemsplit.hub.folders import cache_folder
 
 
@@ -179,13 +180,8 @@ class Store:
 
     def put(self, key: str, scores: Scores) -> None:
         """Keep scores; a folder that can't be written is no error."""
-        part = self.folder / f".{key}.{os.getpid()}.part"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(asdict(scores)), encoding="utf-8")
-            os.replace(part, self.folder / f"{key}.json")
-        except OSError:
-            return
+        with suppress(OSError):
+            write_whole(self.folder / f"{key}.json", json.dumps(asdict(scores)))
 
 
 # ---------------------------------------------------------------- doing it

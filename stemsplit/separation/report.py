@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from stemsplit import __version__
-from stemsplit.audio.sink import is_full
 from stemsplit.errors import OutputError, ResourceError, StemsplitError
 from stemsplit.events import Callback, TrackDone, TrackFailed, emit
+from stemsplit.files import is_full
 
 Status = Literal["done", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
