@@ -19,6 +19,7 @@ from stemsplit.cli.failures import one_line, require_stdout, require_writable, s
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.files import os_errors, write_named
+from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import (
     QUALITIES,
     BatchSettings,
@@ -262,12 +263,12 @@ def _show_plan(session: "Session", as_json: bool) -> int:
     Raises:
         ResourceError: the disk has too little room.
     """
-    from stemsplit.separation.report import TrackResult, exit_code
+    from stemsplit.separation.report import TrackResult
 
     found = list(session.survey())
     if as_json:
         jobs = [_planned(one) for one in found]
-        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": jobs}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "model": session.model.name, "jobs": jobs}, indent=2))
     else:
         for one in found:
             _show_planned(one)
