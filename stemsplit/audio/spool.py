@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from stemsplit.audio.decode_av import open_container
 from stemsplit.audio.decode_sndfile import recognise
-from stemsplit.audio.sink import is_full, write_error
 from stemsplit.errors import InputError, ResourceError
+from stemsplit.files import is_full, write_error
 
 _CHUNK = 1 << 20
 # By then a stream must look like audio; FFmpeg itself looks at no more than 5 MB.

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from stemsplit import __version__
+from stemsplit.outcome import SCHEMA
 
 PACKAGES = ("torch", "numpy", "soundfile", "av", "soxr", "safetensors", "huggingface-hub", "lightning")
 
@@ -27,7 +28,7 @@ def doctor(as_json: bool) -> None:
     """
     found = examine()
     if as_json:
-        click.echo(json.dumps({"schema": 1, **found}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, **found}, indent=2))
         return
     for section, content in found.items():
         click.echo(f"{section}:")

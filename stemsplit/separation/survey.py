@@ -11,10 +11,11 @@ from pathlib import Path
 from stemsplit.audio.formats import check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.errors import OutputError, ResourceError
+from stemsplit.outcome import Failure
 from stemsplit.separation.existing import Fingerprint, is_done, renamed
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.plan import Input, Job
-from stemsplit.separation.report import Failure, TrackResult
+from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
 
