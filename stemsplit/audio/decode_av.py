@@ -14,11 +14,11 @@ import av
 import numpy as np
 
 from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
+from stemsplit.audio.decoding import Array, AudioInfo, damaged
 from stemsplit.audio.file_range import FileRange
-from stemsplit.audio.frame_sizes import is_incomplete
 from stemsplit.audio.resample import Resampler
-from stemsplit.audio.source import Array, AudioInfo, damaged
 from stemsplit.audio.truncation import claimed_samples
+from stemsplit.audio.truncation.frames import is_incomplete
 from stemsplit.errors import InputError, StemsplitError
 
 # Demuxers of media files. Playlists and scripts (hls, concat, dash …) stay out: they would open further

@@ -9,10 +9,10 @@ from typing import Self
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
+from stemsplit.audio.decoding import Array, Decoder
 from stemsplit.audio.file_range import FileRange
-from stemsplit.audio.ogg_links import Links
 from stemsplit.audio.resample import Resampler
-from stemsplit.audio.source import Array, Decoder
+from stemsplit.audio.truncation.ogg import Links
 
 
 class ChainDecoder:

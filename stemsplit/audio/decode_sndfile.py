@@ -14,9 +14,9 @@ from typing import Any, Self
 import numpy as np
 import soundfile
 
+from stemsplit.audio.decoding import Array, AudioInfo, damaged
 from stemsplit.audio.file_range import FileRange
-from stemsplit.audio.riff import DataChunk
-from stemsplit.audio.source import Array, AudioInfo, damaged
+from stemsplit.audio.truncation.chunks import DataChunk
 from stemsplit.errors import InputError
 
 _CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS"}

@@ -7,13 +7,14 @@ from typing import Any
 import av
 import numpy as np
 
-from stemsplit.audio.covers import attach_cover, picture_comment
-from stemsplit.audio.mp4_boxes import append_to_moov
+from stemsplit.audio.decoding import Array
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
-from stemsplit.audio.source import Array
-from stemsplit.audio.tags import Tags, id3_chunk
-from stemsplit.audio.wavstream import quantise
+from stemsplit.audio.tags import Tags
+from stemsplit.audio.tags.covers import attach_cover
+from stemsplit.audio.tags.mp4 import append_to_moov
+from stemsplit.audio.tags.vorbis import picture_comment
+from stemsplit.audio.wav import quantise
 from stemsplit.settings import OutputSettings
 
 # samples per packet where the codec leaves the choice (PCM)
@@ -121,7 +122,7 @@ class AvEncoder:
         if self._container_name == "ipod":
             append_to_moov(self._sink, (b"udta", b"meta", b"ilst"), self._tags.mp4_boxes())
         elif self._container_name == "aiff":
-            _append_chunk(self._sink, id3_chunk(self._tags, ">"))
+            _append_chunk(self._sink, self._tags.id3_chunk(">"))
 
     def abandon(self) -> None:
         """Let go of the encoder; the file stays incomplete."""

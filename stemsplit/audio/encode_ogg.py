@@ -3,12 +3,11 @@
 import numpy as np
 import soundfile
 
-from stemsplit.audio.covers import picture_comment
-from stemsplit.audio.ogg_pages import CommentRewriter
+from stemsplit.audio.decoding import Array
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
-from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags
+from stemsplit.audio.tags.vorbis import CommentRewriter, picture_comment
 
 # libvorbis's nominal bit rates of stereo at 44.1 kHz for its qualities 0, 0.1 … 1
 _KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)

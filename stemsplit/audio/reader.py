@@ -10,16 +10,15 @@ from typing import Self
 
 import numpy as np
 
-from stemsplit.audio import container_sizes, flac_frames, xing
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_chain import ChainDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
-from stemsplit.audio.ogg_links import find_links
+from stemsplit.audio.decoding import AGAIN, Array, AudioInfo, Decoder
 from stemsplit.audio.regroup import Regrouper
-from stemsplit.audio.riff import DataChunk, find_data
-from stemsplit.audio.source import AGAIN, Array, AudioInfo, Decoder
-from stemsplit.audio.truncation import cut_short, cut_within
-from stemsplit.audio.xing import id3_bytes
+from stemsplit.audio.truncation import cut_short, cut_within, file_sizes, flac, mp3
+from stemsplit.audio.truncation.chunks import DataChunk, find_data
+from stemsplit.audio.truncation.ogg import find_links
+from stemsplit.audio.truncation.tag_bytes import id3_bytes
 from stemsplit.errors import InputError, SettingsError
 
 __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
@@ -182,7 +181,7 @@ def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> De
         file.seek(id3_bytes(file.read(10)))
         head = file.read(40)
         data = find_data(file)
-        claim = data.claim if data else xing.find_claim(file) or container_sizes.find_claim(file)
+        claim = data.claim if data else mp3.find_claim(file) or file_sizes.find_claim(file)
     notice = claim and claim.check(shown)
     decoder = (None if stream else _first_choice(path, shown, head, data)) or AvDecoder(path, shown, stream)
     if notice:
@@ -229,7 +228,7 @@ def _miscounted(path: Path, name: Path) -> int | None:
         InputError: the file was cut short.
     """
     with path.open("rb") as file:
-        found = flac_frames.find_end(file)
+        found = flac.find_end(file)
     if found is None or found.declared in (found.total, found.total + found.partial):
         return None
     if found.partial and found.declared > found.total:

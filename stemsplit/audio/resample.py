@@ -3,7 +3,7 @@
 import numpy as np
 import soxr
 
-from stemsplit.audio.source import Array
+from stemsplit.audio.decoding import Array
 
 _QUALITY = "HQ"
 

@@ -11,13 +11,13 @@ import av
 import numpy as np
 import soundfile
 
+from stemsplit.audio.decoding import Array
 from stemsplit.audio.encode_av import AvEncoder
 from stemsplit.audio.encode_ogg import OggEncoder
-from stemsplit.audio.encode_wav import WavEncoder
 from stemsplit.audio.formats import check_encodable
 from stemsplit.audio.sink import Sink
-from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags
+from stemsplit.audio.wav import WavEncoder
 from stemsplit.errors import OutputError
 from stemsplit.settings import OutputFormat, OutputSettings
 

@@ -1,8 +1,6 @@
 """Cover pictures: which of a file's pictures is its cover, and how the other formats carry it."""
 
-import base64
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -108,14 +106,6 @@ def _open_image(data: bytes) -> Any | None:
         return image if image.streams.video[0].codec_context.width else None
     except (av.error.FFmpegError, IndexError, MemoryError):
         return None
-
-
-def picture_comment(cover: Cover) -> dict[str, str]:
-    """Return a cover as Ogg carries it: FLAC's picture block (RFC 9639 §8.8), sizes unknown, as a comment."""
-    mime = cover.mime.encode()
-    head = struct.pack(">II", KINDS.index(cover.kind), len(mime)) + mime
-    block = head + struct.pack(">6I", 0, 0, 0, 0, 0, len(cover.data)) + cover.data
-    return {"METADATA_BLOCK_PICTURE": base64.b64encode(block).decode()}
 
 
 def attach_cover(container: Any, cover: Cover | None) -> Any | None:

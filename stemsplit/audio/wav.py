@@ -1,16 +1,21 @@
-"""WAV headers, and WAV as a stream of bytes into a pipe that can't be rewound."""
+"""WAV: the header, PCM samples, and its two writers, into a file and into a pipe that can't be rewound."""
 
 import struct
 from typing import BinaryIO
 
 import numpy as np
 
-from stemsplit.audio.source import Array
+from stemsplit.audio.decoding import Array
+from stemsplit.audio.sink import Sink
+from stemsplit.audio.tags import Tags
 
 # RIFF sizes are 32 bits wide; this one says "unknown", or "see ds64" in RF64
 UNKNOWN = 0xFFFF_FFFF
 _BITS = {"16": 16, "24": 24, "32f": 32}
 _PCM, _FLOAT = 1, 3
+# the audio bytes from which room for RF64's sizes is kept, well below the 2^32 that needs it
+_ROOM_FROM_BYTES = 1 << 31
+_MOST_SAMPLE_BYTES = 4
 
 
 def wav_header(
@@ -91,6 +96,56 @@ def quantise(samples: Array, bits: int) -> Array:
     full = 2.0 ** (bits - 1)
     rounded: Array = np.clip(np.rint(samples * np.float32(full)), -full, full - 1)
     return rounded
+
+
+class WavEncoder:
+    """Samples [C, n] in, one WAV file out.
+
+    The header is corrected at the end, and becomes RF64 where the sizes outgrow 32 bits.
+
+    Args:
+        sink: the file.
+        sample_rate: in Hz.
+        channels: how many.
+        bit_depth: as in `OutputSettings`.
+        frames: how many samples per channel are expected, None for any number.
+        tags: go behind the audio.
+    """
+
+    def __init__(
+        self, sink: Sink, sample_rate: int, channels: int, bit_depth: str, frames: int | None, tags: Tags
+    ) -> None:
+        self._sink, self._rate, self._channels, self._depth = sink, sample_rate, channels, bit_depth
+        self._reserve = frames is None or frames * channels * _MOST_SAMPLE_BYTES >= _ROOM_FROM_BYTES
+        self._trailer = tags.id3_chunk("<")
+        self._frames = self._bytes = 0
+        sink.write(self._header())
+
+    def write(self, block: Array) -> None:
+        """Append a block [C, n]."""
+        data = pcm_bytes(block, self._depth)
+        self._frames += block.shape[1]
+        self._bytes += len(data)
+        self._sink.write(data)
+
+    def finish(self) -> None:
+        """Pad, append the tags, and write the header again with the true sizes."""
+        self._sink.write(bytes(self._bytes % 2) + self._trailer)
+        self._sink.seek(0)
+        self._sink.write(self._header())
+
+    def abandon(self) -> None:
+        """There is nothing to let go of."""
+
+    def _header(self) -> bytes:
+        return wav_header(
+            self._rate,
+            self._channels,
+            self._depth,
+            self._frames,
+            trailing_bytes=len(self._trailer),
+            reserve=self._reserve,
+        )
 
 
 class WavStream:

@@ -8,8 +8,10 @@ import pytest
 
 from stemsplit.audio.reader import open_audio, probe, read_audio
 from stemsplit.audio.truncation import Claim
+from stemsplit.audio.truncation.frames import frame_bytes
+from stemsplit.audio.truncation.mp3 import ends_on_frame, find_claim
+from stemsplit.audio.truncation.tag_bytes import id3_bytes, trailing_tag_bytes
 from stemsplit.audio.writer import open_writer
-from stemsplit.audio.xing import ends_on_frame, find_claim, frame_bytes, id3_bytes, trailing_tag_bytes
 from stemsplit.errors import InputError
 from stemsplit.settings import OutputSettings
 
