@@ -8,10 +8,10 @@ import numpy as np
 from stemsplit.audio.decoding import Array
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
+from stemsplit.formats import BIT_DEPTHS, BitDepth
 
 # RIFF sizes are 32 bits wide; this one says "unknown", or "see ds64" in RF64
 UNKNOWN = 0xFFFF_FFFF
-_BITS = {"16": 16, "24": 24, "32f": 32}
 _PCM, _FLOAT = 1, 3
 # the audio bytes from which room for RF64's sizes is kept, well below the 2^32 that needs it
 _ROOM_FROM_BYTES = 1 << 31
@@ -21,7 +21,7 @@ _MOST_SAMPLE_BYTES = 4
 def wav_header(
     sample_rate: int,
     channels: int,
-    bit_depth: str,
+    bit_depth: BitDepth,
     frames: int | None,
     *,
     trailing_bytes: int = 0,
@@ -40,7 +40,7 @@ def wav_header(
         trailing_bytes: length of the chunks that follow the audio.
         reserve: keep room, so that the header of any other `frames` has the same length.
     """
-    frame_bytes = channels * _BITS[bit_depth] // 8
+    frame_bytes = channels * BIT_DEPTHS[bit_depth] // 8
     data_bytes = None if frames is None else frames * frame_bytes
     body = _format_chunk(sample_rate, channels, bit_depth)
     if bit_depth == "32f":
@@ -58,8 +58,8 @@ def wav_header(
     return struct.pack("<4sI4s", b"RF64", UNKNOWN, b"WAVE") + wide + body + _data_chunk(UNKNOWN)
 
 
-def _format_chunk(sample_rate: int, channels: int, bit_depth: str) -> bytes:
-    bits = _BITS[bit_depth]
+def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth) -> bytes:
+    bits = BIT_DEPTHS[bit_depth]
     frame_bytes = channels * bits // 8
     tag = _FLOAT if bit_depth == "32f" else _PCM
     fields = struct.pack("<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits)
@@ -77,7 +77,7 @@ def _data_chunk(size: int) -> bytes:
     return struct.pack("<4sI", b"data", size)
 
 
-def pcm_bytes(block: Array, bit_depth: str) -> bytes:
+def pcm_bytes(block: Array, bit_depth: BitDepth) -> bytes:
     """A block [C, n] as interleaved little-endian samples."""
     interleaved = np.ascontiguousarray(block.T)
     if bit_depth == "32f":
@@ -113,7 +113,7 @@ class WavEncoder:
     """
 
     def __init__(
-        self, sink: Sink, sample_rate: int, channels: int, bit_depth: str, frames: int | None, tags: Tags
+        self, sink: Sink, sample_rate: int, channels: int, bit_depth: BitDepth, frames: int | None, tags: Tags
     ) -> None:
         self._sink, self._rate, self._channels, self._depth = sink, sample_rate, channels, bit_depth
         self._reserve = frames is None or frames * channels * _MOST_SAMPLE_BYTES >= _ROOM_FROM_BYTES

@@ -9,6 +9,7 @@ from stemsplit.audio.decode_av import open_container
 from stemsplit.audio.tags import id3, mp4
 from stemsplit.audio.tags.covers import Cover, read_cover
 from stemsplit.errors import InputError
+from stemsplit.formats import ID3_KEYS
 
 # the key of this program's own note
 SETTINGS_KEY = "STEMSPLIT"
@@ -33,9 +34,6 @@ _ALIASES = {
     "tsrc": "isrc",
     "icmt": "comment",
 }
-# where a format has a native key that FFmpeg doesn't derive from the field's name
-_ID3 = {"bpm": "TBPM", "initialkey": "TKEY", "isrc": "TSRC"}
-_NATIVE = {"mp3": _ID3, "aiff": _ID3, "wav": _ID3, "m4a": {"bpm": "tmpo"}, "alac": {"bpm": "tmpo"}}
 # what FFmpeg's MP4 muxer drops; iTunes and the DJ programs keep them as free-form texts
 _FREEFORM = ("performer", "conductor", "lyricist", "publisher", "initialkey", "isrc")
 
@@ -56,9 +54,8 @@ class Tags:
     settings: str | None = None
     notice: str | None = None
 
-    def metadata(self, fmt: str) -> dict[str, str]:
-        """The texts under the keys that FFmpeg's muxer of the format `fmt` wants."""
-        native = _NATIVE.get(fmt, {})
+    def metadata(self, native: Mapping[str, str]) -> dict[str, str]:
+        """Return the texts under the keys that a muxer wants: the `native` ones, or else their names."""
         texts = {native.get(name, name): text for name, text in self.fields.items()}
         return texts if self.settings is None else {**texts, SETTINGS_KEY: self.settings}
 
@@ -71,7 +68,7 @@ class Tags:
 
     def id3_chunk(self, order: Literal["<", ">"]) -> bytes:
         """Return all tags as WAV (`order` "<") or AIFF (">") carries them, empty without tags."""
-        return id3.chunk(self.metadata("wav"), self.cover, order)
+        return id3.chunk(self.metadata(ID3_KEYS), self.cover, order)
 
 
 def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> Tags:
