@@ -8,6 +8,8 @@ from typing import Any
 import av
 from av.stream import Disposition
 
+from stemsplit.audio.containers import container_facts
+
 FRONT, OTHER = "Cover (front)", "Other"
 # the kinds of ID3 and FLAC by their number, as FFmpeg writes them (ID3v2.4 frames §4.14, RFC 9639 §8.8)
 KINDS = (
@@ -69,7 +71,7 @@ def _kind(container: Any, stream: Any) -> str:
             return kind
     # an MP4 has one sort of artwork, and Matroska's rule is a name: cover.jpg, cover_land.png
     file = PurePosixPath(stream.metadata.get("filename", "")).name.lower()
-    return FRONT if container.format.name.startswith("mov") or file.startswith("cover") else OTHER
+    return FRONT if container_facts(container).one_artwork or file.startswith("cover") else OTHER
 
 
 def _read_pictures(container: Any, indices: set[int]) -> dict[int, bytes]:
