@@ -4,7 +4,8 @@ Settings, help, encoders, tags and the check for room on the disk read it here. 
 library, so that the settings and the help can read it; `audio.encoding` knows what this machine can encode.
 """
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -43,14 +44,13 @@ class Format:
     Attributes:
         name: as in `OutputSettings.format`.
         extension: of its files, without the dot.
-        encoder: the program's own for WAV, libsndfile's for Vorbis, or FFmpeg's.
         container: the muxer's name in FFmpeg or libsndfile.
         encodings: by bit depth; a lossy format has one, under None.
-        highest_hz: the highest sample rate.
-        most_channels: the largest number of channels.
+        rates: the sample rates that it can hold, in Hz, ascending.
         tagging: by FFmpeg's muxer, with the cover as a "picture" or as a Vorbis "comment"; completed by
             "boxes" in MP4's `moov`; or all in an ID3 "chunk" behind the audio.
-        rates: the sample rates that it can hold, in Hz; None for any up to `highest_hz`.
+        encoder: the program's own for WAV, libsndfile's for Vorbis, or FFmpeg's.
+        most_channels: the largest number of channels.
         bitrate: the default in bit/s of stereo, near transparent for the codec; None for a lossless format.
         channel_bitrate: the most bit/s per channel; None for an encoder that takes what it can use.
         options: of the muxer; `{rate}` stands for the sample rate.
@@ -59,13 +59,12 @@ class Format:
 
     name: str
     extension: str
-    encoder: Literal["wav", "vorbis", "ffmpeg"]
     container: str
     encodings: Mapping[BitDepth | None, Encoding]
-    highest_hz: int
-    most_channels: int
+    rates: Sequence[int]
     tagging: Literal["picture", "comment", "boxes", "chunk"]
-    rates: tuple[int, ...] | None = None
+    encoder: Literal["wav", "vorbis", "ffmpeg"] = "ffmpeg"
+    most_channels: int = 8
     bitrate: int | None = None
     channel_bitrate: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
@@ -87,9 +86,7 @@ class Format:
 
     def nearest_rate(self, sample_rate: int) -> int:
         """Return the rate to write audio of `sample_rate` at: itself, or the next higher, or the highest."""
-        if self.rates is None:
-            return min(sample_rate, self.highest_hz)
-        return min((rate for rate in self.rates if rate >= sample_rate), default=max(self.rates))
+        return self.rates[min(bisect_left(self.rates, sample_rate), len(self.rates) - 1)]
 
     def check_bit_depth(self, bit_depth: str) -> None:
         """Fail for a bit depth that a lossless format can't hold.
@@ -115,30 +112,26 @@ FORMATS = {
                 "24": Encoding("pcm_s24le", "s32"),
                 "32f": Encoding("pcm_f32le", "flt"),
             },
-            highest_hz=768_000,
+            rates=range(1, 768_000 + 1),
             most_channels=64,
             tagging="chunk",
         ),
         Format(
             name="flac",
             extension="flac",
-            encoder="ffmpeg",
             container="flac",
             encodings={"16": Encoding("flac", "s16"), "24": Encoding("flac", "s32")},
-            highest_hz=655_350,
-            most_channels=8,
+            rates=range(1, 655_350 + 1),
             tagging="picture",
         ),
         Format(
             name="mp3",
             extension="mp3",
-            encoder="ffmpeg",
             container="mp3",
             encodings={None: Encoding("libmp3lame", "fltp")},
-            highest_hz=48_000,
+            rates=_MP3_RATES,
             most_channels=2,
             tagging="picture",
-            rates=_MP3_RATES,
             bitrate=320_000,
             options={"id3v2_version": "3"},
             native_tags=ID3_KEYS,
@@ -149,8 +142,7 @@ FORMATS = {
             encoder="vorbis",
             container="OGG",
             encodings={None: Encoding("VORBIS")},
-            highest_hz=192_000,
-            most_channels=8,
+            rates=range(1, 192_000 + 1),
             tagging="comment",
             bitrate=256_000,
             native_tags=_VORBIS_KEYS,
@@ -158,26 +150,20 @@ FORMATS = {
         Format(
             name="opus",
             extension="opus",
-            encoder="ffmpeg",
             container="opus",
             encodings={None: Encoding("libopus", "flt")},
-            highest_hz=48_000,
-            most_channels=8,
-            tagging="comment",
             rates=_OPUS_RATES,
+            tagging="comment",
             bitrate=192_000,
             channel_bitrate=256_000,
         ),
         Format(
             name="m4a",
             extension="m4a",
-            encoder="ffmpeg",
             container="ipod",
             encodings={None: Encoding("aac", "fltp")},
-            highest_hz=96_000,
-            most_channels=8,
-            tagging="boxes",
             rates=_AAC_RATES,
+            tagging="boxes",
             bitrate=256_000,
             options=_SAMPLE_TICKS,
             native_tags=_MP4_KEYS,
@@ -185,11 +171,9 @@ FORMATS = {
         Format(
             name="alac",
             extension="m4a",
-            encoder="ffmpeg",
             container="ipod",
             encodings={"16": Encoding("alac", "s16p"), "24": Encoding("alac", "s32p")},
-            highest_hz=384_000,
-            most_channels=8,
+            rates=range(1, 384_000 + 1),
             tagging="boxes",
             options=_SAMPLE_TICKS,
             native_tags=_MP4_KEYS,
@@ -197,14 +181,13 @@ FORMATS = {
         Format(
             name="aiff",
             extension="aiff",
-            encoder="ffmpeg",
             container="aiff",
             encodings={
                 "16": Encoding("pcm_s16be", "s16"),
                 "24": Encoding("pcm_s24be", "s32"),
                 "32f": Encoding("pcm_f32be", "flt"),
             },
-            highest_hz=768_000,
+            rates=range(1, 768_000 + 1),
             most_channels=64,
             tagging="chunk",
         ),

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
 
 from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
 from stemsplit.audio.containers import CONTAINERS, container_facts, container_name
-from stemsplit.audio.decoding import Array, AudioInfo, damaged
+from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
 from stemsplit.audio.file_range import FileRange
 from stemsplit.audio.resample import Resampler
 from stemsplit.audio.truncation import claimed_samples
@@ -37,7 +36,7 @@ _UNSAFE_PLANES = 8
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
 
 
-class AvDecoder:
+class AvDecoder(Decoder):
     """One audio stream of a file opened by FFmpeg's libraries.
 
     Args:
@@ -69,10 +68,6 @@ class AvDecoder:
         self._last = 0, 0
         self._shape = self.info.sample_rate, self.info.channels
         self._resampler = self._new_resampler()
-
-    def seek(self, frame: int) -> int:
-        """Stay at the start: only decoding counts samples exactly."""
-        return 0
 
     def pieces(self) -> Iterator[Array]:
         """The audio from the first sample on, [C, n]; see `Decoder`."""
@@ -227,14 +222,6 @@ class AvDecoder:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_container(source: Path | FileRange, name: Path) -> Any:

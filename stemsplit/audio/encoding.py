@@ -1,4 +1,4 @@
-"""What all encoders share, and which output formats can be encoded on this machine."""
+"""The interface of the encoders, and a check which output formats can be encoded on this machine."""
 
 from typing import Protocol
 

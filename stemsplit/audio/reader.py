@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -27,7 +26,7 @@ _BLOCK = 65536
 
 
 def probe(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> AudioInfo:
-    """What a file declares about its audio; nothing is decoded.
+    """Return a file's description of its audio; nothing is decoded.
 
     Args:
         path: the file; its content decides how it's read, never its suffix.
@@ -49,7 +48,7 @@ def open_audio(
     end_s: float | None = None,
     name: str | Path | None = None,
 ) -> "Reader":
-    """A file, or the part of it from `start_s` to `end_s` seconds, opened for one pass of reading.
+    """Open a file, or the part of it from `start_s` to `end_s` seconds, for one pass of reading.
 
     Args:
         path: the file; its content decides how it's read, never its suffix.
@@ -74,7 +73,7 @@ def read_audio(
     end_s: float | None = None,
     name: str | Path | None = None,
 ) -> tuple[Array, int]:
-    """The whole audio [C, T] and its sample rate; arguments and errors as in `open_audio`."""
+    """Return the whole audio [C, T] and its sample rate; arguments and errors as in `open_audio`."""
     with open_audio(path, stream=stream, start_s=start_s, end_s=end_s, name=name) as reader:
         return np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate
 
@@ -168,9 +167,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
@@ -35,7 +34,7 @@ def open_writer(
     tags: Tags | None = None,
     fmt: OutputFormat | None = None,
 ) -> "Writer":
-    """A new audio file at `path`, whatever its suffix; an existing file is replaced.
+    """Open a new audio file at `path`, whatever its suffix; an existing file is replaced.
 
     Args:
         path: the file.
@@ -131,9 +130,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:

@@ -60,7 +60,7 @@ class Tags:
         return texts if self.settings is None else {**texts, SETTINGS_KEY: self.settings}
 
     def mp4_boxes(self) -> bytes:
-        """What `metadata` can't bring into an MP4 file, as boxes for its `ilst`."""
+        """Return the tags that `metadata` can't bring into an MP4 file, as boxes for its `ilst`."""
         texts = {name: self.fields[name] for name in _FREEFORM if name in self.fields}
         texts |= {} if self.settings is None else {SETTINGS_KEY: self.settings}
         boxes = b"".join(mp4.freeform(name, text) for name, text in texts.items())
@@ -106,7 +106,7 @@ def _texts(container: Any, index: int | None) -> dict[str, str]:
 
 
 def read_settings(path: str | Path) -> str | None:
-    """This program's note in a file, None where there's none or the file can't be read."""
+    """Return this program's note in a file, None where there's none or the file can't be read."""
     try:
         with open_container(Path(path), Path(path)) as container:
             return _texts(container, 0).get(SETTINGS_KEY)

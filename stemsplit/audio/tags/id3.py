@@ -9,7 +9,7 @@ from typing import Any, Literal
 import av
 
 from stemsplit.audio.tags.covers import Cover, attach_cover
-from stemsplit.audio.truncation.tag_bytes import id3_bytes
+from stemsplit.audio.truncation.tag_bytes import id3_bytes, synchsafe
 
 _FIELDS = {b"TPE1": "artist", b"TPE2": "album_artist", b"TCOM": "composer"}
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
@@ -31,7 +31,7 @@ def read_several(path: str | Path) -> dict[str, list[str]]:
     while position + _FRAME.size <= len(tag):
         name, *sizes, _, flags = _FRAME.unpack_from(tag, position)
         start = position + _FRAME.size
-        position = start + sum(size << shift for size, shift in zip(sizes, (21, 14, 7, 0), strict=True))
+        position = start + synchsafe(sizes)
         if name in _FIELDS and not flags and len(values := _values(tag[start:position])) > 1:
             found.setdefault(_FIELDS[name], values)
     return found

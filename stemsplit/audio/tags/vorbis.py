@@ -54,7 +54,7 @@ class CommentRewriter:
         return self._taken
 
     def tell(self) -> int:
-        """How much the encoder has written."""
+        """Return the bytes that the encoder has written."""
         return self._taken
 
     def read(self, size: int = -1) -> bytes:

@@ -1,16 +1,22 @@
 """The bytes that tags take at a file's start and at its end."""
 
 import struct
+from collections.abc import Iterable
 from typing import BinaryIO
 
 _ID3V1_BYTES, _APE_FOOTER_BYTES = 128, 32
 
 
 def id3_bytes(head: bytes) -> int:
-    """Return the length of the ID3v2 tag that `head` starts with (four bytes of seven bits); 0 for none."""
+    """Return the length of the ID3v2 tag that `head` starts with; 0 for none."""
     if len(head) < 10 or not head.startswith(b"ID3"):
         return 0
-    return 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + synchsafe(head[6:10])
+
+
+def synchsafe(digits: Iterable[int]) -> int:
+    """Return the number that ID3v2 writes as four bytes of seven bits each."""
+    return sum(digit << shift for digit, shift in zip(digits, (21, 14, 7, 0), strict=True))
 
 
 def trailing_tag_bytes(file: BinaryIO) -> int:
