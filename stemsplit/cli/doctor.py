@@ -70,7 +70,7 @@ def _devices() -> dict[str, str]:
 
 
 def _encoders() -> dict[str, str]:
-    from stemsplit.audio.formats import encoders
+    from stemsplit.audio.encoding import encoders
 
     return {name: "yes" if there else "no" for name, there in encoders().items()}
 
