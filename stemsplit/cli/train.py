@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import FAILED, PARTIAL, USAGE, require_stdout, say, usage_error
+from stemsplit.cli.failures import USAGE, require_stdout, say, usage_error
 from stemsplit.cli.options import flag, given, setting
 from stemsplit.errors import AudioError
 from stemsplit.events import Callback, Event
+from stemsplit.outcome import SCHEMA, Failure, exit_code
 from stemsplit.settings import ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -229,11 +230,11 @@ def check_data(
     if as_json:
         tracks = [_entry(song, quality) for song, quality in found]
         tracks += [{"name": name, "error": str(error)} for name, error in failed.items()]
-        click.echo(json.dumps({"schema": 1, "tracks": tracks}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "tracks": tracks}, indent=2))
     elif found:
         _print_verdict(found)
     if failed:
-        ctx.exit(PARTIAL if found else FAILED)
+        ctx.exit(exit_code([*map(Failure.of, failed.values()), *(None for _ in found)]))
 
 
 def _print_verdict(found: "Sequence[tuple[WholeSong, Quality]]") -> None:

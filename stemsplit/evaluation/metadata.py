@@ -1,7 +1,6 @@
 """What is known of audio files without decoding them again: a cache keyed by path, stream, size and mtime."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from stemsplit.audio.reader import open_audio, probe
 from stemsplit.evaluation.layouts import Location
+from stemsplit.files import write_whole
 from stemsplit.hub.folders import cache_folder
 
 VERSION = 2
@@ -94,20 +94,11 @@ class MetadataCache:
         if not self._new:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(self._load() | self._new)
+            files = self._load() | self._new
+            write_whole(self.path, json.dumps({"version": VERSION, "files": files}))
         except OSError:
             return
-        self._new = {}
-
-    def _replace(self, files: dict[str, dict[str, Any]]) -> None:
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
-            part.write_text(json.dumps({"version": VERSION, "files": files}), encoding="utf-8")
-            os.replace(part, self.path)
-        finally:
-            part.unlink(missing_ok=True)
-        self._known = files
+        self._known, self._new = files, {}
 
     def _load(self) -> dict[str, dict[str, Any]]:
         try:

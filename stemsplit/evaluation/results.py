@@ -13,9 +13,8 @@ from stemsplit import __version__
 from stemsplit.evaluation.metrics import nan_mean, nan_median
 from stemsplit.evaluation.run import Outcome
 from stemsplit.evaluation.score import METRICS, Table
+from stemsplit.outcome import SCHEMA, exit_code
 
-SCHEMA = 1
-PARTIAL = 3  # the exit code if only some tracks failed
 # Over songs, as the metrics were defined: the mean in the Music Demixing Challenge, the median in SiSEC.
 MEAN, MEDIAN = "mean", "median"
 OVER_SONGS = {metric: MEAN if metric in ("usdr", "si_sdr") else MEDIAN for metric in METRICS}
@@ -46,13 +45,9 @@ class Evaluation:
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing failed, 3 if something did, and if all did their common class or 1."""
-        codes = {outcome.failure.code for outcome in self.outcomes if outcome.failure}
-        if not codes:
-            return 0
-        if any(outcome.scores for outcome in self.outcomes):
-            return PARTIAL
-        return codes.pop() if len(codes) == 1 else 1
+        """See `outcome.exit_code`; a track may have scores and a failure."""
+        failures = [outcome.failure for outcome in self.outcomes]
+        return exit_code([*failures, *(None for outcome in self.outcomes if outcome.scores)])
 
     def tables(self) -> dict[str, Sequence[Table]]:
         """For each method, the evaluated one first, its tables of all tracks."""
@@ -166,7 +161,7 @@ def _over(values: Iterable[float], how: str) -> float:
 
 
 def _track(outcome: Outcome) -> dict[str, Any]:
-    scores = outcome.scores
+    scores, failure = outcome.scores, outcome.failure
     return {
         "name": outcome.name,
         "duration_s": outcome.duration_s,
@@ -174,7 +169,7 @@ def _track(outcome: Outcome) -> dict[str, Any]:
         "baselines": {name: _clean(table) for name, table in scores.baselines.items()} if scores else {},
         "findings": [asdict(finding) for finding in scores.findings] if scores else [],
         "notes": list(scores.notes) if scores else [],
-        "error": asdict(outcome.failure) if outcome.failure else None,
+        "error": {"code": failure.code, "message": failure.message} if failure else None,
     }
 
 

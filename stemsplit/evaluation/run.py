@@ -7,7 +7,7 @@ import signal
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from multiprocessing import active_children, get_context, parent_process
@@ -19,31 +19,16 @@ from typing import Any
 import torch
 
 from stemsplit import __version__
-from stemsplit.errors import InputError, ResourceError, StemsplitError
+from stemsplit.errors import InputError, ResourceError
 from stemsplit.evaluation.datasets import Track, fingerprint, open_track
 from stemsplit.evaluation.guards import Finding
 from stemsplit.evaluation.layouts import Layout, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.evaluation.score import Scores, Separate, Wanted, score_files, score_separation
 from stemsplit.events import Callback, TrackDone, TrackFailed, TrackStart, emit
+from stemsplit.files import write_whole
 from stemsplit.hub.folders import cache_folder
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a track has no scores: the exit code that it would have caused alone, and the sentence."""
-
-    code: int
-    message: str
-
-    @classmethod
-    def of(cls, error: Exception) -> "Failure":
-        """The failure that an exception means."""
-        if isinstance(error, StemsplitError):
-            return cls(error.code, str(error))
-        if isinstance(error, MemoryError):
-            return cls(ResourceError.code, "out of memory")
-        return cls(StemsplitError.code, f"{type(error).__name__}: {error}")
+from stemsplit.outcome import Failure
 
 
 @dataclass(frozen=True)
@@ -127,7 +112,7 @@ def _open(layout: Layout, cache: MetadataCache) -> Job:
     try:
         return Job(layout.name, open_track(layout, sample_rate=None, cache=cache))
     except InputError as error:
-        return Job(layout.name, failure=Failure.of(error))
+        return Job(layout.name, failure=Failure.of(error, name_input=True))
 
 
 def _with_estimate(job: Job, layout: Layout | None, where: str | Path, cache: MetadataCache) -> Job:
@@ -139,7 +124,7 @@ def _with_estimate(job: Job, layout: Layout | None, where: str | Path, cache: Me
         rate = job.track.sample_rate
         return replace(job, estimate=open_track(layout, sample_rate=rate, cache=cache, estimates=True))
     except InputError as error:
-        return replace(job, failure=Failure.of(error))
+        return replace(job, failure=Failure.of(error, name_input=True))
 
 
 # ---------------------------------------------------------------- what was done before
@@ -179,13 +164,8 @@ class Store:
 
     def put(self, key: str, scores: Scores) -> None:
         """Keep scores; a folder that can't be written is no error."""
-        part = self.folder / f".{key}.{os.getpid()}.part"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(asdict(scores)), encoding="utf-8")
-            os.replace(part, self.folder / f"{key}.json")
-        except OSError:
-            return
+        with suppress(OSError):
+            write_whole(self.folder / f"{key}.json", json.dumps(asdict(scores)))
 
 
 # ---------------------------------------------------------------- doing it
@@ -348,7 +328,8 @@ def _outcome(job: Job, separate: Separate | None, wanted: Wanted) -> Outcome:
     try:
         scores = _scores(job, separate, wanted)
     except Exception as error:  # one bad track doesn't end the others
-        return Outcome(job.name, _duration_s(job), failure=Failure.of(error), wall_s=monotonic() - start)
+        failure = Failure.of(error, name_input=True)
+        return Outcome(job.name, _duration_s(job), failure=failure, wall_s=monotonic() - start)
     return Outcome(job.name, _duration_s(job), scores, wall_s=monotonic() - start)
 
 

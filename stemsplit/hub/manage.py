@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
 from stemsplit.events import Callback
+from stemsplit.files import locked, write_whole
 from stemsplit.hub import download, folders, hf, transfer, verified
 from stemsplit.hub.arguments import read_yaml
 from stemsplit.hub.bags import YAML
@@ -269,10 +269,9 @@ def _own_entries() -> Iterator[dict[str, Any]]:
     """The models of the user's registry file, to be changed; written back whole."""
     path = folders.user_registry()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(path.name + ".lock")):
+    with locked(path.with_name(path.name + ".lock"), waiting=lambda: None):
         content = read_yaml(path) if path.is_file() else {}
         content["models"] = content.get("models") or {}
         yield content["models"]
         check_own(content, path)
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        verified.publish(path, text.encode())
+        write_whole(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -8,10 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from stemsplit.audio.formats import check_encodable, find_format
+from stemsplit.audio.encoding import check_encodable
 from stemsplit.core.devices import check_device
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
+from stemsplit.formats import find_format
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.separation.existing import Fingerprint

@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 
-from stemsplit.audio.formats import check_encodable
+from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.errors import OutputError, ResourceError
+from stemsplit.formats import BIT_DEPTHS, FORMATS
+from stemsplit.outcome import Failure
 from stemsplit.separation.existing import Fingerprint, is_done, renamed
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.plan import Input, Job
-from stemsplit.separation.report import Failure, TrackResult
+from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
 
@@ -139,7 +141,7 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spool
     Raises:
         ResourceError: one hasn't.
     """
-    sample_bytes = {"16": 2, "24": 3, "32f": 4}[output.bit_depth]
+    sample_bytes = BIT_DEPTHS[output.bit_depth] // 8
     needed, largest, waiting = 0.0, 0.0, 0.0
     for one in ready:
         seconds, source = one.source.duration_s or 0, one.source
@@ -148,7 +150,7 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spool
         largest = max(largest, samples * len(one.job.files) * SCRATCH_BYTES)
         heard = seconds * source.sample_rate * min(2, source.channels)
         waiting = max(waiting, spooled * heard * SCRATCH_BYTES)
-    if output.format not in ("wav", "aiff"):  # what is compressed has no length beforehand
+    if not FORMATS[output.format].is_pcm:  # what is compressed has no length beforehand
         needed = largest = 0.0
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     temporary = Path(gettempdir())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.ogg_pages import CommentRewriter, comment_packet
+from stemsplit.audio.tags.vorbis import CommentRewriter, comment_packet
 
 
 def encoded(audio: np.ndarray) -> bytes:

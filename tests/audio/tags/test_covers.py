@@ -8,13 +8,13 @@ import av
 import numpy as np
 import pytest
 
-from stemsplit.audio.covers import KINDS, Cover
-from stemsplit.audio.formats import FORMATS
-from stemsplit.audio.mp4_boxes import append_to_moov
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.tags.covers import KINDS, Cover
+from stemsplit.audio.tags.mp4 import append_to_moov
+from stemsplit.audio.truncation.tag_bytes import id3_bytes
 from stemsplit.audio.writer import open_writer
-from stemsplit.audio.xing import id3_bytes
+from stemsplit.formats import FORMATS
 from stemsplit.settings import OutputSettings
 
 FRONT, BACK, OTHER = "Cover (front)", "Cover (back)", "Other"

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from stemsplit.audio.mp4_boxes import append_to_moov, cover, freeform
 from stemsplit.audio.sink import Sink
+from stemsplit.audio.tags.mp4 import append_to_moov, cover, freeform
 
 
 def box(kind: bytes, body: bytes = b"") -> bytes:

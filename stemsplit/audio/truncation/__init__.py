@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stemsplit.audio.source import REPAIR
+from stemsplit.audio.decoding import REPAIR
 from stemsplit.errors import InputError
 
 SLACK_BYTES = 4096

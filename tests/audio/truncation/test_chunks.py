@@ -3,8 +3,8 @@ import struct
 
 import pytest
 
-from stemsplit.audio.riff import DataChunk, find_data
 from stemsplit.audio.truncation import Claim
+from stemsplit.audio.truncation.chunks import DataChunk, find_data
 
 
 def riff(*chunks: tuple[bytes, int, bytes], magic: bytes = b"RIFF", size: int = 1000) -> io.BytesIO:

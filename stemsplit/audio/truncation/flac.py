@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO
 
-from stemsplit.audio.xing import id3_bytes, trailing_tag_bytes
+from stemsplit.audio.truncation.tag_bytes import id3_bytes, trailing_tag_bytes
 
 _STREAMINFO_BYTES = 34
 # how far back the last frame is looked for where STREAMINFO doesn't say how large a frame gets

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stemsplit.audio.truncation import cut_within
-from stemsplit.audio.xing import id3_bytes
+from stemsplit.audio.truncation.tag_bytes import id3_bytes
 
 _CAPTURE = b"OggS"
 _HEADER_BYTES = 27

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stemsplit.audio.formats import FORMATS
-from stemsplit.audio.id3_values import read_several
 from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.tags.id3 import read_several
+from stemsplit.audio.truncation.tag_bytes import id3_bytes
 from stemsplit.audio.writer import open_writer
-from stemsplit.audio.xing import id3_bytes
+from stemsplit.formats import FORMATS
 from stemsplit.settings import OutputSettings
 
 

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import soundfile
 
-from stemsplit.audio import formats
-from stemsplit.audio.formats import FORMATS, check_encodable, encoders
+from stemsplit.audio.encoding import check_encodable, encoders
 from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.formats import FORMATS, Encoding
 
 
 def test_every_format_works_here() -> None:
@@ -15,7 +17,7 @@ def test_an_encoder_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert encoders()["ogg"] is False
     with pytest.raises(SettingsError, match="--format ogg: no encoder for it on this machine"):
         check_encodable("ogg", 44100, 2)
-    broken = formats.Format("mp3", "mp3", "no_such_codec", (), None, 48000, 2)
+    broken = replace(FORMATS["mp3"], encodings={None: Encoding("no_such_codec")})
     monkeypatch.setitem(FORMATS, "mp3", broken)
     assert encoders()["mp3"] is False
 

@@ -32,7 +32,7 @@ def append_to_moov(sink: Sink, path: tuple[bytes, ...], box: bytes) -> None:
 
 
 def _find_moov(sink: Sink) -> tuple[int, int]:
-    """Where the `moov` box starts, and its header's length."""
+    """Return the byte at which the `moov` box starts, and its header's length."""
     position, end = 0, sink.seek(0, 2)
     while position + 8 <= end:
         sink.seek(position)

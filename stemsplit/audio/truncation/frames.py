@@ -2,12 +2,34 @@
 
 from collections.abc import Callable
 
-from stemsplit.audio.xing import BITRATES, RATES, frame_bytes
-
+# kbit/s of layer III by the header's index, for MPEG 1 and for MPEG 2 and 2.5 (ISO 11172-3 and 13818-3)
+_BITRATES = {
+    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES = (44100, 48000, 32000)
+# version bits of the header: how far the rates are divided; 1 is reserved
+_DIVISORS = {0: 4, 2: 2, 3: 1}
 # kbit/s of AC-3 by half the header's index (ETSI TS 102 366 §4.4.1.4)
 _AC3_BITRATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _AC3_RATES = (48000, 44100, 32000)
 _LAYER_2_BITRATES = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+
+
+def frame_bytes(head: bytes) -> int:
+    """Return the length of the MPEG audio frame of layer III that starts with `head`, 0 where none starts.
+
+    A header is eleven ones, two bits of version, 01, and indices of bit rate and sample rate. A frame holds
+    144 bits per bit/s and sample/s of MPEG 1, and half of them in MPEG 2.
+    """
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
+        return 0
+    version, index, rate = head[1] >> 3 & 3, head[2] >> 4, head[2] >> 2 & 3
+    if version not in _DIVISORS or index in (0, 15) or rate == 3:
+        return 0
+    generation = 1 if version == 3 else 2
+    bits = 144 // generation * _BITRATES[generation][index] * 1000
+    return bits // (_RATES[rate] // _DIVISORS[version]) + (head[2] >> 1 & 1)
 
 
 def _adts(head: bytes) -> int:
@@ -34,8 +56,8 @@ def _layer_2(head: bytes) -> int:
     if head[0] != 0xFF or head[1] & 0xE6 != 0xE4 or head[2] >> 4 in (0, 15) or head[2] >> 2 & 3 == 3:
         return 0
     first = head[1] >> 3 & 3 == 3
-    bitrate = (_LAYER_2_BITRATES if first else BITRATES[2][1:])[(head[2] >> 4) - 1] * 1000
-    rate = RATES[head[2] >> 2 & 3] // (1 if first else 2)
+    bitrate = (_LAYER_2_BITRATES if first else _BITRATES[2][1:])[(head[2] >> 4) - 1] * 1000
+    rate = _RATES[head[2] >> 2 & 3] // (1 if first else 2)
     return 144 * bitrate // rate + (head[2] >> 1 & 1)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.wavstream import WavStream, quantise, wav_header
+from stemsplit.audio.wav import WavStream, quantise, wav_header
 
 RATE = 44100
 

@@ -8,8 +8,10 @@ import pytest
 
 from stemsplit.audio.reader import open_audio, probe, read_audio
 from stemsplit.audio.truncation import Claim
+from stemsplit.audio.truncation.frames import frame_bytes
+from stemsplit.audio.truncation.mp3 import ends_on_frame, find_claim
+from stemsplit.audio.truncation.tag_bytes import id3_bytes
 from stemsplit.audio.writer import open_writer
-from stemsplit.audio.xing import ends_on_frame, find_claim, frame_bytes, id3_bytes, trailing_tag_bytes
 from stemsplit.errors import InputError
 from stemsplit.settings import OutputSettings
 
@@ -37,25 +39,10 @@ def test_a_little_more_than_claimed_is_no_claim_and_much_more_is() -> None:
     assert find_claim(noted(3, 7, 5052 - 4097)) == Claim(955, 5052, "bytes", ends_on_frame=True)
 
 
-def test_the_length_of_a_frame() -> None:
-    assert frame_bytes(FRAME) == 417  # 144 · 128000 / 44100
-    assert frame_bytes(b"\xff\xfb\x92\x64") == 418  # padded
-    assert frame_bytes(b"\xff\xf3\x84\x64") == 192  # MPEG 2, 64 kbit/s, 24 kHz: 72 · 64000 / 24000
-    assert frame_bytes(b"\xff\xe3\x88\x64") == 576  # MPEG 2.5, 64 kbit/s, 8 kHz
-    for other in (b"", b"\xff\xfb", b"\xff\xfb\xf0\x64", b"\xff\xfb\x00\x64", b"\xff\xfb\x9c\x64", b"RIFF"):
-        assert frame_bytes(other) == 0
-
-
 def test_frames_are_walked_to_the_end() -> None:
     file = io.BytesIO(b"junk" + (FRAME + bytes(413)) * 9)
     assert ends_on_frame(file, 4, 4 + 9 * 417)
     assert not ends_on_frame(file, 4, 4 + 9 * 417 - 1) and not ends_on_frame(file, 0, 4 + 9 * 417)
-
-
-def test_tags_at_the_end() -> None:
-    id3, ape = b"TAG" + bytes(125), b"APETAGEX" + struct.pack("<III", 2000, 132, 1) + bytes(12)
-    for tag, size in ((b"", 0), (id3, 128), (bytes(100) + ape, 132), (bytes(100) + ape + id3, 260)):
-        assert trailing_tag_bytes(io.BytesIO(bytes(5000) + tag)) == size
 
 
 @pytest.mark.parametrize(

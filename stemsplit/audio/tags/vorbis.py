@@ -1,9 +1,12 @@
-"""Giving an Ogg Vorbis stream another comment header while it's being written (RFC 3533, Vorbis I §5)."""
+"""Vorbis comments: a cover as one, and new ones for a stream being written (RFC 3533, Vorbis I §5)."""
 
+import base64
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import Protocol
+
+from stemsplit.audio.tags.covers import KINDS, Cover
 
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CRC_AT = 22
@@ -51,7 +54,7 @@ class CommentRewriter:
         return self._taken
 
     def tell(self) -> int:
-        """How much the encoder has written."""
+        """Return the bytes that the encoder has written."""
         return self._taken
 
     def read(self, size: int = -1) -> bytes:
@@ -92,6 +95,14 @@ def comment_packet(comments: dict[str, str], vendor: bytes) -> bytes:
         + body
         + b"\1"
     )
+
+
+def picture_comment(cover: Cover) -> dict[str, str]:
+    """Return a cover as Ogg carries it: FLAC's picture block (RFC 9639 §8.8), sizes unknown, as a comment."""
+    mime = cover.mime.encode()
+    head = struct.pack(">II", KINDS.index(cover.kind), len(mime)) + mime
+    block = head + struct.pack(">6I", 0, 0, 0, 0, 0, len(cover.data)) + cover.data
+    return {"METADATA_BLOCK_PICTURE": base64.b64encode(block).decode()}
 
 
 def _vendor(packet: bytes) -> bytes:

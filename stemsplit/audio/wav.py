@@ -1,22 +1,27 @@
-"""WAV headers, and WAV as a stream of bytes into a pipe that can't be rewound."""
+"""WAV: the header, PCM samples, and its two writers, into a file and into a pipe that can't be rewound."""
 
 import struct
 from typing import BinaryIO
 
 import numpy as np
 
-from stemsplit.audio.source import Array
+from stemsplit.audio.decoding import Array
+from stemsplit.audio.sink import Sink
+from stemsplit.audio.tags import Tags
+from stemsplit.formats import BIT_DEPTHS, BitDepth
 
 # RIFF sizes are 32 bits wide; this one says "unknown", or "see ds64" in RF64
 UNKNOWN = 0xFFFF_FFFF
-_BITS = {"16": 16, "24": 24, "32f": 32}
 _PCM, _FLOAT = 1, 3
+# the audio bytes from which room for RF64's sizes is kept, well below the 2^32 that needs it
+_ROOM_FROM_BYTES = 1 << 31
+_MOST_SAMPLE_BYTES = 4
 
 
 def wav_header(
     sample_rate: int,
     channels: int,
-    bit_depth: str,
+    bit_depth: BitDepth,
     frames: int | None,
     *,
     trailing_bytes: int = 0,
@@ -35,7 +40,7 @@ def wav_header(
         trailing_bytes: length of the chunks that follow the audio.
         reserve: keep room, so that the header of any other `frames` has the same length.
     """
-    frame_bytes = channels * _BITS[bit_depth] // 8
+    frame_bytes = channels * BIT_DEPTHS[bit_depth] // 8
     data_bytes = None if frames is None else frames * frame_bytes
     body = _format_chunk(sample_rate, channels, bit_depth)
     if bit_depth == "32f":
@@ -53,8 +58,8 @@ def wav_header(
     return struct.pack("<4sI4s", b"RF64", UNKNOWN, b"WAVE") + wide + body + _data_chunk(UNKNOWN)
 
 
-def _format_chunk(sample_rate: int, channels: int, bit_depth: str) -> bytes:
-    bits = _BITS[bit_depth]
+def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth) -> bytes:
+    bits = BIT_DEPTHS[bit_depth]
     frame_bytes = channels * bits // 8
     tag = _FLOAT if bit_depth == "32f" else _PCM
     fields = struct.pack("<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits)
@@ -72,7 +77,7 @@ def _data_chunk(size: int) -> bytes:
     return struct.pack("<4sI", b"data", size)
 
 
-def pcm_bytes(block: Array, bit_depth: str) -> bytes:
+def pcm_bytes(block: Array, bit_depth: BitDepth) -> bytes:
     """A block [C, n] as interleaved little-endian samples."""
     interleaved = np.ascontiguousarray(block.T)
     if bit_depth == "32f":
@@ -91,6 +96,56 @@ def quantise(samples: Array, bits: int) -> Array:
     full = 2.0 ** (bits - 1)
     rounded: Array = np.clip(np.rint(samples * np.float32(full)), -full, full - 1)
     return rounded
+
+
+class WavEncoder:
+    """Samples [C, n] in, one WAV file out.
+
+    The header is corrected at the end, and becomes RF64 where the sizes outgrow 32 bits.
+
+    Args:
+        sink: the file.
+        sample_rate: in Hz.
+        channels: how many.
+        bit_depth: as in `OutputSettings`.
+        frames: how many samples per channel are expected, None for any number.
+        tags: go behind the audio.
+    """
+
+    def __init__(
+        self, sink: Sink, sample_rate: int, channels: int, bit_depth: BitDepth, frames: int | None, tags: Tags
+    ) -> None:
+        self._sink, self._rate, self._channels, self._depth = sink, sample_rate, channels, bit_depth
+        self._reserve = frames is None or frames * channels * _MOST_SAMPLE_BYTES >= _ROOM_FROM_BYTES
+        self._trailer = tags.id3_chunk("<")
+        self._frames = self._bytes = 0
+        sink.write(self._header())
+
+    def write(self, block: Array) -> None:
+        """Append a block [C, n]."""
+        data = pcm_bytes(block, self._depth)
+        self._frames += block.shape[1]
+        self._bytes += len(data)
+        self._sink.write(data)
+
+    def finish(self) -> None:
+        """Pad, append the tags, and write the header again with the true sizes."""
+        self._sink.write(bytes(self._bytes % 2) + self._trailer)
+        self._sink.seek(0)
+        self._sink.write(self._header())
+
+    def abandon(self) -> None:
+        """There is nothing to let go of."""
+
+    def _header(self) -> bytes:
+        return wav_header(
+            self._rate,
+            self._channels,
+            self._depth,
+            self._frames,
+            trailing_bytes=len(self._trailer),
+            reserve=self._reserve,
+        )
 
 
 class WavStream:

@@ -1,14 +1,14 @@
 """Cover pictures: which of a file's pictures is its cover, and how the other formats carry it."""
 
-import base64
 import io
-import struct
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import av
 from av.stream import Disposition
+
+from stemsplit.audio.containers import container_facts
 
 FRONT, OTHER = "Cover (front)", "Other"
 # the kinds of ID3 and FLAC by their number, as FFmpeg writes them (ID3v2.4 frames §4.14, RFC 9639 §8.8)
@@ -71,7 +71,7 @@ def _kind(container: Any, stream: Any) -> str:
             return kind
     # an MP4 has one sort of artwork, and Matroska's rule is a name: cover.jpg, cover_land.png
     file = PurePosixPath(stream.metadata.get("filename", "")).name.lower()
-    return FRONT if container.format.name.startswith("mov") or file.startswith("cover") else OTHER
+    return FRONT if container_facts(container).one_artwork or file.startswith("cover") else OTHER
 
 
 def _read_pictures(container: Any, indices: set[int]) -> dict[int, bytes]:
@@ -108,14 +108,6 @@ def _open_image(data: bytes) -> Any | None:
         return image if image.streams.video[0].codec_context.width else None
     except (av.error.FFmpegError, IndexError, MemoryError):
         return None
-
-
-def picture_comment(cover: Cover) -> dict[str, str]:
-    """Return a cover as Ogg carries it: FLAC's picture block (RFC 9639 §8.8), sizes unknown, as a comment."""
-    mime = cover.mime.encode()
-    head = struct.pack(">II", KINDS.index(cover.kind), len(mime)) + mime
-    block = head + struct.pack(">6I", 0, 0, 0, 0, 0, len(cover.data)) + cover.data
-    return {"METADATA_BLOCK_PICTURE": base64.b64encode(block).decode()}
 
 
 def attach_cover(container: Any, cover: Cover | None) -> Any | None:

@@ -1,20 +1,15 @@
 """Tags of audio files (title, artist, cover …), and the note that this program puts beside them."""
 
-import io
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import av
-
-from stemsplit.audio import mp4_boxes
-from stemsplit.audio.covers import Cover, attach_cover, read_cover
 from stemsplit.audio.decode_av import open_container
-from stemsplit.audio.id3_values import read_several
-from stemsplit.audio.xing import id3_bytes
+from stemsplit.audio.tags import id3, mp4
+from stemsplit.audio.tags.covers import Cover, read_cover
 from stemsplit.errors import InputError
+from stemsplit.formats import ID3_KEYS
 
 # the key of this program's own note
 SETTINGS_KEY = "STEMSPLIT"
@@ -39,9 +34,6 @@ _ALIASES = {
     "tsrc": "isrc",
     "icmt": "comment",
 }
-# where a format has a native key that FFmpeg doesn't derive from the field's name
-_ID3 = {"bpm": "TBPM", "initialkey": "TKEY", "isrc": "TSRC"}
-_NATIVE = {"mp3": _ID3, "aiff": _ID3, "wav": _ID3, "m4a": {"bpm": "tmpo"}, "alac": {"bpm": "tmpo"}}
 # what FFmpeg's MP4 muxer drops; iTunes and the DJ programs keep them as free-form texts
 _FREEFORM = ("performer", "conductor", "lyricist", "publisher", "initialkey", "isrc")
 
@@ -62,18 +54,21 @@ class Tags:
     settings: str | None = None
     notice: str | None = None
 
-    def metadata(self, fmt: str) -> dict[str, str]:
-        """The texts under the keys that FFmpeg's muxer of the format `fmt` wants."""
-        native = _NATIVE.get(fmt, {})
+    def metadata(self, native: Mapping[str, str]) -> dict[str, str]:
+        """Return the texts under the keys that a muxer wants: the `native` ones, or else their names."""
         texts = {native.get(name, name): text for name, text in self.fields.items()}
         return texts if self.settings is None else {**texts, SETTINGS_KEY: self.settings}
 
     def mp4_boxes(self) -> bytes:
-        """What `metadata` can't bring into an MP4 file, as boxes for its `ilst`."""
+        """Return the tags that `metadata` can't bring into an MP4 file, as boxes for its `ilst`."""
         texts = {name: self.fields[name] for name in _FREEFORM if name in self.fields}
         texts |= {} if self.settings is None else {SETTINGS_KEY: self.settings}
-        boxes = b"".join(mp4_boxes.freeform(name, text) for name, text in texts.items())
-        return boxes + (mp4_boxes.cover(self.cover.data, self.cover.mime) if self.cover else b"")
+        boxes = b"".join(mp4.freeform(name, text) for name, text in texts.items())
+        return boxes + (mp4.cover(self.cover.data, self.cover.mime) if self.cover else b"")
+
+    def id3_chunk(self, order: Literal["<", ">"]) -> bytes:
+        """Return all tags as WAV (`order` "<") or AIFF (">") carries them, empty without tags."""
+        return id3.chunk(self.metadata(ID3_KEYS), self.cover, order)
 
 
 def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> Tags:
@@ -90,7 +85,7 @@ def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path |
     with open_container(Path(path), Path(name or path)) as container:
         texts = _texts(container, stream)
         cover, flaw = read_cover(container)
-    for field_name, values in read_several(path).items():
+    for field_name, values in id3.read_several(path).items():
         if texts.get(field_name) == values[0]:
             texts[field_name] = ";".join(values)  # as FFmpeg joins several Vorbis comments
     settings = texts.pop(SETTINGS_KEY, None)
@@ -111,7 +106,7 @@ def _texts(container: Any, index: int | None) -> dict[str, str]:
 
 
 def read_settings(path: str | Path) -> str | None:
-    """This program's note in a file, None where there's none or the file can't be read."""
+    """Return this program's note in a file, None where there's none or the file can't be read."""
     try:
         with open_container(Path(path), Path(path)) as container:
             return _texts(container, 0).get(SETTINGS_KEY)
@@ -129,26 +124,3 @@ def _known_texts(texts: Mapping[str, str]) -> dict[str, str]:
         if text and (name in _FIELDS or name == SETTINGS_KEY):
             found.setdefault(name, text)
     return found
-
-
-def id3_chunk(tags: Tags, order: str) -> bytes:
-    """The tags as WAV (`order` "<") and AIFF (">") carry them: a chunk that holds an ID3v2.3 block.
-
-    The block is cut from the start of an MP3 file that FFmpeg writes. Empty without tags.
-    """
-    metadata = tags.metadata("wav")
-    if not metadata and tags.cover is None:
-        return b""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp3", options={"id3v2_version": "3", "write_xing": "0"}) as container:
-        stream: Any = container.add_stream("libmp3lame", rate=44100, layout="stereo", format="fltp")
-        container.metadata.update(metadata)
-        picture = attach_cover(container, tags.cover)
-        container.start_encoding()
-        if picture is not None:
-            container.mux(picture)
-        container.mux(stream.encode(None))
-    block = file.getvalue()
-    size = id3_bytes(block)
-    name = b"id3 " if order == "<" else b"ID3 "
-    return struct.pack(f"{order}4sI", name, size) + block[:size] + bytes(size % 2)

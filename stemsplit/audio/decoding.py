@@ -1,10 +1,10 @@
-"""What the two decoders have in common: a description of the audio, and a stream of its pieces."""
+"""The base of the decoders: a description of the audio, and a stream of its pieces."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ REPAIR = "get the file again, or save what is left of it: ffmpeg -i FILE repaire
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file says about one of its audio streams.
+    """A file's description of one of its audio streams.
 
     Attributes:
         path: the file, under the name that errors give it.
@@ -51,7 +51,7 @@ class AudioInfo:
         return None if self.frames is None else self.frames / self.sample_rate
 
 
-class Decoder(Protocol):
+class Decoder(ABC):
     """A file being decoded from its first sample, or from the one that was sought.
 
     Attributes:
@@ -63,28 +63,31 @@ class Decoder(Protocol):
     notices: list[str]
 
     def seek(self, frame: int) -> int:
-        """Move towards `frame` before the first piece is taken; return where that led, at most `frame`."""
-        ...
+        """Move towards `frame` before the first piece is taken; return where that led, at most `frame`.
 
+        By default that is the start: of most codecs, only decoding counts samples exactly.
+        """
+        return 0
+
+    @abstractmethod
     def pieces(self) -> Iterator[Array]:
-        """The audio from the position on, in order, [C, n] with n as the codec pleases.
+        """Yield the audio from the position on, in order, [C, n] with n as the codec pleases.
 
         Raises:
             InputError: the audio is damaged, or ends before it should.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
-        ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def damaged(path: Path, at_s: float, detail: str) -> InputError:
-    """The error of a file whose audio can't be decoded at `at_s` seconds."""
+    """Return the error of a file whose audio can't be decoded at `at_s` seconds."""
     return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=REPAIR)

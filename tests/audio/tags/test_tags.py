@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.formats import FORMATS
 from stemsplit.audio.reader import read_audio
 from stemsplit.audio.tags import Cover, Tags, read_settings, read_tags
 from stemsplit.audio.writer import open_writer
 from stemsplit.errors import InputError
+from stemsplit.formats import FORMATS
 from stemsplit.settings import OutputSettings
 
 FIELDS = {
