@@ -51,6 +51,7 @@ class Format:
             "boxes" in MP4's `moov`; or all in an ID3 "chunk" behind the audio.
         encoder: the program's own for WAV, libsndfile's for Vorbis, or FFmpeg's.
         most_channels: the largest number of channels.
+        surround: whether it keeps any loudspeakers apart, in their order.
         bitrate: the default in bit/s of stereo, near transparent for the codec; None for a lossless format.
         channel_bitrate: the most bit/s per channel; None for an encoder that takes what it can use.
         options: of the muxer; `{rate}` stands for the sample rate.
@@ -65,6 +66,7 @@ class Format:
     tagging: Literal["picture", "comment", "boxes", "chunk"]
     encoder: Literal["wav", "vorbis", "ffmpeg"] = "ffmpeg"
     most_channels: int = 8
+    surround: bool = False
     bitrate: int | None = None
     channel_bitrate: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,7 @@ FORMATS = {
             },
             rates=range(1, 768_000 + 1),
             most_channels=64,
+            surround=True,
             tagging="chunk",
         ),
         Format(
@@ -122,6 +125,7 @@ FORMATS = {
             container="flac",
             encodings={"16": Encoding("flac", "s16"), "24": Encoding("flac", "s32")},
             rates=range(1, 655_350 + 1),
+            surround=True,
             tagging="picture",
         ),
         Format(

@@ -237,6 +237,7 @@ class BatchSettings:
 
 
 Clip = Literal["common", "none", "clamp"]
+Channels = Literal["keep", 1, 2, "each"]
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,8 @@ class OutputSettings:
         bit_depth: of the lossless formats; not all hold 32f.
         bitrate: of the lossy formats in bit/s; None is the format's own default.
         sample_rate: in Hz, or "keep" for the input's.
-        channels: 1, 2, or "keep" for the input's.
+        channels: 1, 2, "keep" for the input's but at most 2, or "each" for all of the input's, of which pairs
+            and single channels are separated one by one.
         tags: whether title, artist, cover and so on are copied from the input.
         clip: what happens to peaks above full scale: one gain common to all stems of a track, nothing
             (integer formats then clamp), or clamping.
@@ -258,7 +260,7 @@ class OutputSettings:
     bit_depth: BitDepth = "24"
     bitrate: int | None = None
     sample_rate: int | Literal["keep"] = "keep"
-    channels: Literal["keep", 1, 2] = "keep"
+    channels: Channels = "keep"
     tags: bool = True
     clip: Clip = "common"
 
@@ -266,8 +268,11 @@ class OutputSettings:
         _require_known("--format", self.format, tuple(FORMATS))
         _require_known("--bit-depth", self.bit_depth, tuple(BIT_DEPTHS))
         _require_known("--clip", self.clip, get_args(Clip))
-        _require_known("--channels", self.channels, ("keep", 1, 2))
+        _require_known("--channels", self.channels, get_args(Channels))
         form = FORMATS[self.format]
+        able = [name for name, one in FORMATS.items() if one.surround]
+        rule = f"{self.format} keeps no more than stereo; {' and '.join(able)} do"
+        _require(self.channels != "each" or form.surround, "--channels", rule, self.channels)
         form.check_bit_depth(self.bit_depth)
         lossy = form.bitrate is not None
         _require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has none", self.bitrate)

@@ -14,6 +14,7 @@ _ORDER = (
     "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR DL DR WL WR SDL SDR LFE2 TSL TSR "
     "BFC BFL BFR"
 ).split()
+WAV_LOUDSPEAKERS = 18  # of them, in this order, have a bit in WAV's mask
 # the layout of a codec that tells where its channels lie, in a way that FFmpeg can't follow
 UNKNOWN = "unknown"
 # the low-frequency effects are left out of a downmix (ITU-R BS.775-3, annex 4)
@@ -61,13 +62,8 @@ def downmix_matrix(channels: int, layout: str | None = None) -> Array:
     Raises:
         StemsplitError: the layout is unknown or has a loudspeaker without a rule.
     """
-    if channels <= 2 or layout is None:
-        layout = usual_layout(channels)
-    try:
-        names = [channel.name for channel in av.AudioLayout(layout).channels]
-    except ValueError:
-        names = []
-    if len(names) != channels or len(set(names)) != channels or not set(names) <= set(_ORDER):
+    names = _loudspeakers(channels, None if channels <= 2 else layout)
+    if not set(names) <= set(_ORDER):
         raise _no_rule(f"{channels} channels in the layout {layout}")
     native = sorted(names, key=_ORDER.index)
     gains = dict(zip(native, _native_gains("+".join(native)), strict=True))
@@ -85,6 +81,45 @@ def usual_layout(channels: int) -> str:
     if channels not in _USUAL:
         raise _no_rule(f"{channels} channels")
     return _USUAL[channels]
+
+
+def channel_groups(channels: int, layout: str | None = None) -> list[tuple[int, ...]]:
+    """Return the indices of the channels that belong together: left and right of a pair, or one by itself.
+
+    Args:
+        channels: how many there are.
+        layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
+
+    Raises:
+        StemsplitError: the layout is unknown.
+    """
+    names = _loudspeakers(channels, layout)
+    found = dict[int, tuple[int, ...]]()
+    for index, name in enumerate(names):
+        partner = name.replace("L", "R", 1)
+        if partner != name and partner in names:
+            found[index] = (index, names.index(partner))
+    paired = {index for pair in found.values() for index in pair}
+    return [found.get(index, (index,)) for index in range(channels) if index in found or index not in paired]
+
+
+def wav_mask(channels: int, layout: str | None = None) -> int:
+    """Return the loudspeakers as WAV's bit mask, 0 where it can't name them in their order."""
+    places = [_ORDER.index(name) for name in _loudspeakers(channels, layout) if name in _ORDER]
+    named = len(places) == channels and places == sorted(places) and places[-1] < WAV_LOUDSPEAKERS
+    return sum(1 << place for place in places) if named else 0
+
+
+def _loudspeakers(channels: int, layout: str | None) -> list[str]:
+    if layout is None:
+        layout = usual_layout(channels)
+    try:
+        names = [channel.name for channel in av.AudioLayout(layout).channels]
+    except ValueError:
+        names = []
+    if len(names) != channels or len(set(names)) != channels:
+        raise _no_rule(f"{channels} channels in the layout {layout}")
+    return names
 
 
 def layout_name(layout: av.AudioLayout) -> str | None:

@@ -35,7 +35,9 @@ class AvEncoder:
         channels: int,
         settings: OutputSettings,
         tags: Tags,
+        layout: str | None = None,
     ) -> None:
+        self._layout = layout or _layout(channels)
         self._format = FORMATS[settings.format]
         self._encoding = self._format.encoding(settings.bit_depth)
         takes_float = settings.bits_per_s is not None or settings.is_float
@@ -52,7 +54,7 @@ class AvEncoder:
     def _add_stream(self, bits_per_s: int | None) -> Any:
         stream: Any = self._container.add_stream(self._encoding.codec, rate=self._rate)
         context = stream.codec_context
-        context.layout = _layout(self._channels)
+        context.layout = self._layout
         context.format = self._encoding.sample_format
         context.time_base = Fraction(1, self._rate)
         if bits_per_s is not None:
@@ -95,7 +97,7 @@ class AvEncoder:
 
     def _encode(self, samples: Array) -> None:
         frame = av.AudioFrame.from_ndarray(
-            self._pack(samples), format=self._encoding.sample_format, layout=_layout(self._channels)
+            self._pack(samples), format=self._encoding.sample_format, layout=self._layout
         )
         frame.sample_rate = self._rate
         frame.time_base = Fraction(1, self._rate)

@@ -5,6 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from stemsplit.audio.channels import wav_mask
 from stemsplit.audio.decoding import Array
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
@@ -12,7 +13,8 @@ from stemsplit.formats import BIT_DEPTHS, BitDepth
 
 # RIFF sizes are 32 bits wide; this one says "unknown", or "see ds64" in RF64
 UNKNOWN = 0xFFFF_FFFF
-_PCM, _FLOAT = 1, 3
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of a format tag as a GUID (KSDATAFORMAT)
 # the audio bytes from which room for RF64's sizes is kept, well below the 2^32 that needs it
 _ROOM_FROM_BYTES = 1 << 31
 _MOST_SAMPLE_BYTES = 4
@@ -26,11 +28,13 @@ def wav_header(
     *,
     trailing_bytes: int = 0,
     reserve: bool = False,
+    layout: str | None = None,
 ) -> bytes:
     """Everything before the first sample.
 
     32-bit float has format tag 3, an 18-byte `fmt ` and a `fact` chunk: the one header of float audio that
-    sox and FFmpeg both take without a word. Above 4 GiB the header is RF64 (EBU Tech 3306).
+    sox and FFmpeg both take without a word. More than two channels have a mask that names their loudspeakers
+    (WAVE_FORMAT_EXTENSIBLE). Above 4 GiB the header is RF64 (EBU Tech 3306).
 
     Args:
         sample_rate: in Hz.
@@ -39,10 +43,11 @@ def wav_header(
         frames: samples per channel; None writes the sizes that mean "until the end of the stream".
         trailing_bytes: length of the chunks that follow the audio.
         reserve: keep room, so that the header of any other `frames` has the same length.
+        layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
     """
     frame_bytes = channels * BIT_DEPTHS[bit_depth] // 8
     data_bytes = None if frames is None else frames * frame_bytes
-    body = _format_chunk(sample_rate, channels, bit_depth)
+    body = _format_chunk(sample_rate, channels, bit_depth, layout)
     if bit_depth == "32f":
         body += struct.pack("<4sII", b"fact", 4, UNKNOWN if frames is None else min(frames, UNKNOWN))
     if data_bytes is None or frames is None:
@@ -58,12 +63,18 @@ def wav_header(
     return struct.pack("<4sI4s", b"RF64", UNKNOWN, b"WAVE") + wide + body + _data_chunk(UNKNOWN)
 
 
-def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth) -> bytes:
+def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth, layout: str | None) -> bytes:
     bits = BIT_DEPTHS[bit_depth]
     frame_bytes = channels * bits // 8
     tag = _FLOAT if bit_depth == "32f" else _PCM
-    fields = struct.pack("<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits)
-    if tag == _FLOAT:
+    wide = channels > 2
+    shown = _EXTENSIBLE if wide else tag
+    fields = struct.pack(
+        "<HHIIHH", shown, channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits
+    )
+    if wide:
+        fields += struct.pack("<HHIH", 22, bits, wav_mask(channels, layout), tag) + _GUID_TAIL
+    elif tag == _FLOAT:
         fields += struct.pack("<H", 0)
     return struct.pack("<4sI", b"fmt ", len(fields)) + fields
 
@@ -110,11 +121,20 @@ class WavEncoder:
         bit_depth: as in `OutputSettings`.
         frames: how many samples per channel are expected, None for any number.
         tags: go behind the audio.
+        layout: the loudspeakers, None for the usual ones.
     """
 
     def __init__(
-        self, sink: Sink, sample_rate: int, channels: int, bit_depth: BitDepth, frames: int | None, tags: Tags
+        self,
+        sink: Sink,
+        sample_rate: int,
+        channels: int,
+        bit_depth: BitDepth,
+        frames: int | None,
+        tags: Tags,
+        layout: str | None = None,
     ) -> None:
+        self._layout = layout
         self._sink, self._rate, self._channels, self._depth = sink, sample_rate, channels, bit_depth
         self._reserve = frames is None or frames * channels * _MOST_SAMPLE_BYTES >= _ROOM_FROM_BYTES
         self._trailer = tags.id3_chunk("<")
@@ -145,6 +165,7 @@ class WavEncoder:
             self._frames,
             trailing_bytes=len(self._trailer),
             reserve=self._reserve,
+            layout=self._layout,
         )
 
 
@@ -156,12 +177,20 @@ class WavStream:
         sample_rate: in Hz.
         channels: how many.
         frames: samples per channel where they're known: the sizes are then exact.
+        layout: the loudspeakers, None for the usual ones.
     """
 
-    def __init__(self, file: BinaryIO, sample_rate: int, channels: int, frames: int | None = None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        sample_rate: int,
+        channels: int,
+        frames: int | None = None,
+        layout: str | None = None,
+    ) -> None:
         self._file = file
         self._left = frames
-        file.write(wav_header(sample_rate, channels, "32f", frames))
+        file.write(wav_header(sample_rate, channels, "32f", frames, layout=layout))
 
     def write(self, block: Array) -> None:
         """Append a block [C, n].

@@ -32,6 +32,7 @@ def open_writer(
     *,
     frames: int | None = None,
     tags: Tags | None = None,
+    layout: str | None = None,
     fmt: OutputFormat | None = None,
 ) -> "Writer":
     """Open a new audio file at `path`, whatever its suffix; an existing file is replaced.
@@ -43,6 +44,7 @@ def open_writer(
         settings: format, bit depth and bit rate; the rest is the caller's business.
         frames: samples per channel where they're known; only a hint.
         tags: written where the format can carry them.
+        layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
         fmt: a format instead of the settings' one.
 
     Raises:
@@ -54,7 +56,7 @@ def open_writer(
     check_encodable(chosen.format, sample_rate, channels, chosen.bit_depth)
     sink = Sink(Path(path))
     try:
-        encoder = _encoder(sink, sample_rate, channels, chosen, frames, tags or Tags())
+        encoder = _encoder(sink, sample_rate, channels, chosen, frames, tags or Tags(), layout)
         sink.check()
     except BaseException as error:
         sink.abandon()
@@ -138,14 +140,20 @@ class Writer:
 
 
 def _encoder(
-    sink: Sink, sample_rate: int, channels: int, settings: OutputSettings, frames: int | None, tags: Tags
+    sink: Sink,
+    sample_rate: int,
+    channels: int,
+    settings: OutputSettings,
+    frames: int | None,
+    tags: Tags,
+    layout: str | None,
 ) -> Encoder:
     kind = FORMATS[settings.format].encoder
     if kind == "wav":
-        return WavEncoder(sink, sample_rate, channels, settings.bit_depth, frames, tags)
+        return WavEncoder(sink, sample_rate, channels, settings.bit_depth, frames, tags, layout)
     if kind == "vorbis":
         return OggEncoder(sink, sample_rate, channels, settings, tags)
-    return AvEncoder(sink, sample_rate, channels, settings, tags)
+    return AvEncoder(sink, sample_rate, channels, settings, tags, layout)
 
 
 def _refused(path: Path, fmt: str, error: Exception) -> OutputError:

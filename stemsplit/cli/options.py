@@ -182,16 +182,19 @@ class Bitrate(click.ParamType[int]):
 
 
 class Keep(click.ParamType[int | str]):
-    """`keep` or a whole number."""
+    """A whole number or one of some words, such as `keep`."""
 
     name = "keep|N"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """`48000` to 48000; `keep` stays."""
         if isinstance(value, int):
             return value
-        if value == "keep":
-            return "keep"
+        if value in self.words:
+            return str(value)
         if not value.isdecimal():
-            self.fail(f"{value!r} is neither keep nor a number", param, ctx)
+            self.fail(f"{value!r} is neither {' nor '.join(self.words)} nor a number", param, ctx)
         return int(value)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from stemsplit.core import compute as computing
 from stemsplit.core import memory
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
+from stemsplit.core.stats import TrackStats, track_stats
 from stemsplit.settings import DEFAULT_OVERLAP, ChunkSettings
 
 CALLS_PER_TRIM = 8
@@ -92,48 +92,6 @@ class Piece(NamedTuple):
 
     start: int
     stems: Tensor
-
-
-@dataclass(frozen=True)
-class TrackStats:
-    """Mean and unbiased standard deviation of a whole track's mono mix."""
-
-    mean: float = 0.0
-    std: float = 1.0
-
-    # 1e-8 keeps silence finite; it is part of Demucs' definition and so of its published outputs.
-    def standardise(self, mix: Tensor) -> Tensor:
-        """[…] to zero mean and unit variance."""
-        return (mix - self.mean) / (self.std + 1e-8)
-
-    def undo(self, stems: Tensor) -> Tensor:
-        """The inverse of `standardise`."""
-        return stems * (self.std + 1e-8) + self.mean
-
-
-class StatsMeter:
-    """Measures `TrackStats` block by block (Chan, Golub, LeVeque 1979), in float64.
-
-    In numpy, which stays in one thread: helpers of torch's would slow the thread that computes beside this.
-    """
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.squares = 0, 0.0, 0.0
-
-    def push(self, block: Tensor) -> None:
-        """Take the next samples, [C, n]."""
-        mono = block.numpy().mean(axis=0, dtype=np.float64)
-        if not (count := len(mono)):
-            return
-        mean = float(mono.mean())
-        delta, total = mean - self.mean, self.count + count
-        self.squares += float(np.square(mono - mean).sum()) + delta**2 * self.count * count / total
-        self.mean += delta * count / total
-        self.count = total
-
-    def stats(self) -> TrackStats:
-        """The statistics of all samples so far."""
-        return TrackStats(self.mean, (self.squares / max(1, self.count - 1)) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -253,21 +211,12 @@ def separate_stream(
     if len({(one.model.sample_rate, one.model.channels) for one in passes}) != 1:
         raise ValueError("passes over one stream need models of one sample rate and number of channels")
     if stats is None and any(one.model.normalise for one in passes):
-        stats = _stats_of(blocks)
+        stats = track_stats(blocks)
     start = 0
     wanted = tuple(stems_of(passes) if stems is None else stems)
     for found in _lockstep([_Run(one, stats) for one in passes], wanted, blocks, compute):
         yield Piece(start, found)
         start += found.shape[-1]
-
-
-def _stats_of(blocks: Iterable[Tensor]) -> TrackStats:
-    if isinstance(blocks, Iterator):
-        raise ValueError("a model that normalises needs the track's statistics, or blocks to be read twice")
-    meter = StatsMeter()
-    for block in blocks:
-        meter.push(block)
-    return meter.stats()
 
 
 class _Run:

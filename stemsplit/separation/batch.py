@@ -96,7 +96,10 @@ class Batch:
 
     def _track(self, ready: Ready, index: int, count: int) -> _Track:
         place = TrackStart(str(ready.job.input), index, count, None)
-        files = TrackFiles(ready.job.files, ready.shape.sample_rate, ready.shape.channels, self.output)
+        shape = ready.shape
+        files = TrackFiles(
+            ready.job.files, shape.sample_rate, shape.channels, self.output, layout=shape.layout
+        )
         return _Track(ready, place, files)
 
     def _submit(
@@ -151,7 +154,7 @@ class Batch:
         if self.output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{self.output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
             self._tell(Notice(what, track.place.input))
-        track.measured = self.runner.measure(source)
+        track.measured = self.runner.measure(source, track.ready.shape)
 
     def _compute(self, track: _Track) -> None:
         ready, name = track.ready, track.place.input

@@ -101,7 +101,7 @@ def _check_target(target: Path, sources: Sequence[FileSource], overwrite: bool) 
 
 def _channels(sources: Sequence[FileSource], output: OutputSettings) -> int:
     """Return the output's channels: mono only if every file is."""
-    if output.channels != "keep":
+    if output.channels in (1, 2):
         return output.channels
     return min(2, max(source.channels for source in sources))
 

@@ -51,6 +51,7 @@ class TrackFiles:
         sample_rate: of the outputs, in Hz.
         channels: of the outputs.
         settings: format, and what to do about peaks.
+        layout: the loudspeakers of more than two channels.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class TrackFiles:
         sample_rate: int,
         channels: int,
         settings: OutputSettings,
+        layout: str | None = None,
     ) -> None:
+        self.layout = layout
         self.files, self.sample_rate, self.channels = dict(files), sample_rate, channels
         self.settings, self.tags = settings, dict[str, Tags]()
         self.peak, self.frames, self.gain = 0.0, 0, 1.0
@@ -108,6 +111,7 @@ class TrackFiles:
                 self.settings,
                 frames=self.frames if self.held else None,
                 tags=self.tags.get(name),
+                layout=self.layout,
             )
         self.cleanup.callback(writer.abort)
         return writer

@@ -124,8 +124,10 @@ class Runner:
         self._models, self._open = {}, False
         memory.trim()
 
-    def measure(self, source: Source) -> Measured:
+    def measure(self, source: Source, shape: Shape) -> Measured:
         """Take the first pass that some models need; `run` does it itself when it wasn't done."""
+        if shape.channels > 2:  # each group of channels has statistics of its own
+            return NOT_MEASURED
         whole = [run for run in self._models if self.flow.runs[run].from_mix]
         return measure(source, {run: self._models[run] for run in whole})
 

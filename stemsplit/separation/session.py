@@ -186,7 +186,7 @@ def prepare(
         raise SettingsError("no audio file found in what was given", hint=hint)
     rate, channels = request.output.sample_rate, request.output.channels
     if rate != "keep":
-        check_encodable(request.output.format, rate, 1 if channels == "keep" else channels)
+        check_encodable(request.output.format, rate, channels if channels in (1, 2) else 1)
     root = Path(request.batch.output)
     plan = plan_jobs(
         take_shard(found.inputs, request.batch.shard),

@@ -122,16 +122,18 @@ class FileSource:
 
 @dataclass(frozen=True)
 class Shape:
-    """Rate and channels of the outputs."""
+    """Rate and channels of the outputs, and the loudspeakers of more than two channels."""
 
     sample_rate: int
     channels: int
+    layout: str | None = None
 
 
 def output_shape(source: Source, settings: OutputSettings) -> Shape:
     """The source's rate, or the nearest that the format holds, and at most two channels; or what is asked."""
     rate, channels = settings.sample_rate, settings.channels
-    return Shape(
-        find_format(settings.format).nearest_rate(source.sample_rate) if rate == "keep" else rate,
-        min(2, source.channels) if channels == "keep" else channels,
-    )
+    if rate == "keep":
+        rate = find_format(settings.format).nearest_rate(source.sample_rate)
+    if channels == "each":
+        return Shape(rate, source.channels, source.layout if source.channels > 2 else None)
+    return Shape(rate, min(2, source.channels) if channels == "keep" else channels)

@@ -47,7 +47,7 @@ def _separated(
 ) -> tuple[Generator[Audio, None, None], int]:
     """The output's blocks, [1, C, n], and how many samples they will have together."""
     runner = session.load(callback)
-    measured = runner.measure(source)
+    measured = runner.measure(source, shape)
     frames = measured.frames
     if frames is None:
         frames = sum(block.shape[-1] for block in source.blocks())
@@ -60,7 +60,7 @@ def _separated(
 
 
 def _write_wav(blocks: Iterator[Audio], frames: int, shape: Shape, file: BinaryIO) -> None:
-    wav = WavStream(file, shape.sample_rate, shape.channels, frames)
+    wav = WavStream(file, shape.sample_rate, shape.channels, frames, layout=shape.layout)
     for block in blocks:
         wav.write(block[0])
     wav.close()
@@ -80,7 +80,7 @@ def _write_file(
         emit(callback, Notice(tags.notice, str(source.info.path)))
     with TemporaryDirectory(prefix="stemsplit-") as folder:
         path = Path(folder) / name
-        files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output)
+        files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output, layout=shape.layout)
         with closing(files):
             files.open({name: tags})
             for block in blocks:

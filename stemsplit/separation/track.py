@@ -14,16 +14,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from stemsplit.audio.channels import convert_channels
+from stemsplit.audio.channels import channel_groups, convert_channels
 from stemsplit.audio.resample import Resampler, resampled_frames
 from stemsplit.core.blends import make_blend
 from stemsplit.core.compute import Compute
+from stemsplit.core.stats import StatsMeter, TrackStats
 from stemsplit.core.stream import (
     Piece,
     Separable,
     Several,
-    StatsMeter,
-    TrackStats,
     each_channel,
     passes_of,
     separate_stream,
@@ -32,6 +31,7 @@ from stemsplit.separation.flow import Flow, Joint
 from stemsplit.separation.outputs import MIX, Output, Sum
 from stemsplit.separation.signals import Made, Signals, Spool
 from stemsplit.separation.source import Audio, Shape, Source
+from stemsplit.separation.surround import separate_each
 from stemsplit.settings import ChunkSettings
 
 Model = Separable | Several
@@ -121,6 +121,24 @@ def separate_track(
         OverflowingError: an output isn't finite.
         ResourceError: the stems that wait don't fit the disk.
     """
+    if shape.channels > 2:
+
+        def one(part: Source, tell: Callable[[float], None]) -> Iterator[Audio]:
+            return separate_track(
+                part,
+                flow,
+                models,
+                outputs,
+                Shape(shape.sample_rate, part.channels),
+                chunks=chunks,
+                compute=compute,
+                sequential=sequential,
+                progress=tell,
+            )
+
+        groups = channel_groups(source.channels, source.layout)
+        yield from separate_each(source, groups, one, progress)
+        return
     outputs = flow.expand(outputs)
     # a single model's stems need no rate in common
     stream = Shape(source.sample_rate, min(2, source.channels)) if flow.combined else shape

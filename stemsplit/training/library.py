@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from stemsplit.core.stream import StatsMeter, TrackStats
+from stemsplit.core.stats import StatsMeter, TrackStats
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.evaluation.datasets import Source, Track, file_name, find_tracks, open_track
 from stemsplit.evaluation.layouts import Layout, Location, find_layouts

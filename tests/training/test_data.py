@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stemsplit.core.stream import TrackStats
+from stemsplit.core.stats import TrackStats
 from stemsplit.training.config import AugmentConfig, DataConfig, DataSetConfig
 from stemsplit.training.data import (
     Chooser,
