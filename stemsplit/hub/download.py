@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from stemsplit import folders
 from stemsplit.errors import DownloadError, ModelUnavailableError
 from stemsplit.events import Callback, Download, Notice, emit
-from stemsplit.hub import folders, hf, transfer, verified
+from stemsplit.hub import hf, transfer, verified
 from stemsplit.hub.registry import FileSpec, HubFile, ModelSpec
 
 LOCK_POLL_S = 0.5

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
+from stemsplit import folders
 from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
 from stemsplit.events import Callback
-from stemsplit.hub import download, folders, hf, transfer, verified
+from stemsplit.hub import download, hf, transfer, verified
 from stemsplit.hub.arguments import read_yaml
 from stemsplit.hub.bags import YAML
 from stemsplit.hub.registry import (

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from stemsplit import folders
 from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
-from stemsplit.hub import folders
 from stemsplit.hub.fields import Fields
 from stemsplit.stems import canonical, canonical_stems, find_stem
 

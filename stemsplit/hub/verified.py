@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from stemsplit import folders
 from stemsplit.errors import ChecksumError
-from stemsplit.hub import folders
 
 
 def digest(path: Path) -> str:

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import save
 
+from stemsplit import folders
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import (
     Cancelled,
@@ -20,7 +21,7 @@ from stemsplit.errors import (
     UnknownNameError,
 )
 from stemsplit.events import Download, Event, Notice
-from stemsplit.hub import folders, verified
+from stemsplit.hub import verified
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.load import load_model

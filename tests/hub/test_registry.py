@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stemsplit import folders
 from stemsplit.errors import SettingsError, UnknownNameError
-from stemsplit.hub import folders
 from stemsplit.hub.registry import FileSpec, find_model, list_models, members, parse_registry, registry
 
-PACKAGE = Path(folders.__file__).parents[1]
+PACKAGE = Path(folders.__file__).parent
 ENTRY = {
     "family": "htdemucs",
     "stems": ["drums", "vocals"],
@@ -281,42 +281,6 @@ def test_found_in_a_wheel_and_in_a_source_tree(tmp_path, inside):
     file, count, packaged = said.stdout.split()
     assert Path(file).is_relative_to(tmp_path) and Path(packaged).is_relative_to(tmp_path)
     assert int(count) == len(list_models())
-
-
-class TestFolders:
-    @pytest.fixture(autouse=True)
-    def _unset(self, monkeypatch):
-        for name in ("STEMSPLIT_CACHE", "STEMSPLIT_REGISTRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HOME", "/home/somebody")
-
-    def test_on_linux(self, monkeypatch):
-        monkeypatch.setattr(sys, "platform", "linux")
-        assert folders.cache_folder() == Path("/home/somebody/.cache/stemsplit")
-        assert folders.user_registry() == Path("/home/somebody/.config/stemsplit/models.yaml")
-        monkeypatch.setenv("XDG_CACHE_HOME", "/big")
-        monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
-        assert folders.cache_folder() == Path("/big/stemsplit")
-        assert folders.user_registry() == Path("/home/somebody/.config/stemsplit/models.yaml")
-
-    def test_on_a_mac(self, monkeypatch):
-        monkeypatch.setattr(sys, "platform", "darwin")
-        assert folders.cache_folder() == Path("/home/somebody/Library/Caches/stemsplit")
-        support = Path("/home/somebody/Library/Application Support")
-        assert folders.user_registry() == support / "stemsplit" / "models.yaml"
-
-    def test_on_windows(self, monkeypatch):
-        monkeypatch.setattr(sys, "platform", "win32")
-        monkeypatch.setenv("LOCALAPPDATA", "/local")
-        monkeypatch.delenv("APPDATA", raising=False)
-        assert folders.cache_folder() == Path("/local/stemsplit/Cache")
-        assert folders.user_registry() == Path("/home/somebody/AppData/Roaming/stemsplit/models.yaml")
-
-    def test_the_environment_wins(self, monkeypatch):
-        monkeypatch.setenv("STEMSPLIT_CACHE", "~/elsewhere")
-        monkeypatch.setenv("STEMSPLIT_REGISTRY", "/etc/models.yaml")
-        assert folders.cache_folder() == Path("/home/somebody/elsewhere")
-        assert folders.user_registry() == Path("/etc/models.yaml")
 
 
 PARAMETERS = {
