@@ -78,7 +78,7 @@ def _encoders() -> dict[str, str]:
 def _folders() -> dict[str, str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from stemsplit.hub.folders import cache_folder, user_registry
+    from stemsplit.folders import cache_folder, user_registry
 
     return {
         "models (hub)": HF_HUB_CACHE,

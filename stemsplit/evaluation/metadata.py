@@ -11,7 +11,7 @@ import numpy as np
 from stemsplit.audio.reader import open_audio, probe
 from stemsplit.evaluation.layouts import Location
 from stemsplit.files import write_whole
-from stemsplit.hub.folders import cache_folder
+from stemsplit.folders import cache_folder
 
 VERSION = 2
 # containers with samples at places that can be worked out, and FLAC

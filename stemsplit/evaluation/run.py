@@ -27,7 +27,7 @@ from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.evaluation.score import Scores, Separate, Wanted, score_files, score_separation
 from stemsplit.events import Callback, TrackDone, TrackFailed, TrackStart, emit
 from stemsplit.files import write_whole
-from stemsplit.hub.folders import cache_folder
+from stemsplit.folders import cache_folder
 from stemsplit.outcome import Failure
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stemsplit import folders
 from stemsplit.errors import DownloadError, ModelUnavailableError
 from stemsplit.events import Callback, Download, Notice, emit
 from stemsplit.files import locked
-from stemsplit.hub import folders, hf, transfer, verified
+from stemsplit.hub import hf, transfer, verified
 from stemsplit.hub.registry import FileSpec, HubFile, ModelSpec
 
 

@@ -6,9 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from stemsplit import folders
 from stemsplit.errors import ChecksumError
 from stemsplit.files import write_whole
-from stemsplit.hub import folders
 
 
 def digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from stemsplit.evaluation.layouts import Layout, Location, find_layouts
 from stemsplit.evaluation.metadata import MetadataCache
 from stemsplit.evaluation.names import left_out_by
 from stemsplit.evaluation.sums import listed
-from stemsplit.hub.folders import cache_folder
+from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
 from stemsplit.training.cache import Array, Notebook, Readable, identity, pieces, readable

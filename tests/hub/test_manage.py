@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from stemsplit import folders
 from stemsplit.errors import (
     Cancelled,
     CheckpointError,
@@ -19,7 +20,6 @@ from stemsplit.errors import (
     UnknownNameError,
 )
 from stemsplit.events import Notice
-from stemsplit.hub import folders
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
 from stemsplit.hub.manage import add_model, download_model, is_cached, model_path, remove_model, verify
