@@ -1,6 +1,8 @@
 """`stemsplit models`: what there is, what it may be used for, and where it lies."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -91,6 +93,7 @@ def _entry(spec: "ModelSpec") -> dict[str, Any]:
     return {
         "name": spec.name,
         "family": spec.family,
+        "recipe": [asdict(step) for step in spec.recipe.steps] if spec.recipe else None,
         "stems": list(spec.all_stems),
         "sample_rate": spec.sample_rate,
         "size": _size(spec),
@@ -134,6 +137,8 @@ def _lines(key: str, value: Any) -> list[str]:
     match value:
         case dict():
             return [", ".join(f"{k} {v}" for k, v in value.items() if v is not None)]
+        case [dict(), *_] if key == "recipe":
+            return [_step(one) for one in value]
         case [dict(), *_]:
             return [f"{f['name']}  sha256 {f['sha256'] or 'unknown'}" for f in value]
         case list():
@@ -145,6 +150,12 @@ def _lines(key: str, value: Any) -> list[str]:
         case int() if key == "sample_rate":
             return [f"{value} Hz"]
     return str(value).strip().splitlines()
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    name = f"{step['name']}: " if step["name"] else ""
+    blend = f", blended by {step['blend']}" if len(step["models"]) > 1 else ""
+    return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
 
 
 @models.command(context_settings=HELP)
@@ -165,6 +176,12 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
             paths = download_model(name, stems=stems or None, offline=bool(offline), callback=callback)
             for path in map(str, paths) if paths else ["needs no download"]:
                 click.echo(f"{name}: {path}", err=True)
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    name = f"{step['name']}: " if step["name"] else ""
+    blend = f", blended by {step['blend']}" if len(step["models"]) > 1 else ""
+    return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
 
 
 @models.command(context_settings=HELP)
@@ -216,6 +233,12 @@ def add(name: str, source: str, sha256: str | None, config: str | None, license:
 
     spec = add_model(name, source, sha256=sha256, config=config, license=license, replace=replace)
     click.echo(f"added {spec.name} ({' '.join(spec.all_stems)})", err=True)
+
+
+def _step(step: Mapping[str, Any]) -> str:
+    name = f"{step['name']}: " if step["name"] else ""
+    blend = f", blended by {step['blend']}" if len(step["models"]) > 1 else ""
+    return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
 
 
 @models.command(context_settings=HELP)

@@ -8,7 +8,7 @@ from pathlib import Path
 from stemsplit.errors import CheckpointError
 from stemsplit.events import Callback
 from stemsplit.hub import bags, download, snapshots, verified
-from stemsplit.hub.recipes import Recipe
+from stemsplit.hub.recipes import Recipe, is_recipe, read_recipe
 from stemsplit.hub.registry import ModelSpec, find_model, members, registry
 
 SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
@@ -20,10 +20,10 @@ class Description:
 
     Attributes:
         name: as it was asked for.
-        stems: that it gives, the residual last; of a recipe they are known once its models are.
+        stems: that it gives, the residual last; of a recipe's file none, which are known once its models are.
         sha256: of its weights; of a registry entry as the registry has it, perhaps its beginning only; of
             several files the digest of their digests; None for a model without weights.
-        sample_rate: in Hz.
+        sample_rate: in Hz; of a recipe's file 0.
         residual: the stem that the others leave of the mix, None for none.
         size: of the weights in bytes, as far as it is known.
         recipe: the models that are combined, None for a single model.
@@ -32,7 +32,7 @@ class Description:
     name: str
     stems: tuple[str, ...]
     sha256: str | None
-    sample_rate: int
+    sample_rate: int = 0
     residual: str | None = None
     size: int = 0
     recipe: Recipe | None = None
@@ -48,11 +48,15 @@ def describe_model(
         ModelUnavailableError: a file that can't be had or read.
     """
     found = locate(str(source), offline=offline, callback=callback)
+    if isinstance(found, ModelSpec) and found.recipe is not None:
+        return Description(found.name, found.stems, None, found.sample_rate, recipe=found.recipe)
     if isinstance(found, ModelSpec):
         files = [file for member in members(found) for file in member.files]
         digest = joint_digest([file.sha256 or "" for file in files])
         size = sum(file.size or 0 for file in files)
         return Description(found.name, found.all_stems, digest, found.sample_rate, found.residual, size)
+    if found.suffix in bags.YAML and is_recipe(found):
+        return Description(str(source), (), None, recipe=read_recipe(found))
     import torch
 
     from stemsplit.hub.checkpoints import empty_network, read_package

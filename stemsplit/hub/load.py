@@ -12,6 +12,7 @@ from stemsplit.forked import require_own_threads
 from stemsplit.hub import bags, download, verified
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import joint_digest, locate
+from stemsplit.hub.recipes import is_recipe
 from stemsplit.hub.registry import BagSpec, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.bag import Bag, joint_stems
 from stemsplit.models.network import Identity, Network
@@ -65,6 +66,9 @@ def load_model(
         _require_names(stems)
     require_own_threads()
     where = locate(str(source), offline=offline, callback=callback)
+    if getattr(where, "recipe", None) or (isinstance(where, Path) and _is_recipe(where)):
+        what = f"{source} is a recipe of several models"
+        raise SettingsError(what, setting="model", hint="stemsplit.Separator runs it")
     if isinstance(where, ModelSpec):
         found = _from_registry(where, stems, _Fetcher(where.name, offline, callback))
     else:
@@ -78,6 +82,10 @@ def load_model(
         network.use_segment(segment_s)
     network.identity = Identity(str(source), joint_digest(found.digests))
     return network
+
+
+def _is_recipe(path: Path) -> bool:
+    return path.suffix in bags.YAML and is_recipe(path)
 
 
 def _require_names(stems: object) -> None:

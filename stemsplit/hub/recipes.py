@@ -1,16 +1,32 @@
-"""Recipes: models that are combined, as ensembles whose stems are blended and as chains of steps."""
+"""Recipes: models that are combined, as ensembles whose stems are blended and as chains of steps.
+
+As a file or an entry of the registry:
+
+    steps:
+      - {name: voices, models: [a, b], blend: avg_fft, input: mix}
+      - {name: dry, models: [c], input: voices.vocals}
+    outputs: [dry.dry, voices.other]
+"""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
 
+from stemsplit import reading
+from stemsplit.documents import load
 from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.reading import Invalid, Number, Rule
 from stemsplit.settings import BLENDS, DEFAULT_BLEND, check_weights
 from stemsplit.stems import canonical
 
 MIX = "mix"  # as the input of a step
 _SIGN = re.compile(r"\s+([+-])\s+")
+
+
+def _are_models(models: Sequence[Any]) -> bool:
+    return bool(models) and all(not isinstance(model, (int, float, list, dict)) for model in models)
 
 
 @dataclass(frozen=True)
@@ -26,11 +42,11 @@ class Step:
         weights: one for each model, for `avg_wave` and `avg_fft` only; None counts each of them once.
     """
 
-    models: tuple[Any, ...]
+    models: Annotated[tuple[Any, ...], Rule("a list of models", _are_models)]
     input: str = MIX
     name: str = ""
     blend: str = DEFAULT_BLEND
-    weights: tuple[float, ...] | None = None
+    weights: tuple[Number, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -53,25 +69,65 @@ class Recipe:
 
     Attributes:
         steps: the steps.
-        outputs: what comes out, as a name and `STEP.STEM` each; None for every stem that no step takes.
+        outputs: the stems that come out, `STEP.STEM` each, or sums of them by name; every stem that no step
+            takes if there are none.
     """
 
     steps: tuple[Step, ...]
-    outputs: tuple[tuple[str, str], ...] | None = None
+    outputs: tuple[str, ...] | Mapping[str, str] = ()
 
     def __post_init__(self) -> None:
         if not self.steps:
-            raise SettingsError("a recipe needs a step", setting="steps")
+            raise Invalid("steps", "a recipe needs a step")
         named = [canonical(step.name) for step in self.steps if step.name]
         if twice := [name for name in named if named.count(name) > 1 or name == MIX]:
-            raise SettingsError(f"two things are called {twice[0]}", setting="steps")
+            raise Invalid("steps", f"two things are called {twice[0]}")
+
+    @property
+    def terms(self) -> list[tuple[str, str]]:
+        """The outputs as a name, "" for the path of the stem, and what they are."""
+        if isinstance(self.outputs, Mapping):
+            return list(self.outputs.items())
+        return [("", term) for term in self.outputs]
+
+    @property
+    def models(self) -> Iterator[Any]:
+        """All models, step by step."""
+        for step in self.steps:
+            yield from step.models
+
+
+def is_recipe(path: Path) -> bool:
+    """Tell a recipe's file from a bag's, by its `steps`.
+
+    Raises:
+        SettingsError: it's no YAML.
+    """
+    data = load(path).data
+    return isinstance(data, Mapping) and "steps" in data
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe's file. Its relative paths begin at its folder.
+
+    Raises:
+        SettingsError: it's malformed; the message names the line.
+    """
+    recipe = reading.read(Recipe, load(path))
+
+    def placed(model: Any) -> Any:
+        beside = path.parent / str(model)
+        return str(beside) if beside.exists() else model
+
+    steps = (replace(step, models=tuple(map(placed, step.models))) for step in recipe.steps)
+    return replace(recipe, steps=tuple(steps))
 
 
 def terms_of(text: str) -> Sequence[tuple[str, str]]:
     """Return the signs and names of a sum such as `mix - voices.vocals`.
 
     Raises:
-        SettingsError: it isn't one.
+        SettingsError: a name is missing.
     """
     first, *others = _SIGN.split(text.strip())
     found = [("+", first), *zip(others[::2], others[1::2], strict=True)]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from stemsplit import folders
 from stemsplit.documents import Document, load
 from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
+from stemsplit.hub.recipes import Recipe
 from stemsplit.reading import Count, Invalid, Names, Number, Rows, Rule, read
 from stemsplit.stems import canonical, canonical_stems, find_stem
 
@@ -155,13 +156,14 @@ class ModelSpec:
 
     Attributes:
         name: what `-m` takes.
-        family: a key of `models.FAMILIES`; None for a bag.
+        family: a key of `models.FAMILIES`; None for a bag and for a recipe.
         stems: what the network estimates, in its order.
         residual: a stem that is the mix minus all the others, or None.
         sample_rate: in Hz.
         segment_s: the chunk length, None for what the checkpoint says.
         arguments: of the family, for checkpoints that carry none.
         bag: members and weights, None for a single model.
+        recipe: the models that are combined, None for a single model; `stems` are what it gives.
         files: the weights; none for a family without weights and for bags.
         license, license_note: of the weights.
         paper: where the model is described.
@@ -181,6 +183,7 @@ class ModelSpec:
     segment_s: Number | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bag: BagSpec | None = None
+    recipe: Recipe | None = None
     files: tuple[FileSpec, ...] = ()
     paper: str | None = None
     scores: Scores | None = None
@@ -197,10 +200,10 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if len(set(self.stems)) < len(self.stems):
             raise Invalid("stems", "names something twice")
-        if sum(one is not None for one in (self.family, self.bag)) != 1:
-            raise Invalid("", "needs either a family or a bag")
-        if self.bag and self.files:
-            raise Invalid("files", "a bag has no files of its own")
+        if sum(one is not None for one in (self.family, self.bag, self.recipe)) != 1:
+            raise Invalid("", "needs either a family, a bag or a recipe")
+        if self.files and not self.family:
+            raise Invalid("files", f"a {'bag' if self.bag else 'recipe'} has no files of its own")
         try:
             object.__setattr__(self, "stems", canonical_stems(self.stems))
         except StemsplitError as error:
@@ -259,13 +262,33 @@ def find_model(name: str) -> ModelSpec:
 
 
 def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelSpec]:
-    """The entries whose files a model needs for `stems` (None for all): its members, or itself."""
+    """The entries whose files a model needs for `stems` (None for all): its members, or itself.
+
+    Of a recipe they are the models with a name, whatever the stems.
+    """
+    if spec.recipe is not None:
+        return list(_models_of(spec).values())
     if spec.bag is None:
         return [spec]
     every = stems is None or spec.residual in stems
     wanted = [i for i, stem in enumerate(spec.stems) if every or stem in (stems or ())]
     rows = zip(spec.bag.members, spec.bag.weights, strict=True)
     return [find_model(name) for name, weights in rows if any(weights[i] for i in wanted)]
+
+
+def _models_of(recipe: ModelSpec) -> dict[str, ModelSpec]:
+    """Return the models of a recipe, also of those in it, by their names."""
+    models, found, waiting = registry(), dict[str, ModelSpec](), [recipe]
+    seen = {recipe.name}
+    while waiting:
+        spec = waiting.pop(0)
+        if spec.recipe is None:
+            found |= {member.name: member for member in members(spec)}
+            continue
+        names = [name for name in map(str, spec.recipe.models) if name in models and name not in seen]
+        seen.update(names)
+        waiting += [models[name] for name in names]
+    return found
 
 
 def registry() -> dict[str, ModelSpec]:
@@ -361,7 +384,7 @@ def _check_bags(models: Mapping[str, ModelSpec], path: Path) -> None:
     for spec in models.values():
         for name in spec.bag.members if spec.bag else ():
             member = models.get(name)
-            if member is None or member.bag is not None or member.stems != spec.stems:
+            if member is None or member.family is None or member.stems != spec.stems:
                 raise SettingsError(
                     f"{path}: {spec.name}: member {name} must be a single model with the bag's stems",
                     setting=str(path),

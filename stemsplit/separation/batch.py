@@ -20,8 +20,8 @@ from stemsplit.separation.outputs import Output
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.report import TrackResult, announce
 from stemsplit.separation.runner import Runner
+from stemsplit.separation.stage import NOT_MEASURED, Measured
 from stemsplit.separation.survey import Ready
-from stemsplit.separation.track import NOT_MEASURED, Measured
 from stemsplit.settings import OutputSettings
 
 log = logging.getLogger(__name__)

@@ -4,8 +4,10 @@ Signals have names: the mix, every stem of every run (`0 vocals`), and every ble
 of further models and outputs are sums of signals.
 """
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +92,14 @@ class Flow:
         return tuple(name for name in self.sums if name not in self.stems)
 
     @property
+    def structure(self) -> str:
+        """A digest of which models run over what and how their stems are combined, without the weights."""
+        runs = [(run.about.name, str(run.input)) for run in self.runs.values()]
+        blends = [(joint.blend, joint.weights, *map(str, joint.parts)) for joint in self.blends.values()]
+        stems = [(stem, str(self.sums[stem])) for stem in self.stems]
+        return sha256(json.dumps([runs, blends, stems]).encode()).hexdigest()[:16]
+
+    @property
     def sha256(self) -> str | None:
         """The digest of all weights, of a single model its own; None where there are none."""
         return joint_digest([run.about.sha256 or "" for run in self.runs.values()]) or None
@@ -171,13 +181,12 @@ def _signal(index: int, stem: str) -> str:
 Describe = Callable[[str | Path], Description]
 
 
-def resolve(recipe: Recipe, describe: Describe, name: str = "") -> Flow:
+def resolve(recipe: Recipe, describe: Describe) -> Flow:
     """Look up the models of a recipe.
 
     Args:
         recipe: what is to be done.
         describe: says what a named model is.
-        name: of the recipe; "" for one that is made of the models' names.
 
     Raises:
         UnknownNameError: a model, or the stem or step that an input or output names, isn't there.
@@ -187,13 +196,21 @@ def resolve(recipe: Recipe, describe: Describe, name: str = "") -> Flow:
     resolver = _Resolver(describe)
     given = resolver.recipe(recipe, Sum((MIX,)))
     return Flow(
-        name or "+".join(run.about.name for run in resolver.runs.values()),
+        "+".join(map(_name, recipe.models)),
         resolver.runs,
         resolver.blends,
         given.sums,
         given.stems,
         tuple(resolver.notices),
     )
+
+
+def _name(model: Any) -> str:
+    """Return the name of a model as it was asked for."""
+    if isinstance(model, (str, Path)):
+        return str(model)
+    identity = getattr(model, "identity", None)
+    return identity.name if identity else type(model).__name__
 
 
 @dataclass
@@ -213,6 +230,7 @@ class _Resolver:
     runs: dict[int, Run] = field(default_factory=dict)
     blends: dict[str, Joint] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
+    within: list[str] = field(default_factory=list)
 
     def recipe(self, recipe: Recipe, mix: Sum) -> _Given:
         sums = dict[str, Sum]()  # by the path of its stems
@@ -222,19 +240,21 @@ class _Resolver:
             source, path = self._input(step.input, sums, steps, mix)
             given = self._step(step, source)
             prefix = f"{path}." if path else ""
-            for stem, total in given.sums.items():
+            for stem in dict.fromkeys((*given.stems, *given.sums)):
                 if prefix + stem in sums:
                     raise SettingsError(f"two stems would be called {prefix}{stem}", setting="--then")
-                sums[prefix + stem] = total
+                sums[prefix + stem] = given.sums[stem]
                 if step.name:
                     steps[f"{canonical(step.name)}.{stem}"] = prefix + stem
             taken |= {path} | {prefix + stem for stem in given.sums if stem not in given.stems}
-        if recipe.outputs is None:
+        if not recipe.outputs:
             return _Given(sums, tuple(stem for stem in sums if stem not in taken))
         named = {
             canonical(name) if name else self._path(term, sums, steps): self._sum(term, sums, steps, mix)
-            for name, term in recipe.outputs
+            for name, term in recipe.terms
         }
+        if len(named) < len(recipe.terms):
+            raise SettingsError("two outputs of the recipe have one name", setting="outputs")
         return _Given({**sums, **named}, tuple(named))
 
     def _step(self, step: Step, source: Sum) -> _Given:
@@ -274,11 +294,11 @@ class _Resolver:
 
     def _model(self, model: Any, source: Sum) -> _Given:
         """Resolve one model, or the recipe that its name stands for."""
+        if isinstance(model, Recipe):
+            return replace(self.recipe(model, source), name="recipe")
         about = self.describe(model) if isinstance(model, (str, Path)) else describe_object(model)
         if about.recipe is not None:
-            given = self.recipe(about.recipe, source)
-            given.name = about.name
-            return given
+            return replace(self._nested(about, about.recipe, source), name=about.name)
         index = len(self.runs)
         own = tuple(stem for stem in about.stems if stem != about.residual)
         self.runs[index] = Run(model, source, own, about)
@@ -286,6 +306,20 @@ class _Resolver:
         if about.residual is not None:
             sums[about.residual] = source.less(Sum(tuple(_signal(index, stem) for stem in own)))
         return _Given({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
+
+    def _nested(self, about: Description, recipe: Recipe, source: Sum) -> _Given:
+        """Resolve a recipe that is a model of another one."""
+        if about.name in self.within:
+            raise SettingsError(f"recipe {about.name} contains itself", setting="model")
+        self.within.append(about.name)
+        given = self.recipe(recipe, source)
+        self.within.pop()
+        if about.stems and set(about.stems) != set(given.stems):
+            what = (
+                f"recipe {about.name} gives {', '.join(given.stems)}, its entry says {', '.join(about.stems)}"
+            )
+            raise SettingsError(what, setting="model")
+        return given
 
     def _input(
         self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str], mix: Sum
@@ -347,6 +381,5 @@ def describe_object(model: "Separable") -> Description:
     residual = getattr(model, "residual", None)
     stems = tuple(model.stems) if residual is None else (*model.stems, residual)
     identity = getattr(model, "identity", None)
-    name = identity.name if identity else type(model).__name__
     digest = identity.sha256 if identity else None
-    return Description(name, stems, digest, model.sample_rate, residual=residual)
+    return Description(_name(model), stems, digest, model.sample_rate, residual=residual)

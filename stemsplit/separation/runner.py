@@ -23,14 +23,8 @@ from stemsplit.hub.load import Identity, load_model
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.source import Audio, Shape, Source
-from stemsplit.separation.track import (
-    NOT_MEASURED,
-    Measured,
-    Model,
-    OverflowingError,
-    measure,
-    separate_track,
-)
+from stemsplit.separation.stage import NOT_MEASURED, Measured, Model, measure
+from stemsplit.separation.track import OverflowingError, separate_track
 from stemsplit.settings import ChunkSettings, ComputeSettings
 
 # Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.

@@ -208,8 +208,6 @@ def separate(
 def _recipe(
     model: Model | Recipe | Sequence[Model | Recipe], blend: str, weights: Sequence[float] | None
 ) -> Recipe:
-    if isinstance(model, Recipe):
-        return model
     models = tuple(model) if isinstance(model, (list, tuple)) else (model,)
     return Recipe((Step(models, blend=blend, weights=None if weights is None else tuple(weights)),))
 

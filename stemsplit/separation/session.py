@@ -228,7 +228,7 @@ def _require_one(count: int, what: str, hint: str) -> None:
 def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
     """Collect every setting that changes the samples of an output."""
     batch, how = request.batch, request.combination
-    combined: dict[str, Any] = {}
+    combined: dict[str, Any] = {"recipe": flow.structure} if flow.combined else {}
     if how.others:
         combined |= {"blend": how.blend, "weights": how.weights}
     if how.then:

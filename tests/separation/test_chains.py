@@ -253,8 +253,8 @@ class TestNames:
 
     def test_outputs_are_chosen_and_named(self) -> None:
         steps = (Step((FOUR,), name="voc"), Step((DRY,), input="voc.vocals", name="dry"))
-        assert flow_of(Recipe(steps, (("", "dry.dry"), ("", "voc.other")))).stems == ("vocals.dry", "other")
-        named = flow_of(Recipe(steps, (("Clean voice", "dry.dry"), ("rest", "mix - voc.vocals"))))
+        assert flow_of(Recipe(steps, ("dry.dry", "voc.other"))).stems == ("vocals.dry", "other")
+        named = flow_of(Recipe(steps, {"Clean voice": "dry.dry", "rest": "mix - voc.vocals"}))
         assert named.stems == ("clean_voice", "rest")
         assert str(named.sums["rest"]) == "mix-0 vocals"
 

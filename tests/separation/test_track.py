@@ -11,7 +11,8 @@ from torch import Tensor
 
 from stemsplit.separation.outputs import MIX, Output
 from stemsplit.separation.source import ArraySource, Shape, Source, output_shape
-from stemsplit.separation.track import OverflowingError, measure
+from stemsplit.separation.stage import measure
+from stemsplit.separation.track import OverflowingError
 from stemsplit.settings import ChunkSettings, OutputSettings
 from tests.separation.flows import flow_of, separated
 
