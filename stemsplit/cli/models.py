@@ -178,12 +178,6 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
                 click.echo(f"{name}: {path}", err=True)
 
 
-def _step(step: Mapping[str, Any]) -> str:
-    name = f"{step['name']}: " if step["name"] else ""
-    blend = f", blended by {step['blend']}" if len(step["models"]) > 1 else ""
-    return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
-
-
 @models.command(context_settings=HELP)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.pass_context
@@ -233,12 +227,6 @@ def add(name: str, source: str, sha256: str | None, config: str | None, license:
 
     spec = add_model(name, source, sha256=sha256, config=config, license=license, replace=replace)
     click.echo(f"added {spec.name} ({' '.join(spec.all_stems)})", err=True)
-
-
-def _step(step: Mapping[str, Any]) -> str:
-    name = f"{step['name']}: " if step["name"] else ""
-    blend = f", blended by {step['blend']}" if len(step["models"]) > 1 else ""
-    return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
 
 
 @models.command(context_settings=HELP)

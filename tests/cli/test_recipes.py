@@ -60,9 +60,7 @@ def test_a_name_is_a_model(shell: Shell) -> None:
         "models:\n"
         + entry("preset", ", ".join(STEMS), RECIPE)
         + entry("both", "drums, bass, other, vocals", inner)
-        + entry(
-            "nested", "vocals, bass", "steps:\n- {name: x, models: [both]}\noutputs: [x.vocals, x.bass]\n"
-        ),
+        + entry("nested", "vocals, bass", nested),
     )
     ran = shell("a.wav", "-m", "preset", "-s", "vocals", "--rest", "--template", "{model}/{stem}.{ext}")
     assert ran.code == 0, ran.err
