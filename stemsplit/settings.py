@@ -52,6 +52,10 @@ def _require_types(settings: Any) -> None:
             object.__setattr__(settings, name, int(value) if isinstance(value, Integral) else float(value))
 
 
+def _require_known(flag: str, value: object, known: tuple[object, ...]) -> None:
+    _require(value in known, flag, f"must be one of {', '.join(map(str, known))}", value)
+
+
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
 
 
@@ -216,6 +220,8 @@ class BatchSettings:
         shard: (i, n) takes every n-th track from the i-th on, counted from 1.
         start_s, end_s: the stretch of every track, None for its beginning and end.
         audio_stream: of containers with several, None for the first.
+        include: glob patterns; a file in a folder must match one of them, if there are any.
+        exclude: glob patterns; a file or folder in a folder must match none.
     """
 
     output: str = "stems"
@@ -226,6 +232,8 @@ class BatchSettings:
     start_s: float | None = None
     end_s: float | None = None
     audio_stream: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.output != "", "--output", "is empty", self.output)
@@ -293,8 +301,21 @@ class OutputSettings:
         return FORMATS[self.format].bitrate if self.bitrate is None else self.bitrate
 
 
-def _require_known(flag: str, value: object, known: tuple[object, ...]) -> None:
-    _require(value in known, flag, f"must be one of {', '.join(map(str, known))}", value)
+@dataclass(frozen=True)
+class Request:
+    """All settings of a run."""
+
+    model: ModelSettings = ModelSettings()
+    combination: CombinationSettings = CombinationSettings()
+    compute: ComputeSettings = ComputeSettings()
+    chunks: ChunkSettings = ChunkSettings()
+    stems: StemSettings = StemSettings()
+    batch: BatchSettings = BatchSettings()
+    output: OutputSettings = OutputSettings()
+    jobs: int = 1
+
+
+DEFAULT_REQUEST = Request()
 
 
 def check_weights(count: int, blend: str, weights: Sequence[float] | None, what: str) -> tuple[float, ...]:

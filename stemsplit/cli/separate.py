@@ -18,6 +18,7 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
+from stemsplit.events import Event, TrackDone
 from stemsplit.files import os_errors, write_named
 from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import (
@@ -28,14 +29,15 @@ from stemsplit.settings import (
     ComputeSettings,
     ModelSettings,
     OutputSettings,
+    Request,
     StemSettings,
 )
 
 if TYPE_CHECKING:
-    from stemsplit.separation.plan import Found, Input
+    from stemsplit.separation.jobs import Ready
+    from stemsplit.separation.plan import Input
     from stemsplit.separation.report import Report, TrackResult
-    from stemsplit.separation.session import Request, Session
-    from stemsplit.separation.survey import Ready
+    from stemsplit.separation.run import Session
 
 STDIN = "-"
 
@@ -76,23 +78,25 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     # The slowest import runs while the inputs are looked for and the plan is made.
     threading.Thread(target=_import_torch, daemon=True).start()
 
-    from stemsplit.separation.session import prepare
-    from stemsplit.separation.stream import write_stream
+    from stemsplit.separation.pipe import write_stream
+    from stemsplit.separation.run import find, prepare, separate_files
 
-    found = _inputs(options, request, stack)
+    found = find(_inputs(options, stack), request)
     _spare_inputs(options["report"], found.inputs)
-    with progress.display(options["how"]) as callback:
-        session = prepare(found, request, alone=to_stdout, callback=callback)
-        if options["dry_run"]:
-            return _show_plan(session, options["as_json"])
-        if to_stdout:
-            write_stream(session, sys.stdout.buffer, callback)
+    with progress.display(options["how"]) as show:
+        if options["dry_run"] or to_stdout:
+            session = prepare(found, request, alone=to_stdout, callback=show)
+            if options["dry_run"]:
+                return _show_plan(session, options["as_json"])
+            write_stream(session, sys.stdout.buffer, show)
             return 0
-        results = []
-        for result in session.run(callback):
-            results.append(result)
-            _print_paths(options, result.outputs.values())
-        report = session.report(results, callback)
+
+        def tell(event: Event) -> bool | None:
+            if isinstance(event, TrackDone):
+                _print_paths(options, event.outputs.values())
+            return show(event)
+
+        report = separate_files(found, request, callback=tell)
     return _conclude(report, options)
 
 
@@ -121,10 +125,8 @@ def _spare_inputs(report: str | None, inputs: "list[Input]") -> None:
         raise usage_error(f"--report {report}: is an input")
 
 
-def _request(options: dict[str, Any]) -> "Request":
+def _request(options: dict[str, Any]) -> Request:
     """The settings that the options mean; what isn't given keeps its default."""
-    from stemsplit.separation.session import Request
-
     preset = QUALITIES[options["quality"] or "balanced"]
     start, end = options["start"], options["end"]
     if options["duration"] is not None:
@@ -171,6 +173,8 @@ def _request(options: dict[str, Any]) -> "Request":
             start_s=start,
             end_s=end,
             audio_stream=options["audio_stream"],
+            include=options["include"],
+            exclude=options["exclude"],
         ),
         output=given(OutputSettings, **_output_options(options)),
         jobs=options["jobs"] or 1,
@@ -214,10 +218,9 @@ def _count(name: str, text: str) -> int:
     return int(text)
 
 
-def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "Found":
-    """Everything that is to be separated; streams are spooled into temporary files."""
+def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
+    """Return what is to be separated; streams are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
-    from stemsplit.separation.plan import collect
 
     names = [*options["inputs"], *_listed(options["from_file"], options["null"])]
     if not names and not options["from_file"]:
@@ -226,12 +229,10 @@ def _inputs(options: dict[str, Any], request: "Request", stack: ExitStack) -> "F
         raise usage_error("an INPUT is empty", hint="perhaps a variable of a script that isn't set")
     if STDIN in names and (options["from_file"] == STDIN or names.count(STDIN) > 1):
         raise usage_error("stdin can be read once only")
-    paths = [
+    return [
         _spooled(name, options["input_name"], stack) if name == STDIN or is_pipe(name) else Path(name)
         for name in names
     ]
-    output = Path(request.batch.output)
-    return collect(paths, include=options["include"], exclude=options["exclude"], output=output)
 
 
 def _spooled(name: str, stdin_name: str | None, stack: ExitStack) -> "Input":

@@ -6,58 +6,65 @@ computed, and the previous one is encoded and published.
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from stemsplit.audio.tags import Tags
 from stemsplit.errors import Cancelled
-from stemsplit.events import Callback, Event, Notice, TrackStart, emit
+from stemsplit.events import Callback, Notice, Progress, TrackStart, emit
 from stemsplit.outcome import Failure
-from stemsplit.separation.existing import Fingerprint
+from stemsplit.separation.files import TrackFiles, missing_folders
+from stemsplit.separation.flow import Flow
+from stemsplit.separation.jobs import Fingerprint, Ready
 from stemsplit.separation.outputs import Output
-from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.report import TrackResult, announce
 from stemsplit.separation.runner import Runner
 from stemsplit.separation.stage import NOT_MEASURED, Measured
-from stemsplit.separation.survey import Ready
-from stemsplit.settings import OutputSettings
+from stemsplit.settings import ChunkSettings, ComputeSettings, OutputSettings
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class _Track:
-    """A track on its way through the stages; once there is a `result` the later ones pass it on.
+class Item(NamedTuple):
+    """A track of a batch.
 
-    `wall_s` counts the time in the stages, not the time between them.
+    Attributes:
+        ready: what is to be done.
+        number, total: which of how many it is, counted from 1.
+        new_folders: above its files, to be made; known before any track of the batch makes some.
     """
 
     ready: Ready
-    place: TrackStart
-    files: TrackFiles
-    wall_s: float = 0.0
-    measured: Measured = NOT_MEASURED
-    result: TrackResult | None = None
-
-    @property
-    def duration_s(self) -> float | None:
-        """Counted, or declared, or None."""
-        source, counted = self.ready.source, self.measured.frames
-        return source.duration_s if counted is None else counted / source.sample_rate
+    number: int
+    total: int
+    new_folders: Mapping[Path, Sequence[Path]]
 
 
-class Batch:
-    """A batch of jobs.
+def items_of(ready: Sequence[Ready]) -> list[Item]:
+    """Return the tracks of a batch."""
+    return [
+        Item(one, index, len(ready), {path: missing_folders(path) for path in one.job.files.values()})
+        for index, one in enumerate(ready, 1)
+    ]
+
+
+class TrackWorker:
+    """Separates tracks into files; may be called from several threads at once, and closed once.
+
+    All tracks are computed in threads of its own, `jobs` of them: every other thread that computes leaves
+    OpenMP threads behind, which slow down the next.
 
     Args:
         runner: the models.
         outputs: what to make of every track.
         fingerprint: what the outputs are made with.
         output: the format.
-        callback: receives events, one at a time; returning False cancels.
-        workers: tracks computed at the same time.
+        jobs: tracks computed at the same time.
     """
 
     def __init__(
@@ -65,139 +72,153 @@ class Batch:
         runner: Runner,
         outputs: Sequence[Output],
         fingerprint: Fingerprint,
-        *,
         output: OutputSettings = OutputSettings(),
-        callback: Callback | None = None,
-        workers: int = 1,
+        jobs: int = 1,
     ) -> None:
-        self.runner, self.outputs, self.fingerprint = runner, outputs, fingerprint
-        self.output, self.callback, self.workers = output, callback, workers
-        self.stopped = threading.Event()
-        self.speaking = threading.Lock()
-        self.room = threading.Semaphore(workers + 2)  # tracks between the first stage and the last
+        self.runner, self.outputs, self.fingerprint, self.output = runner, outputs, fingerprint, output
+        self._computing = ThreadPoolExecutor(jobs)
+        self._measuring, self._publishing = threading.Semaphore(1), threading.Semaphore(jobs)
 
-    def run(self, ready: Sequence[Ready]) -> Iterator[TrackResult]:
-        """Do what is ready; yields the results in order. Leaving early stops the rest and removes its parts.
+    def close(self) -> None:
+        """End its threads and let go of the models."""
+        self._computing.shutdown(cancel_futures=True)
+        self.runner.close()
+
+    def __call__(self, item: Item, callback: Callback) -> TrackResult:
+        """Separate a track; return what came of it.
 
         Raises:
-            Cancelled: the callback returned False.
+            Cancelled: by the callback. No part of the track is left.
         """
-        stages = [ThreadPoolExecutor(n) for n in (1, self.workers, self.workers)]
-        tracks = [self._track(one, index, len(ready)) for index, one in enumerate(ready, 1)]
+        track = _Track(item, self, callback)
         try:
-            for future in self._submit(tracks, *stages):
-                yield future.result()
-        finally:
-            self.stopped.set()
-            for stage in stages:
-                stage.shutdown(cancel_futures=True)
-            for track in tracks:  # those that wait between two stages too
-                track.files.close()
-
-    def _track(self, ready: Ready, index: int, count: int) -> _Track:
-        place = TrackStart(str(ready.job.input), index, count, None)
-        shape = ready.shape
-        files = TrackFiles(
-            ready.job.files, shape.sample_rate, shape.channels, self.output, layout=shape.layout
-        )
-        return _Track(ready, place, files)
-
-    def _submit(
-        self,
-        tracks: Sequence[_Track],
-        ahead: ThreadPoolExecutor,
-        now: ThreadPoolExecutor,
-        behind: ThreadPoolExecutor,
-    ) -> list[Future[TrackResult]]:
-        results = []
-        for track in tracks:
-            measured = ahead.submit(self._enter, track)
-            computed = now.submit(lambda before: self._stage(self._compute, before.result()), measured)
-            results.append(behind.submit(lambda before: self._leave(before.result()), computed))
-        return results
-
-    def _enter(self, track: _Track) -> _Track:
-        while not self.room.acquire(timeout=0.1):
-            self._go_on()
-        return self._stage(self._measure, track)
-
-    def _leave(self, track: _Track) -> TrackResult:
-        try:
-            self._stage(self._publish, track)
-        finally:
-            self.room.release()
-        result = track.result or self._done(track)
-        announce(result, self._tell)
+            with closing(track.files):
+                with self._measuring:
+                    track.timed(track.measure)
+                self._computing.submit(track.timed, track.compute).result()
+                with self._publishing:
+                    track.timed(track.publish)
+            result = track.done()
+        except Cancelled:
+            raise
+        except Exception as error:
+            log.debug("%s", track.name, exc_info=error)
+            result = TrackResult(track.name, "failed", wall_s=track.wall_s, error=Failure.of(error))
+        announce(result, callback)
         return result
 
-    def _stage(self, work: Callable[[_Track], None], track: _Track) -> _Track:
-        """Do one stage's work; what fails becomes the track's result and leaves no part behind."""
-        if track.result is not None:
-            return track
+
+@dataclass(frozen=True)
+class MakeWorker:
+    """A recipe of a worker, which loads the models where it is called, such as in another process."""
+
+    flow: Flow
+    outputs: tuple[Output, ...]
+    fingerprint: Fingerprint
+    output: OutputSettings
+    compute: ComputeSettings
+    chunks: ChunkSettings
+    segment_s: float | None
+    offline: bool
+    sequential: bool | None
+
+    def __call__(self) -> TrackWorker:
+        """Return a new worker."""
+        runner = Runner(
+            self.flow,
+            compute=self.compute,
+            chunks=self.chunks,
+            segment_s=self.segment_s,
+            offline=self.offline,
+            sequential=self.sequential,
+        )
+        return TrackWorker(runner, self.outputs, self.fingerprint, self.output)
+
+
+class _Track:
+    """A track on its way through the stages. `wall_s` counts the time in them, not between them."""
+
+    def __init__(self, item: Item, worker: TrackWorker, callback: Callback) -> None:
+        self.ready, self.worker, self.callback = item.ready, worker, callback
+        self.name = str(item.ready.job.input)
+        self._place = TrackStart(self.name, item.number, item.total, None)
+        shape = item.ready.shape
+        self.files = TrackFiles(
+            item.ready.job.files,
+            shape.sample_rate,
+            shape.channels,
+            worker.output,
+            layout=shape.layout,
+            new_folders=item.new_folders,
+        )
+        self.wall_s = 0.0
+        self._measured: Measured = NOT_MEASURED
+
+    @property
+    def duration_s(self) -> float | None:
+        """Counted, or declared, or None."""
+        source, counted = self.ready.source, self._measured.frames
+        return source.duration_s if counted is None else counted / source.sample_rate
+
+    def timed(self, stage: Callable[[], None]) -> None:
+        """Do one stage's work and count its time."""
         began = monotonic()
         try:
-            self._go_on()
-            work(track)
-            track.wall_s += monotonic() - began
-        except BaseException as error:
-            track.files.close()
-            if not isinstance(error, Exception) or isinstance(error, Cancelled):
-                raise
-            log.debug("%s", track.place.input, exc_info=error)
-            wall_s = track.wall_s + monotonic() - began
-            track.result = TrackResult(track.place.input, "failed", wall_s=wall_s, error=Failure.of(error))
-        return track
+            stage()
+        finally:
+            self.wall_s += monotonic() - began
 
-    def _measure(self, track: _Track) -> None:
-        source = track.ready.source
-        rate = track.ready.shape.sample_rate
-        if self.output.sample_rate == "keep" and rate != source.sample_rate:
-            what = f"{self.output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
-            self._tell(Notice(what, track.place.input))
-        track.measured = self.runner.measure(source, track.ready.shape)
+    def measure(self) -> None:
+        """Read the track once, if its statistics are needed."""
+        source, rate = self.ready.source, self.ready.shape.sample_rate
+        output = self.worker.output
+        if output.sample_rate == "keep" and rate != source.sample_rate:
+            what = f"{output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
+            emit(self.callback, Notice(what, self.name))
+        self._measured = self.worker.runner.measure(source, self.ready.shape)
 
-    def _compute(self, track: _Track) -> None:
-        ready, name = track.ready, track.place.input
-        self._tell(replace(track.place, duration_s=track.duration_s))
-        tags = ready.source.tags() if self.output.tags else Tags()
+    def compute(self) -> None:
+        """Separate the track into part files."""
+        emit(self.callback, replace(self._place, duration_s=self.duration_s))
+        ready, outputs, fingerprint = self.ready, self.worker.outputs, self.worker.fingerprint
+        tags = ready.source.tags() if self.worker.output.tags else Tags()
         if tags.notice:
-            self._tell(Notice(tags.notice, name))
-        track.files.open({o.name: replace(tags, settings=self.fingerprint.tag(o)) for o in self.outputs})
-        for block in self.runner.run(
+            emit(self.callback, Notice(tags.notice, self.name))
+        self.files.open({one.name: replace(tags, settings=fingerprint.tag(one)) for one in outputs})
+        blocks = self.worker.runner.run(
             ready.source,
-            self.outputs,
+            outputs,
             ready.shape,
-            measured=track.measured,
-            name=name,
-            total_s=track.duration_s,
-            callback=self._tell,
-        ):
-            track.files.write(block)
+            measured=self._measured,
+            name=self.name,
+            total_s=self.duration_s,
+            callback=self.callback,
+        )
+        with closing(blocks):
+            for block in blocks:
+                self.files.write(block)
 
-    def _publish(self, track: _Track) -> None:
-        track.files.publish()
-        if track.files.gain != 1:
-            what = f"{track.files.gain_db:.2f} dB on every output, so that none clips"
-            self._tell(Notice(what, track.place.input))
+    def publish(self) -> None:
+        """Complete the files."""
+        done_s = self.duration_s or 0
+        emit(
+            self.callback, Progress(self.name, done_s, done_s, 0.0)
+        )  # after a cancellation it goes no further
+        self.files.publish()
+        if self.files.gain != 1:
+            what = f"{self.files.gain_db:.2f} dB on every output, so that none clips"
+            emit(self.callback, Notice(what, self.name))
 
-    def _done(self, track: _Track) -> TrackResult:
-        files = track.files
+    def done(self) -> TrackResult:
+        """Return what came of the track."""
+        files = self.files
         return TrackResult(
-            track.place.input,
+            self.name,
             "done",
             {output: str(path) for output, path in files.files.items()},
             duration_s=files.frames / files.sample_rate,
             sample_rate=files.sample_rate,
             channels=files.channels,
             gain_db=files.gain_db,
-            wall_s=track.wall_s,
+            wall_s=self.wall_s,
         )
-
-    def _go_on(self) -> None:
-        if self.stopped.is_set():
-            raise Cancelled
-
-    def _tell(self, event: Event) -> None:
-        self._go_on()
-        with self.speaking:
-            emit(self.callback, event)

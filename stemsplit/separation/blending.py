@@ -18,7 +18,7 @@ from stemsplit.core.blends import make_blend
 from stemsplit.errors import OutputError, SettingsError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.formats import FORMATS
-from stemsplit.separation.publish import TrackFiles
+from stemsplit.separation.files import TrackFiles
 from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
 from stemsplit.settings import DEFAULT_BLEND, OutputSettings, check_weights
 

@@ -406,7 +406,7 @@ def test_a_dry_run_ends_as_the_run_would(shell: Shell, inputs: tuple[str, ...], 
 
 
 def test_a_dry_run_tells_of_a_disk_without_room(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stemsplit.separation import survey
+    from stemsplit.separation import jobs as survey
 
     shell.write("a.wav", seconds=0.2)
     monkeypatch.setattr(survey.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))

@@ -2,17 +2,20 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.events import Event, Progress, Start
+from stemsplit.events import Event, Start
+from stemsplit.separation.files import TrackFiles
 from stemsplit.separation.plan import collect
-from stemsplit.separation.publish import TrackFiles
-from stemsplit.separation.session import Request, Session, prepare
-from stemsplit.settings import BatchSettings, ModelSettings, StemSettings
+from stemsplit.separation.run import Session, prepare
+from stemsplit.separation.runner import Runner
+from stemsplit.settings import BatchSettings, ModelSettings, Request, StemSettings
 
 
 def session(folder: Path, *names: str) -> Session:
@@ -54,7 +57,7 @@ def test_what_the_system_says_of_one_file_is_no_bug(tmp_path: Path, monkeypatch:
 def test_an_input_that_breaks_a_library_does_not_end_the_survey(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stemsplit.separation import survey
+    from stemsplit.separation import jobs as survey
 
     def breaking(path: Path, **named: object) -> object:
         if path.name == "b.wav":
@@ -82,16 +85,19 @@ def test_leaving_early_removes_what_waits_between_two_stages(
             assert free.wait(30)
         publish(self)
 
-    def watch(event: Event) -> None:
-        if isinstance(event, Progress) and event.input.endswith("c.wav") and event.done_s:
+    def watched(self: Runner, *given: Any, **named: Any) -> Iterator[Any]:
+        yield from run(self, *given, **named)
+        if named["name"].endswith("c.wav"):
             computed.set()
 
+    run = Runner.run
+    monkeypatch.setattr(Runner, "run", watched)
     monkeypatch.setattr(TrackFiles, "publish", slow)
-    results = session(tmp_path, "a.wav", "b.wav", "c.wav").run(watch)
+    results = session(tmp_path, "a.wav", "b.wav", "c.wav").run()
     assert next(iter(results)).status == "done"
     assert computed.wait(30)
     time.sleep(0.1)
     threading.Timer(0.5, free.set).start()
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     left = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*")]
     assert "a/bass.wav" in left and not any(name.startswith("c") or name.endswith(".part") for name in left)

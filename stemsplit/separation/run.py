@@ -1,7 +1,8 @@
 """A whole run: everything cheap is checked first, then the model is loaded once for all tracks."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,43 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from stemsplit.audio.encoding import check_encodable
 from stemsplit.core.devices import check_device
+from stemsplit.engines import Engine, Threads
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
 from stemsplit.formats import find_format
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
-from stemsplit.separation.existing import Fingerprint
+from stemsplit.outcome import Failure
 from stemsplit.separation.flow import Flow, resolve
+from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, spare, survey
 from stemsplit.separation.outputs import Output, plan_outputs
-from stemsplit.separation.plan import Found, Plan, check_template, plan_jobs, take_shard
+from stemsplit.separation.plan import Found, Input, Plan, check_template, collect, plan_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
-from stemsplit.separation.survey import Ready, check_folder, check_room, spare, survey
-from stemsplit.settings import (
-    BatchSettings,
-    ChunkSettings,
-    CombinationSettings,
-    ComputeSettings,
-    ModelSettings,
-    OutputSettings,
-    StemSettings,
-)
+from stemsplit.settings import DEFAULT_REQUEST, Request
 
 if TYPE_CHECKING:
     from stemsplit.separation.runner import Runner
-
-
-@dataclass(frozen=True)
-class Request:
-    """All settings of a run."""
-
-    model: ModelSettings = ModelSettings()
-    combination: CombinationSettings = CombinationSettings()
-    compute: ComputeSettings = ComputeSettings()
-    chunks: ChunkSettings = ChunkSettings()
-    stems: StemSettings = StemSettings()
-    batch: BatchSettings = BatchSettings()
-    output: OutputSettings = OutputSettings()
-    jobs: int = 1
 
 
 @dataclass
@@ -106,8 +86,15 @@ class Session:
             spooled = stems * self.request.jobs if self.request.combination.sequential else 0
             check_room(ready, self.request.output, Path(self.request.batch.output), spooled)
 
-    def run(self, callback: Callback | None = None) -> Iterator[TrackResult]:
-        """Do the jobs. The model is loaded only if one of them needs it.
+    def run(
+        self, callback: Callback | None = None, engine: Engine | None = None
+    ) -> Generator[TrackResult, None, None]:
+        """Do the jobs. The models are loaded only if one of them needs it.
+
+        Args:
+            callback: receives events; returning False cancels.
+            engine: carries the tracks to workers that load the models themselves, such as
+                `engines.Processes`; None for threads of this process, which share them.
 
         Yields:
             First the results of the jobs that need no computing, then the others'; each group in order.
@@ -127,23 +114,45 @@ class Session:
                 return
         self.check_room(ready)
         if ready:
-            yield from self._compute(ready, callback)
+            yield from self._compute(ready, engine, callback)
 
-    def _compute(self, ready: Sequence[Ready], callback: Callback | None) -> Iterator[TrackResult]:
-        from stemsplit.separation.batch import Batch
+    def _compute(
+        self, ready: Sequence[Ready], engine: Engine | None, callback: Callback | None
+    ) -> Iterator[TrackResult]:
+        from stemsplit.separation.batch import MakeWorker, TrackWorker, items_of
 
-        work = Batch(
-            self.load(callback),
-            self.outputs,
-            self.fingerprint,
-            output=self.request.output,
-            callback=callback,
-            workers=self.request.jobs,
-        )
-        for result in work.run(ready):
-            yield result
-            if result.status == "failed" and self.request.batch.fail_fast:
-                return
+        request, jobs = self.request, self.request.jobs
+        with ExitStack() as stack:
+            make: Callable[[], TrackWorker]
+            if engine is None:  # one track is measured and one is published while `jobs` are computed
+                runner, engine = self.load(callback), Threads(jobs + 2)
+                shared = TrackWorker(runner, self.outputs, self.fingerprint, request.output, jobs)
+                stack.enter_context(closing(shared))
+                make = lambda: shared  # noqa: E731
+            else:
+                make = MakeWorker(
+                    self.flow.narrow(self.outputs),
+                    self.outputs,
+                    self.fingerprint,
+                    request.output,
+                    request.compute,
+                    request.chunks,
+                    request.model.segment_s,
+                    request.model.offline,
+                    request.combination.sequential,
+                )
+                self.device = request.compute.device
+                emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
+            items = items_of(ready)
+            results = stack.enter_context(closing(engine.run(items, make, callback)))
+            for item, result in zip(items, results, strict=True):
+                if isinstance(result, Exception):  # its worker died
+                    name = str(item.ready.job.input)
+                    result = TrackResult(name, "failed", error=Failure.of(result))
+                    announce(result, callback)
+                yield result
+                if result.status == "failed" and request.batch.fail_fast:
+                    return
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
         """What came of the session, in the order of its jobs; tells the `End` event."""
@@ -246,3 +255,53 @@ def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
         "audio_stream": batch.audio_stream,
     }
     return Fingerprint(flow.name, flow.sha256, settings)
+
+
+def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) -> Found:
+    """Find the files to separate: those that are given, and those in folders."""
+    batch = request.batch
+    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    return collect(
+        [path if isinstance(path, Input) else Path(path) for path in paths],
+        include=batch.include,
+        exclude=batch.exclude,
+        output=Path(batch.output),
+    )
+
+
+def separate_files(
+    inputs: "str | Path | Iterable[str | Path | Input] | Found",
+    request: Request = DEFAULT_REQUEST,
+    *,
+    engine: Engine | None = None,
+    callback: Callback | None = None,
+) -> Report:
+    """Separate files and folders into files, as the command does.
+
+        report = separate_files(["album/"], Request(output=OutputSettings(format="flac")))
+        report.exit_code, [track.outputs for track in report.tracks]
+
+    A track that fails is recorded in the report, and the others go on. Outputs that are there already, made
+    with the same settings, are skipped, so that the same call again is a resume.
+
+    Args:
+        inputs: files and folders, which are searched, or what `find` has found in them.
+        request: the settings.
+        engine: carries the tracks to workers, such as `engines.Processes`; None for threads of this process.
+        callback: receives events; returning False cancels.
+
+    Returns:
+        What came of every track.
+
+    Raises:
+        SettingsError: an unknown model, stem, format or template, or no input at all.
+        OutputError: the output folder can't be written.
+        ResourceError: the disk has too little room.
+        ModelUnavailableError: a model can't be had.
+        DeviceError: the device isn't there.
+        Cancelled: by the callback. What was finished stays.
+    """
+    found = inputs if isinstance(inputs, Found) else find(inputs, request)
+    session = prepare(found, request, callback=callback)
+    with closing(session.run(callback, engine)) as results:
+        return session.report(list(results), callback)

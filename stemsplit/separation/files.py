@@ -6,7 +6,7 @@ the track's files are complete; two processes that want the same file are kept a
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
@@ -52,6 +52,8 @@ class TrackFiles:
         channels: of the outputs.
         settings: format, and what to do about peaks.
         layout: the loudspeakers of more than two channels.
+        new_folders: above each file, to be made and removed again if they stay empty; None for those that are
+            missing now. Of folders in common the last track of a batch takes care.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TrackFiles:
         channels: int,
         settings: OutputSettings,
         layout: str | None = None,
+        new_folders: Mapping[Path, Sequence[Path]] | None = None,
     ) -> None:
         self.layout = layout
         self.files, self.sample_rate, self.channels = dict(files), sample_rate, channels
@@ -72,8 +75,7 @@ class TrackFiles:
         self.writers: list[Writer] = []
         self.scratch: list[BinaryIO] = []
         self.cleanup = ExitStack()
-        # Known before any track of a batch makes its folders: of those in common the last track takes care.
-        self.new_folders = {path: _missing_folders(path) for path in self.files.values()}
+        self.new_folders = new_folders or {path: missing_folders(path) for path in self.files.values()}
 
     @property
     def gain_db(self) -> float:
@@ -167,7 +169,7 @@ class TrackFiles:
         self.cleanup.close()
 
 
-def _missing_folders(path: Path) -> list[Path]:
+def missing_folders(path: Path) -> list[Path]:
     """Return the folders above `path` that have yet to be made, outermost first."""
     return [*takewhile(lambda folder: not os.path.exists(folder), path.parents)][::-1]
 

@@ -15,7 +15,7 @@ from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.files import write_error
-from stemsplit.separation.publish import LIMIT, TrackFiles
+from stemsplit.separation.files import LIMIT, TrackFiles
 from stemsplit.settings import OutputSettings
 
 RATE = 8000
@@ -161,7 +161,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from stemsplit.errors import OutputError
-from stemsplit.separation.publish import TrackFiles
+from stemsplit.separation.files import TrackFiles
 from stemsplit.settings import OutputSettings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -1,20 +1,27 @@
-"""A look at every job before the model is loaded: which are to be done, which are done, which can't be."""
+"""The jobs of a run before the model is loaded: which are to be done, which are done already, which can't be.
 
+Every output carries what it was made with as a line of JSON in its tags, by which it is found to be done. The
+tool's version is recorded in it and not compared.
+"""
+
+import json
 import logging
 import os
 import shutil
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
+from typing import Any
 
+from stemsplit import __version__
 from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.reader import probe
+from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.formats import BIT_DEPTHS, FORMATS
 from stemsplit.outcome import Failure
-from stemsplit.separation.existing import Fingerprint, is_done, renamed
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.plan import Input, Job
 from stemsplit.separation.report import TrackResult
@@ -23,6 +30,77 @@ from stemsplit.settings import BatchSettings, OutputSettings
 
 log = logging.getLogger(__name__)
 SCRATCH_BYTES = 4  # per sample that waits in float32 for the track's peak
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What an output is made with: the model's name and hash, and every setting that changes its samples."""
+
+    model: str
+    sha256: str | None
+    settings: Mapping[str, Any]
+
+    def tag(self, output: Output) -> str:
+        """The line that is written into the file of `output`."""
+        content = {"version": __version__, "model": self.model, "sha256": self.sha256, "output": str(output)}
+        return json.dumps(content | {"settings": dict(self.settings)}, sort_keys=True, separators=(",", ":"))
+
+    def difference(self, tag: str | None, output: Output) -> str | None:
+        """What sets a file with `tag` apart from `output` made now; None if nothing does."""
+        try:
+            content = json.loads(tag or "")
+            then = {"model": content["model"], "sha256": content["sha256"], "content": content["output"]}
+            then |= content["settings"]
+        except (ValueError, TypeError, KeyError):
+            return "it was not made by stemsplit"
+        now = {"model": self.model, "sha256": self.sha256, "content": str(output)} | dict(self.settings)
+        # A hash of which only the beginning is on record is compared as far as it goes.
+        if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
+            then["sha256"] = now["sha256"]
+        for key in sorted({*now, *then}):
+            if now.get(key) != then.get(key):
+                return f"{key} was {_shown(then.get(key))} and is now {_shown(now.get(key))}"
+        return None
+
+
+def _same_hash(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _shown(value: object) -> str:
+    return "the default" if value is None else str(value)
+
+
+def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bool:
+    """Whether all `outputs` of a job are there, made with the same settings.
+
+    Raises:
+        OutputError: one is there that was made otherwise.
+    """
+    present = [output for output in outputs if os.path.exists(job.files[output.name])]
+    for output in present:
+        path = job.files[output.name]
+        if difference := fingerprint.difference(read_settings(path), output):
+            raise OutputError(
+                path, f"exists, and {difference}", hint="-y overwrites it, --if-exists rename keeps both"
+            )
+    return len(present) == len(job.files)
+
+
+def renamed(job: Job) -> Job:
+    """The job with the lowest number in its folder's or files' names under which nothing exists yet."""
+    number, files = 2, job.files
+    while any(os.path.exists(path) for path in files.values()):
+        files = {name: _numbered(path, name, number) for name, path in job.files.items()}
+        number += 1
+    return Job(job.input, files)
+
+
+def _numbered(path: Path, output: str, number: int) -> Path:
+    # Where a track has a folder of its own the folder takes the number, otherwise the file.
+    if path.stem == output:
+        return path.parent.with_name(f"{path.parent.name} ({number})") / path.name
+    return path.with_name(f"{path.stem} ({number}){path.suffix}")
 
 
 @dataclass(frozen=True)
@@ -168,9 +246,9 @@ def _require_room(
     # A file system without a size, such as one over a network, tells nothing.
     if size and disk.total and size > disk.free:
         raise ResourceError(
-            f"{folder}: {_shown(size)} are needed and {_shown(disk.free)} are free", hint=hint
+            f"{folder}: {_size_shown(size)} are needed and {_size_shown(disk.free)} are free", hint=hint
         )
 
 
-def _shown(size: float) -> str:
+def _size_shown(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -11,10 +11,10 @@ from stemsplit.audio.resample import resampled_frames
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.wav import WavStream
 from stemsplit.events import Callback, Notice, TrackStart, emit
-from stemsplit.separation.publish import TrackFiles
-from stemsplit.separation.session import Session
+from stemsplit.separation.files import TrackFiles
+from stemsplit.separation.jobs import examine
+from stemsplit.separation.run import Session
 from stemsplit.separation.source import Audio, FileSource, Shape
-from stemsplit.separation.survey import examine
 
 
 def write_stream(session: Session, file: BinaryIO, callback: Callback | None = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stemsplit.errors import OutputError
-from stemsplit.separation.survey import check_folder
+from stemsplit.separation.jobs import check_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
 
