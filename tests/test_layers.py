@@ -9,10 +9,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "stemsplit"
 LOW = {"errors", "settings", "events"}
 BELOW = {
-    "cli": {"separation", "training", "evaluation", "core", "audio", "hub"},
+    "cli": {"separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
     "separation": {"core", "audio", "hub"},
-    "training": {"core", "audio", "hub", "evaluation", "models"},
-    "evaluation": {"core", "audio", "hub"},
+    "training": {"core", "audio", "hub", "evaluation", "models", "datasets"},
+    "evaluation": {"core", "audio", "hub", "datasets"},
+    "datasets": {"audio", "hub"},
     "hub": {"models"},
     "core": set(),
     "audio": set(),

@@ -137,7 +137,7 @@ def _write(file: str, text: str) -> None:
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
     """What was asked for, and other models' scores beside it."""
-    from stemsplit.evaluation.names import MIXTURE
+    from stemsplit.datasets.names import MIXTURE
     from stemsplit.evaluation.results import Evaluation, beside
     from stemsplit.evaluation.run import Store
     from stemsplit.evaluation.run import evaluate as score

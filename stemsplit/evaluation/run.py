@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from stemsplit import __version__
+from stemsplit.datasets.layouts import Layout, find_layouts
+from stemsplit.datasets.metadata import MetadataCache
+from stemsplit.datasets.tracks import Track, fingerprint, open_track
 from stemsplit.errors import InputError, ResourceError, StemsplitError
-from stemsplit.evaluation.datasets import Track, fingerprint, open_track
-from stemsplit.evaluation.guards import Finding
-from stemsplit.evaluation.layouts import Layout, find_layouts
-from stemsplit.evaluation.metadata import MetadataCache
+from stemsplit.evaluation.findings import Finding
 from stemsplit.evaluation.score import Scores, Separate, Wanted, score_files, score_separation
 from stemsplit.events import Callback, TrackDone, TrackFailed, TrackStart, emit
 from stemsplit.hub.folders import cache_folder

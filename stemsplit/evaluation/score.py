@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from stemsplit.audio.channels import convert_channels
+from stemsplit.datasets.names import MIXTURE, left_out_by
+from stemsplit.datasets.tracks import Source, Track
 from stemsplit.errors import InputError
 from stemsplit.evaluation import metrics
 from stemsplit.evaluation.bsseval import bsseval
-from stemsplit.evaluation.datasets import Source, Track
-from stemsplit.evaluation.guards import Finding, examine
+from stemsplit.evaluation.findings import Finding, examine
 from stemsplit.evaluation.metrics import nan_median
-from stemsplit.evaluation.names import MIXTURE, left_out_by
 from stemsplit.evaluation.oracles import ORACLES
 
 WHOLE = ("usdr", "si_sdr", "median_sdr")

@@ -21,13 +21,13 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from stemsplit.datasets.replacing import replacing
 from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
 from stemsplit.training.optim import weights_of
-from stemsplit.training.replacing import replacing
 
 # What may change between the parts of a run without changing what it computes, or is meant to be extended.
 FREE = (

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from stemsplit.datasets.replacing import replacing
 from stemsplit.errors import StemsplitError
 from stemsplit.events import Callback, emit
 from stemsplit.training.config import Config
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.module import Training
 from stemsplit.training.progress import Trained, Validated
-from stemsplit.training.replacing import replacing
 
 _EVERY_S = 0.5  # between two progress events
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import yaml
 
+from stemsplit.datasets.replacing import replacing
 from stemsplit.events import Callback
 from stemsplit.models.blocks.network import Network
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.prepare import build_network, check_network, mix_stems
-from stemsplit.training.replacing import replacing
 
 BAG = "bag.yaml"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.errors import Cancelled, InputError, ResourceError, StemsplitError
-from stemsplit.evaluation.guards import Finding
+from stemsplit.evaluation.findings import Finding
 from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.run import Failure, Outcome, Store, evaluate, plan_dataset, plan_files
 from stemsplit.evaluation.score import METRICS, Scores, Wanted

@@ -8,9 +8,9 @@ import soundfile
 import torch
 from torch import Tensor
 
+from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.errors import InputError
 from stemsplit.evaluation.bsseval import bsseval
-from stemsplit.evaluation.datasets import Track, find_tracks
 from stemsplit.evaluation.metrics import nan_median, usdr
 from stemsplit.evaluation.score import BSS, METRICS, WHOLE, Wanted, score_files, score_separation, score_stems
 

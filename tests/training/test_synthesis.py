@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stemsplit.datasets.tracks import find_tracks
 from stemsplit.errors import InputError, ResourceError
-from stemsplit.evaluation.datasets import find_tracks
 from stemsplit.training.synthesis import compose, effects, midi, sampler, soundfont, styles, tones, voices
 from stemsplit.training.synthesis.__main__ import main, make_song
 from stemsplit.training.synthesis.materials import Materials, find_materials, is_held_out, seed_of

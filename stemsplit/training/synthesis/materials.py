@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.errors import InputError
-from stemsplit.evaluation.datasets import Track, find_tracks
 from stemsplit.listing import is_hidden
 from stemsplit.training.synthesis.sampler import Instrument, Kit, find_instrument, find_kit, sound_files
 

@@ -1,7 +1,6 @@
 """What is known of audio files without decoding them again: a cache keyed by path, stream, size and mtime."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from stemsplit.audio.reader import open_audio, probe
-from stemsplit.evaluation.layouts import Location
+from stemsplit.datasets.layouts import Location
+from stemsplit.datasets.replacing import replacing
 from stemsplit.hub.folders import cache_folder
 
 VERSION = 2
@@ -101,12 +101,8 @@ class MetadataCache:
         self._new = {}
 
     def _replace(self, files: dict[str, dict[str, Any]]) -> None:
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        try:
+        with replacing(self.path) as part:
             part.write_text(json.dumps({"version": VERSION, "files": files}), encoding="utf-8")
-            os.replace(part, self.path)
-        finally:
-            part.unlink(missing_ok=True)
         self._known = files
 
     def _load(self) -> dict[str, dict[str, Any]]:
