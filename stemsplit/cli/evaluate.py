@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,12 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import Model, Whole, flag, given, setting
 from stemsplit.errors import InputError
-from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart
+from stemsplit.events import Callback
 from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from stemsplit.evaluation.outcome import Outcome
     from stemsplit.evaluation.results import Evaluation, Row
-    from stemsplit.evaluation.run import Job, Outcome
-    from stemsplit.separation.separator import Separator
 
 # As the papers write them, in the order of the tables.
 TITLES = {
@@ -136,131 +133,38 @@ def _write(file: str, text: str) -> None:
 
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
-    """What was asked for, and other models' scores beside it."""
-    from stemsplit.datasets.names import MIXTURE
-    from stemsplit.evaluation.results import Evaluation, beside
-    from stemsplit.evaluation.run import Store
-    from stemsplit.evaluation.run import evaluate as score
-    from stemsplit.evaluation.score import Wanted
+    """Score what the options say."""
+    from stemsplit.api import evaluate as score
 
-    jobs, separations = _jobs(options), _separations(options, callback)
-    bss, baselines = options["bss"] is not False, (MIXTURE, *dict.fromkeys(options["oracles"]))
-    found: list[Evaluation] = []
-    for separation in separations:
-        teller = _Teller(callback, separation.name if separation and len(separations) > 1 else "")
-        if separation:
-            separation.follow(teller)
-        outcomes = score(
-            jobs,
-            separation,
-            Wanted(() if found else baselines, bss),
-            method=separation.identity if separation else None,
-            workers=options["jobs"] or 1,
-            store=Store(),
-            fresh=bool(options["fresh"]),
-            callback=teller,
-        )
-        found.append(Evaluation(separation.name if separation else _label(options), tuple(outcomes)))
-    return beside(*found)
-
-
-def _label(options: Mapping[str, Any]) -> str:
-    """What the estimates are called; a folder may have the name of a baseline."""
-    folder = str(options["folders"][1])
-    return os.path.join(".", folder) if folder in ("mixture", "irm", "mixphase") else folder
-
-
-class _Teller:
-    """Passes events on with a title before the tracks' names, and a separator's progress as the track's."""
-
-    def __init__(self, callback: Callback, title: str) -> None:
-        self._callback, self._title = callback, title
-        self._track: TrackStart | None = None
-
-    def __call__(self, event: Event) -> bool | None:
-        if isinstance(event, TrackStart):
-            self._track = event
-        elif isinstance(event, Progress) and self._track:
-            event = replace(event, input=self._track.input, total_s=self._track.duration_s)
-        if self._title and isinstance(event, (TrackStart, Progress, TrackDone, TrackFailed)):
-            event = replace(event, input=f"{self._title}: {event.input}")
-        return self._callback(event)
-
-
-def _jobs(options: Mapping[str, Any]) -> "list[Job]":
-    from stemsplit.evaluation.run import plan_dataset, plan_files
-
+    reference, estimates = options["folders"] or (options["dataset"], None)
     try:
-        if options["folders"]:
-            reference, estimate = options["folders"]
-            return plan_files(reference, estimate, options["only"])
-        return plan_dataset(options["dataset"], options["only"])
+        return score(
+            reference,
+            estimates=estimates,
+            oracles=options["oracles"],
+            only=options["only"],
+            bss=options["bss"] is not False,
+            jobs=options["jobs"] or 1,
+            fresh=bool(options["fresh"]),
+            callback=callback,
+            **({} if estimates else _separation(options)),
+        )
     except InputError as error:
         raise usage_error(str(error), error.hint) from None
 
 
-def _separations(options: Mapping[str, Any], callback: Callback) -> "list[_Separation | None]":
-    """What separates, in turn; files need nothing."""
-    if options["folders"]:
-        return [None]
-    models = dict.fromkeys(options["models"] or (ModelSettings().model,))
-    return [_Separation(model, options, callback) for model in models]
-
-
-class _Separation:
-    """A model that separates mixtures. It can be sent to another process, where it loads itself again."""
-
-    def __init__(self, model: str, options: Mapping[str, Any], callback: Callback) -> None:
-        names = {"chunks": ("overlap", "shifts"), "compute": ("device", "precision", "threads")}
-        chunks, compute = (
-            {name: options[name] for name in some if options[name] is not None} for some in names.values()
-        )
-        settings = given(ModelSettings, model=model, segment_s=options["segment"])
-        self.name = settings.model
-        self._arguments: dict[str, Any] = {
-            "model": settings.model,
-            "segment_s": settings.segment_s,
-            "chunks": ChunkSettings(**chunks),
-            "compute": ComputeSettings(**compute),
-            "offline": bool(options["offline"]),
-        }
-        self._separator: Separator | None = self._load(callback)
-
-    @property
-    def identity(self) -> str | None:
-        """Weights and settings, as far as the stems depend on them; None if the weights aren't known."""
-        from stemsplit.core.stream import overlap_of, passes_of
-
-        separator = self._separator or self._load()
-        if separator.identity is None:
-            return None
-        precision, segment_s = self._arguments["compute"].precision, self._arguments["segment_s"]
-        chunks = separator.chunks
-        overlaps = [overlap_of(one.model, chunks) for one in passes_of(separator.model, chunks)]
-        told = [asdict(separator.identity), asdict(chunks), overlaps, precision, segment_s]
-        return json.dumps([*told, separator.compute.device.type])
-
-    def follow(self, callback: Callback) -> None:
-        """Tell of the progress of whatever is separated in this process."""
-        if self._separator:
-            self._separator.callback = callback
-
-    def _load(self, callback: Callback | None = None) -> "Separator":
-        from stemsplit.separation.separator import Separator
-
-        separator = Separator(**self._arguments, callback=callback)
-        separator.callback = None  # that was for the download
-        return separator
-
-    def __call__(self, mix: "Tensor", sample_rate: int) -> "dict[str, Tensor]":
-        import torch
-
-        self._separator = self._separator or self._load()
-        found = self._separator.separate(mix.numpy(), sample_rate)
-        return {stem: torch.from_numpy(audio) for stem, audio in found.items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_separator": None}
+def _separation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what separates, as arguments of `stemsplit.evaluate`."""
+    segment_s = options["segment"]
+    models = [given(ModelSettings, model=name, segment_s=segment_s) for name in options["models"] or (None,)]
+    device, precision, threads = options["device"], options["precision"], options["threads"]
+    return {
+        "models": [one.model for one in models],
+        "segment_s": segment_s,
+        "chunks": given(ChunkSettings, overlap=options["overlap"], shifts=options["shifts"]),
+        "compute": given(ComputeSettings, device=device, precision=precision, threads=threads),
+        "offline": bool(options["offline"]),
+    }
 
 
 # ---------------------------------------------------------------- tables

@@ -11,7 +11,7 @@ import torch
 
 from stemsplit import __version__
 from stemsplit.evaluation.metrics import nan_mean, nan_median
-from stemsplit.evaluation.run import Outcome
+from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.score import METRICS, Table
 
 SCHEMA = 1
