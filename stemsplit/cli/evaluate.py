@@ -18,19 +18,9 @@ from stemsplit.events import Callback
 from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
+    from stemsplit.evaluation.metrics import Metric
     from stemsplit.evaluation.outcome import Outcome
     from stemsplit.evaluation.results import Evaluation, Row
-
-# As the papers write them, in the order of the tables.
-TITLES = {
-    "usdr": "uSDR",
-    "csdr": "cSDR",
-    "isr": "ISR",
-    "sir": "SIR",
-    "sar": "SAR",
-    "si_sdr": "SI-SDR",
-    "median_sdr": "median SDR",
-}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -202,20 +192,25 @@ def _tables(evaluation: "Evaluation", names: Sequence[str]) -> list[str]:
 
 
 def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
-    """How the metrics of many tracks became one number."""
-    from stemsplit.evaluation.results import OVER_SONGS
-
-    shown = [name for name in TITLES if any(name in row.metrics for row in summary)]
-    kinds = dict.fromkeys(OVER_SONGS[name] for name in shown)
-    parts = {kind: ", ".join(TITLES[name] for name in shown if OVER_SONGS[name] == kind) for kind in kinds}
-    sentences = [f"{titles}: {kind} over {count} tracks" for kind, titles in parts.items()]
+    """Return a sentence on how the metrics of many tracks became one number."""
+    titles: dict[str, list[str]] = {}
+    for metric in _shown(summary).values():
+        titles.setdefault(metric.over_songs, []).append(metric.title)
+    sentences = [f"{', '.join(own)}: {kind} over {count} tracks" for kind, own in titles.items()]
     return [f"{'; '.join(sentences)}. Different metrics don't compare."]
+
+
+def _shown(rows: "Sequence[Row]") -> "dict[str, Metric]":
+    """Return the metrics that some row has."""
+    from stemsplit.evaluation.metrics import METRICS
+
+    return {name: metric for name, metric in METRICS.items() if any(name in row.metrics for row in rows)}
 
 
 def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
     """Lines of a table, with an empty one before the rows numbered `breaks`."""
-    metrics = [name for name in TITLES if any(name in row.metrics for row in rows)]
-    cells = [("TRACK", "METHOD", "STEM", *(TITLES[name] for name in metrics))]
+    metrics = _shown(rows)
+    cells = [("TRACK", "METHOD", "STEM", *(metric.title for metric in metrics.values()))]
     for row in rows:
         values = (_number(row.metrics.get(name)) for name in metrics)
         cells.append((row.track or "all", row.method, row.stem, *values))

@@ -9,11 +9,11 @@ import soundfile
 from stemsplit import evaluate
 from stemsplit.evaluation.outcome import Failure, Outcome
 from stemsplit.evaluation.results import Evaluation
-from stemsplit.evaluation.score import METRICS, Scores
+from stemsplit.evaluation.score import METRIC_NAMES, Scores
 
 
 def outcome(name: str, **usdr: float) -> Outcome:
-    table = {stem: dict.fromkeys(METRICS, value) for stem, value in usdr.items()}
+    table = {stem: dict.fromkeys(METRIC_NAMES, value) for stem, value in usdr.items()}
     return Outcome(name, 10.0, Scores(table, {"mixture": table}))
 
 
@@ -32,7 +32,7 @@ TABLE = {
     "type": "object",
     "additionalProperties": {
         "type": "object",
-        "properties": dict.fromkeys(METRICS, NUMBER),
+        "properties": dict.fromkeys(METRIC_NAMES, NUMBER),
         "additionalProperties": False,
     },
 }
@@ -123,7 +123,7 @@ def test_stems_that_only_some_tracks_have() -> None:
 
 def test_csv_by_hand() -> None:
     header, *lines = Evaluation("m", (outcome("x,y", vocals=1.0, bass=math.nan),)).as_csv().splitlines()
-    assert header == "scope,track,method,stem," + ",".join(METRICS)
+    assert header == "scope,track,method,stem," + ",".join(METRIC_NAMES)
     values, nothing = "1.00000," * 6 + "1.00000", "," * 6
     assert lines == [
         f'track,"x,y",m,vocals,{values}',
