@@ -61,13 +61,14 @@ def evaluate(
         dataset: a folder of tracks in any of the layouts of `datasets.layouts`, or a manifest.
         models: what separates; None is the default model. A name, a path, hf:OWNER/REPO, a `Separator`, an
             object that satisfies `core.stream.Separable`, or a function of a mix, an array [C, T], and its
-            rate in Hz that returns arrays [C, T] by stem. Of several, the first is scored and the others
-            stand beside it; a mapping gives them names.
+            rate in Hz that returns arrays [C, T] by stem, also as the method `separate` of an object. Of
+            several, the first is scored and the others stand beside it; a mapping gives them names.
         estimates: a folder of stems to score in place of models.
         oracles: of `irm` and `mixphase`, to be scored as well.
         only: patterns of track names; none for all tracks.
         bss: also compute cSDR, ISR, SIR and SAR, which take longest.
-        jobs: tracks at once, a process for each; what separates must then be picklable.
+        jobs: tracks at once, a process for each. What separates must then be picklable, and a script needs
+            `if __name__ == "__main__":`.
         engine: what maps the tracks over workers, in place of such processes.
         fresh: score again what has been scored before.
         segment_s: the chunk length in seconds, here and below for models that are no `Separator` yet.
@@ -158,6 +159,8 @@ def _name(model: Model) -> str:
 def _method(name: str, model: Model, make: Callable[[str | Path | Separable], Separator]) -> run.Method:
     if isinstance(model, Separator):
         return run.Method(name, model, _identity(model))
+    if hasattr(model, "separate"):
+        return run.Method(name, _Called(model.separate))
     if isinstance(model, (str, Path)) or hasattr(model, "stems"):
         separator = make(cast(str | Path | Separable, model))
         separator.callback = None  # that was for the download

@@ -21,7 +21,7 @@ from threading import Event as Flag
 from threading import Lock, Thread, local
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from stemsplit.errors import Cancelled, ResourceError, StemsplitError
+from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
 from stemsplit.events import Callback, Event, emit
 
 Item = TypeVar("Item")
@@ -89,9 +89,18 @@ class Processes:
         """See `Engine.run`.
 
         Raises:
+            SettingsError: the recipe can't be pickled.
             ResourceError: a process died before any could begin.
         """
-        return _in_order(_ProcessCrew(pickle.dumps(recipe)), self.count, items, callback)
+        try:
+            packed = pickle.dumps(recipe)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise SettingsError(
+                f"other processes can't be sent what is to work there: {error}",
+                setting="--jobs",
+                hint="a function must stand at the top of a module; one job at a time needs no process",
+            ) from error
+        return _in_order(_ProcessCrew(packed), self.count, items, callback)
 
 
 def make_engine(jobs: int) -> Engine:

@@ -60,18 +60,32 @@ class Quarters(nn.Module):
         return (mix / 4)[:, None].expand(-1, len(STEMS), -1, -1)
 
 
+class Other:
+    """Some other program's separator."""
+
+    stems, sample_rate = STEMS, RATE
+
+    def separate(self, source: Array, sample_rate: int) -> Mapping[str, Any]:
+        return quarters(source, sample_rate)
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_functions_modules_and_separators_score_alike(songs: Path, jobs: int) -> None:
-    models = {"function": quarters, "module": Quarters(), "separator": Separator(Quarters())}
+    models = {
+        "function": quarters,
+        "module": Quarters(),
+        "separator": Separator(Quarters()),
+        "other": Other(),
+    }
     found = evaluate(songs, models, bss=False, jobs=jobs)
     assert found.exit_code == 0 and found.method == "function"
     summary = found.summary()
-    assert list(summary) == ["function", "mixture", "module", "separator"]
+    assert list(summary) == ["function", "mixture", "module", "separator", "other"]
     for stem in STEMS:
         scores = [summary[name][stem]["usdr"] for name in models]
         # a quarter of the sum of four equals: 1 / ((3/4)² + 3/4²)
-        assert scores == pytest.approx([10 * math.log10(4 / 3)] * 3, abs=0.1)
-        assert scores[1:] == pytest.approx(scores[:1] * 2, abs=1e-4)
+        assert scores == pytest.approx([10 * math.log10(4 / 3)] * 4, abs=0.1)
+        assert scores[1:] == pytest.approx(scores[:1] * 3, abs=1e-4)
 
 
 def test_it_is_what_the_command_does(songs: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +145,7 @@ def test_what_a_function_gives_is_looked_at(songs: Path) -> None:
         ({"models": quarters, "oracles": ["wiener"]}, UnknownNameError, "no oracle named 'wiener'"),
         ({"models": quarters, "jobs": 0}, SettingsError, "jobs 0: must be positive"),
         ({"models": [quarters, Quarters(), Quarters()]}, SettingsError, "two models are called Quarters"),
+        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent what is to work there"),
         ({"models": 5}, SettingsError, "5 is nothing that separates"),
         ({"models": quarters, "only": ["c"]}, InputError, "none of its 2 tracks is called c"),
     ],

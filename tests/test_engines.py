@@ -16,7 +16,14 @@ from typing import Any
 import pytest
 
 from stemsplit.engines import Engine, Processes, Threads, make_engine
-from stemsplit.errors import Cancelled, InputError, ResourceError, StemsplitError, UnknownNameError
+from stemsplit.errors import (
+    Cancelled,
+    InputError,
+    ResourceError,
+    SettingsError,
+    StemsplitError,
+    UnknownNameError,
+)
 from stemsplit.events import Callback, Event, Notice, emit
 
 ENGINES: list[Engine] = [Threads(), Threads(3), Processes(2)]
@@ -222,6 +229,11 @@ def test_what_can_not_be_sent_is_said() -> None:
     assert isinstance(odd, StemsplitError) and str(odd) == "Odd: quite odd"
     assert isinstance(function, Exception) and "lambda" in str(function)
     assert last == "last"
+
+
+def test_a_recipe_that_can_not_be_sent_is_refused() -> None:
+    with pytest.raises(SettingsError, match="can't be sent what is to work there: .*lambda"):
+        Processes(2).run([1], lambda: square)
 
 
 def broken_recipe() -> Callable[[int, Callback], int]:
