@@ -279,8 +279,8 @@ class _ProcessCrew:
         if not self._begun:
             hint = 'a script that is run needs `if __name__ == "__main__":` before what starts workers'
             raise ResourceError("a worker process died before it could begin", hint=hint)
-        reason = "a worker process died, perhaps for want of memory"
-        return _Message(index, True, ResourceError(reason, hint="use fewer --jobs"))
+        hint = "it may have been out of memory; use fewer --jobs"
+        return _Message(index, True, ResourceError("a worker process died", hint=hint))
 
     def close(self) -> None:
         for process in self._processes.values():

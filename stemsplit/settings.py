@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
 from stemsplit.errors import SettingsError
+from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat
 
 DEFAULT_MODEL = "htdemucs"
 # ways to make one signal of several estimates, by audio-separator's names; see `core.blends`
@@ -228,12 +229,7 @@ class BatchSettings:
         _require(end is None or end > start, "--end", "must lie after the start", self.end_s)
 
 
-OutputFormat = Literal["wav", "flac", "mp3", "ogg", "opus", "m4a", "alac", "aiff"]
-BitDepth = Literal["16", "24", "32f"]
 Clip = Literal["common", "none", "clamp"]
-
-# bits per second of stereo, near transparent for each codec
-DEFAULT_BITRATES = {"mp3": 320_000, "ogg": 256_000, "opus": 192_000, "m4a": 256_000}
 
 
 @dataclass(frozen=True)
@@ -241,8 +237,8 @@ class OutputSettings:
     """How stems are written.
 
     Attributes:
-        format: of the files; alac is Apple Lossless in an .m4a.
-        bit_depth: of the lossless formats; FLAC and ALAC hold 16 and 24.
+        format: of the files, one of `formats.FORMATS`; alac is Apple Lossless in an .m4a.
+        bit_depth: of the lossless formats; not all hold 32f.
         bitrate: of the lossy formats in bit/s; None is the format's own default.
         sample_rate: in Hz, or "keep" for the input's.
         channels: 1, 2, or "keep" for the input's.
@@ -260,14 +256,13 @@ class OutputSettings:
     clip: Clip = "common"
 
     def __post_init__(self) -> None:
-        _require_known("--format", self.format, get_args(OutputFormat))
-        _require_known("--bit-depth", self.bit_depth, get_args(BitDepth))
+        _require_known("--format", self.format, tuple(FORMATS))
+        _require_known("--bit-depth", self.bit_depth, tuple(BIT_DEPTHS))
         _require_known("--clip", self.clip, get_args(Clip))
         _require_known("--channels", self.channels, ("keep", 1, 2))
-        integer_only = self.format in ("flac", "alac")
-        holds = f"{self.format} holds 16 or 24"
-        _require(not integer_only or self.bit_depth != "32f", "--bit-depth", holds, self.bit_depth)
-        lossy = self.format in DEFAULT_BITRATES
+        form = FORMATS[self.format]
+        form.check_bit_depth(self.bit_depth)
+        lossy = form.bitrate is not None
         _require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has none", self.bitrate)
         in_range = self.bitrate is None or 8_000 <= self.bitrate <= 512_000
         _require(in_range, "--bitrate", "must be from 8k to 512k", self.bitrate)
@@ -277,13 +272,13 @@ class OutputSettings:
 
     @property
     def is_float(self) -> bool:
-        """Whether samples beyond full scale survive."""
-        return self.format in ("wav", "aiff") and self.bit_depth == "32f"
+        """Return whether samples beyond full scale survive."""
+        return self.bit_depth == "32f" and "32f" in FORMATS[self.format].bit_depths
 
     @property
     def bits_per_s(self) -> int | None:
         """The bit rate in force, None for a lossless format."""
-        return DEFAULT_BITRATES.get(self.format) if self.bitrate is None else self.bitrate
+        return FORMATS[self.format].bitrate if self.bitrate is None else self.bitrate
 
 
 def _require_known(flag: str, value: object, known: tuple[object, ...]) -> None:

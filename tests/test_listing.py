@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import pytest
 
-from stemsplit.audio.decode_av import _DEMUXERS
+from stemsplit.audio.containers import CONTAINERS
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden, visible_files
 
 
@@ -52,7 +52,7 @@ def test_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path: Path) -> None
 NO_AUDIO = {"avif", "heic", "heif", "ism", "isma", "ismv", "mj2", "psp", "mks", "mac"}
 
 
-@pytest.mark.parametrize("demuxer", _DEMUXERS.split(","))
+@pytest.mark.parametrize("demuxer", CONTAINERS)
 def test_every_container_that_can_be_read_is_looked_for(demuxer: str) -> None:
     if demuxer in av.formats_available:
         missing = av.ContainerFormat(demuxer, "r").extensions - NO_AUDIO

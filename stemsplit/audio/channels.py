@@ -6,7 +6,7 @@ from typing import Any
 import av
 import numpy as np
 
-from stemsplit.audio.source import Array
+from stemsplit.audio.decoding import Array
 from stemsplit.errors import StemsplitError
 
 # FFmpeg's order of the loudspeakers that WAV masks name, which its native layouts follow

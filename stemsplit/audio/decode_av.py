@@ -7,36 +7,22 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import av
 import numpy as np
 
 from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
+from stemsplit.audio.containers import CONTAINERS, container_facts, container_name
+from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
 from stemsplit.audio.file_range import FileRange
-from stemsplit.audio.frame_sizes import is_incomplete
 from stemsplit.audio.resample import Resampler
-from stemsplit.audio.source import Array, AudioInfo, damaged
 from stemsplit.audio.truncation import claimed_samples
+from stemsplit.audio.truncation.frames import is_incomplete
 from stemsplit.errors import InputError, StemsplitError
 
-# Demuxers of media files. Playlists and scripts (hls, concat, dash …) stay out: they would open further
-# files and connections that nobody asked for.
-_DEMUXERS = (
-    "aac ac3 ac4 aiff amr ape asf au avi caf dsf dts dtshd eac3 flac flv iff loas matroska mlp mov mp3 mpc "
-    "mpc8 mpeg mpegts mxf nut ogg oma qcp rm sox tak truehd tta voc w64 wav wtv wv xwma"
-).replace(" ", ",")
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
 
-# containers whose declared length is a sample count, not an estimate
-_COUNTED = {"mov", "ogg", "flac", "wv", "tta", "ape", "tak", "dsf"}
-# of these, the ones whose count is only a number in a header; the others have an index of frames or pages
-_NOTED = {"flac", "wv"}
-# containers that know every packet's size beforehand
-_INDEXED = {"mov", "matroska", "asf"}
-# streams without an index, that may begin and end in the middle of a packet
-_CONTINUOUS = {"mp3", "aac", "loas", "ac3", "eac3", "dts", "mpegts", "mpeg", "mlp", "truehd", "ac4"}
 _TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
 # encoders fill their last packets by less than this
 _PADDING_S = 0.2
@@ -50,7 +36,7 @@ _UNSAFE_PLANES = 8
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
 
 
-class AvDecoder:
+class AvDecoder(Decoder):
     """One audio stream of a file opened by FFmpeg's libraries.
 
     Args:
@@ -76,15 +62,12 @@ class AvDecoder:
         except BaseException:
             self._container.close()
             raise
+        self._facts = CONTAINERS[self.info.container]
         self._changed = False
         self._done = self._packets_end = 0
         self._last = 0, 0
         self._shape = self.info.sample_rate, self.info.channels
         self._resampler = self._new_resampler()
-
-    def seek(self, frame: int) -> int:
-        """Stay at the start: only decoding counts samples exactly."""
-        return 0
 
     def pieces(self) -> Iterator[Array]:
         """The audio from the first sample on, [C, n]; see `Decoder`."""
@@ -112,23 +95,23 @@ class AvDecoder:
                 if not self._forgivable(packet):
                     failure = self._damaged("undecodable packet")
                 continue
-            if packet.is_corrupt and self.info.container in _INDEXED:
+            if packet.is_corrupt and self._facts.indexed:
                 raise self._damaged("packet incomplete")
             for frame in frames:
                 yield from self._samples(frame)
         yield self._counted(self._resampler.finish())
-        if failure is not None and not self._continuous:
+        if failure is not None and not self._facts.continuous:
             raise failure
 
     def _forgivable(self, packet: Any) -> bool:
         """Return whether a bad packet is no audio: a frame's tail at the start, a tag, or behind the end."""
-        if not self._continuous:
+        if not self._facts.continuous:
             return self._complete
         return not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC)
 
     def _whole_packets(self) -> Iterator[Any]:
         """Yield all packets but the last one of a stream without an index that ends within a frame."""
-        if not self._continuous:
+        if not self._facts.continuous:
             yield from self._packets()
             return
         held = None
@@ -152,7 +135,7 @@ class AvDecoder:
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None and packet.duration:
                     self._packets_end = max(self._packets_end, packet.pts + packet.duration)
-                if self.info.codec == "opus" and self.info.container == "matroska":
+                if self.info.codec == "opus" and self._facts.mistakes_skip:
                     _correct_skip(packet, _opus_pre_skip(self._stream))
                 yield packet
         except (av.error.FFmpegError, MemoryError) as error:
@@ -199,13 +182,9 @@ class AvDecoder:
         return samples
 
     @property
-    def _continuous(self) -> bool:
-        return self.info.container in _CONTINUOUS
-
-    @property
     def _complete(self) -> bool:
         """Return whether every sample that the container counts is there."""
-        return self.info.container in _COUNTED and self._done == self.info.frames
+        return self._facts.length != "estimate" and self._done == self.info.frames
 
     def _require_whole(self) -> None:
         """Compare what was read with what was declared.
@@ -214,9 +193,9 @@ class AvDecoder:
         is a wrong claim there.
         """
         info = self.info
-        if info.frames is None or info.container not in _COUNTED:
+        if info.frames is None or self._facts.length == "estimate":
             return
-        noted = info.container in _NOTED
+        noted = self._facts.length == "note"
         claim = claimed_samples(info.frames, self._done, info.sample_rate, ends_on_frame=noted)
         notice = claim.check(info.path)
         if notice and (noted or claim.declared - claim.present > claim.slack):
@@ -226,9 +205,9 @@ class AvDecoder:
         """Samples at the end that an encoder added to fill its last packets, where the file tells."""
         info = self.info
         noted = info.frames is not None and info.frames == _gapless_count(self._container)
-        if info.frames is not None and (noted or info.container == "ogg"):
+        if info.frames is not None and (noted or self._facts.padding == "count"):
             return self._believable(Fraction(self._done - info.frames, info.sample_rate))
-        if info.container != "mov":
+        if self._facts.padding != "end":
             return 0
         pts, samples = self._last
         excess = (pts - self._packets_end) * self._stream.time_base
@@ -243,14 +222,6 @@ class AvDecoder:
     def close(self) -> None:
         """Close the file."""
         self._container.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_container(source: Path | FileRange, name: Path) -> Any:
@@ -299,13 +270,12 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
     if not context.sample_rate or not layout.nb_channels:
         raise InputError(name, "damaged (no sample rate or channels in its header)")
     audio = list(container.streams.audio)
-    kind = container.format.name.partition(",")[0]
     return AudioInfo(
         path=name,
         sample_rate=context.sample_rate,
         channels=layout.nb_channels,
         frames=_declared_frames(container, stream),
-        container=kind,
+        container=container_name(container),
         codec=context.codec.canonical_name,
         layout=layout_name(layout) or (UNKNOWN if context.codec.canonical_name in _STATING else None),
         stream=audio.index(stream),
@@ -316,7 +286,7 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
 
 def _is_exact(container: Any, stream: Any) -> bool:
     """Return whether decoding gives the declared length: an MP4 index counts samples of these codecs."""
-    context, counts = stream.codec_context, container.format.name.startswith("mov")
+    context, counts = stream.codec_context, container_facts(container).gapless
     per_sample = counts and stream.duration and stream.time_base * context.sample_rate == 1
     known = context.codec.canonical_name.startswith(("aac", "alac", "pcm_"))
     return bool(per_sample and known and _gapless_fits(container.metadata, stream.duration))
@@ -342,7 +312,7 @@ def _declared_frames(container: Any, stream: Any) -> int | None:
         if counted is not None and abs(declared - counted) < _PADDING_S * rate:
             return counted
         # an Ogg page's count includes what is skipped
-        return declared - (_opus_pre_skip(stream) if container.format.name == "ogg" else 0)
+        return declared - (_opus_pre_skip(stream) if container_facts(container).counts_skip else 0)
     if container.duration:
         return round(Fraction(container.duration * rate, av.time_base))
     return None
@@ -366,7 +336,7 @@ def _correct_skip(packet: Any, pre_skip: int) -> None:
 
 def _gapless_count(container: Any) -> int | None:
     """Return the sample count in iTunes' gapless note of an MP4, the fourth of its hexadecimal fields."""
-    if not container.format.name.startswith("mov"):
+    if not container_facts(container).gapless:
         return None
     fields = container.metadata.get("iTunSMPB", "").split()
     try:

@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
+from stemsplit.audio.decoding import Array, Decoder
 from stemsplit.audio.file_range import FileRange
-from stemsplit.audio.ogg_links import Links
 from stemsplit.audio.resample import Resampler
-from stemsplit.audio.source import Array, Decoder
+from stemsplit.audio.truncation.ogg import Links
 
 
-class ChainDecoder:
+class ChainDecoder(Decoder):
     """A chained Ogg file as one stream, at the rate and with the channels of its first link.
 
     Args:
@@ -34,10 +32,6 @@ class ChainDecoder:
         count = len(self._ranges)
         self.notices = [f"{count} Ogg streams one after the other are read as one"] if count > 1 else []
 
-    def seek(self, frame: int) -> int:
-        """Stay at the start: only decoding counts samples exactly."""
-        return 0
-
     def pieces(self) -> Iterator[Array]:
         """Yield the audio of all links, [C, n]; see `Decoder`."""
         info = self.info
@@ -51,14 +45,6 @@ class ChainDecoder:
 
     def close(self) -> None:
         """Do nothing: every link is closed once it is read."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_link(path: Path, name: Path, start: int, end: int) -> Decoder:

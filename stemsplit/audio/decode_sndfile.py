@@ -8,15 +8,14 @@ libsndfile reads them: its Opus takes twice as long, and its MP3 decoder writes 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
 from stemsplit.audio.file_range import FileRange
-from stemsplit.audio.riff import DataChunk
-from stemsplit.audio.source import Array, AudioInfo, damaged
+from stemsplit.audio.truncation.chunks import DataChunk
 from stemsplit.errors import InputError
 
 _CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS"}
@@ -51,7 +50,7 @@ class UnsuitableError(Exception):
     """This decoder isn't the one for the file; another may be."""
 
 
-class SndfileDecoder:
+class SndfileDecoder(Decoder):
     """A file opened by libsndfile.
 
     Args:
@@ -144,14 +143,6 @@ class SndfileDecoder:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _damaged(info: AudioInfo, position: int, detail: str) -> InputError:

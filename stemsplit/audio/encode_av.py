@@ -1,59 +1,24 @@
 """Encoders of FFmpeg's libraries (PyAV): FLAC, MP3, Opus, AAC, ALAC and AIFF."""
 
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 
-from stemsplit.audio.covers import attach_cover, picture_comment
-from stemsplit.audio.mp4_boxes import append_to_moov
+from stemsplit.audio.decoding import Array
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
-from stemsplit.audio.source import Array
-from stemsplit.audio.tags import Tags, id3_chunk
-from stemsplit.audio.wavstream import quantise
+from stemsplit.audio.tags import Tags
+from stemsplit.audio.tags.covers import attach_cover
+from stemsplit.audio.tags.mp4 import append_to_moov
+from stemsplit.audio.tags.vorbis import picture_comment
+from stemsplit.audio.wav import quantise
+from stemsplit.formats import BIT_DEPTHS, FORMATS
 from stemsplit.settings import OutputSettings
 
 # samples per packet where the codec leaves the choice (PCM)
 _FREE_PACKET = 4096
-# bit/s; libopus refuses more, the others take what they can use
-_OPUS_CHANNEL_LIMIT = 256_000
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    """An FFmpeg encoder, and the sample format that it's fed."""
-
-    codec: str
-    sample_format: str
-
-
-_INTEGER = {
-    ("flac", "16"): _Encoding("flac", "s16"),
-    ("flac", "24"): _Encoding("flac", "s32"),
-    ("alac", "16"): _Encoding("alac", "s16p"),
-    ("alac", "24"): _Encoding("alac", "s32p"),
-    ("aiff", "16"): _Encoding("pcm_s16be", "s16"),
-    ("aiff", "24"): _Encoding("pcm_s24be", "s32"),
-    ("aiff", "32f"): _Encoding("pcm_f32be", "flt"),
-}
-_LOSSY = {
-    "mp3": _Encoding("libmp3lame", "fltp"),
-    "opus": _Encoding("libopus", "flt"),
-    "m4a": _Encoding("aac", "fltp"),
-}
-
-
-_CONTAINERS = {"flac": "flac", "mp3": "mp3", "opus": "opus", "m4a": "ipod", "alac": "ipod", "aiff": "aiff"}
-# an MP4 counts its edit list, which tells padding from music, in ticks of this rate (1000 by default)
-_SAMPLE_TICKS = {"movie_timescale": "{rate}"}
-_OPTIONS = {
-    "m4a": _SAMPLE_TICKS,
-    "alac": _SAMPLE_TICKS,
-    "mp3": {"id3v2_version": "3"},
-}
 
 
 class AvEncoder:
@@ -71,16 +36,16 @@ class AvEncoder:
         settings: OutputSettings,
         tags: Tags,
     ) -> None:
-        fmt = settings.format
-        self._encoding = _LOSSY.get(fmt) or _INTEGER[fmt, settings.bit_depth]
-        self._bits = 0 if fmt in _LOSSY or settings.bit_depth == "32f" else int(settings.bit_depth)
+        self._format = FORMATS[settings.format]
+        self._encoding = self._format.encoding(settings.bit_depth)
+        takes_float = settings.bits_per_s is not None or settings.is_float
+        self._bits = 0 if takes_float else BIT_DEPTHS[settings.bit_depth]
         self._sink, self._rate, self._channels = sink, sample_rate, channels
         self._tags = tags
-        options = {key: value.format(rate=sample_rate) for key, value in _OPTIONS.get(fmt, {}).items()}
-        self._container_name = _CONTAINERS[fmt]
-        self._container = av.open(sink, "w", format=self._container_name, options=options)
+        options = {key: value.format(rate=sample_rate) for key, value in self._format.options.items()}
+        self._container = av.open(sink, "w", format=self._format.container, options=options)
         self._stream = self._add_stream(settings.bits_per_s)
-        self._start(fmt, tags)
+        self._start(tags)
         self._packets = Regrouper(self._stream.codec_context.frame_size or _FREE_PACKET)
         self._position = 0
 
@@ -91,17 +56,18 @@ class AvEncoder:
         context.format = self._encoding.sample_format
         context.time_base = Fraction(1, self._rate)
         if bits_per_s is not None:
-            most = _OPUS_CHANNEL_LIMIT * self._channels if self._encoding.codec == "libopus" else bits_per_s
-            context.bit_rate = min(bits_per_s, most)
+            limit = self._format.channel_bitrate
+            context.bit_rate = bits_per_s if limit is None else min(bits_per_s, limit * self._channels)
         return stream
 
-    def _start(self, fmt: str, tags: Tags) -> None:
+    def _start(self, tags: Tags) -> None:
         """Write the header, with the tags that FFmpeg's muxer can write."""
-        if fmt != "aiff":
-            self._container.metadata.update(tags.metadata(fmt))
-        if fmt == "opus" and tags.cover is not None:
+        tagging = self._format.tagging
+        if tagging != "chunk":
+            self._container.metadata.update(tags.metadata(self._format.native_tags))
+        if tagging == "comment" and tags.cover is not None:
             self._container.metadata.update(picture_comment(tags.cover))
-        picture = attach_cover(self._container, tags.cover) if fmt in ("flac", "mp3") else None
+        picture = attach_cover(self._container, tags.cover) if tagging == "picture" else None
         self._container.start_encoding()
         if picture is not None:
             self._container.mux(picture)
@@ -118,10 +84,10 @@ class AvEncoder:
         self._container.mux(self._stream.encode(None))
         self._container.close()
         self._sink.check()  # what was swallowed since would be missed below
-        if self._container_name == "ipod":
+        if self._format.tagging == "boxes":
             append_to_moov(self._sink, (b"udta", b"meta", b"ilst"), self._tags.mp4_boxes())
-        elif self._container_name == "aiff":
-            _append_chunk(self._sink, id3_chunk(self._tags, ">"))
+        elif self._format.tagging == "chunk":
+            _append_chunk(self._sink, self._tags.id3_chunk(">"))
 
     def abandon(self) -> None:
         """Let go of the encoder; the file stays incomplete."""

@@ -1,18 +1,20 @@
 """Ogg Vorbis, encoded by libsndfile: FFmpeg's own Vorbis encoder is no match for it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import soundfile
 
-from stemsplit.audio.covers import picture_comment
-from stemsplit.audio.ogg_pages import CommentRewriter
+from stemsplit.audio.decoding import Array
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
-from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags
+from stemsplit.audio.tags.vorbis import CommentRewriter, picture_comment
+from stemsplit.formats import FORMATS
+from stemsplit.settings import OutputSettings
 
 # libvorbis's nominal bit rates of stereo at 44.1 kHz for its qualities 0, 0.1 … 1
 _KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
-_COMMENT_NAMES = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "DISCNUMBER"}
 # the encoder's choice of windows depends on how much it is given at once
 _PACKET = 4096
 
@@ -24,20 +26,23 @@ class OggEncoder:
         sink: the file.
         sample_rate: in Hz.
         channels: how many.
-        bits_per_s: of stereo; the encoder's quality that comes to it is taken.
+        settings: the bit rate; the encoder's quality that comes to it is taken.
         tags: become its comments, the cover too.
     """
 
-    def __init__(self, sink: Sink, sample_rate: int, channels: int, bits_per_s: int, tags: Tags) -> None:
+    def __init__(
+        self, sink: Sink, sample_rate: int, channels: int, settings: OutputSettings, tags: Tags
+    ) -> None:
+        fmt = FORMATS[settings.format]
         self._packets = Regrouper(_PACKET)
         self._file = soundfile.SoundFile(
-            CommentRewriter(sink, _comments(tags)),
+            CommentRewriter(sink, _comments(tags, fmt.native_tags)),
             "w",
             samplerate=sample_rate,
             channels=channels,
-            format="OGG",
-            subtype="VORBIS",
-            compression_level=1 - vorbis_quality(bits_per_s),
+            format=fmt.container,
+            subtype=fmt.encoding(settings.bit_depth).codec,
+            compression_level=1 - vorbis_quality(settings.bits_per_s or 0),
         )
 
     def write(self, block: Array) -> None:
@@ -61,6 +66,6 @@ def vorbis_quality(bits_per_s: int) -> float:
     return float(np.interp(bits_per_s / 1000, _KBIT_PER_S, np.linspace(0, 1, len(_KBIT_PER_S))))
 
 
-def _comments(tags: Tags) -> dict[str, str]:
-    comments = {_COMMENT_NAMES.get(name, name): text for name, text in tags.metadata("ogg").items()}
+def _comments(tags: Tags, native: Mapping[str, str]) -> dict[str, str]:
+    comments = tags.metadata(native)
     return comments if tags.cover is None else {**comments, **picture_comment(tags.cover)}

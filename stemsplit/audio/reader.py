@@ -5,21 +5,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from stemsplit.audio import container_sizes, flac_frames, xing
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_chain import ChainDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
-from stemsplit.audio.ogg_links import find_links
+from stemsplit.audio.decoding import AGAIN, Array, AudioInfo, Decoder
 from stemsplit.audio.regroup import Regrouper
-from stemsplit.audio.riff import DataChunk, find_data
-from stemsplit.audio.source import AGAIN, Array, AudioInfo, Decoder
-from stemsplit.audio.truncation import cut_short, cut_within
-from stemsplit.audio.xing import id3_bytes
+from stemsplit.audio.truncation import cut_short, cut_within, file_sizes, flac, mp3
+from stemsplit.audio.truncation.chunks import DataChunk, find_data
+from stemsplit.audio.truncation.ogg import find_links
+from stemsplit.audio.truncation.tag_bytes import id3_bytes
 from stemsplit.errors import InputError, SettingsError
 
 __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
@@ -28,7 +26,7 @@ _BLOCK = 65536
 
 
 def probe(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> AudioInfo:
-    """What a file declares about its audio; nothing is decoded.
+    """Return a file's description of its audio; nothing is decoded.
 
     Args:
         path: the file; its content decides how it's read, never its suffix.
@@ -50,7 +48,7 @@ def open_audio(
     end_s: float | None = None,
     name: str | Path | None = None,
 ) -> "Reader":
-    """A file, or the part of it from `start_s` to `end_s` seconds, opened for one pass of reading.
+    """Open a file, or the part of it from `start_s` to `end_s` seconds, for one pass of reading.
 
     Args:
         path: the file; its content decides how it's read, never its suffix.
@@ -75,7 +73,7 @@ def read_audio(
     end_s: float | None = None,
     name: str | Path | None = None,
 ) -> tuple[Array, int]:
-    """The whole audio [C, T] and its sample rate; arguments and errors as in `open_audio`."""
+    """Return the whole audio [C, T] and its sample rate; arguments and errors as in `open_audio`."""
     with open_audio(path, stream=stream, start_s=start_s, end_s=end_s, name=name) as reader:
         return np.concatenate(list(reader.blocks()), axis=1), reader.sample_rate
 
@@ -169,9 +167,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -182,7 +178,7 @@ def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> De
         file.seek(id3_bytes(file.read(10)))
         head = file.read(40)
         data = find_data(file)
-        claim = data.claim if data else xing.find_claim(file) or container_sizes.find_claim(file)
+        claim = data.claim if data else mp3.find_claim(file) or file_sizes.find_claim(file)
     notice = claim and claim.check(shown)
     decoder = (None if stream else _first_choice(path, shown, head, data)) or AvDecoder(path, shown, stream)
     if notice:
@@ -229,7 +225,7 @@ def _miscounted(path: Path, name: Path) -> int | None:
         InputError: the file was cut short.
     """
     with path.open("rb") as file:
-        found = flac_frames.find_end(file)
+        found = flac.find_end(file)
     if found is None or found.declared in (found.total, found.total + found.partial):
         return None
     if found.partial and found.declared > found.total:

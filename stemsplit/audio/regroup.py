@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stemsplit.audio.source import Array
+from stemsplit.audio.decoding import Array
 
 
 class Regrouper:

@@ -3,13 +3,13 @@
 import numpy as np
 import soxr
 
-from stemsplit.audio.source import Array
+from stemsplit.audio.decoding import Array
 
 _QUALITY = "HQ"
 
 
 def resampled_frames(frames: int, from_hz: int, to_hz: int) -> int:
-    """How many samples `frames` become: ceil(frames · to / from).
+    """Return the number of samples that `frames` become: ceil(frames · to / from).
 
     Rounding up makes a round trip lossless in length: there and back gives at least the samples that went in.
     """

@@ -1,12 +1,9 @@
 """The file beneath an encoder: a full disk becomes one clear error, whatever library writes to it."""
 
-import errno
 import os
 from pathlib import Path
 
-from stemsplit.errors import OutputError, ResourceError, StemsplitError
-
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+from stemsplit.files import write_error
 
 
 class Sink:
@@ -86,17 +83,3 @@ class Sink:
         except OSError:
             # the buffer's last bytes didn't fit; whoever abandons a file doesn't want them
             pass
-
-
-def is_full(error: OSError) -> bool:
-    """Return whether a write failed because the disk, or what a user may have of it, is full."""
-    return error.errno in _NO_SPACE
-
-
-def write_error(path: Path, error: OSError) -> StemsplitError:
-    """The package's error for a failed write to `path`."""
-    if is_full(error):
-        return ResourceError(
-            f"{path}: no space left on the disk", hint="free some space, or choose another -o"
-        )
-    return OutputError(path, f"can't be written ({error.strerror or error})")

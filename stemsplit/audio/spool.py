@@ -1,4 +1,4 @@
-"""What can be read only once (stdin, a named pipe, `<(…)`), copied to a file that can be read again."""
+"""Copies of what can be read only once (stdin, a named pipe, `<(…)`), so that it can be read again."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from stemsplit.audio.decode_av import open_container
 from stemsplit.audio.decode_sndfile import recognise
-from stemsplit.audio.sink import is_full, write_error
 from stemsplit.errors import InputError, ResourceError
+from stemsplit.files import is_full, write_error
 
 _CHUNK = 1 << 20
 # By then a stream must look like audio; FFmpeg itself looks at no more than 5 MB.
@@ -27,7 +27,7 @@ _RESERVED_SHARE, _MOST_RESERVED = 0.05, 256 << 20
 
 
 def is_pipe(path: str | Path) -> bool:
-    """Whether a path names something to be read once, front to back: a pipe, a socket or a terminal."""
+    """Return whether a path names something to be read only once: a pipe, a socket or a terminal."""
     try:
         kind = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -37,7 +37,7 @@ def is_pipe(path: str | Path) -> bool:
 
 @contextmanager
 def spool(source: BinaryIO | str | Path, name: str | Path = "stdin") -> Iterator[Path]:
-    """A temporary copy of a stream, removed at the end of the `with` block.
+    """Copy a stream to a temporary file, removed at the end of the `with` block.
 
     Args:
         source: an open binary stream, which is read to its end and not closed, or the path of a pipe.

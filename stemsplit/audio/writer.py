@@ -4,22 +4,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import av
 import numpy as np
 import soundfile
 
+from stemsplit.audio.decoding import Array
 from stemsplit.audio.encode_av import AvEncoder
 from stemsplit.audio.encode_ogg import OggEncoder
-from stemsplit.audio.encode_wav import WavEncoder
-from stemsplit.audio.formats import check_encodable
+from stemsplit.audio.encoding import Encoder, check_encodable
 from stemsplit.audio.sink import Sink
-from stemsplit.audio.source import Array
 from stemsplit.audio.tags import Tags
+from stemsplit.audio.wav import WavEncoder
 from stemsplit.errors import OutputError
-from stemsplit.settings import OutputFormat, OutputSettings
+from stemsplit.formats import FORMATS, OutputFormat
+from stemsplit.settings import OutputSettings
 
 __all__ = ["Writer", "open_writer"]
 
@@ -34,7 +34,7 @@ def open_writer(
     tags: Tags | None = None,
     fmt: OutputFormat | None = None,
 ) -> "Writer":
-    """A new audio file at `path`, whatever its suffix; an existing file is replaced.
+    """Open a new audio file at `path`, whatever its suffix; an existing file is replaced.
 
     Args:
         path: the file.
@@ -62,22 +62,6 @@ def open_writer(
             raise _refused(sink.path, chosen.format, error) from None
         raise
     return Writer(sink, encoder, sample_rate, channels, chosen.format)
-
-
-class Encoder(Protocol):
-    """What turns samples into the bytes of one format."""
-
-    def write(self, block: Array) -> None:
-        """Encode the next block [C, n]."""
-        ...
-
-    def finish(self) -> None:
-        """Encode what is held, and complete the file."""
-        ...
-
-    def abandon(self) -> None:
-        """Let go of everything but the file."""
-        ...
 
 
 class Writer:
@@ -146,9 +130,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:
@@ -158,10 +140,11 @@ class Writer:
 def _encoder(
     sink: Sink, sample_rate: int, channels: int, settings: OutputSettings, frames: int | None, tags: Tags
 ) -> Encoder:
-    if settings.format == "wav":
+    kind = FORMATS[settings.format].encoder
+    if kind == "wav":
         return WavEncoder(sink, sample_rate, channels, settings.bit_depth, frames, tags)
-    if settings.format == "ogg":
-        return OggEncoder(sink, sample_rate, channels, settings.bits_per_s or 0, tags)
+    if kind == "vorbis":
+        return OggEncoder(sink, sample_rate, channels, settings, tags)
     return AvEncoder(sink, sample_rate, channels, settings, tags)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from stemsplit import __version__
+from stemsplit.outcome import SCHEMA
 
 PACKAGES = ("torch", "numpy", "soundfile", "av", "soxr", "safetensors", "huggingface-hub", "lightning")
 
@@ -27,7 +28,7 @@ def doctor(as_json: bool) -> None:
     """
     found = examine()
     if as_json:
-        click.echo(json.dumps({"schema": 1, **found}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, **found}, indent=2))
         return
     for section, content in found.items():
         click.echo(f"{section}:")
@@ -69,7 +70,7 @@ def _devices() -> dict[str, str]:
 
 
 def _encoders() -> dict[str, str]:
-    from stemsplit.audio.formats import encoders
+    from stemsplit.audio.encoding import encoders
 
     return {name: "yes" if there else "no" for name, there in encoders().items()}
 
@@ -77,7 +78,7 @@ def _encoders() -> dict[str, str]:
 def _folders() -> dict[str, str]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from stemsplit.hub.folders import cache_folder, user_registry
+    from stemsplit.folders import cache_folder, user_registry
 
     return {
         "models (hub)": HF_HUB_CACHE,

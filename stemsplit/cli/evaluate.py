@@ -1,10 +1,8 @@
 """`stemsplit evaluate`: how near stems come to the true ones, as tables, JSON or CSV."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +13,7 @@ from stemsplit.cli.failures import require_stdout, require_writable, say, usage_
 from stemsplit.cli.options import Model, Whole, flag, given, setting
 from stemsplit.errors import InputError
 from stemsplit.events import Callback
+from stemsplit.files import write_named
 from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -103,23 +102,13 @@ def _run(options: Mapping[str, Any]) -> int:
     else:
         _print(evaluation)
     for outcome in evaluation.outcomes:
-        if outcome.failure:
-            named = outcome.failure.message.startswith(f"{outcome.name}: ")
-            say(outcome.failure.message if named else f"{outcome.name}: {outcome.failure.message}")
+        if failure := outcome.failure:
+            named = failure.message.startswith(f"{outcome.name}: ")
+            say(failure.message if named else f"{outcome.name}: {failure.message}", failure.hint)
     if options["csv_file"]:
-        _write(options["csv_file"], evaluation.as_csv())
+        content = evaluation.as_csv().encode("utf-8", "surrogateescape")  # as the system spells tracks' names
+        write_named(options["csv_file"], content)
     return evaluation.exit_code
-
-
-def _write(file: str, text: str) -> None:
-    """Write a whole file or none; devices and pipes are written as they are."""
-    from stemsplit.hub.verified import publish
-
-    content = text.encode("utf-8", "surrogateescape")  # as the system spells the names of tracks
-    if os.path.isfile(file) or not os.path.exists(file):
-        publish(Path(os.path.realpath(file)), content)
-    else:
-        Path(file).write_bytes(content)
 
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":

@@ -16,7 +16,7 @@ import click
 
 from stemsplit.errors import AudioError, Cancelled, ResourceError, SettingsError, StemsplitError
 
-FAILED, USAGE, PARTIAL = 1, 2, 3
+FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
 POSTPONED_S = 0.05  # until a signal that came during an import is looked at again
 EXIT_CODES = {

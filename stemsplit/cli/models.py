@@ -8,6 +8,7 @@ import click
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
 from stemsplit.cli.options import flag
+from stemsplit.outcome import SCHEMA
 
 if TYPE_CHECKING:
     from stemsplit.hub.registry import ModelSpec
@@ -44,7 +45,7 @@ def list_(stem: str | None, as_json: bool) -> None:
 
     specs = list_models(stem)
     if as_json:
-        click.echo(json.dumps({"schema": 1, "models": [_entry(spec) for spec in specs]}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "models": [_entry(spec) for spec in specs]}, indent=2))
         return
     rows = [("NAME", "STEMS", "SIZE", "LICENCE", "SCORE", "CACHED"), *(_row(spec, stem) for spec in specs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]

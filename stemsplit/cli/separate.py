@@ -18,6 +18,8 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import given
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
+from stemsplit.files import os_errors, write_named
+from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import (
     QUALITIES,
     BatchSettings,
@@ -59,8 +61,8 @@ def separate(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _run(options: dict[str, Any], stack: ExitStack) -> int:
-    from stemsplit.core.allocator import share_memory
     from stemsplit.core.devices import check_device
+    from stemsplit.core.memory import share_memory
     from stemsplit.separation.plan import check_template
 
     os.getcwd()  # raises where the working folder was removed, in which torch can't be imported
@@ -261,12 +263,12 @@ def _show_plan(session: "Session", as_json: bool) -> int:
     Raises:
         ResourceError: the disk has too little room.
     """
-    from stemsplit.separation.report import TrackResult, exit_code
+    from stemsplit.separation.report import TrackResult
 
     found = list(session.survey())
     if as_json:
         jobs = [_planned(one) for one in found]
-        click.echo(json.dumps({"schema": 1, "model": session.model.name, "jobs": jobs}, indent=2))
+        click.echo(json.dumps({"schema": SCHEMA, "model": session.model.name, "jobs": jobs}, indent=2))
     else:
         for one in found:
             _show_planned(one)
@@ -310,13 +312,11 @@ def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
 
 def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report where it was asked for, and the last lines."""
-    from stemsplit.separation.publish import os_errors
-
     text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
     if options["report"]:
         with os_errors(Path(options["report"])):
-            Path(options["report"]).write_text(text + "\n", encoding="utf-8")
+            write_named(options["report"], f"{text}\n".encode())
     return report.exit_code

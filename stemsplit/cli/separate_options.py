@@ -7,6 +7,7 @@ import click
 
 from stemsplit.cli.options import Bitrate, Comma, Keep, Mix, Model, Numbers, Shard, Time, Whole, flag, setting
 from stemsplit.cli.progress import STYLES
+from stemsplit.formats import BIT_DEPTHS, FORMATS, either
 from stemsplit.settings import (
     BLENDS,
     DEFAULT_OVERLAP,
@@ -108,10 +109,14 @@ _OUTPUT = _options(
         of=OutputSettings,
         field="format",
         metavar="NAME",
-        help="wav, flac, mp3, ogg, opus, m4a, alac or aiff.",
+        help=f"{either(FORMATS)}.",
     ),
     setting(
-        "--bit-depth", of=OutputSettings, field="bit_depth", metavar="16|24|32f", help="Of lossless formats."
+        "--bit-depth",
+        of=OutputSettings,
+        field="bit_depth",
+        metavar="|".join(BIT_DEPTHS),
+        help="Of lossless formats.",
     ),
     flag("--bitrate", type=Bitrate(), help="Of lossy formats, such as 192k. [default: the format's own]"),
     setting(

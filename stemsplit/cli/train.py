@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import FAILED, PARTIAL, USAGE, require_stdout, say, usage_error
+from stemsplit.cli.failures import USAGE, require_stdout, say, usage_error
 from stemsplit.cli.options import flag, given, setting
 from stemsplit.events import Callback, Event, TrackStart
+from stemsplit.outcome import SCHEMA, Failure, exit_code
 from stemsplit.settings import ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -228,11 +229,11 @@ def check_data(
     found = list(_checked(folder, only, given(ModelSettings, model=model), device))
     heard = [(song, song.quality) for song in found if song.quality is not None]
     if as_json:
-        click.echo(json.dumps({"schema": 1, "tracks": [*map(_entry, heard), *_failures(found)]}, indent=2))
+        tracks = [*map(_entry, heard), *_failures(found)]
+        click.echo(json.dumps({"schema": SCHEMA, "tracks": tracks}, indent=2))
     elif heard:
         _print_verdict(heard)
-    if len(heard) < len(found):
-        ctx.exit(PARTIAL if heard else FAILED)
+    ctx.exit(exit_code([Failure.of(song.error) if song.error else None for song in found]))
 
 
 def _checked(

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from stemsplit.core import cuda, heap
+from stemsplit.core import cuda, memory
 from stemsplit.core.devices import GET_STARTED, check_device
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
@@ -152,8 +152,8 @@ def _lean(model: Preparable) -> None:
     """Have a model give back what its parts leave behind, and give back what was freed by preparing it."""
     for part in cast(nn.Module, model).modules():
         for name in getattr(part, "rests", ()):
-            part.get_submodule(name).register_forward_pre_hook(lambda *_: heap.trim())
-    heap.trim()
+            part.get_submodule(name).register_forward_pre_hook(lambda *_: memory.trim())
+    memory.trim()
 
 
 @contextmanager

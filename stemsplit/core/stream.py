@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.core import compute as computing
-from stemsplit.core import heap
+from stemsplit.core import memory
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
 from stemsplit.settings import DEFAULT_OVERLAP, ChunkSettings
@@ -351,7 +351,7 @@ class _Batch:
         self.waiting.clear()
         self.calls += 1
         if self.calls % CALLS_PER_TRIM == 0:
-            heap.trim()
+            memory.trim()
 
 
 def _delays(model: Separable, chunks: ChunkSettings) -> list[int]:

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stemsplit.datasets.replacing import replacing
 from stemsplit.datasets.tracks import Source
+from stemsplit.files import replacing, write_whole
 
 Array = npt.NDArray[np.float32]
 
@@ -76,9 +76,7 @@ class Notebook:
             self.known = {**self._load(), **self.known, key: value}
             # a folder that can't be written only means that it's measured again
             with suppress(OSError):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(self.path) as part:
-                    part.write_text(json.dumps(self.known), encoding="utf-8")
+                write_whole(self.path, json.dumps(self.known))
         return self.known[key]
 
     def _load(self) -> dict[str, Any]:

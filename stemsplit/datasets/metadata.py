@@ -10,8 +10,8 @@ import numpy as np
 
 from stemsplit.audio.reader import open_audio, probe
 from stemsplit.datasets.layouts import Location
-from stemsplit.datasets.replacing import replacing
-from stemsplit.hub.folders import cache_folder
+from stemsplit.files import write_whole
+from stemsplit.folders import cache_folder
 
 VERSION = 2
 # containers with samples at places that can be worked out, and FLAC
@@ -94,16 +94,11 @@ class MetadataCache:
         if not self._new:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(self._load() | self._new)
+            files = self._load() | self._new
+            write_whole(self.path, json.dumps({"version": VERSION, "files": files}))
         except OSError:
             return
-        self._new = {}
-
-    def _replace(self, files: dict[str, dict[str, Any]]) -> None:
-        with replacing(self.path) as part:
-            part.write_text(json.dumps({"version": VERSION, "files": files}), encoding="utf-8")
-        self._known = files
+        self._known, self._new = files, {}
 
     def _load(self) -> dict[str, dict[str, Any]]:
         try:

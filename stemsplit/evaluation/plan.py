@@ -9,7 +9,7 @@ from stemsplit.datasets.layouts import Layout, find_layouts
 from stemsplit.datasets.metadata import MetadataCache
 from stemsplit.datasets.tracks import Track, open_track
 from stemsplit.errors import InputError
-from stemsplit.evaluation.outcome import Failure
+from stemsplit.outcome import Failure
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _open(layout: Layout, cache: MetadataCache) -> Job:
     try:
         return Job(layout.name, open_track(layout, sample_rate=None, cache=cache))
     except InputError as error:
-        return Job(layout.name, failure=Failure.of(error))
+        return Job(layout.name, failure=Failure.of(error, name_input=True))
 
 
 def _with_estimate(job: Job, layout: Layout | None, where: str | Path, cache: MetadataCache) -> Job:
@@ -95,4 +95,4 @@ def _with_estimate(job: Job, layout: Layout | None, where: str | Path, cache: Me
         rate = job.track.sample_rate
         return replace(job, estimate=open_track(layout, sample_rate=rate, cache=cache, estimates=True))
     except InputError as error:
-        return replace(job, failure=Failure.of(error))
+        return replace(job, failure=Failure.of(error, name_input=True))

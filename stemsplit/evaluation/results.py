@@ -13,9 +13,8 @@ from stemsplit import __version__
 from stemsplit.evaluation.metrics import METRICS, OVER_SONGS, OverSongs
 from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.score import METRIC_NAMES, Table
+from stemsplit.outcome import SCHEMA, exit_code
 
-SCHEMA = 1
-PARTIAL = 3  # the exit code if only some tracks failed
 MEAN: OverSongs = "mean"
 COLUMNS = ("scope", "track", "method", "stem")
 
@@ -44,13 +43,9 @@ class Evaluation:
 
     @property
     def exit_code(self) -> int:
-        """0 if nothing failed, 3 if something did, and if all did their common class or 1."""
-        codes = {outcome.failure.code for outcome in self.outcomes if outcome.failure}
-        if not codes:
-            return 0
-        if any(outcome.scores for outcome in self.outcomes):
-            return PARTIAL
-        return codes.pop() if len(codes) == 1 else 1
+        """See `outcome.exit_code`; a track may have scores and a failure."""
+        failures = [outcome.failure for outcome in self.outcomes]
+        return exit_code([*failures, *(None for outcome in self.outcomes if outcome.scores)])
 
     def tables(self) -> dict[str, Sequence[Table]]:
         """For each method, the evaluated one first, its tables of all tracks."""
@@ -163,7 +158,7 @@ def _over(values: Iterable[float], how: OverSongs) -> float:
 
 
 def _track(outcome: Outcome) -> dict[str, Any]:
-    scores = outcome.scores
+    scores, failure = outcome.scores, outcome.failure
     return {
         "name": outcome.name,
         "duration_s": outcome.duration_s,
@@ -171,7 +166,7 @@ def _track(outcome: Outcome) -> dict[str, Any]:
         "baselines": {name: _clean(table) for name, table in scores.baselines.items()} if scores else {},
         "findings": [asdict(finding) for finding in scores.findings] if scores else [],
         "notes": list(scores.notes) if scores else [],
-        "error": asdict(outcome.failure) if outcome.failure else None,
+        "error": {"code": failure.code, "message": failure.message} if failure else None,
     }
 
 

@@ -1,5 +1,6 @@
 """The scores of many tracks, computed by an engine and remembered."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,13 +16,15 @@ from torch import Tensor
 from stemsplit.datasets.names import MIXTURE
 from stemsplit.engines import Engine, Processes, Worker, make_engine
 from stemsplit.errors import Cancelled
-from stemsplit.evaluation.outcome import Failure, Outcome
+from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.plan import Job
 from stemsplit.evaluation.results import Evaluation, beside
 from stemsplit.evaluation.score import Scores, Wanted, score_files, score_separation
 from stemsplit.evaluation.store import Store
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart, emit
+from stemsplit.outcome import Failure
 
+log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float32]
 
 
@@ -152,8 +155,8 @@ def score_tracks(
     with closing(engine.run(todo, _Recipe(method.separator, wanted, store, share), callback)) as results:
         for item, result in zip(todo, results, strict=True):
             if isinstance(result, Exception):  # its worker is gone
-                lost = Outcome(item.job.name, item.job.duration_s, failure=Failure.of(result))
-                result = _announced(lost, callback)
+                failure = Failure.of(result, name_input=True)
+                result = _announced(Outcome(item.job.name, item.job.duration_s, failure=failure), callback)
             outcomes[item.number] = result
     return [outcomes[number] for number in range(len(jobs))]
 
@@ -205,7 +208,8 @@ class _Recipe:
         except Cancelled:
             raise
         except Exception as error:  # one bad track doesn't end the others
-            outcome = replace(outcome, failure=Failure.of(error))
+            log.debug("%s", job.name, exc_info=error)
+            outcome = replace(outcome, failure=Failure.of(error, name_input=True))
         if self.store and item.key and outcome.scores:
             self.store.put(item.key, outcome.scores)
         return _announced(replace(outcome, wall_s=monotonic() - start), callback)

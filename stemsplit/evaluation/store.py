@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stemsplit import __version__
-from stemsplit.datasets.replacing import replacing
 from stemsplit.datasets.tracks import fingerprint
 from stemsplit.evaluation.findings import Finding
 from stemsplit.evaluation.plan import Job
 from stemsplit.evaluation.score import Scores, Wanted
-from stemsplit.hub.folders import cache_folder
+from stemsplit.files import write_whole
+from stemsplit.folders import cache_folder
 
 
 class Store:
@@ -50,6 +50,4 @@ class Store:
     def put(self, key: str, scores: Scores) -> None:
         """Keep scores; a folder that can't be written is no error."""
         with suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / f"{key}.json") as part:
-                part.write_text(json.dumps(asdict(scores)), encoding="utf-8")
+            write_whole(self.folder / f"{key}.json", json.dumps(asdict(scores)))

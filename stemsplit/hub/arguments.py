@@ -4,13 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from stemsplit.errors import CheckpointError, StemsplitError
-from stemsplit.hub.stand_ins import refuse_stand_in
+from stemsplit.errors import StemsplitError
 
 # What a package calls its class -> family. Names of other projects are looked up, never imported.
 KLASSES = {
@@ -75,34 +71,3 @@ def _unfraction(value: dict[str, Any]) -> Any:
     if value.get("_type") != "fraction":
         return value
     return Fraction(int(value["numerator"]), int(value["denominator"]))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without objects, but with the tuples that configurations of other projects use."""
-
-
-def _tuple(loader: Any, node: Any) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node, deep=True))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:python/tuple", _tuple)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file that may hold tuples and nothing else beyond plain data, or nothing at all.
-
-    Raises:
-        CheckpointError: the file can't be read or holds something else.
-    """
-    try:
-        refuse_stand_in(path)
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a safe loader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(
-            path, f"not a readable configuration ({' '.join(str(error).split())})"
-        ) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise CheckpointError(path, "not a configuration: it holds no mapping")
-    return content

@@ -1,21 +1,24 @@
 """Bags as files: a YAML file beside its members, as demucs writes and reads them."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from stemsplit import reading
+from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.hub import verified
-from stemsplit.hub.arguments import read_yaml
-from stemsplit.hub.fields import Fields
+from stemsplit.hub.stand_ins import refuse_stand_in
 from stemsplit.listing import is_hidden
+from stemsplit.reading import Invalid, Names, Number, Rows
 
 MAIN = "model.safetensors"
 YAML = {".yaml", ".yml"}
 
 
 class BagFile(NamedTuple):
-    """What a bag says.
+    """A bag, and where its members are.
 
     Attributes:
         names: the members' signatures.
@@ -28,6 +31,19 @@ class BagFile(NamedTuple):
     weights: tuple[tuple[float, ...], ...]
     segment_s: float | None
     files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The keys of a bag's file; see `BagFile`."""
+
+    models: Names
+    weights: Rows = ()
+    segment: Number | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights and len(self.weights) != len(self.models):
+            raise Invalid("", "models and weights differ in length")
 
 
 def main_file(folder: Path) -> Path:
@@ -50,31 +66,27 @@ def main_name(names: list[str], where: str | Path) -> str:
 
 
 def read(path: Path) -> BagFile:
-    """A bag and where its members are.
+    """Return a bag and where its members are.
 
     Raises:
         CheckpointError: it's malformed, or a member isn't beside it.
         ChecksumError: a member isn't what its name says.
     """
-    names, weights, segment_s = parse(path)
-    return BagFile(names, weights, segment_s, tuple(_member(path, name) for name in names))
+    bag = parse(path)
+    return BagFile(bag.models, bag.weights, bag.segment, tuple(_member(path, name) for name in bag.models))
 
 
-def parse(path: Path) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...], float | None]:
-    """Names, weights and segment of a bag.
+def parse(path: Path) -> Content:
+    """Return what a bag's file says.
 
     Raises:
         CheckpointError: it's malformed.
     """
     try:
-        content = Fields(read_yaml(path), path.name)
-        names, rows = content.names("models", unique=False), content.rows("weights")
-        segment_s = content.number("segment", None)
-        content.require(not rows or len(rows) == len(names), "models and weights differ in length")
-        content.done()
-    except SettingsError as error:
-        raise CheckpointError(path, f"not a bag of models ({error.reason})") from error
-    return names, rows, segment_s
+        refuse_stand_in(path)
+        return reading.read(Content, load(path, path.name))
+    except (OSError, SettingsError) as error:
+        raise CheckpointError(path, f"not a bag of models ({error})") from error
 
 
 def _member(bag: Path, signature: str) -> Path:

@@ -6,10 +6,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.documents import load
+from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
-from stemsplit.hub.arguments import read_yaml
 from stemsplit.hub.registry import FileSpec, registry
+from stemsplit.hub.stand_ins import refuse_stand_in
 from stemsplit.listing import is_hidden
 
 # A key that only one family has -> the family, for configurations that don't name theirs.
@@ -54,7 +55,7 @@ def _beside(path: Path) -> Path | None:
 
 
 def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
-    content = read_yaml(config)
+    content = read_foreign(config)
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return content["family"], arguments
@@ -68,6 +69,22 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
             hint=f"a `family` and its `arguments` in {config.name} would say which it is",
         )
     return family, _from_config(config, family, content)
+
+
+def read_foreign(path: Path) -> Mapping[str, Any]:
+    """Return what a network's configuration holds, in which tuples and repeated keys may stand.
+
+    Raises:
+        CheckpointError: it can't be read or holds something else.
+    """
+    try:
+        refuse_stand_in(path)
+        content = load(path, path.name, foreign=True).data
+    except (OSError, SettingsError) as error:
+        raise CheckpointError(path, f"not a readable configuration ({error})") from error
+    if not isinstance(content, dict | None):
+        raise CheckpointError(path, "not a configuration: it holds no mapping")
+    return content or {}
 
 
 def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping[str, Any]:

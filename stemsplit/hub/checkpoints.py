@@ -14,7 +14,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +26,12 @@ from torch.overrides import TorchFunctionMode
 
 from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
+from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
 from stemsplit.hub import bare, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.stand_ins import refuse_stand_in
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -316,24 +316,18 @@ def _write(path: Path, family: str, arguments: Any, state: State, metadata: Mapp
         "kwargs": args.encode(arguments),
         "stemsplit": json.dumps({**metadata, "version": __version__}),
     }
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.unlink(missing_ok=True)
-        part.touch()
-        mode = part.stat().st_mode  # what the umask leaves; `save_file` lets nobody else read what it writes
-        save_file(_separate(state), part, metadata=text)
-        part.chmod(mode)
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.touch()
+            # What the umask leaves; `save_file` lets nobody else read what it writes.
+            mode = part.stat().st_mode
+            save_file(_separate(state), part, metadata=text)
+            part.chmod(mode)
     except SafetensorError as error:
         # Its sentence ends in the system's own number, as "(os error 28)".
         number = re.search(r"os error (\d+)", str(error))
         reason = os.strerror(int(number[1])) if number else str(error)
         raise OSError(int(number[1]) if number else errno.EIO, reason, str(path)) from error
-    except OSError as error:  # it's the final name that people know
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def _separate(state: State) -> State:

@@ -4,18 +4,15 @@ import hashlib
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
-
+from stemsplit import folders
 from stemsplit.errors import DownloadError, ModelUnavailableError
 from stemsplit.events import Callback, Download, Notice, emit
-from stemsplit.hub import folders, hf, transfer, verified
+from stemsplit.files import locked
+from stemsplit.hub import hf, transfer, verified
 from stemsplit.hub.registry import FileSpec, HubFile, ModelSpec
-
-LOCK_POLL_S = 0.5
 
 
 def fetch(
@@ -112,7 +109,11 @@ def fetch_url(
         emit(callback, Download(path.name, done, total if total is not None else size))
 
     part = path.with_name(path.name + ".part")
-    with _alone(path, part, report):
+
+    def waiting() -> None:  # for the process that downloads it already
+        report(part.stat().st_size if part.exists() else 0, None)
+
+    with locked(path.with_name(path.name + ".lock"), waiting):
         if not (path.exists() and _usable(path, sha256, repair)):
             actual = _download(url, part, sha256, size, report)
             transfer.settle(part, path)
@@ -221,22 +222,6 @@ def _download(url: str, part: Path, sha256: str, size: int | None, report: trans
         if not resumed:
             raise _other_bytes(source, sha256, actual)
         resumed = False
-
-
-@contextmanager
-def _alone(path: Path, part: Path, report: transfer.Report) -> Iterator[None]:
-    """Hold the file's lock, and report how far the process that holds it has come while waiting."""
-    lock = FileLock(path.with_name(path.name + ".lock"))
-    while True:
-        try:
-            lock.acquire(timeout=LOCK_POLL_S)
-            break
-        except Timeout:
-            report(part.stat().st_size if part.exists() else 0, None)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _other_bytes(source: str, expected: str, actual: str) -> DownloadError:

@@ -4,7 +4,6 @@ Measured with huggingface_hub 2.4: a file cached at a pinned revision makes no r
 compared with its hash, so the caller does that.
 """
 
-import errno
 import io
 import logging
 import os
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from stemsplit.errors import DownloadError, ResourceError, StemsplitError
 from stemsplit.events import Callback, Download, emit
+from stemsplit.files import is_full
 from stemsplit.hub import verified
 from stemsplit.hub.registry import HubFile
 
@@ -126,7 +126,7 @@ def _failing(where: str, bar: Any = None) -> Iterator[None]:
     except Exception as error:  # also what the client's HTTP library raises, which differs by version
         if bar is not None and bar.stopped is not None:
             raise bar.stopped from None
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and is_full(error):
             raise ResourceError(f"{where}: {error.strerror}", hint="free some disk space") from error
         raise DownloadError(f"{where}: {_line(error)}", url=where) from error
     finally:

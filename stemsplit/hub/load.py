@@ -14,7 +14,7 @@ from stemsplit.hub.checkpoints import Package, build_network, empty_network, fil
 from stemsplit.hub.describe import joint_digest, locate
 from stemsplit.hub.registry import BagSpec, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.bag import Bag, joint_stems
-from stemsplit.models.blocks.network import Identity, Network
+from stemsplit.models.network import Identity, Network
 from stemsplit.settings import ModelSettings
 from stemsplit.stems import find_stem
 

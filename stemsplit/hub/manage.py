@@ -2,19 +2,19 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
+from stemsplit import documents, folders
 from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
 from stemsplit.events import Callback
-from stemsplit.hub import download, folders, hf, transfer, verified
-from stemsplit.hub.arguments import read_yaml
+from stemsplit.files import locked, write_whole
+from stemsplit.hub import download, hf, transfer, verified
 from stemsplit.hub.bags import YAML
 from stemsplit.hub.registry import (
     FileSpec,
@@ -162,7 +162,8 @@ def add_model(
     _require_free(name, replace)
     file, path = _source(str(source), sha256, callback)
     entry = {**_describe(path, config, registry().get(name)), "license": license, "files": [file]}
-    found = parse_registry({"models": {name: entry}}, name, own=True)[name]
+    document = documents.Document({"models": {name: entry}}, name)
+    found = parse_registry(document, own=True)[name]
     with _own_entries() as entries:
         entries[name] = entry
     return found
@@ -253,15 +254,8 @@ def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) ->
         "sample_rate": network.sample_rate,
     }
     if package.described:
-        entry["arguments"] = _plain(package.arguments)
+        entry["arguments"] = documents.plain(package.arguments)
     return entry
-
-
-def _plain(value: Any) -> Any:
-    """The same without tuples, which YAML's plain data lacks."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager
@@ -269,10 +263,9 @@ def _own_entries() -> Iterator[dict[str, Any]]:
     """The models of the user's registry file, to be changed; written back whole."""
     path = folders.user_registry()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(path.name + ".lock")):
-        content = read_yaml(path) if path.is_file() else {}
+    with locked(path.with_name(path.name + ".lock"), waiting=lambda: None):
+        content = (documents.load(path).data if path.is_file() else None) or {}
         content["models"] = content.get("models") or {}
         yield content["models"]
         check_own(content, path)
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        verified.publish(path, text.encode())
+        write_whole(path, yaml.safe_dump(documents.plain(content), sort_keys=False, allow_unicode=True))

@@ -4,29 +4,41 @@
 """
 
 import os
+import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISCHR, S_ISDIR, S_ISREG
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-
+from stemsplit import folders
+from stemsplit.documents import Document, load
 from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
-from stemsplit.hub import folders
-from stemsplit.hub.fields import Fields
+from stemsplit.reading import Count, Invalid, Names, Number, Rows, Rule, read
 from stemsplit.stems import canonical, canonical_stems, find_stem
 
 BUNDLED = Path(__file__).with_name("bundled")
+
+_HEX = re.compile("[0-9a-f]+")
+Revision = Annotated[str, Rule("40 hexadecimal digits", lambda v: len(v) == 40 and bool(_HEX.fullmatch(v)))]
+Repository = Annotated[str, Rule("OWNER/REPO", lambda v: v.count("/") == 1)]
+Digest = Annotated[
+    str,
+    Rule(
+        "8 to 64 hexadecimal digits in quotes, in lower case",
+        lambda v: 8 <= len(v) <= 64 and bool(_HEX.fullmatch(v)),
+    ),
+]
+Overlap = Annotated[float, Rule("a number, not below 0, and below 1", lambda v: 0 <= v < 1)]
 
 
 @dataclass(frozen=True)
 class HubFile:
     """A file of a Hugging Face repository, pinned to a revision (40 hexadecimal digits)."""
 
-    repo: str
-    revision: str
+    repo: Repository
+    revision: Revision
     name: str
 
 
@@ -47,11 +59,23 @@ class FileSpec:
     hub: HubFile | None = None
     url: str | None = None
     path: str | None = None
-    sha256: str | None = None
-    size: int | None = None
-    about_mb: int | None = None
+    sha256: Digest | None = None
+    size: Count | None = None
+    about_mb: Count | None = None
     prefix: str = ""
     otherwise: "FileSpec | None" = None
+
+    def __post_init__(self) -> None:
+        if not (self.hub or self.url or self.path):
+            raise Invalid("", "needs hub, url or path")
+
+    @classmethod
+    def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace `bundled`, the name of a file that comes with the package, by its path."""
+        found = _without_empty(entry)
+        if (name := found.pop("bundled", None)) is not None:
+            found["path"] = str(BUNDLED / name) if isinstance(name, str) else name
+        return found
 
     @property
     def name(self) -> str:
@@ -72,11 +96,22 @@ class BagSpec:
 
     Attributes:
         members: names of registry entries.
-        weights: one row per member, one value per stem.
+        weights: one row per member, one value per stem; none for equal ones.
     """
 
-    members: tuple[str, ...]
-    weights: tuple[tuple[float, ...], ...]
+    members: Names
+    weights: Rows = ()
+
+    def for_stems(self, count: int) -> "BagSpec":
+        """Return the same with the rows of `count` stems written out; raise `Invalid` if they don't fit."""
+        rows = self.weights or ((1.0,) * count,) * len(self.members)
+        if len(rows) != len(self.members):
+            raise Invalid("bag", f"{len(self.members)} members but {len(rows)} rows of weights")
+        if any(len(row) != count for row in rows):
+            raise Invalid("bag", f"every row of weights needs {count} values")
+        if not all(map(any, zip(*rows, strict=True))):
+            raise Invalid("bag", "a stem has no weight in any member")
+        return replace(self, weights=rows)
 
 
 @dataclass(frozen=True)
@@ -85,8 +120,22 @@ class Scores:
 
     metric: str
     data: str
-    all: float | None = None
-    stems: Mapping[str, float] = field(default_factory=dict)
+    all: Number | None = None
+    stems: Mapping[str, Number] = field(default_factory=dict)
+
+    @classmethod
+    def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Gather the stems' scores, which an entry has beside the others."""
+        found = _without_empty(entry)
+        own: dict[str, Any] = {key: found.pop(key) for key in ("metric", "data", "all") if key in found}
+        return {**own, "stems": found}
+
+    def for_stems(self, stems: tuple[str, ...]) -> "Scores":
+        """Return the same in the stems' order; raise `Invalid` if another has a score."""
+        for stem in self.stems:
+            if stem not in stems:
+                raise Invalid(f"scores.{stem}", f"no such key; there is {', '.join(stems)}")
+        return replace(self, stems={stem: self.stems[stem] for stem in stems if stem in self.stems})
 
 
 @dataclass(frozen=True)
@@ -97,7 +146,7 @@ class Inference:
         overlap: the fraction of a chunk shared with the next.
     """
 
-    overlap: float | None = None
+    overlap: Overlap | None = None
 
 
 @dataclass(frozen=True)
@@ -123,13 +172,13 @@ class ModelSpec:
     """
 
     name: str
-    family: str | None
-    stems: tuple[str, ...]
-    sample_rate: int
+    stems: Names
+    sample_rate: Count
     license: str
+    family: str | None = None
     license_note: str = ""
     residual: str | None = None
-    segment_s: float | None = None
+    segment_s: Number | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bag: BagSpec | None = None
     files: tuple[FileSpec, ...] = ()
@@ -139,6 +188,31 @@ class ModelSpec:
     note: str = ""
     listed: bool = True
     own: bool = False
+
+    @classmethod
+    def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a key without a value for one that isn't there."""
+        return _without_empty(entry)
+
+    def __post_init__(self) -> None:
+        if len(set(self.stems)) < len(self.stems):
+            raise Invalid("stems", "names something twice")
+        if sum(one is not None for one in (self.family, self.bag)) != 1:
+            raise Invalid("", "needs either a family or a bag")
+        if self.bag and self.files:
+            raise Invalid("files", "a bag has no files of its own")
+        try:
+            object.__setattr__(self, "stems", canonical_stems(self.stems))
+        except StemsplitError as error:
+            raise Invalid("stems", error.reason) from None
+        if self.residual is not None:
+            object.__setattr__(self, "residual", canonical(self.residual))
+        if self.residual in self.stems:
+            raise Invalid("residual", "the residual is one of the stems")
+        if self.bag:
+            object.__setattr__(self, "bag", self.bag.for_stems(len(self.stems)))
+        if self.scores:
+            object.__setattr__(self, "scores", self.scores.for_stems(self.stems))
 
     @property
     def all_stems(self) -> tuple[str, ...]:
@@ -226,7 +300,7 @@ def check_own(content: Any, path: Path) -> None:
     Raises:
         SettingsError: an entry is malformed, or a bag loses a member.
     """
-    _with_own(parse_registry(content, str(path), own=True), path)
+    _with_own(parse_registry(Document(content, str(path)), own=True), path)
 
 
 def _with_own(own: Mapping[str, ModelSpec], path: Path) -> dict[str, ModelSpec]:
@@ -248,139 +322,39 @@ def _packaged() -> Path:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int, own: bool) -> dict[str, ModelSpec]:
     # `changed` is part of the cache's key only: the user's file may be rewritten while the process runs.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506 (safe loaders)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        line = " ".join(str(error).split())
-        raise SettingsError(f"{path}: not a registry ({line})", setting=str(path)) from error
-    models = parse_registry(content or {}, str(path), own=own)
+    models = parse_registry(load(path), own=own)
     if not own:
         _check_bags(models, path)
     return models
 
 
-def parse_registry(content: Any, where: str, *, own: bool = False) -> dict[str, ModelSpec]:
-    """Entries from the content of a registry file: `models`, and `members` that are not listed.
+@dataclass(frozen=True)
+class _Sections:
+    """The entries of a registry file; `members` are found by name but not listed."""
+
+    members: Mapping[str, object] = field(default_factory=dict)
+    models: Mapping[str, object] = field(default_factory=dict)
+
+
+def parse_registry(document: Document, *, own: bool = False) -> dict[str, ModelSpec]:
+    """Return the entries of a registry file: `models`, and `members` that are not listed.
 
     Raises:
         SettingsError: a key is unknown or missing, or a value isn't what it must be; the message says where.
     """
-    top = Fields(content, where)
     models: dict[str, ModelSpec] = {}
+    sections = read(_Sections, document)
     for section, listed in (("members", False), ("models", True)):
-        for name, entry in top.mapping(section).items():
+        for name in getattr(sections, section):
             if name in models:
-                raise SettingsError(f"{where}: {name} stands there twice", setting=where)
-            models[name] = _model(str(name), Fields(entry, f"{where}: {name}"), listed, own)
-    top.done()
+                raise document.error((section, name), "stands there twice")
+            keys = section, name
+            models[name] = read(ModelSpec, document, keys, name=name, listed=listed, own=own)
     return models
 
 
-def _model(name: str, entry: Fields, listed: bool, own: bool) -> ModelSpec:
-    stems = _stems(entry)
-    residual = entry.text("residual", None)
-    spec = ModelSpec(
-        name=name,
-        family=entry.text("family", None),
-        stems=stems,
-        sample_rate=entry.count("sample_rate"),
-        license=entry.text("license"),
-        license_note=entry.text("license_note", ""),
-        residual=None if residual is None else canonical(residual),
-        segment_s=entry.number("segment_s", None),
-        arguments=entry.mapping("arguments"),
-        bag=_bag(entry.fields("bag"), len(stems)),
-        files=tuple(_file(f) for f in entry.each("files")),
-        paper=entry.text("paper", None),
-        scores=_scores(entry.fields("scores"), stems),
-        inference=_inference(entry.fields("inference")),
-        note=entry.text("note", ""),
-        listed=listed,
-        own=own,
-    )
-    entry.require((spec.family is None) != (spec.bag is None), "needs either a family or a bag")
-    entry.require(not (spec.bag and spec.files), "a bag has no files of its own")
-    entry.require(spec.residual not in spec.stems, "the residual is one of the stems")
-    entry.done()
-    return spec
-
-
-def _stems(entry: Fields) -> tuple[str, ...]:
-    names = entry.names("stems")
-    try:
-        return canonical_stems(names)
-    except StemsplitError as error:
-        raise SettingsError(f"{entry.where}: {error.reason}", setting=entry.where) from None
-
-
-def _bag(entry: Fields | None, stems: int) -> BagSpec | None:
-    if entry is None:
-        return None
-    names = entry.names("members", unique=False)
-    rows = entry.rows("weights") or tuple((1.0,) * stems for _ in names)
-    entry.require(len(rows) == len(names), f"{len(names)} members but {len(rows)} rows of weights")
-    entry.require(all(len(row) == stems for row in rows), f"every row of weights needs {stems} values")
-    entry.require(all(w >= 0 for row in rows for w in row), "weights must not be negative")
-    entry.require(all(map(any, zip(*rows, strict=True))), "a stem has no weight in any member")
-    entry.done()
-    return BagSpec(names, rows)
-
-
-def _file(entry: Fields) -> FileSpec:
-    other = entry.fields("otherwise")
-    spec = FileSpec(
-        hub=_hub(entry.fields("hub")),
-        url=entry.text("url", None),
-        path=_bundled(entry.text("bundled", None)) or entry.text("path", None),
-        sha256=entry.digest("sha256"),
-        size=entry.count("size", None),
-        about_mb=entry.count("about_mb", None),
-        prefix=entry.text("prefix", ""),
-        otherwise=None if other is None else _file(other),
-    )
-    entry.require(any((spec.hub, spec.url, spec.path)), "needs hub, url or path")
-    entry.done()
-    return spec
-
-
-def _bundled(name: str | None) -> str | None:
-    """The path of a file that comes with the package."""
-    return None if name is None else str(BUNDLED / name)
-
-
-def _hub(entry: Fields | None) -> HubFile | None:
-    if entry is None:
-        return None
-    found = HubFile(entry.text("repo"), entry.text("revision"), entry.text("name"))
-    pinned = len(found.revision) == 40 and set(found.revision) <= set("0123456789abcdef")
-    entry.require(pinned, "revision must be 40 hexadecimal digits")
-    entry.require(found.repo.count("/") == 1, "repo must be OWNER/REPO")
-    entry.done()
-    return found
-
-
-def _scores(entry: Fields | None, stems: tuple[str, ...]) -> Scores | None:
-    if entry is None:
-        return None
-    values = {stem: entry.number(stem, None) for stem in stems}
-    found = Scores(
-        metric=entry.text("metric"),
-        data=entry.text("data"),
-        all=entry.number("all", None),
-        stems={stem: value for stem, value in values.items() if value is not None},
-    )
-    entry.done()
-    return found
-
-
-def _inference(entry: Fields | None) -> Inference:
-    if entry is None:
-        return Inference()
-    found = Inference(entry.number("overlap", None))
-    entry.require(found.overlap is None or found.overlap < 1, "overlap must be below 1")
-    entry.done()
-    return found
+def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if value is not None}
 
 
 def _check_bags(models: Mapping[str, ModelSpec], path: Path) -> None:

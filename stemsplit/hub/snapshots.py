@@ -46,6 +46,6 @@ def _download(repo: str, revision: str, callback: Callback | None) -> Path:
 
     main = get(bags.main_name(sorted(n for n in hashes if "/" not in n), f"hf:{repo}"))
     if main.suffix in bags.YAML:
-        for signature in bags.parse(main)[0]:
+        for signature in bags.parse(main).models:
             get(f"{signature}.safetensors")
     return main.parent

@@ -6,7 +6,6 @@ Uses the standard library's client, which honours the usual proxy variables.
 import errno
 import http.client
 import json
-import os
 import re
 import socket
 import ssl
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
-from stemsplit import __version__
+from stemsplit import __version__, files
 from stemsplit.errors import DownloadError, OutputError, ResourceError
 
 Report = Callable[[int, int | None], None]
@@ -31,7 +30,6 @@ TIMEOUT_S = 30.0  # without a byte
 BLOCK = 1 << 18
 
 PASSING = {408, 425, 429, 500, 502, 503, 504}
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LOCAL = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -225,7 +223,7 @@ def _disk(part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        if error.errno in FULL:
+        if files.is_full(error) or error.errno == errno.EFBIG:
             raise ResourceError(f"{part}: {reason}", hint="free some disk space and repeat") from error
         raise OutputError(part, reason) from error
 
@@ -273,7 +271,5 @@ def discard(part: Path) -> None:
 
 def settle(part: Path, path: Path) -> None:
     """Give a verified part its final name, durably."""
-    with part.open("r+b") as file:
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    files.settle(part, path)
     _validator(part).unlink(missing_ok=True)

@@ -6,8 +6,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from stemsplit import folders
 from stemsplit.errors import ChecksumError
-from stemsplit.hub import folders
+from stemsplit.files import write_whole
 
 
 def digest(path: Path) -> str:
@@ -29,7 +30,7 @@ def digest(path: Path) -> str:
 def remember(path: Path, sha256: str) -> None:
     """Keep the digest of a file that was just hashed."""
     with suppress(OSError):  # a cache folder that can't be written costs time only
-        publish(_record(path), json.dumps({**_key(path), "sha256": sha256}).encode())
+        write_whole(_record(path), json.dumps({**_key(path), "sha256": sha256}))
 
 
 def fresh_digest(path: Path) -> str:
@@ -63,17 +64,6 @@ def forget(path: Path) -> None:
     """Drop the record of a file."""
     with suppress(OSError):
         _record(path).unlink()
-
-
-def publish(path: Path, content: bytes) -> None:
-    """Write a small file so that its name never stands for half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _key(path: Path) -> dict[str, object]:

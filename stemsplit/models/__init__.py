@@ -8,7 +8,7 @@ from stemsplit.errors import StemsplitError, UnknownNameError
 from stemsplit.settings import HIGHEST_RATE, LONGEST_SEGMENT_S
 
 if TYPE_CHECKING:
-    from stemsplit.models.blocks.network import Network
+    from stemsplit.models.network import Network
 
 # name -> where its class is; imported only when asked for
 FAMILIES: dict[str, str] = {

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.network import Identity, Network
+from stemsplit.models.network import Identity, Network
 from stemsplit.stems import find_stem
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
+from stemsplit.models.spectral import SpectralNetwork, Transform
 
 VIEWS = 4  # left, right, middle, side
 TINY = 1e-8

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from stemsplit.errors import UnknownNameError
 from stemsplit.models.blocks.bands import SCHEMES, BandSplit, MaskEstimator, Table, hertz_bands, linear_bands
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
+from stemsplit.models.spectral import SpectralNetwork, Transform
 
 # The spectrogram isn't standardised, so what is added to a variance has to stay below those of quiet music.
 EPSILON = torch.finfo(torch.float32).eps

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 TINY = 1e-12
 

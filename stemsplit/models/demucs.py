@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.models.blocks.conv import DConv, rescale_weights
-from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.recurrent import BLSTM
-from stemsplit.models.blocks.tiled import OverTime
+from stemsplit.models.fast.tiled import OverTime
+from stemsplit.models.network import Network
 
 STD_FLOOR = 1e-5
 ZERO_CROSSINGS = 24

@@ -17,8 +17,8 @@ from stemsplit.errors import StemsplitError, UnknownNameError
 from stemsplit.models.blocks.attention import CrossTransformer, LayerShape, SequenceNorm
 from stemsplit.models.blocks.embeddings import AugmentedPositions, LearntPositions, SinusoidalPositions
 from stemsplit.models.blocks.hybrid import HybridNetwork, plan_levels
-from stemsplit.models.blocks.packed import PackedPointwise
 from stemsplit.models.blocks.sparse_attention import Sparsity
+from stemsplit.models.fast.packed import PackedPointwise
 
 
 @dataclass(frozen=True)

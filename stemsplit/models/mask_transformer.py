@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.attention import LayerShape, SelfLayer
 from stemsplit.models.blocks.audio_encoder import LayerSum, hidden_states, load_encoder
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
+from stemsplit.models.spectral import SpectralNetwork, Transform
 
 PERIOD = 10_000.0  # of the slowest position sinusoid, in radians
 

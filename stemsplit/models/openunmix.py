@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.stft import istft, reflect_pad, stft
 from stemsplit.models.blocks.wiener import wiener
+from stemsplit.models.network import Network
 from stemsplit.stems import canonical
 
 RESIDUAL = "residual"

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
-from stemsplit.models.blocks.packed import pack_linears
 from stemsplit.models.blocks.released import released_arguments
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
+from stemsplit.models.fast.packed import pack_linears
+from stemsplit.models.spectral import SpectralNetwork, Transform
 
 BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 

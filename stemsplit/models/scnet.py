@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.released import released_arguments
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
+from stemsplit.models.spectral import SpectralNetwork, Transform
 
 EPSILON = 1e-5  # of the spectrogram's standardisation
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 EPSILON = 1e-8
 

@@ -14,10 +14,11 @@ from time import monotonic
 from stemsplit.audio.tags import Tags
 from stemsplit.errors import Cancelled
 from stemsplit.events import Callback, Event, Notice, TrackStart, emit
+from stemsplit.outcome import Failure
 from stemsplit.separation.existing import Fingerprint
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.publish import TrackFiles
-from stemsplit.separation.report import Failure, TrackResult, announce
+from stemsplit.separation.report import TrackResult, announce
 from stemsplit.separation.separator import Separator
 from stemsplit.separation.survey import Ready
 from stemsplit.separation.track import Measured

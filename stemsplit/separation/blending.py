@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from stemsplit.audio.channels import convert_channels
-from stemsplit.audio.formats import FORMATS, check_encodable
+from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.resample import Resampler
 from stemsplit.core.blends import make_blend
 from stemsplit.errors import OutputError, SettingsError
 from stemsplit.events import Callback, Notice, emit
+from stemsplit.formats import FORMATS
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
 from stemsplit.settings import DEFAULT_BLEND, OutputSettings, check_weights

@@ -1,8 +1,7 @@
 """A track's outputs on their way to their final names: written aside, then published together.
 
-Every file grows under a hidden name of its own, `.<file>.part`, in the folder where it will stand. The final
-name appears only once all of the track's files are complete. A process that is killed leaves parts, which the
-next run replaces; two processes that want the same file are kept apart by a lock that dies with its holder.
+Every file grows as a part beside its place (see `stemsplit.files`). The final names appear only once all of
+the track's files are complete; two processes that want the same file are kept apart.
 """
 
 import math
@@ -16,40 +15,20 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.audio.sink import write_error
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writer import Writer, open_writer
 from stemsplit.errors import OutputError, ResourceError
+from stemsplit.files import PartFile, os_errors, part_of, remove
 from stemsplit.settings import OutputSettings
-
-try:
-    import fcntl
-except ImportError:  # Windows keeps an open file from being replaced by itself
-    fcntl = None  # type: ignore[assignment]
 
 Audio = NDArray[np.float32]
 LIMIT = 1 - 2.0**-15  # the largest sample that every integer format can hold
 BLOCK_SAMPLES = 1 << 16
-ATTEMPTS = 10  # at a folder that somebody else removes
-
-
-def part_of(path: Path) -> Path:
-    """Where `path` grows until it is complete."""
-    return path.with_name(f".{path.name}.part")
 
 
 def scratch_of(path: Path) -> Path:
     """Where the samples of `path` wait in float32 until the track's peak is known."""
     return path.with_name(f".{path.name}.f32.part")
-
-
-@contextmanager
-def os_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says about writing `path` into the package's errors."""
-    try:
-        yield
-    except OSError as error:
-        raise write_error(path, error) from None
 
 
 @contextmanager
@@ -62,56 +41,6 @@ def _as_final(path: Path) -> Iterator[None]:
     except ResourceError as error:
         reason = error.reason.replace(os.fspath(part_of(path)), os.fspath(path))
         raise ResourceError(reason, hint=error.hint) from None
-
-
-class PartFile:
-    """A part file that this process alone writes; `path` is its name.
-
-    Raises:
-        OutputError: another process is writing it, or the folder can't be written.
-    """
-
-    def __init__(self, final: Path) -> None:
-        self.final, self.path = final, part_of(final)
-        with os_errors(final):
-            self.handle = self._claim()
-
-    def _open(self) -> BinaryIO:
-        for _ in range(ATTEMPTS):
-            with suppress(FileNotFoundError):  # another track that failed has removed the empty folder
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                return open(self.path, "a+b")
-        return open(self.path, "a+b")
-
-    def _claim(self) -> BinaryIO:
-        while True:
-            handle = self._open()
-            if fcntl is None:
-                return handle
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                handle.close()
-                raise OutputError(
-                    self.final, "another process is writing this file", hint="the same command later skips it"
-                ) from None
-            # The holder before us may have published or removed what we opened.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle.fileno()), os.stat(self.path)):
-                    return handle
-            handle.close()
-
-    def publish(self) -> None:
-        """Give the file its final name."""
-        with os_errors(self.final):
-            os.replace(self.path, self.final)
-        self.handle.close()
-
-    def discard(self) -> None:
-        """Remove the file."""
-        if not self.handle.closed:
-            _remove(self.path)
-            self.handle.close()
 
 
 class TrackFiles:
@@ -164,7 +93,7 @@ class TrackFiles:
             part = PartFile(path)
             self.parts.append(part)
             self.cleanup.callback(part.discard)
-            self.cleanup.callback(_remove, scratch_of(path))
+            self.cleanup.callback(remove, scratch_of(path))
         if self.held:
             self.scratch = [self._scratch(path) for path in self.files.values()]
         else:
@@ -240,15 +169,9 @@ def _missing_folders(path: Path) -> list[Path]:
 
 
 def _let_go(handle: BinaryIO) -> None:
-    # What a full disk left in the buffer is not wanted any more.
+    # Ignore a failed flush on a full disk: the file is being discarded.
     with suppress(OSError):
         handle.close()
-
-
-def _remove(path: Path) -> None:
-    # Where nothing can be removed any more, as on an unplugged disk, the track's own error is the news.
-    with suppress(OSError):
-        path.unlink()
 
 
 def _remove_if_empty(folder: Path) -> None:

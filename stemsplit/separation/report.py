@@ -1,41 +1,15 @@
-"""What came of a batch, as data: `--report`, `--json`, the summary line and the exit code."""
+"""What came of a batch of tracks: `--report`, `--json` and the summary line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from stemsplit import __version__
-from stemsplit.audio.sink import is_full
-from stemsplit.errors import OutputError, ResourceError, StemsplitError
 from stemsplit.events import Callback, TrackDone, TrackFailed, emit
+from stemsplit.outcome import SCHEMA, Failure, exit_code
 
 Status = Literal["done", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
-SCHEMA = 1
-PARTIAL = 3  # the exit code of a batch of which only some failed
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a track failed: the exit code that it would have caused alone, and the sentence."""
-
-    code: int
-    message: str
-    hint: str | None = None
-
-    @classmethod
-    def of(cls, error: BaseException) -> "Failure":
-        """The failure that an exception means."""
-        if isinstance(error, OutputError):  # the track has several outputs, so say which
-            return cls(error.code, str(error), error.hint)
-        if isinstance(error, StemsplitError):
-            return cls(error.code, error.reason, error.hint)
-        if isinstance(error, MemoryError):
-            return cls(5, "out of memory", "use a shorter --segment")
-        if isinstance(error, OSError) and error.strerror:
-            code = ResourceError.code if is_full(error) else StemsplitError.code
-            return cls(code, f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-        return cls(1, f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
 
 
 @dataclass(frozen=True)
@@ -51,20 +25,6 @@ class TrackResult:
     gain_db: float | None = None
     wall_s: float = 0.0
     error: Failure | None = None
-
-
-def exit_code(errors: Sequence[Failure | None]) -> int:
-    """Return 0 if no track failed, 3 if some did, and if all did their common class or 1.
-
-    Args:
-        errors: of every track, None where it didn't fail.
-    """
-    codes = {error.code for error in errors if error}
-    if not codes:
-        return 0
-    if None in errors:
-        return PARTIAL
-    return codes.pop() if codes in ({4}, {5}) else 1
 
 
 def announce(result: TrackResult, callback: Callback | None) -> None:

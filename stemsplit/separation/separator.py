@@ -22,7 +22,7 @@ from torch import Tensor
 from stemsplit.audio.channels import usual_layout
 from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
-from stemsplit.core import heap
+from stemsplit.core import memory
 from stemsplit.core.blends import make_blend
 from stemsplit.core.stream import Separable, Several
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
@@ -166,7 +166,7 @@ class Separator:
     def close(self) -> None:
         """Let go of the model and its memory; the separator can't be used any more."""
         self.members = ()
-        heap.trim()
+        memory.trim()
 
     def __enter__(self) -> Self:
         return self

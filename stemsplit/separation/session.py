@@ -7,10 +7,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from stemsplit.audio.formats import check_encodable, find_format
+from stemsplit.audio.encoding import check_encodable
 from stemsplit.core.devices import check_device
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
+from stemsplit.formats import find_format
 from stemsplit.hub.describe import Description, describe_model, joint_digest
 from stemsplit.separation.existing import Fingerprint
 from stemsplit.separation.mixes import Output, needed_stems, plan_outputs

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.audio.formats import find_format
 from stemsplit.audio.reader import AudioInfo, open_audio
 from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.formats import find_format
 from stemsplit.settings import OutputSettings
 
 Audio = NDArray[np.float32]

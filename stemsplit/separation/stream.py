@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from stemsplit.audio.resample import resampled_frames
 from stemsplit.audio.tags import Tags
-from stemsplit.audio.wavstream import WavStream
+from stemsplit.audio.wav import WavStream
 from stemsplit.events import Callback, Notice, TrackStart, emit
 from stemsplit.separation.publish import TrackFiles
 from stemsplit.separation.session import Session

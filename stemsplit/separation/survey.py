@@ -8,13 +8,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stemsplit.audio.formats import check_encodable
+from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.errors import OutputError, ResourceError
+from stemsplit.formats import BIT_DEPTHS, FORMATS
+from stemsplit.outcome import Failure
 from stemsplit.separation.existing import Fingerprint, is_done, renamed
 from stemsplit.separation.mixes import Output
 from stemsplit.separation.plan import Input, Job
-from stemsplit.separation.report import Failure, TrackResult
+from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
 
@@ -137,7 +139,7 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> No
     Raises:
         ResourceError: it hasn't.
     """
-    sample_bytes = {"16": 2, "24": 3, "32f": 4}[output.bit_depth]
+    sample_bytes = BIT_DEPTHS[output.bit_depth] // 8
     needed, largest = 0.0, 0.0
     for one in ready:
         samples = (one.source.duration_s or 0) * one.shape.sample_rate * one.shape.channels
@@ -146,7 +148,7 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path) -> No
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     disk = shutil.disk_usage(there)
     # A file system without a size, such as one over a network, tells nothing.
-    if output.format in ("wav", "aiff") and disk.total and needed + largest > disk.free:
+    if FORMATS[output.format].is_pcm and disk.total and needed + largest > disk.free:
         raise ResourceError(
             f"{there}: {_shown(needed + largest)} are needed and {_shown(disk.free)} are free",
             hint="choose another disk with -o, or a smaller format such as -f flac",

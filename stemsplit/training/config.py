@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stemsplit.reading import Invalid, above, at_least, fraction
 from stemsplit.stems import canonical
-from stemsplit.training.checks import Invalid, above, at_least, by_stem, fraction
-from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig
+from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig, by_stem
 
 
 @dataclass(frozen=True)

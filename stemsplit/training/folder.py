@@ -10,7 +10,7 @@ logs/                for TensorBoard, and as CSV
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from math import inf, isfinite
 from pathlib import Path
@@ -18,13 +18,12 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from stemsplit.datasets.replacing import replacing
 from stemsplit.errors import CheckpointError, SettingsError
+from stemsplit.files import locked, remove, write_whole
 from stemsplit.hub.checkpoints import save_package
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
 from stemsplit.training.optim import weights_of
@@ -84,7 +83,7 @@ class RunFolder:
         if anew and self._is_a_run():
             self._clear()
         self.last.parent.mkdir(parents=True, exist_ok=True)
-        _write(self.config, f"{HEADER}\n{dump_config(config)}")
+        write_whole(self.config, f"{HEADER}\n{dump_config(config)}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -95,25 +94,19 @@ class RunFolder:
         """
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise SettingsError(f"{self.path}: another process trains in it", setting="folder") from None
-        try:
-            yield
-        finally:
-            if not self._is_a_run():
-                self._leave(Path(lock.lock_file), made)
-            lock.release()
-
-    @staticmethod
-    def _leave(lock: Path, made: Sequence[Path]) -> None:
-        """Remove the lock's file and the folders that were made for it, unless something lies in them."""
-        with suppress(OSError):
-            lock.unlink()
-            for folder in made:
-                folder.rmdir()
+        lock = self.path / ".lock"
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(lock))
+            except BlockingIOError:
+                raise SettingsError(f"{self.path}: another process trains in it", setting="folder") from None
+            try:
+                yield
+            finally:
+                if not self._is_a_run():
+                    remove(lock)
+                    held.close()
+                    _remove_empty(made)
 
     def _is_a_run(self) -> bool:
         """Whether the configuration was written by a run."""
@@ -145,7 +138,7 @@ class RunFolder:
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
-        _write(self.metrics, "".join(kept))
+        write_whole(self.metrics, "".join(kept))
 
     def export(self, network: Network, weights: dict[str, Tensor], config: Config, note: Any) -> None:
         """Write the model that the folder stands for.
@@ -176,9 +169,10 @@ class RunFolder:
             raise CheckpointError(self.last, "damaged", hint=hint) from error
 
 
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _step(line: str) -> float:

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from stemsplit.datasets.replacing import replacing
 from stemsplit.errors import StemsplitError
 from stemsplit.events import Callback, emit
+from stemsplit.files import replacing
 from stemsplit.training.config import Config
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.module import Training

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
-from stemsplit.training.checks import Invalid, above, at_least, by_stem, fraction
+from stemsplit.reading import Invalid, above, at_least, fraction
+from stemsplit.stems import canonical
+
+T = TypeVar("T")
 
 LossName = Literal[
     "l1",
@@ -17,6 +20,14 @@ LossName = Literal[
     "spectral_convergence",
     "mask_error",
 ]
+
+
+def by_stem(key: str, values: Mapping[str, T]) -> dict[str, T]:
+    """Return `values` by the canonical names of their stems; raise `Invalid` if two of these are the same."""
+    found = {canonical(name): value for name, value in values.items()}
+    if len(found) < len(values):
+        raise Invalid(key, "names a stem twice")
+    return found
 
 
 @dataclass(frozen=True)

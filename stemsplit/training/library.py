@@ -16,7 +16,7 @@ from stemsplit.datasets.names import left_out_by
 from stemsplit.datasets.sums import listed
 from stemsplit.datasets.tracks import Source, Track, file_name, find_tracks, open_track
 from stemsplit.errors import InputError, SettingsError
-from stemsplit.hub.folders import cache_folder
+from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
 from stemsplit.training.config import DataConfig, DataSetConfig

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from stemsplit.models.blocks.network import Network
-from stemsplit.models.blocks.spectral import SpectralNetwork
 from stemsplit.models.blocks.stft import stft
+from stemsplit.models.network import Network
+from stemsplit.models.spectral import SpectralNetwork
 from stemsplit.training.learning import LossConfig
 
 # Keeps logarithms and quotients of silence finite; −80 dB of a full-scale square wave.

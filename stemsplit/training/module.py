@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, distributed
 
 from stemsplit.core.compute import DTYPES, Compute
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.data import Sample
 from stemsplit.training.draws import derive

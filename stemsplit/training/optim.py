@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stemsplit.models.blocks.network import Network
-from stemsplit.training.checks import Invalid
+from stemsplit.models.network import Network
+from stemsplit.reading import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 
 KINDS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import yaml
 
-from stemsplit.datasets.replacing import replacing
 from stemsplit.events import Callback
-from stemsplit.models.blocks.network import Network
+from stemsplit.files import replacing, write_whole
+from stemsplit.models.network import Network
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.prepare import build_network, check_network, mix_stems
@@ -68,5 +68,4 @@ def write_bag(folder: Path, stems: Sequence[str]) -> None:
             shutil.copyfile(RunFolder(folder / stem).model, part)
     weights = [[float(stem == other) for other in stems] for stem in stems]
     bag = {"models": list(stems), "weights": weights}
-    with replacing(folder / BAG) as part:
-        part.write_text(yaml.safe_dump(bag, sort_keys=False), encoding="utf-8")
+    write_whole(folder / BAG, yaml.safe_dump(bag, sort_keys=False))

@@ -13,8 +13,8 @@ from stemsplit.errors import DeviceError, ResourceError, UnknownNameError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
-from stemsplit.models.blocks.network import Network
-from stemsplit.training.checks import Invalid
+from stemsplit.models.network import Network
+from stemsplit.reading import Invalid
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.data import Samples, Shape

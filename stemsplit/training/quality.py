@@ -20,7 +20,7 @@ from stemsplit.errors import AudioError
 from stemsplit.events import Callback, TrackStart, emit
 from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
 from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import Wanted, WholeSong, find_folders, open_folder

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from stemsplit.core.compute import is_out_of_memory
 from stemsplit.errors import ResourceError
 from stemsplit.events import Callback, Event, emit
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.data import LegSampler, Sample, Shares, loader

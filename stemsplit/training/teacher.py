@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.augment import rescale_peak
 from stemsplit.training.config import AugmentConfig, SemiConfig
 from stemsplit.training.data import Sample, draw_factors

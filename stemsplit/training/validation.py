@@ -9,7 +9,7 @@ from torch import Tensor
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
 from stemsplit.evaluation.metrics import METRICS, OVER_SONGS
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong

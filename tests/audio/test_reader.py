@@ -192,14 +192,14 @@ def test_itunes_gapless_note_gives_the_count(tmp_path: Path, wav: Path, ffmpeg: 
     plain, noted = tmp_path / "a.m4a", tmp_path / "b.m4a"
     with open_writer(plain, RATE, 2, OutputSettings(format="alac")) as writer:
         writer.write(read_audio(wav)[0])
-    from stemsplit.audio import mp4_boxes
     from stemsplit.audio.sink import Sink
+    from stemsplit.audio.tags import mp4
 
     sink = Sink(noted)
     sink.write(plain.read_bytes())
     note = f" 00000000 00000000 00000100 {FRAMES - 256:016X} 00000000 00000000"
-    box = mp4_boxes.freeform("iTunSMPB", note)
-    mp4_boxes.append_to_moov(sink, (b"udta", b"meta", b"ilst"), box)
+    box = mp4.freeform("iTunSMPB", note)
+    mp4.append_to_moov(sink, (b"udta", b"meta", b"ilst"), box)
     sink.close()
     assert probe(noted).frames == FRAMES - 256
     assert np.array_equal(read_audio(noted)[0], read_audio(wav)[0][:, : FRAMES - 256])

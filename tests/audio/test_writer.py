@@ -5,6 +5,7 @@ import subprocess
 import sys
 import wave
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio import encode_av
-from stemsplit.audio.formats import FORMATS
 from stemsplit.audio.reader import probe, read_audio
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Cover, Tags, read_settings
 from stemsplit.audio.writer import Writer, open_writer
 from stemsplit.errors import OutputError, ResourceError, SettingsError
+from stemsplit.formats import FORMATS, Encoding
 from stemsplit.settings import OutputSettings
 
 RATE, FRAMES, IMPULSE = 44100, 66_273, 10_000
@@ -373,8 +373,8 @@ def test_what_a_format_cannot_hold_fails_before_a_file_is_made(tmp_path: Path) -
 
 
 def test_an_encoder_that_refuses_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = {("flac", "24"): encode_av._Encoding("flac", "fltp")}
-    monkeypatch.setattr(encode_av, "_INTEGER", wrong)
+    wrong = replace(FORMATS["flac"], encodings={"24": Encoding("flac", "fltp")})
+    monkeypatch.setitem(FORMATS, "flac", wrong)
     with pytest.raises(OutputError, match="the flac encoder failed"):
         open_writer(tmp_path / "a", RATE, 2, OutputSettings(format="flac"))
 

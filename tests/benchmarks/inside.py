@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from stemsplit.models import build
-from stemsplit.models.blocks.packed import PackedLinear
+from stemsplit.models.fast.packed import PackedLinear
 from tests.benchmarks import networks
 
 ROFORMER: dict[str, Any] = {  # a quarter of the released one's blocks, for time's sake

@@ -58,7 +58,7 @@ def test_memory_is_given_back_where_a_part_rests(monkeypatch: pytest.MonkeyPatch
 
     model = Model()
     model.part = Part()
-    monkeypatch.setattr("stemsplit.core.heap.trim", lambda: order.append("trim"))
+    monkeypatch.setattr("stemsplit.core.memory.trim", lambda: order.append("trim"))
     place(model, Compute())
     model.part.second(model.part.first(torch.zeros(1)))
     assert order == ["trim", "first", "trim", "second"]

@@ -7,9 +7,10 @@ import pytest
 import soundfile
 
 from stemsplit import evaluate
-from stemsplit.evaluation.outcome import Failure, Outcome
+from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.score import METRIC_NAMES, Scores
+from stemsplit.outcome import Failure
 
 
 def outcome(name: str, **usdr: float) -> Outcome:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit import models
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 COMMIT = "c" * 40
 

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from make_songs import make_song
+from songmaker import effects
+from songmaker.compose import Frame, bass_line, beat, chord_part
+from songmaker.materials import Materials, find_materials
+from songmaker.mixing import render
+from songmaker.notes import STEMS, Note, Part, Song
+from songmaker.styles import MINOR, STYLES
 from stemsplit.core.stream import separate_array
 from stemsplit.evaluation.metrics import energy, usdr
 from stemsplit.hub import registry, verified
 from stemsplit.hub.load import load_model
-from stemsplit.models.blocks.network import Network
-from stemsplit.training.synthesis import effects
-from stemsplit.training.synthesis.__main__ import make_song
-from stemsplit.training.synthesis.compose import Frame, bass_line, beat, chord_part
-from stemsplit.training.synthesis.materials import Materials, find_materials
-from stemsplit.training.synthesis.mixing import render
-from stemsplit.training.synthesis.notes import STEMS, Note, Part, Song
-from stemsplit.training.synthesis.styles import MINOR, STYLES
+from stemsplit.models.network import Network
 
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 SPEC = registry.find_model("tiny")

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stemsplit import __version__
+from stemsplit.documents import Document
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.hub import arguments as args
+from stemsplit.hub import bare
 from stemsplit.hub.checkpoints import build_network, convert, empty_network, read_package, save_package
 
 FOUR = ["drums", "bass", "other", "vocals"]
@@ -282,14 +284,14 @@ class TestBareStateDicts:
                 {"url": "https://host.example/m.ckpt", "sha256": verified.digest(tmp_path / "m.ckpt")[:8]}
             ],
         }
-        found = registry.parse_registry({"models": {"mine": entry}}, "test")
+        found = registry.parse_registry(Document({"models": {"mine": entry}}, "test"))
         monkeypatch.setattr("stemsplit.hub.bare.registry", lambda: found)
         package = read_package(tmp_path / "m.ckpt")
         assert (package.family, package.arguments) == ("gain", {"hidden": 3})
 
     def test_tuples_in_configurations_are_read(self, tmp_path):
         (tmp_path / "c.yaml").write_text("a: !!python/tuple [1, [2, 3]]\nb: !!python/tuple\n- 2\n- 4\n")
-        assert args.read_yaml(tmp_path / "c.yaml") == {"a": (1, [2, 3]), "b": (2, 4)}
+        assert bare.read_foreign(tmp_path / "c.yaml") == {"a": (1, [2, 3]), "b": (2, 4)}
 
 
 class TestConvert:
@@ -429,7 +431,7 @@ def test_community_checkpoints_with_their_configurations(tmp_path, family, wrapp
 
     sizes = "audio:\n  chunk_size: 4410\n  sample_rate: 44100\ninference:\n  num_overlap: 2\n"
     (tmp_path / "config_vocals.yaml").write_text(COMMUNITY[family] + sizes)
-    config = args.read_yaml(tmp_path / "config_vocals.yaml")
+    config = bare.read_foreign(tmp_path / "config_vocals.yaml")
     cls = models.family(family)
     network = cls(cls.Arguments.from_config(config))
     state = dict(network.state_dict())

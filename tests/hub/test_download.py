@@ -423,7 +423,7 @@ def test_two_processes_download_once(site, url):
 
 
 def test_waiting_for_another_process_shows_its_progress_and_can_be_cancelled(site, url, monkeypatch):
-    monkeypatch.setattr(download, "LOCK_POLL_S", 0.02)
+    monkeypatch.setattr("stemsplit.files.LOCK_POLL_S", 0.02)
     site.pause_s = 0.05
     process = start(url)
     part = url_path(url).with_name("model.th.part")

@@ -9,6 +9,7 @@ import torch
 import yaml
 from safetensors.torch import save
 
+from stemsplit import folders
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import (
     Cancelled,
@@ -20,12 +21,12 @@ from stemsplit.errors import (
     UnknownNameError,
 )
 from stemsplit.events import Download, Event, Notice
-from stemsplit.hub import folders, verified
+from stemsplit.hub import verified
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.separation.separator import Separator
 
 FOUR = ("drums", "bass", "other", "vocals")
@@ -196,7 +197,7 @@ class TestBagsBesideTheirMembers:
             ({"models": ["00aa"], "weights": [[1] * 4] * 2}, "differ in length"),
             ({"models": ["00aa"], "weights": [[1] * 3]}, "every row of weights needs 4 values"),
             ({"models": ["00aa"], "weights": [[1, 1, 1, 0]]}, "no member has a weight for vocals"),
-            ({"models": ["00aa"], "colour": "red"}, "unknown key colour"),
+            ({"models": ["00aa"], "colour": "red"}, "colour: no such key; there is models, weights, segment"),
             ({"models": ["missing"]}, "its member missing is there 0 times"),
             ({"models": ["../bag"]}, "its member ../bag isn't beside it"),
             ({"family": "gain"}, "models is missing"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from stemsplit import folders
 from stemsplit.errors import (
     Cancelled,
     CheckpointError,
@@ -19,7 +20,6 @@ from stemsplit.errors import (
     UnknownNameError,
 )
 from stemsplit.events import Notice
-from stemsplit.hub import folders, verified
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
 from stemsplit.hub.manage import add_model, download_model, is_cached, model_path, remove_model, verify
@@ -280,7 +280,7 @@ class TestOwnModels:
     def test_a_half_written_registry_never_stands(self, checkpoint, monkeypatch):
         write({"models": {}})
         before = folders.user_registry().read_bytes()
-        monkeypatch.setattr(verified.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
+        monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
         with pytest.raises(OSError, match="no"):
             add_model("mine", checkpoint)
         assert folders.user_registry().read_bytes() == before

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stemsplit import folders
+from stemsplit.documents import Document, parse
 from stemsplit.errors import SettingsError, UnknownNameError
-from stemsplit.hub import folders
 from stemsplit.hub.registry import FileSpec, find_model, list_models, members, parse_registry, registry
 
-PACKAGE = Path(folders.__file__).parents[1]
+PACKAGE = Path(folders.__file__).parent
 ENTRY = {
     "family": "htdemucs",
     "stems": ["drums", "vocals"],
@@ -193,39 +194,78 @@ BAG = {"members": ["a", "b"], "weights": [[1, 0], [0, 1]]}
 @pytest.mark.parametrize(
     "path, value, said",
     [
-        ("stems", ..., "x: stems is missing"),
-        ("stems", "drums", "stems must be a list of names"),
-        ("stems", [], "stems must be a list"),
-        ("stems", ["a", "a"], "stems names something twice"),
-        ("sample_rate", "44100", "sample_rate must be a positive whole number"),
-        ("sample_rate", True, "sample_rate must be"),
-        ("segment_s", -1, "segment_s must be a number"),
-        ("segment_s", float("nan"), "segment_s must be"),
-        ("license", ..., "license is missing"),
-        ("famly", "a", "unknown key famly"),
-        ("family", ..., "needs either a family or a bag"),
-        ("bag", BAG, "needs either a family or a bag"),
-        ("residual", "drums", "the residual is one of the stems"),
-        ("arguments", [1], "arguments must be a mapping"),
-        ("files", {"url": "x"}, "files must be a list"),
-        ("files.0.url", ..., "files 1: needs hub, url or path"),
-        ("files.0.sha256", "xyz", "files 1: sha256 must be 8 to 64 hexadecimal digits"),
-        ("files.0.sha256", "0123ABCD", "sha256 must be"),
-        ("files.0.sha256", 12345678, "sha256 must be"),
-        ("files.0.sha256", "0" * 7, "sha256 must be"),
-        ("files.0.size", 0, "size must be"),
-        ("files.0.hub", {**HUB, "revision": "main"}, "revision must be 40 hexadecimal digits"),
-        ("files.0.hub", {**HUB, "repo": "b"}, "repo must be OWNER/REPO"),
-        ("files.0.hub", {**HUB, "branch": "x"}, "hub: unknown key branch"),
-        ("files.0.otherwise", {"sha256": "01234567"}, "otherwise: needs hub, url or path"),
-        ("scores", {"metric": "cSDR"}, "scores: data is missing"),
-        ("scores", {"metric": "cSDR", "data": "x", "piano": 3}, "scores: unknown key piano"),
-        ("inference", {"overlap": 1}, "overlap must be below 1"),
+        ("stems", ..., ": stems is missing"),
+        ("stems", "drums", ".stems: must be a list of names, is 'drums'"),
+        ("stems", [], ".stems: must be a list of names"),
+        ("stems", ["a", "a"], ".stems: names something twice"),
+        ("sample_rate", "44100", ".sample_rate: must be a positive whole number, is '44100'"),
+        ("sample_rate", True, ".sample_rate: must be a positive whole number, is True"),
+        ("segment_s", -1, ".segment_s: must be a number, not below 0, is -1"),
+        ("segment_s", float("nan"), ".segment_s: must be a number, not below 0, is nan"),
+        ("license", ..., ": license is missing"),
+        ("famly", "a", ".famly: no such key; did you mean family?"),
+        ("family", ..., ": needs either a family or a bag"),
+        ("bag", BAG, ": needs either a family or a bag"),
+        ("residual", "drums", ".residual: the residual is one of the stems"),
+        ("arguments", [1], ".arguments: must be keys with values, is a list"),
+        ("files", {"url": "x"}, ".files: must be a list, is keys with values"),
+        ("files.0.url", ..., ".files.0: needs hub, url or path"),
+        ("files.0.bundled", 3, ".files.0.path: must be text, is 3"),
+        (
+            "files.0.sha256",
+            "xyz",
+            ".files.0.sha256: must be 8 to 64 hexadecimal digits in quotes, in lower case",
+        ),
+        ("files.0.sha256", "0123ABCD", ".files.0.sha256: must be 8 to 64"),
+        ("files.0.sha256", 12345678, ".files.0.sha256: must be 8 to 64"),
+        ("files.0.sha256", "0" * 7, ".files.0.sha256: must be 8 to 64"),
+        ("files.0.size", 0, ".files.0.size: must be a positive whole number, is 0"),
+        ("files.0.hub", {**HUB, "revision": "main"}, ".files.0.hub.revision: must be 40 hexadecimal digits"),
+        ("files.0.hub", {**HUB, "repo": "b"}, ".files.0.hub.repo: must be OWNER/REPO, is 'b'"),
+        ("files.0.hub", {**HUB, "branch": "x"}, ".files.0.hub.branch: no such key"),
+        ("files.0.otherwise", {"sha256": "01234567"}, ".files.0.otherwise: needs hub, url or path"),
+        ("scores", {"metric": "cSDR"}, ".scores: data is missing"),
+        (
+            "scores",
+            {"metric": "cSDR", "data": "x", "piano": 3},
+            ".scores.piano: no such key; there is drums, v",
+        ),
+        ("inference", {"overlap": 1}, ".inference.overlap: must be a number, not below 0, and below 1, is 1"),
     ],
 )
 def test_malformed_entries_are_told_where(path, value, said):
-    with pytest.raises(SettingsError, match=f"^test: x: (.*: )?.*{re.escape(said.removeprefix('x: '))}"):
-        parse_registry({"models": {"x": changed(path, value)}}, "test")
+    with pytest.raises(SettingsError, match=rf"^test: models\.x{re.escape(said)}"):
+        parse_registry(Document({"models": {"x": changed(path, value)}}, "test"))
+
+
+def test_an_empty_key_is_as_good_as_none():
+    entry = {**ENTRY, "note": None, "segment_s": None, "arguments": None, "bag": None, "inference": None}
+    entry["files"] = [{**ENTRY["files"][0], "prefix": None}]
+    found = [parse_registry(Document({"models": {"x": one}}, "test"))["x"] for one in (ENTRY, entry)]
+    assert found[0] == found[1]
+
+
+def test_the_line_is_told_where_an_entry_repeats_another():
+    text = """\
+models:
+  a: &a
+    family: htdemucs
+    stems: [drums, vocals]
+    sample_rate: none
+    license: MIT
+"""
+    correct = text.replace("none", "44100") + "  b:\n    <<: *a\n"
+    assert parse_registry(parse(correct, "own"))["b"].sample_rate == 44100
+    for more, said in (
+        ("bogus: 1", "own:9: models.b.bogus: no such key"),
+        ("files: 1", "own:9: models.b.files"),
+    ):
+        with pytest.raises(SettingsError, match=f"^{said}"):
+            parse_registry(parse(f"{correct}    {more}\n", "own"))
+    with pytest.raises(SettingsError, match=r"^own:5: models\.a\.sample_rate: must be a positive"):
+        parse_registry(parse(text, "own"))
+    with pytest.raises(SettingsError, match="^own:7: a: stands here a second time"):
+        parse_registry(parse(text + "  a: {}\n", "own"))
 
 
 @pytest.mark.parametrize(
@@ -234,16 +274,16 @@ def test_malformed_entries_are_told_where(path, value, said):
         ({"members": ["a", "b"], "weights": [[1, 1]]}, "2 members but 1 rows"),
         ({"members": ["a"], "weights": [[1]]}, "needs 2 values"),
         ({"members": ["a"], "weights": [[1, 0]]}, "a stem has no weight"),
-        ({"members": ["a"], "weights": [[1, -1]]}, "weights must be a list of lists of numbers"),
-        ({"members": ["a"], "weights": "1"}, "weights must be"),
-        ({}, "members is missing"),
+        ({"members": ["a"], "weights": [[1, -1]]}, "bag.weights: must be a list of lists of numbers"),
+        ({"members": ["a"], "weights": "1"}, "bag.weights: must be"),
+        ({}, "bag: members is missing"),
     ],
 )
 def test_malformed_bags_are_told_where(bag, said):
     entry = {**ENTRY, "bag": bag}
     del entry["family"], entry["files"]
     with pytest.raises(SettingsError, match=said):
-        parse_registry({"models": {"x": entry}}, "test")
+        parse_registry(Document({"models": {"x": entry}}, "test"))
 
 
 @pytest.mark.parametrize("member", ["nobody", "htdemucs_ft", "htdemucs_6s"])
@@ -256,8 +296,8 @@ def test_members_of_bags_are_single_models_with_the_same_stems(member):
 
 
 def test_one_name_in_both_sections_is_refused():
-    with pytest.raises(SettingsError, match="x stands there twice"):
-        parse_registry({"models": {"x": ENTRY}, "members": {"x": ENTRY}}, "test")
+    with pytest.raises(SettingsError, match="models.x: stands there twice"):
+        parse_registry(Document({"models": {"x": ENTRY}, "members": {"x": ENTRY}}, "test"))
 
 
 def test_looking_models_up_loads_no_torch():
@@ -281,42 +321,6 @@ def test_found_in_a_wheel_and_in_a_source_tree(tmp_path, inside):
     file, count, packaged = said.stdout.split()
     assert Path(file).is_relative_to(tmp_path) and Path(packaged).is_relative_to(tmp_path)
     assert int(count) == len(list_models())
-
-
-class TestFolders:
-    @pytest.fixture(autouse=True)
-    def _unset(self, monkeypatch):
-        for name in ("STEMSPLIT_CACHE", "STEMSPLIT_REGISTRY", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("HOME", "/home/somebody")
-
-    def test_on_linux(self, monkeypatch):
-        monkeypatch.setattr(sys, "platform", "linux")
-        assert folders.cache_folder() == Path("/home/somebody/.cache/stemsplit")
-        assert folders.user_registry() == Path("/home/somebody/.config/stemsplit/models.yaml")
-        monkeypatch.setenv("XDG_CACHE_HOME", "/big")
-        monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
-        assert folders.cache_folder() == Path("/big/stemsplit")
-        assert folders.user_registry() == Path("/home/somebody/.config/stemsplit/models.yaml")
-
-    def test_on_a_mac(self, monkeypatch):
-        monkeypatch.setattr(sys, "platform", "darwin")
-        assert folders.cache_folder() == Path("/home/somebody/Library/Caches/stemsplit")
-        support = Path("/home/somebody/Library/Application Support")
-        assert folders.user_registry() == support / "stemsplit" / "models.yaml"
-
-    def test_on_windows(self, monkeypatch):
-        monkeypatch.setattr(sys, "platform", "win32")
-        monkeypatch.setenv("LOCALAPPDATA", "/local")
-        monkeypatch.delenv("APPDATA", raising=False)
-        assert folders.cache_folder() == Path("/local/stemsplit/Cache")
-        assert folders.user_registry() == Path("/home/somebody/AppData/Roaming/stemsplit/models.yaml")
-
-    def test_the_environment_wins(self, monkeypatch):
-        monkeypatch.setenv("STEMSPLIT_CACHE", "~/elsewhere")
-        monkeypatch.setenv("STEMSPLIT_REGISTRY", "/etc/models.yaml")
-        assert folders.cache_folder() == Path("/home/somebody/elsewhere")
-        assert folders.user_registry() == Path("/etc/models.yaml")
 
 
 PARAMETERS = {

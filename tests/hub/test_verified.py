@@ -68,13 +68,3 @@ def test_a_prefix_is_compared_as_far_as_it_goes(file):
     error = caught.value
     assert (error.path, error.expected, error.actual, error.model) == (file, "0" * 8, DIGEST, "mdx")
     assert "stemsplit models download mdx" in (error.hint or "")
-
-
-def test_publish_leaves_nothing_half_done(tmp_path, monkeypatch):
-    target = tmp_path / "folder" / "record"
-    verified.publish(target, b"old")
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no")))
-    with pytest.raises(OSError, match="no"):
-        verified.publish(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert [p.name for p in target.parent.iterdir()] == ["record"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit.models import build, family
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 DEMUCS_CLASSES = {"demucs": "Demucs", "hdemucs": "HDemucs", "htdemucs": "HTDemucs"}
 DEMUCS_RELEASES = Path(__file__).parents[1] / "data/released/demucs"

@@ -10,7 +10,7 @@ from stemsplit.core.compute import Compute, place
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
 from stemsplit.models.bag import Bag
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
 
 STEMS = ("drums", "bass", "vocals")

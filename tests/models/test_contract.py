@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.models import build
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 ROFORMER = {
     "stems": ["a", "b"],

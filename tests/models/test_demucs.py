@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from stemsplit.core.stream import separate_array
 from stemsplit.models import build
-from stemsplit.models.blocks.network import Network
 from stemsplit.models.demucs import DemucsV2Arguments, centre, resample
+from stemsplit.models.network import Network
 
 Decibels = Callable[[Tensor, Tensor], float]
 Twins = Callable[[str, dict[str, Any]], tuple[nn.Module, Network]]

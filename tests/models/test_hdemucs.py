@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import StemsplitError
 from stemsplit.models import build
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 Decibels = Callable[[Tensor, Tensor], float]
 Twins = Callable[[str, dict[str, Any]], tuple[nn.Module, Network]]

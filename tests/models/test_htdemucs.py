@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stemsplit.errors import SettingsError, StemsplitError
 from stemsplit.models import build
 from stemsplit.models.blocks.attention import CrossTransformer
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 Decibels = Callable[[Tensor, Tensor], float]
 Twins = Callable[[str, dict[str, Any]], tuple[nn.Module, Network]]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stemsplit.models import build
-from stemsplit.models.blocks import packed, tiled
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.fast import packed, tiled
+from stemsplit.models.network import Network
 
 Decibels = Callable[[Tensor, Tensor], float]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stemsplit.core.stream import separate_array
 from stemsplit.models import build
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 Reference = tuple[Network, Tensor, Tensor]
 # The references are in float32, 118 dB and more from what float64 gives, and every CPU rounds in its own way.

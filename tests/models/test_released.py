@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models import build, family
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 REPOSITORY = Path(__file__).parents[2]
 RELEASED = sorted((REPOSITORY / "tests/data/released").glob("*.json"))

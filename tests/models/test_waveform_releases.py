@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stemsplit.models import build
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 
 Release = dict[str, Any]
 FILES = sorted((Path(__file__).parents[1] / "data/released/waveform").glob("*.json"))

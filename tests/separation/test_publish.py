@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.sink import Sink, write_error
+from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
 from stemsplit.errors import OutputError, ResourceError
-from stemsplit.separation.publish import LIMIT, PartFile, TrackFiles, part_of
+from stemsplit.files import write_error
+from stemsplit.separation.publish import LIMIT, TrackFiles
 from stemsplit.settings import OutputSettings
 
 RATE = 8000
@@ -153,31 +154,6 @@ def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
     files.publish()
     assert sorted(p.name for p in (tmp_path / "song").iterdir()) == ["a.wav", "b.wav"]
     assert read(tmp_path / "song/a.wav") == [0.5, -0.25]
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from stemsplit.separation.publish import PartFile
-part = PartFile(Path(sys.argv[1]))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks of its own kind")
-def test_two_processes_are_kept_apart_and_a_killed_one_lets_go(tmp_path: Path) -> None:
-    final = tmp_path / "a.wav"
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(final)], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(OutputError, match="another process"):
-            PartFile(final)
-        other.kill()
-    part = PartFile(final)
-    part.publish()
-    assert final.exists()
-    assert not part_of(final).exists()
 
 
 FULL = """

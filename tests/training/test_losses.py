@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.evaluation import metrics
-from stemsplit.models.blocks.network import Network
-from stemsplit.models.blocks.spectral import SpectralNetwork, Transform
 from stemsplit.models.blocks.stft import stft
+from stemsplit.models.network import Network
+from stemsplit.models.spectral import SpectralNetwork, Transform
 from stemsplit.training import losses
 from stemsplit.training.draws import generator
 from stemsplit.training.learning import LossConfig, LossName, SvdConfig

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from stemsplit.models import build
-from stemsplit.training.checks import Invalid
+from stemsplit.reading import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 from stemsplit.training.optim import Average, build_optimizer, parameter_groups, schedule_factor, weights_of
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.config import AugmentConfig, SemiConfig
 from stemsplit.training.data import Sample
 from stemsplit.training.teacher import Teacher, pseudo_stems, with_residual

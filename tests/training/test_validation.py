@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute
 from stemsplit.evaluation import metrics
-from stemsplit.models.blocks.network import Network
+from stemsplit.models.network import Network
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong
 from stemsplit.training.validation import VALIDATION, Contest, score_song, summary

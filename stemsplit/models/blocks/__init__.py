@@ -1,1 +1,1 @@
-"""What several families share, written once."""
+"""Parts of networks that several families share."""

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from stemsplit.models.blocks.conv import LayerScale
 from stemsplit.models.blocks.embeddings import grid_sinusoids
-from stemsplit.models.blocks.packed import PackedLinear, PackedSequenceNorm
 from stemsplit.models.blocks.sparse_attention import SparseAttention, Sparsity
+from stemsplit.models.fast.packed import PackedLinear, PackedSequenceNorm
 
 LAYER_SCALE = 1e-4
 

@@ -26,10 +26,10 @@ from stemsplit.models.blocks.hybrid_layers import (
     EncoderLayer,
     LayerPlan,
 )
-from stemsplit.models.blocks.network import Network
 from stemsplit.models.blocks.spectra import ComplexAsChannels, Magnitudes, Representation
 from stemsplit.models.blocks.stft import AlignedFraming, CentredFraming, Framing
-from stemsplit.models.blocks.tiled import tiled
+from stemsplit.models.fast.tiled import tiled
+from stemsplit.models.network import Network
 
 STD_FLOOR = 1e-5
 Skip = tuple[Tensor, int]  # what a layer of the encoder gave, and the length of what it got

@@ -1,0 +1,211 @@
+"""From a song on paper to its four stems: who plays each part, through which effects, at which level."""
+
+import numpy as np
+
+from songmaker import effects, sampler, soundfont, tones, voices
+from songmaker.compose import pick
+from songmaker.effects import RATE, Audio, Rng
+from songmaker.materials import Materials
+from songmaker.notes import STEMS, Part, Song
+
+# level of each stem in dBFS: middle and spread over songs
+LEVELS = {"drums": (-18.0, 2.5), "bass": (-19.5, 2.5), "other": (-19.5, 3.0), "vocals": (-18.5, 3.0)}
+_PEAK = 0.97
+_PARTS = 5  # at most, under *other*
+_GUITAR_PROGRAMS, _FUZZ_PROGRAMS = range(24, 29), range(29, 32)
+
+
+def _silence(duration_s: float) -> Audio:
+    return np.zeros((2, int(duration_s * RATE)), np.float32)
+
+
+def _weighted(rng: Rng, weights: dict[str, float]) -> str:
+    names = [name for name, weight in weights.items() if weight > 0]
+    total = sum(weights[name] for name in names)
+    return str(rng.choice(names, p=[weights[name] / total for name in names]))
+
+
+def _by_formulas(part: Part, duration_s: float, rng: Rng) -> Audio:
+    return effects.stereo(tones.play(part, duration_s, rng), 0.0)
+
+
+def _looped(path_audio: Audio, duration_s: float, rng: Rng) -> Audio:
+    """A recording repeated to the song's length, begun anywhere."""
+    samples = int(duration_s * RATE)
+    loop = voices.respun(path_audio, rng.uniform(0.88, 1.14))
+    repeated = np.tile(loop, (1, -(-samples // max(loop.shape[1], 1)) + 1))
+    start = int(rng.integers(loop.shape[1]))
+    return np.ascontiguousarray(repeated[:, start : start + samples])
+
+
+def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
+    """The drums by a SoundFont's kit, recorded hits, recorded loops or formulas, mixed."""
+    weights = {
+        "font": 0.42 * bool(materials.fonts),
+        "kit": 0.33 * bool(materials.kit.sounds),
+        "loop": 0.17 * bool(materials.loops),
+        "formula": 0.08,
+    }
+    source = _weighted(rng, weights)
+    if source == "font":
+        audio = soundfont.play(part, duration_s, pick(rng, materials.fonts))
+    elif source == "kit":
+        one_kit = bool(materials.kits) and rng.random() < 0.6
+        kit = (pick(rng, materials.kits) if one_kit else materials.kit).chosen(rng)
+        audio = sampler.play(part, duration_s, kit.play, rng)
+    elif source == "loop":
+        audio = _looped(sampler.read(pick(rng, materials.loops)), duration_s, rng)
+    else:
+        audio = _by_formulas(part, duration_s, rng)
+    audio = effects.random_tone(effects.level(audio, -20), rng)
+    audio = effects.compressed(audio, rng.uniform(-24, -8), rng.uniform(1.5, 6), rng.uniform(0.05, 0.2))
+    if rng.random() < 0.4:
+        audio = effects.saturated(audio, rng.uniform(0.5, 3))
+    return effects.room(audio, rng.uniform(0.02, 0.35), rng.uniform(0.15, 1.2), rng)
+
+
+def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
+    """The bass by a SoundFont, recorded notes or formulas, through an amplifier, near the middle."""
+    weights = {"font": 0.5 * bool(materials.fonts), "notes": 0.3 * bool(materials.basses), "formula": 0.2}
+    source = _weighted(rng, weights)
+    if source == "font":
+        audio = soundfont.play(part, duration_s, pick(rng, materials.fonts))
+    elif source == "notes":
+        audio = sampler.play(part, duration_s, pick(rng, materials.basses).play, rng)
+    else:
+        audio = _by_formulas(part, duration_s, rng)
+        audio = effects.filtered(audio, {300: 0, rng.uniform(600, 3000): -12, 9000: -40})
+    audio = effects.random_tone(effects.level(audio, -20), rng)
+    if rng.random() < 0.5:
+        audio = effects.saturated(audio, 10 ** rng.uniform(-0.3, 1.0))
+    audio = effects.compressed(audio, rng.uniform(-30, -14), rng.uniform(2, 8), rng.uniform(0.05, 0.3))
+    return effects.widened(audio, rng.uniform(0, 0.4))
+
+
+def _distorted(audio: Audio, rng: Rng) -> Audio:
+    """An amplifier turned up and its loudspeaker."""
+    hot = effects.saturated(effects.filtered(audio, {80: -12, 200: 0, 8000: 0}), rng.uniform(5, 30))
+    return effects.filtered(hot, {60: -18, 110: 0, 2500: 3, rng.uniform(3500, 6000): 0, 9000: -35})
+
+
+def instrument(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
+    """One part of the rest by a SoundFont, recorded notes or formulas, placed in the stereo picture."""
+    guitar = part.program in _GUITAR_PROGRAMS or part.program in _FUZZ_PROGRAMS
+    recorded = materials.guitars if guitar else materials.others
+    weights = {"font": 0.58 * bool(materials.fonts), "notes": 0.25 * bool(recorded), "formula": 0.17}
+    source = _weighted(rng, weights)
+    if source == "font":
+        audio = soundfont.play(part, duration_s, pick(rng, materials.fonts))
+    elif source == "notes":
+        audio = sampler.play(part, duration_s, pick(rng, recorded).play, rng)
+    else:
+        audio = _by_formulas(part, duration_s, rng)
+    if part.program in _FUZZ_PROGRAMS and (source != "font" or rng.random() < 0.3):
+        audio = _distorted(audio, rng)
+    return _placed(effects.random_tone(effects.level(audio, -22 + rng.normal(0, 3)), rng), rng)
+
+
+def _placed(audio: Audio, rng: Rng) -> Audio:
+    """Panned, doubled, echoed and put into a room, each in some songs."""
+    pan = float(np.clip(rng.normal(0, 0.45), -1, 1))
+    if rng.random() < 0.35:
+        audio = effects.doubled(audio, rng)
+    if rng.random() < 0.6:
+        audio = audio * np.sqrt(np.array([[1 - pan], [1 + pan]], np.float32))
+    if rng.random() < 0.2:
+        audio = effects.echo(audio, rng.uniform(0.12, 0.6), rng.uniform(0.15, 0.5))
+    return effects.room(audio, rng.uniform(0.02, 0.5), rng.uniform(0.3, 2.5), rng)
+
+
+def others(song: Song, materials: Materials, rng: Rng) -> Audio:
+    """Everything that is no drums, no bass and no voice, now and then with a texture behind."""
+    total = _silence(song.duration_s)
+    parts = sorted((p for p in song.parts if p.stem == "other"), key=lambda p: -len(p.notes))
+    for part in parts[:_PARTS]:
+        total = total + instrument(part, song.duration_s, materials, rng)
+    if materials.textures and rng.random() < 0.12:
+        texture = _looped(sampler.read(pick(rng, materials.textures)), song.duration_s, rng)
+        total = total + _placed(effects.level(texture, -25 + rng.normal(0, 3)), rng)
+    return effects.compressed(total, rng.uniform(-20, -8), rng.uniform(1.2, 3), 0.2)
+
+
+def _album_vocals(duration_s: float, materials: Materials, rng: Rng) -> Audio:
+    """All vocals of a stretch of a real song, as they were mixed, respun."""
+    track = pick(rng, materials.album)
+    factor = 2 ** (rng.normal(0, 1.5) / 12)
+    frames = int(duration_s * RATE * factor) + 2
+    start = int(rng.integers(max(1, track.frames - frames)))
+    return voices.respun(track.stems["vocals"].read(start, frames), factor)
+
+
+def _recorded_voice(duration_s: float, path_audio: Audio, rng: Rng) -> Audio:
+    lines = voices.changed(voices.phrases(path_audio), rng)
+    return voices.lay_out(lines, duration_s, rng)
+
+
+def _singing(part: Part, duration_s: float, materials: Materials, rng: Rng) -> tuple[str, Audio]:
+    """Return the name of the vocals' source, and the voice before any effect."""
+    weights = {
+        "album": 0.38 * bool(materials.album),
+        "singer": 0.27 * bool(materials.singers),
+        "speaker": 0.1 * bool(materials.speakers),
+        "vowels": 0.1 * bool(materials.vowels),
+        "formula": 0.15,
+    }
+    source = _weighted(rng, weights)
+    if source == "album":
+        return source, _album_vocals(duration_s, materials, rng)
+    if source in ("singer", "speaker"):
+        path = pick(rng, materials.singers if source == "singer" else materials.speakers)
+        return source, _recorded_voice(duration_s, sampler.read(path), rng)
+    if source == "vowels":
+        return source, sampler.play(part, duration_s, pick(rng, materials.vowels).play, rng)
+    return source, _by_formulas(part, duration_s, rng)
+
+
+def vocals(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
+    """The vocals: a real song's, a singer's or a speaker's phrases, sung vowels or formulas."""
+    source, audio = _singing(part, duration_s, materials, rng)
+    samples = int(duration_s * RATE)
+    audio = np.pad(audio[:, :samples], ((0, 0), (0, max(0, samples - audio.shape[1]))))
+    audio = effects.filtered(effects.level(audio, -20), {40: -40, rng.uniform(70, 150): 0, 20000: 0})
+    audio = effects.random_tone(audio, rng, 2.0)
+    audio = effects.compressed(audio, rng.uniform(-32, -18), rng.uniform(2, 6), rng.uniform(0.1, 0.4))
+    if source != "album":
+        audio = _produced(audio, rng)
+    return audio
+
+
+def _produced(audio: Audio, rng: Rng) -> Audio:
+    if rng.random() < 0.25:
+        audio = voices.harmonised(audio, rng)
+    if rng.random() < 0.3:
+        audio = effects.doubled(audio, rng)
+    if rng.random() < 0.15:
+        audio = effects.saturated(audio, rng.uniform(0.5, 4))
+    if rng.random() < 0.3:
+        audio = effects.echo(audio, rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.4))
+    return effects.room(audio, rng.uniform(0.02, 0.4), rng.uniform(0.4, 2.5), rng)
+
+
+def render(song: Song, materials: Materials, rng: Rng) -> dict[str, Audio]:
+    """The song's stems at the levels of a mix whose peak is below 1; a stem without notes is silent.
+
+    Args:
+        song: what is played; the first part for drums, bass and vocals counts.
+        materials: what it is played with.
+        rng: decides everything else.
+
+    Returns:
+        [2, T] per stem of `STEMS`.
+    """
+    parts = {p.stem: p for p in reversed(song.parts)}
+    stems = {stem: _silence(song.duration_s) for stem in STEMS}
+    for stem, play in (("drums", drums), ("bass", bass), ("vocals", vocals)):
+        if stem in parts:
+            stems[stem] = play(parts[stem], song.duration_s, materials, rng)
+    stems["other"] = others(song, materials, rng)
+    stems = {s: effects.level(a, rng.normal(*LEVELS[s])) for s, a in stems.items()}
+    peak = float(np.abs(sum(stems.values())).max())
+    gain = np.float32(min(1.0, _PEAK / max(peak, 1e-9)))
+    return {s: a * gain for s, a in stems.items()}

@@ -1,0 +1,61 @@
+"""Notes, the part that an instrument plays, and the song that the parts make up."""
+
+from dataclasses import dataclass, replace
+
+DRUM_CHANNEL = 9
+STEMS = ("drums", "bass", "other", "vocals")
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note. Times in seconds, pitch and velocity as in MIDI (60 is middle C, 1 to 127)."""
+
+    start_s: float
+    length_s: float
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """The notes of one instrument.
+
+    Attributes:
+        stem: drums, bass, other or vocals.
+        program: General MIDI program (0 to 127); for drums the kit.
+        notes: in any order. Drums use the General MIDI percussion keys.
+    """
+
+    stem: str
+    program: int
+    notes: tuple[Note, ...]
+
+    def within(self, start_s: float, end_s: float) -> "Part":
+        """The notes that begin in [start_s, end_s), moved so that start_s is zero."""
+        kept = (
+            replace(n, start_s=n.start_s - start_s, length_s=min(n.length_s, end_s - n.start_s))
+            for n in self.notes
+            if start_s <= n.start_s < end_s
+        )
+        return replace(self, notes=tuple(kept))
+
+    def stretched(self, factor: float) -> "Part":
+        """All times multiplied by `factor`."""
+        notes = (replace(n, start_s=n.start_s * factor, length_s=n.length_s * factor) for n in self.notes)
+        return replace(self, notes=tuple(notes))
+
+    def transposed(self, semitones: int) -> "Part":
+        """Another key; drums stay as they are."""
+        if self.stem == "drums":
+            return self
+        notes = (replace(n, pitch=min(max(n.pitch + semitones, 0), 127)) for n in self.notes)
+        return replace(self, notes=tuple(notes))
+
+
+@dataclass(frozen=True)
+class Song:
+    """The parts of a song and how long it is."""
+
+    name: str
+    duration_s: float
+    parts: tuple[Part, ...]

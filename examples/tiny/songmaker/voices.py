@@ -1,0 +1,80 @@
+"""Vocals for a song: recorded singing and speech, cut at breaths, re-pitched and laid out anew."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from songmaker.compose import pick
+from songmaker.effects import RATE, Audio, Rng, level, stereo
+
+_HOP = RATE // 50
+
+
+def phrases(audio: Audio, quiet_db: float = -38, gap_s: float = 0.25, longest_s: float = 10) -> list[Audio]:
+    """The stretches between pauses.
+
+    Args:
+        audio: [C, T].
+        quiet_db: what counts as a pause, against the loudest 20 ms.
+        gap_s: a pause is at least that long.
+        longest_s: longer stretches are cut.
+
+    Returns:
+        [C, n] each, at least 0.3 s.
+    """
+    power = np.add.reduceat(np.square(audio).mean(0), np.arange(0, audio.shape[1], _HOP))
+    sounding = power > power.max(initial=0) * 10 ** (quiet_db / 10)
+    found, start, last = [], None, 0
+    for i, sounds in enumerate(sounding):
+        if start is not None and ((i - last) * 0.02 > gap_s or (i - start) * 0.02 > longest_s):
+            found.append((start, last + 1))
+            start = None
+        if sounds:
+            start, last = (i if start is None else start), i
+    if start is not None:
+        found.append((start, last + 1))
+    return [audio[:, a * _HOP : b * _HOP] for a, b in found if (b - a) * 0.02 >= 0.3]
+
+
+def resung(audio: Audio, semitones: float, tempo: float) -> Audio:
+    """Pitch and tempo changed apart from each other, as [C, about T / tempo]."""
+    from python_stretch import Signalsmith
+
+    stretch = Signalsmith.Stretch()
+    stretch.preset(audio.shape[0], RATE)
+    stretch.setTransposeSemitones(semitones)
+    stretch.setTimeFactor(tempo)
+    return np.asarray(stretch.process(np.ascontiguousarray(audio)), np.float32)
+
+
+def respun(audio: Audio, factor: float) -> Audio:
+    """Played faster by `factor`, as a tape: pitch, tempo and formants together."""
+    at = np.arange(0, max(audio.shape[1] - 1, 0), factor)
+    return np.stack([np.interp(at, np.arange(audio.shape[1]), c) for c in audio]).astype(np.float32)
+
+
+def lay_out(lines: Sequence[Audio], duration_s: float, rng: Rng) -> Audio:
+    """Phrases in random order with pauses between, at about equal loudness, as [2, T]."""
+    out = np.zeros((2, int(duration_s * RATE)), np.float32)
+    at = int(rng.uniform(0, 3) * RATE)
+    while at < out.shape[1] and lines:
+        line = level(pick(rng, lines), -20 + rng.normal(0, 1.5))[:, : out.shape[1] - at]
+        out[:, at : at + line.shape[1]] += line
+        at += line.shape[1] + int(
+            RATE * (rng.uniform(2, 6) if rng.random() < 0.12 else rng.uniform(0.03, 0.7))
+        )
+    return out
+
+
+def changed(lines: Sequence[Audio], rng: Rng) -> list[Audio]:
+    """The same singer as somebody else: one change of pitch, tempo and formants for all lines."""
+    factor, semitones, tempo = 2 ** (rng.normal(0, 1.8) / 12), rng.normal(0, 2.0), rng.uniform(0.85, 1.2)
+    spun = [respun(line, factor) for line in lines]
+    return [resung(line, semitones, tempo) for line in spun] if rng.random() < 0.5 else spun
+
+
+def harmonised(audio: Audio, rng: Rng) -> Audio:
+    """A second voice a third, fourth, fifth or octave away, quieter and to one side."""
+    second = resung(audio, float(rng.choice([-12, -5, 3, 4, 5, 7])), 1.0)[:, : audio.shape[1]].mean(0)
+    second = np.pad(second, (0, audio.shape[1] - len(second)))
+    return audio + np.float32(rng.uniform(0.2, 0.6)) * stereo(second, rng.uniform(-0.8, 0.8))

@@ -1,0 +1,126 @@
+"""Tags of audio files (title, artist, cover …), and the note that this program puts beside them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from stemsplit.audio.decode_av import open_container
+from stemsplit.audio.tags import id3, mp4
+from stemsplit.audio.tags.covers import Cover, read_cover
+from stemsplit.errors import InputError
+from stemsplit.formats import ID3_KEYS
+
+# the key of this program's own note
+SETTINGS_KEY = "STEMSPLIT"
+
+_FIELDS = (
+    "title artist album album_artist composer performer conductor lyricist publisher copyright genre date "
+    "track disc comment description grouping compilation lyrics bpm initialkey isrc"
+).split()
+# other spellings of the same fields, as FFmpeg passes them on from ID3, Vorbis comments, MP4, APE and RIFF
+_ALIASES = {
+    "albumartist": "album_artist",
+    "album artist": "album_artist",
+    "tracknumber": "track",
+    "discnumber": "disc",
+    "year": "date",
+    "tdrc": "date",
+    "tbpm": "bpm",
+    "tmpo": "bpm",
+    "tkey": "initialkey",
+    "initial key": "initialkey",
+    "key": "initialkey",
+    "tsrc": "isrc",
+    "icmt": "comment",
+}
+# what FFmpeg's MP4 muxer drops; iTunes and the DJ programs keep them as free-form texts
+_FREEFORM = ("performer", "conductor", "lyricist", "publisher", "initialkey", "isrc")
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Tags of one file.
+
+    Attributes:
+        fields: lower-case names in FFmpeg's spelling (title, artist, album_artist, date …) and their texts.
+        cover: the cover.
+        settings: this program's note of how the file was made, under a key of its own.
+        notice: what of the file's tags is left out, and why.
+    """
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+    cover: Cover | None = None
+    settings: str | None = None
+    notice: str | None = None
+
+    def metadata(self, native: Mapping[str, str]) -> dict[str, str]:
+        """Return the texts under the keys that a muxer wants: the `native` ones, or else their names."""
+        texts = {native.get(name, name): text for name, text in self.fields.items()}
+        return texts if self.settings is None else {**texts, SETTINGS_KEY: self.settings}
+
+    def mp4_boxes(self) -> bytes:
+        """Return the tags that `metadata` can't bring into an MP4 file, as boxes for its `ilst`."""
+        texts = {name: self.fields[name] for name in _FREEFORM if name in self.fields}
+        texts |= {} if self.settings is None else {SETTINGS_KEY: self.settings}
+        boxes = b"".join(mp4.freeform(name, text) for name, text in texts.items())
+        return boxes + (mp4.cover(self.cover.data, self.cover.mime) if self.cover else b"")
+
+    def id3_chunk(self, order: Literal["<", ">"]) -> bytes:
+        """Return all tags as WAV (`order` "<") or AIFF (">") carries them, empty without tags."""
+        return id3.chunk(self.metadata(ID3_KEYS), self.cover, order)
+
+
+def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> Tags:
+    """Return the tags of a file and of one of its audio streams.
+
+    Args:
+        path: the file, of any kind that can be decoded.
+        stream: which audio stream, from 0; None is the one that FFmpeg would take.
+        name: what errors call the file.
+
+    Raises:
+        InputError: FFmpeg doesn't know the file.
+    """
+    with open_container(Path(path), Path(name or path)) as container:
+        texts = _texts(container, stream)
+        cover, flaw = read_cover(container)
+    for field_name, values in id3.read_several(path).items():
+        if texts.get(field_name) == values[0]:
+            texts[field_name] = ";".join(values)  # as FFmpeg joins several Vorbis comments
+    settings = texts.pop(SETTINGS_KEY, None)
+    return Tags(texts, cover, settings, f"its cover is left out: {flaw}" if flaw else None)
+
+
+def _texts(container: Any, index: int | None) -> dict[str, str]:
+    """Return the tags of a file, completed by those of one audio stream.
+
+    A stream's title alone only labels it ("English", "Surround 5.1"). A stream with an artist is a song of
+    its own, so what it says comes before what is said of the whole file.
+    """
+    streams = container.streams.audio
+    best = container.streams.best("audio") if index is None else None
+    chosen = best or (streams[index or 0] if len(streams) > (index or 0) else None)
+    of_file, of_stream = _known_texts(container.metadata), _known_texts(chosen.metadata if chosen else {})
+    return {**of_file, **of_stream} if "artist" in of_stream else {**of_stream, **of_file}
+
+
+def read_settings(path: str | Path) -> str | None:
+    """Return this program's note in a file, None where there's none or the file can't be read."""
+    try:
+        with open_container(Path(path), Path(path)) as container:
+            return _texts(container, 0).get(SETTINGS_KEY)
+    except (InputError, OSError):
+        return None
+
+
+def _known_texts(texts: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, text in texts.items():
+        name = key.lower()
+        name = _ALIASES.get(name, "lyrics" if name.startswith("lyrics-") else name)
+        name = SETTINGS_KEY if name == SETTINGS_KEY.lower() else name
+        text = text.replace("\0", "").strip()
+        if text and (name in _FIELDS or name == SETTINGS_KEY):
+            found.setdefault(name, text)
+    return found

@@ -1,0 +1,65 @@
+"""Additions to a finished MP4 file whose `moov` box is its last, so that no offset moves."""
+
+import struct
+
+from stemsplit.audio.sink import Sink
+
+_FULL_BOX = {b"meta"}
+_UTF8, _JPEG, _PNG = 1, 13, 14
+
+
+def freeform(name: str, text: str) -> bytes:
+    """An iTunes `----` box: a text under a key of one's own."""
+    mean = _box(b"mean", bytes(4) + b"com.apple.iTunes")
+    data = _box(b"data", struct.pack(">II", _UTF8, 0) + text.encode())
+    return _box(b"----", mean + _box(b"name", bytes(4) + name.encode()) + data)
+
+
+def cover(data: bytes, mime: str) -> bytes:
+    """An iTunes `covr` box."""
+    kind = _PNG if mime == "image/png" else _JPEG
+    return _box(b"covr", _box(b"data", struct.pack(">II", kind, 0) + data))
+
+
+def append_to_moov(sink: Sink, path: tuple[bytes, ...], box: bytes) -> None:
+    """Put `box` last into the box that `path` leads to within `moov`; what is missing on the way is made."""
+    start, header = _find_moov(sink)
+    sink.seek(start)
+    moov = sink.read()
+    body = _inserted(moov[header:], path, box)
+    sink.seek(start)
+    sink.write(_box(b"moov", body))
+
+
+def _find_moov(sink: Sink) -> tuple[int, int]:
+    """Return the byte at which the `moov` box starts, and its header's length."""
+    position, end = 0, sink.seek(0, 2)
+    while position + 8 <= end:
+        sink.seek(position)
+        size, kind = struct.unpack(">I4s", sink.read(8))
+        header = 8
+        if size == 1:
+            size, header = struct.unpack(">Q", sink.read(8))[0], 16
+        if kind == b"moov":
+            return position, header
+        position += max(size, 8)
+    raise ValueError("an MP4 file without moov")
+
+
+def _inserted(body: bytes, path: tuple[bytes, ...], box: bytes) -> bytes:
+    if not path:
+        return body + box
+    position = 0
+    while position + 8 <= len(body):
+        size, kind = struct.unpack_from(">I4s", body, position)
+        if kind == path[0]:
+            skip = 12 if kind in _FULL_BOX else 8
+            inner = _inserted(body[position + skip : position + size], path[1:], box)
+            prefix = body[position + 8 : position + skip]
+            return body[:position] + _box(kind, prefix + inner) + body[position + size :]
+        position += max(size, 8)
+    return body + _box(path[0], _inserted(b"", path[1:], box))
+
+
+def _box(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body

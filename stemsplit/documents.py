@@ -1,0 +1,208 @@
+"""YAML or JSON as plain data that knows its lines.
+
+PyYAML's node tree knows them; it is asked only when something is wrong.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stemsplit.errors import SettingsError
+
+Keys = tuple[str, ...]
+Where = Callable[[yaml.Mark], str]
+
+_STANDARD = "tag:yaml.org,2002:"
+_LISTS = {_STANDARD + "seq": list, _STANDARD + "python/tuple": tuple}
+_EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)")
+
+
+class Exponential(str):
+    """Unquoted text that people may mean as a number, though YAML 1.1 doesn't: 1e-4, but not 955717e8."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """Plain data: a mapping with text for keys, and where everything in it stands.
+
+    Attributes:
+        data: mappings, lists and scalars; `Exponential` where the reader's type decides.
+        name: of the file, for messages.
+        node: the root of its node tree; None for data that is no file's.
+        changes: keys whose values come from elsewhere, and from where; the last one counts.
+    """
+
+    data: Any
+    name: str
+    node: yaml.Node | None = None
+    changes: tuple[tuple[Keys, str], ...] = ()
+
+    def error(self, keys: Keys, rule: str, hint: str | None = None) -> SettingsError:
+        """Return what to raise where the value below `keys` breaks a rule."""
+        key = ".".join(keys)
+        return SettingsError(": ".join(filter(None, (self.place(keys), key, rule))), setting=key, hint=hint)
+
+    def place(self, keys: Keys) -> str:
+        """Return file and line of a value, or of what it's in where it isn't written."""
+        for changed, place in reversed(self.changes):
+            if keys[: len(changed)] == changed:
+                return place
+        return self.name if self.node is None else f"{self.name}:{_line(self.node, keys)}"
+
+    def changed(self, keys: Keys, value: Any, place: str) -> "Document":
+        """Return the same with another value; mappings that the way there lacks are made.
+
+        Args:
+            keys: of the value.
+            value: plain data.
+            place: where it comes from, for messages.
+
+        Raises:
+            SettingsError: a list has no such index.
+        """
+        data, depth = _changed(self.data, keys, value, place)
+        return replace(self, data=data, changes=(*self.changes, (keys[:depth], place)))
+
+
+def load(path: str | Path, name: str | None = None, *, foreign: bool = False) -> Document:
+    """Return a file's data; `name` is what messages call it, and `foreign` as for `parse`.
+
+    Raises:
+        SettingsError: the file can't be read, or isn't YAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: can't be read ({error})", setting=str(path)) from None
+    return parse(text, name or str(path), foreign=foreign)
+
+
+def parse(text: str, name: str, *, numbered: bool = True, foreign: bool = False) -> Document:
+    """Return a text's data.
+
+    Args:
+        text: YAML, and so JSON too.
+        name: what messages call it.
+        numbered: name the lines in messages; without, the name stands for everything.
+        foreign: let a key stand twice, as other projects' files may; the last one counts.
+
+    Raises:
+        SettingsError: the text isn't YAML, a key stands twice, or something holds itself.
+    """
+
+    def where(mark: yaml.Mark) -> str:
+        return f"{name}:{mark.line + 1}" if numbered else name
+
+    try:
+        nothing = yaml.ScalarNode(_STANDARD + "null", "", yaml.Mark(name, 0, 0, 0, None, 0))
+        node = _compose(text, name, where) or nothing
+        return Document(_Plain(where, foreign).value(node), name, node if numbered else None)
+    except RecursionError:
+        raise SettingsError(f"{name}: something holds itself, or is nested too deeply") from None
+
+
+def plain(value: Any) -> Any:
+    """Return data as YAML and JSON have it: lists in place of tuples."""
+    if isinstance(value, Exponential):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _changed(data: Any, keys: Keys, value: Any, place: str) -> tuple[Any, int]:
+    """Return changed data, and after how many keys it's new."""
+    if not keys:
+        return value, 0
+    first, rest = keys[0], keys[1:]
+    if isinstance(data, list):
+        if not first.isdecimal() or int(first) >= len(data):
+            raise SettingsError(f"{place}: {first} is no index of a list of {len(data)}")
+        below, depth = _changed(data[int(first)], rest, value, place)
+        return [*data[: int(first)], below, *data[int(first) + 1 :]], depth + 1
+    known = data if isinstance(data, dict) else {}
+    below, depth = _changed(known.get(first), rest, value, place)
+    return {**known, first: below}, depth + 1 if first in known else 1
+
+
+def _compose(text: str, name: str, where: Where) -> yaml.Node | None:
+    with suppress(yaml.YAMLError, AttributeError):  # there may be no libyaml
+        return yaml.compose(text, Loader=yaml.CSafeLoader)
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)  # says more of what is wrong
+    except yaml.MarkedYAMLError as error:
+        # what was never closed is found at the end of the file, but stands where it was opened
+        open_ended = error.context_mark and "end of stream" in (error.problem or "")
+        mark = error.context_mark if open_ended else error.problem_mark
+        raise SettingsError(f"{where(mark) if mark else name}: not YAML ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name}: not YAML ({str(error).splitlines()[0]})") from None
+
+
+class _Plain:
+    """Turns nodes into plain data, the same node into the same data."""
+
+    def __init__(self, where: Where, foreign: bool) -> None:
+        self.where, self.foreign = where, foreign
+        self.made: dict[int, Any] = {}
+        self.standard = yaml.SafeLoader("")
+
+    def value(self, node: yaml.Node) -> Any:
+        """Return a node's data."""
+        if id(node) not in self.made:
+            try:
+                self.made[id(node)] = self._make(node)
+            except (yaml.YAMLError, ValueError) as error:
+                raise self._error(node, getattr(error, "problem", None) or str(error)) from None
+        return self.made[id(node)]
+
+    def _make(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode) and node.tag == _STANDARD + "map":
+            self._require_words(node)
+            self.standard.flatten_mapping(node)  # what is merged comes first
+            return {key.value: self.value(value) for key, value in node.value}
+        if node.tag in _LISTS:
+            return _LISTS[node.tag](map(self.value, node.value))
+        if not isinstance(node, yaml.ScalarNode):
+            return self.standard.construct_undefined(node)
+        if node.tag != _STANDARD + "str":
+            return self.standard.construct_object(node)
+        ambiguous = not node.style and _EXPONENT.fullmatch(node.value)
+        return Exponential(node.value) if ambiguous else node.value
+
+    def _require_words(self, node: yaml.MappingNode) -> None:
+        found = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._error(key, "a key must be a word")
+            if key.value in found and not self.foreign:
+                raise self._error(key, f"{key.value}: stands here a second time")
+            found.add(key.value)
+
+    def _error(self, node: yaml.Node, rule: str) -> SettingsError:
+        return SettingsError(f"{self.where(node.start_mark)}: {rule}")
+
+
+def _line(node: yaml.Node, keys: Keys) -> int:
+    """Return the line of what stands below `keys`, as far as that is written."""
+    line = node.start_mark.line
+    for key in keys:
+        if (below := _below(node, key)) is None:
+            break
+        line, node = below
+    return int(line) + 1
+
+
+def _below(node: yaml.Node, key: str) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.SequenceNode) and key.isdecimal() and int(key) < len(node.value):
+        return node.value[int(key)].start_mark.line, node.value[int(key)]
+    if isinstance(node, yaml.MappingNode):
+        for name, value in reversed(node.value):
+            if name.value == key:  # what it holds begins below it, and its own line is the better one to name
+                return name.start_mark.line, value
+    return None

@@ -1,0 +1,164 @@
+"""Linear layers for inference on a CPU, their weights laid out once as oneDNN's kernels want them.
+
+PyTorch repacks a weight at every call, through a library that is slow on some CPUs, and computes the
+activation in a second pass over memory. Its own compiler avoids both by operators that it doesn't promise to
+keep; where they are missing, or don't give what they should, the layers fall back to the public ones.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class PackedLinear(nn.Module):
+    """x Wᵀ + b, and an activation.
+
+    Args:
+        weight: [outputs, inputs].
+        bias: [outputs], or None.
+        scale: a factor per output, [outputs], folded into weight and bias.
+        activation: a key of `ACTIVATIONS`.
+        dtype: of the arithmetic; what comes back is of the input's type all the same, unless `keep`.
+        keep: give back what was computed in `dtype`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        scale: Tensor | None = None,
+        activation: str = "none",
+        dtype: torch.dtype = torch.float32,
+        keep: bool = False,
+    ) -> None:
+        super().__init__()
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        if scale is not None:
+            scale = scale.detach()
+            weight, bias = weight * scale[:, None], None if bias is None else bias * scale
+        self.activation, self.dtype, self.keep = activation, dtype, keep
+        self.packed = packs(dtype)
+        weight = weight.to(dtype).contiguous()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight) if self.packed else weight
+        self.bias = None if bias is None else bias.to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        y = self._compute(x.to(self.dtype))
+        return y if self.keep else y.to(x.dtype)
+
+    def _compute(self, x: Tensor) -> Tensor:
+        if not self.packed:
+            return ACTIVATIONS[self.activation](F.linear(x, self.weight, self.bias))
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self.weight, self.bias, self.activation, [], "none"
+        )
+        return out
+
+
+class PackedGLU(nn.Module):
+    """A linear layer to twice the width, and a GLU: x W₁ᵀ + b₁ times the sigmoid of x W₂ᵀ + b₂.
+
+    Args:
+        weight: [2 outputs, inputs].
+        bias: [2 outputs].
+        scale: a factor per output, [outputs].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, scale: Tensor | None = None) -> None:
+        super().__init__()
+        (value, gate), (value_bias, gate_bias) = weight.chunk(2), bias.chunk(2)
+        self.value = PackedLinear(value, value_bias, scale=scale)
+        self.gate = PackedLinear(gate, gate_bias, activation="sigmoid")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs]."""
+        gate = self.gate(x)
+        if not self.value.packed:
+            plain: Tensor = self.value(x) * gate
+            return plain
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+            x, gate, self.value.weight, self.value.bias, "mul"
+        )
+        return out
+
+
+class PackedPointwise(PackedLinear):
+    """The same over the channels of [B, C, T], as a convolution of kernel size 1; channels last in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, T] -> [B, outputs, T]."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class PackedSequenceNorm(nn.Module):
+    """Normalisation of [B, T, C] over time and channels at once, without a copy of the transposed input.
+
+    Args:
+        norm: one group, with a factor and an offset per channel.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, norm: nn.GroupNorm) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = norm.weight.detach(), norm.bias.detach(), norm.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] -> [B, T, C]."""
+        var, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return torch.addcmul(self.bias - mean * scale, x, scale)
+
+
+def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
+    """Pack every linear layer below a module; a GELU right after one in a sequence is computed with it."""
+    for name, child in module.named_children():
+        if not isinstance(child, nn.Linear):
+            pack_linears(child, dtype)
+            continue
+        follower = getattr(module, str(int(name) + 1), None) if isinstance(module, nn.Sequential) else None
+        fused = isinstance(follower, nn.GELU) and follower.approximate == "none"
+        packed = PackedLinear(child.weight, child.bias, activation="gelu" if fused else "none", dtype=dtype)
+        setattr(module, name, packed)
+        if fused:
+            setattr(module, str(int(name) + 1), nn.Identity())
+
+
+@cache
+def packs(dtype: torch.dtype) -> bool:
+    """Return True if this build of PyTorch has the operators and they compute what they should here."""
+    with torch.inference_mode(False), torch.no_grad():
+        x, bias = torch.linspace(-1, 1, 96).view(3, 32), torch.linspace(0, 1, 32)
+        weight = torch.linspace(1, -1, 1024).view(32, 32)
+        plain = F.linear(x, weight, bias)
+        try:
+            values = _samples(x.to(dtype), weight.to(dtype), bias.to(dtype))
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+        expected = (F.gelu(plain), plain.relu(), plain.sigmoid(), plain * x)
+        close = 1e-5 if dtype == torch.float32 else 0.1
+        return all(torch.allclose(a.float(), b, atol=close) for a, b in zip(values, expected, strict=True))
+
+
+def _samples(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
+    """Compute a linear layer by the operators: with each activation, and multiplied by x."""
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    linear = torch.ops.mkldnn._linear_pointwise
+    found = [linear(x, packed, bias, name, [], "none") for name in ("gelu", "relu", "sigmoid")]
+    return [*found, linear.binary(x, x, packed, bias, "mul")]
