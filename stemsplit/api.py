@@ -1,9 +1,8 @@
 """Public functions that put separation and another layer together, above both."""
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -11,7 +10,7 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from stemsplit.core.stream import Separable, overlap_of, passes_of
+from stemsplit.core.stream import Separable
 from stemsplit.datasets.names import MIXTURE
 from stemsplit.engines import Engine
 from stemsplit.errors import SettingsError, UnknownNameError
@@ -158,28 +157,13 @@ def _name(model: Model) -> str:
 
 def _method(name: str, model: Model, make: Callable[[str | Path | Separable], Separator]) -> run.Method:
     if isinstance(model, Separator):
-        return run.Method(name, model, _identity(model))
+        return run.Method(name, model, model.fingerprint)
     if hasattr(model, "separate"):
         return run.Method(name, _Called(model.separate))
     if isinstance(model, (str, Path)) or hasattr(model, "stems"):
         separator = make(cast(str | Path | Separable, model))
         separator.callback = None  # that was for the download
-        return run.Method(name, separator, _identity(separator))
+        return run.Method(name, separator, separator.fingerprint)
     if callable(model):
         return run.Method(name, _Called(model))
     raise SettingsError(f"{model!r} is nothing that separates", setting="models")
-
-
-def _identity(separator: Separator) -> str | None:
-    """Return weights and settings, as far as the stems depend on them; None if the weights aren't known."""
-    if separator.identity is None:
-        return None
-    recipe = separator.__getstate__()
-    chunks, several = separator.chunks, [one.model for one in separator.members]
-    passes = [one for model in several for one in passes_of(model, chunks)]
-    overlaps = [overlap_of(one.model, chunks) for one in passes]
-    told = [asdict(separator.identity), asdict(chunks), overlaps, recipe["compute"].precision]
-    told += [recipe["segment_s"], separator.compute.device.type]
-    if separator.joint or recipe["stems"] is not None or recipe["compute"].reduced:
-        told += [separator.stems, recipe["blend"], recipe["weights"], recipe["compute"].reduced]
-    return json.dumps(told)

@@ -20,6 +20,7 @@ from stemsplit.cli.main import main
 from stemsplit.engines import Threads
 from stemsplit.errors import Cancelled, InputError, SettingsError, UnknownNameError
 from stemsplit.events import Event, TrackDone
+from stemsplit.settings import ChunkSettings, ComputeSettings
 
 RATE = 8000
 STEMS = ("bass", "drums", "other", "vocals")
@@ -109,6 +110,18 @@ def test_a_separator_is_remembered_by_its_settings(songs: Path) -> None:
     assert not reused(segment_s=1.0)
     assert evaluate(songs, "classic", only=["a"], bss=False).outcomes[0].reused
     assert not evaluate(songs, "classic", only=["a"], bss=False, fresh=True).outcomes[0].reused
+
+
+def test_a_fingerprint_tells_all_that_the_stems_depend_on() -> None:
+    def of(**arguments: Any) -> str | None:
+        return Separator(**{"model": "classic", **arguments}).fingerprint
+
+    assert of(model=Quarters()) is None
+    assert of() == of(offline=True, compute=ComputeSettings(threads=1), callback=print)
+    two = ["classic", "classic"]
+    found = {of(), of(stems=["vocals"]), of(segment_s=1.0), of(chunks=ChunkSettings(overlap=0.5))}
+    found |= {of(model=two), of(model=two, weights=[1, 2]), of(model=two, blend="median_wave")}
+    assert len(found) == 7 and None not in found
 
 
 def test_what_is_not_known_is_not_remembered(songs: Path) -> None:

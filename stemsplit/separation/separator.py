@@ -6,8 +6,9 @@
 ('vocals',)
 """
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -24,7 +25,7 @@ from stemsplit.audio.reader import probe
 from stemsplit.core import compute as computing
 from stemsplit.core import memory
 from stemsplit.core.blends import make_blend
-from stemsplit.core.stream import Separable, Several
+from stemsplit.core.stream import Separable, Several, overlap_of, passes_of
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
 from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads
@@ -89,18 +90,9 @@ class Separator:
     ) -> None:
         _require_kinds(chunks, compute, callback)
         self.compute = computing.resolve(compute)  # before anything is downloaded
-        self.threads = compute.threads
-        self.callback = callback
-        self._recipe = {
-            "model": model,
-            "stems": stems,
-            "segment_s": segment_s,
-            "chunks": chunks,
-            "compute": compute,
-            "offline": offline,
-            "blend": blend,
-            "weights": weights,
-        }
+        self.threads, self.callback = compute.threads, callback
+        self._recipe: dict[str, Any] = dict(model=model, stems=stems, segment_s=segment_s, chunks=chunks)
+        self._recipe |= dict(compute=compute, offline=offline, blend=blend, weights=weights)
         models = model if isinstance(model, (list, tuple)) else (model,)
         self.chunks, self.blend = chunks, blend
         if not models:
@@ -123,6 +115,17 @@ class Separator:
         """The model, of several the first."""
         self._require_open()
         return self.members[0].model
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Everything that the stems depend on but the audio, as text; None for weights that aren't known."""
+        if self.identity is None:
+            return None
+        recipe, chunks, compute = self._recipe, self.chunks, self._recipe["compute"]
+        overlaps = [[overlap_of(p.model, chunks) for p in passes_of(m.model, chunks)] for m in self.members]
+        told = [asdict(self.identity), asdict(chunks), self.stems, self.blend, recipe["weights"], overlaps]
+        told += [recipe["segment_s"], compute.precision, compute.reduced, self.compute.device.type]
+        return json.dumps(told)
 
     def _require_open(self) -> None:
         if not self.members:
@@ -155,8 +158,7 @@ class Separator:
         load: Callable[[str | Path | Separable, Sequence[str] | None], Member],
     ) -> Iterator[Member]:
         """Load those of several models that give a wanted stem, each as far as it is needed."""
-        offline = bool(self._recipe["offline"])
-        all_names = [_names(model, offline, self.callback) for model in models]
+        all_names = [_names(model, self._recipe["offline"], self.callback) for model in models]
         known = tuple(dict.fromkeys(meaning for names in all_names for meaning in names.values()))
         needed = known if wanted is None else [find_stem(stem, known) for stem in wanted]
         for model, names, weight in zip(models, all_names, weights, strict=True):
