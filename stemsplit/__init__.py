@@ -9,16 +9,20 @@ The public names are imported on first use, so that `import stemsplit` stays fre
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Separator", "__version__", "list_models", "load_model", "separate"]
+__all__ = ["Separator", "__version__", "check_songs", "evaluate", "list_models", "load_model", "separate"]
 
 if TYPE_CHECKING:
+    from stemsplit.api import evaluate
     from stemsplit.hub.load import load_model
     from stemsplit.hub.registry import list_models
     from stemsplit.separation.separator import Separator, separate
+    from stemsplit.training.quality import check_songs
 
 _HOMES = {
     "Separator": "stemsplit.separation.separator",
     "separate": "stemsplit.separation.separator",
+    "evaluate": "stemsplit.api",
+    "check_songs": "stemsplit.training.quality",
     "load_model": "stemsplit.hub.load",
     "list_models": "stemsplit.hub.registry",
 }

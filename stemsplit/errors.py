@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class StemsplitError(Exception):
@@ -20,6 +20,16 @@ class StemsplitError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a pickled exception is made anew of the sentence alone, which subclasses don't take
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[StemsplitError], args: tuple[Any, ...], data: dict[str, Any]) -> StemsplitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(data)
+    return error
 
 
 class SettingsError(StemsplitError):

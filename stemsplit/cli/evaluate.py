@@ -1,7 +1,6 @@
 """`stemsplit evaluate`: how near stems come to the true ones, as tables, JSON or CSV."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,27 +12,14 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import Model, Whole, flag, given, setting
 from stemsplit.errors import InputError
-from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart
+from stemsplit.events import Callback
 from stemsplit.files import write_named
 from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from stemsplit.evaluation.metrics import Metric
+    from stemsplit.evaluation.outcome import Outcome
     from stemsplit.evaluation.results import Evaluation, Row
-    from stemsplit.evaluation.run import Job, Outcome
-    from stemsplit.separation.separator import Separator
-
-# As the papers write them, in the order of the tables.
-TITLES = {
-    "usdr": "uSDR",
-    "csdr": "cSDR",
-    "isr": "ISR",
-    "sir": "SIR",
-    "sar": "SAR",
-    "si_sdr": "SI-SDR",
-    "median_sdr": "median SDR",
-}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -116,9 +102,9 @@ def _run(options: Mapping[str, Any]) -> int:
     else:
         _print(evaluation)
     for outcome in evaluation.outcomes:
-        if outcome.failure:
-            named = outcome.failure.message.startswith(f"{outcome.name}: ")
-            say(outcome.failure.message if named else f"{outcome.name}: {outcome.failure.message}")
+        if failure := outcome.failure:
+            named = failure.message.startswith(f"{outcome.name}: ")
+            say(failure.message if named else f"{outcome.name}: {failure.message}", failure.hint)
     if options["csv_file"]:
         content = evaluation.as_csv().encode("utf-8", "surrogateescape")  # as the system spells tracks' names
         write_named(options["csv_file"], content)
@@ -126,122 +112,38 @@ def _run(options: Mapping[str, Any]) -> int:
 
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
-    """What was asked for, and other models' scores beside it."""
-    from stemsplit.evaluation.names import MIXTURE
-    from stemsplit.evaluation.results import Evaluation, beside
-    from stemsplit.evaluation.run import Store
-    from stemsplit.evaluation.run import evaluate as score
-    from stemsplit.evaluation.score import Wanted
+    """Score what the options say."""
+    from stemsplit.api import evaluate as score
 
-    jobs, separations = _jobs(options), _separations(options, callback)
-    bss, baselines = options["bss"] is not False, (MIXTURE, *dict.fromkeys(options["oracles"]))
-    found: list[Evaluation] = []
-    for separation in separations:
-        teller = _Teller(callback, separation.name if separation and len(separations) > 1 else "")
-        if separation:
-            separation.follow(teller)
-        outcomes = score(
-            jobs,
-            separation,
-            Wanted(() if found else baselines, bss),
-            method=separation.identity if separation else None,
-            workers=options["jobs"] or 1,
-            store=Store(),
-            fresh=bool(options["fresh"]),
-            callback=teller,
-        )
-        found.append(Evaluation(separation.name if separation else _label(options), tuple(outcomes)))
-    return beside(*found)
-
-
-def _label(options: Mapping[str, Any]) -> str:
-    """What the estimates are called; a folder may have the name of a baseline."""
-    folder = str(options["folders"][1])
-    return os.path.join(".", folder) if folder in ("mixture", "irm", "mixphase") else folder
-
-
-class _Teller:
-    """Passes events on with a title before the tracks' names, and a separator's progress as the track's."""
-
-    def __init__(self, callback: Callback, title: str) -> None:
-        self._callback, self._title = callback, title
-        self._track: TrackStart | None = None
-
-    def __call__(self, event: Event) -> bool | None:
-        if isinstance(event, TrackStart):
-            self._track = event
-        elif isinstance(event, Progress) and self._track:
-            event = replace(event, input=self._track.input, total_s=self._track.duration_s)
-        if self._title and isinstance(event, (TrackStart, Progress, TrackDone, TrackFailed)):
-            event = replace(event, input=f"{self._title}: {event.input}")
-        return self._callback(event)
-
-
-def _jobs(options: Mapping[str, Any]) -> "list[Job]":
-    from stemsplit.evaluation.run import plan_dataset, plan_files
-
+    reference, estimates = options["folders"] or (options["dataset"], None)
     try:
-        if options["folders"]:
-            reference, estimate = options["folders"]
-            return plan_files(reference, estimate, options["only"])
-        return plan_dataset(options["dataset"], options["only"])
+        return score(
+            reference,
+            estimates=estimates,
+            oracles=options["oracles"],
+            only=options["only"],
+            bss=options["bss"] is not False,
+            jobs=options["jobs"] or 1,
+            fresh=bool(options["fresh"]),
+            callback=callback,
+            **({} if estimates else _separation(options)),
+        )
     except InputError as error:
         raise usage_error(str(error), error.hint) from None
 
 
-def _separations(options: Mapping[str, Any], callback: Callback) -> "list[_Separation | None]":
-    """What separates, in turn; files need nothing."""
-    if options["folders"]:
-        return [None]
-    models = dict.fromkeys(options["models"] or (ModelSettings().model,))
-    return [_Separation(model, options, callback) for model in models]
-
-
-class _Separation:
-    """A model that separates mixtures. It can be sent to another process, where it loads itself again."""
-
-    def __init__(self, model: str, options: Mapping[str, Any], callback: Callback) -> None:
-        names = {"chunks": ("overlap", "shifts"), "compute": ("device", "precision", "threads")}
-        chunks, compute = (
-            {name: options[name] for name in some if options[name] is not None} for some in names.values()
-        )
-        settings = given(ModelSettings, model=model, segment_s=options["segment"])
-        self.name = settings.model
-        self._arguments: dict[str, Any] = {
-            "model": settings.model,
-            "segment_s": settings.segment_s,
-            "chunks": ChunkSettings(**chunks),
-            "compute": ComputeSettings(**compute),
-            "offline": bool(options["offline"]),
-        }
-        self._separator: Separator | None = self._load(callback)
-
-    @property
-    def identity(self) -> str | None:
-        """Weights and settings, as far as the stems depend on them; None if the weights aren't known."""
-        return (self._separator or self._load()).fingerprint
-
-    def follow(self, callback: Callback) -> None:
-        """Tell of the progress of whatever is separated in this process."""
-        if self._separator:
-            self._separator.callback = callback
-
-    def _load(self, callback: Callback | None = None) -> "Separator":
-        from stemsplit.separation.separator import Separator
-
-        separator = Separator(**self._arguments, callback=callback)
-        separator.callback = None  # that was for the download
-        return separator
-
-    def __call__(self, mix: "Tensor", sample_rate: int) -> "dict[str, Tensor]":
-        import torch
-
-        self._separator = self._separator or self._load()
-        found = self._separator.separate(mix.numpy(), sample_rate)
-        return {stem: torch.from_numpy(audio) for stem, audio in found.items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_separator": None}
+def _separation(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what separates, as arguments of `stemsplit.evaluate`."""
+    segment_s = options["segment"]
+    models = [given(ModelSettings, model=name, segment_s=segment_s) for name in options["models"] or (None,)]
+    device, precision, threads = options["device"], options["precision"], options["threads"]
+    return {
+        "models": [one.model for one in models],
+        "segment_s": segment_s,
+        "chunks": given(ChunkSettings, overlap=options["overlap"], shifts=options["shifts"]),
+        "compute": given(ComputeSettings, device=device, precision=precision, threads=threads),
+        "offline": bool(options["offline"]),
+    }
 
 
 # ---------------------------------------------------------------- tables
@@ -279,20 +181,25 @@ def _tables(evaluation: "Evaluation", names: Sequence[str]) -> list[str]:
 
 
 def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
-    """How the metrics of many tracks became one number."""
-    from stemsplit.evaluation.results import OVER_SONGS
-
-    shown = [name for name in TITLES if any(name in row.metrics for row in summary)]
-    kinds = dict.fromkeys(OVER_SONGS[name] for name in shown)
-    parts = {kind: ", ".join(TITLES[name] for name in shown if OVER_SONGS[name] == kind) for kind in kinds}
-    sentences = [f"{titles}: {kind} over {count} tracks" for kind, titles in parts.items()]
+    """Return a sentence on how the metrics of many tracks became one number."""
+    titles: dict[str, list[str]] = {}
+    for metric in _shown(summary).values():
+        titles.setdefault(metric.over_songs, []).append(metric.title)
+    sentences = [f"{', '.join(own)}: {kind} over {count} tracks" for kind, own in titles.items()]
     return [f"{'; '.join(sentences)}. Different metrics don't compare."]
+
+
+def _shown(rows: "Sequence[Row]") -> "dict[str, Metric]":
+    """Return the metrics that some row has."""
+    from stemsplit.evaluation.metrics import METRICS
+
+    return {name: metric for name, metric in METRICS.items() if any(name in row.metrics for row in rows)}
 
 
 def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
     """Lines of a table, with an empty one before the rows numbered `breaks`."""
-    metrics = [name for name in TITLES if any(name in row.metrics for row in rows)]
-    cells = [("TRACK", "METHOD", "STEM", *(TITLES[name] for name in metrics))]
+    metrics = _shown(rows)
+    cells = [("TRACK", "METHOD", "STEM", *(metric.title for metric in metrics.values()))]
     for row in rows:
         values = (_number(row.metrics.get(name)) for name in metrics)
         cells.append((row.track or "all", row.method, row.stem, *values))

@@ -12,14 +12,14 @@ import click
 from stemsplit.cli import progress
 from stemsplit.cli.failures import USAGE, require_stdout, say, usage_error
 from stemsplit.cli.options import flag, given, setting
-from stemsplit.errors import AudioError
-from stemsplit.events import Callback, Event
+from stemsplit.events import Callback, Event, TrackStart
 from stemsplit.outcome import SCHEMA, Failure, exit_code
 from stemsplit.settings import ComputeSettings, ModelSettings
 
 if TYPE_CHECKING:
-    from stemsplit.training.library import WholeSong
-    from stemsplit.training.quality import Quality
+    from stemsplit.training.quality import CheckedSong, Quality
+
+    Heard = tuple[CheckedSong, Quality]
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -226,55 +226,52 @@ def check_data(
     if not Path(folder).expanduser().exists():
         raise usage_error(f"{folder}: no such file or folder")
     require_stdout()
-    found, failed = _check(folder, only, given(ModelSettings, model=model), device)
+    found = list(_checked(folder, only, given(ModelSettings, model=model), device))
+    heard = [(song, song.quality) for song in found if song.quality is not None]
     if as_json:
-        tracks = [_entry(song, quality) for song, quality in found]
-        tracks += [{"name": name, "error": str(error)} for name, error in failed.items()]
+        tracks = [*map(_entry, heard), *_failures(found)]
         click.echo(json.dumps({"schema": SCHEMA, "tracks": tracks}, indent=2))
-    elif found:
-        _print_verdict(found)
-    if failed:
-        ctx.exit(exit_code([*map(Failure.of, failed.values()), *(None for _ in found)]))
+    elif heard:
+        _print_verdict(heard)
+    ctx.exit(exit_code([Failure.of(song.error) if song.error else None for song in found]))
 
 
-def _print_verdict(found: "Sequence[tuple[WholeSong, Quality]]") -> None:
-    _print_table(found)
-    doubtful = [song for song, quality in found if quality.doubts()]
-    click.echo(f"\n{len(doubtful)} of {len(found)} songs are in doubt" + (":" if doubtful else ""))
-    for song, quality in found:
+def _checked(
+    folder: str, only: Sequence[str], settings: ModelSettings, device: str | None
+) -> "Iterator[CheckedSong]":
+    """Check the songs, and say what is going on and what fails."""
+    from stemsplit.training.quality import check_songs
+
+    with progress.display(None) as show:
+
+        def tell(event: Event) -> bool | None:
+            if not isinstance(event, TrackStart):
+                return show(event)
+            click.echo(f"[{event.index}/{event.count}] {event.input}", err=True)
+            return None
+
+        compute = given(ComputeSettings, device=device)
+        for song in check_songs(folder, settings.model, only=only, compute=compute, callback=tell):
+            if song.error:
+                say(str(song.error), song.error.hint)
+            yield song
+
+
+def _print_verdict(heard: "Sequence[Heard]") -> None:
+    _print_table(heard)
+    doubtful = [song for song, quality in heard if quality.doubts()]
+    click.echo(f"\n{len(doubtful)} of {len(heard)} songs are in doubt" + (":" if doubtful else ""))
+    for song, quality in heard:
         for sentence in (*quality.doubts(), *(f"note: {problem}" for problem in song.problems)):
             click.echo(f"{song.name}: {sentence}")
 
 
-def _check(
-    folder: str, only: Sequence[str], settings: ModelSettings, device: str | None
-) -> "tuple[list[tuple[WholeSong, Quality]], dict[str, AudioError]]":
-    """What the separator says of every song, and why some songs could not be heard."""
-    from stemsplit.core.compute import place, resolve
-    from stemsplit.hub.load import load_model
-    from stemsplit.settings import ChunkSettings
-    from stemsplit.training.config import DataSetConfig
-    from stemsplit.training.library import Wanted, find_folders, open_folder
-    from stemsplit.training.quality import check_song
-
-    songs = find_folders(DataSetConfig(folder, only=tuple(only)))
-    compute = resolve(given(ComputeSettings, device=device))
-    with progress.display(None) as callback:
-        network = place(load_model(settings.model, callback=callback), compute)
-    want = Wanted(network.stems, {}, network.sample_rate, network.channels)
-    found, failed = [], {}
-    for number, layout in enumerate(songs, 1):
-        click.echo(f"[{number}/{len(songs)}] {layout.name}", err=True)
-        try:
-            song = open_folder(layout, want)
-            found.append((song, check_song(network, song, ChunkSettings(), compute)))
-        except AudioError as error:
-            say(str(error), error.hint)
-            failed[layout.name] = error
-    return found, failed
+def _failures(found: "Sequence[CheckedSong]") -> list[dict[str, str]]:
+    return [{"name": song.name, "error": str(song.error)} for song in found if song.error]
 
 
-def _entry(song: "WholeSong", quality: "Quality") -> dict[str, Any]:
+def _entry(heard: "Heard") -> dict[str, Any]:
+    song, quality = heard
     matrix = [[None if share != share else share for share in row] for row in quality.matrix.tolist()]
     return {
         "name": song.name,
@@ -288,7 +285,7 @@ def _entry(song: "WholeSong", quality: "Quality") -> dict[str, Any]:
     }
 
 
-def _print_table(found: "Sequence[tuple[WholeSong, Quality]]") -> None:
+def _print_table(found: "Sequence[Heard]") -> None:
     stems = list(dict.fromkeys(stem for _, quality in found for stem in quality.stems))
     width = max((len(song.name) for song, _ in found), default=4)
     click.echo(f"{'SONG':<{width}}  {'STEM':<8}  {'SOUNDS':>6}  " + "  ".join(f"{s:>7}" for s in stems))

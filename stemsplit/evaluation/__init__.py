@@ -1,1 +1,1 @@
-"""Metrics, data sets and scores."""
+"""Metrics, and the scores of models and of files."""

@@ -7,6 +7,10 @@ The names matter, because the numbers are not comparable: `usdr` is one ratio ov
 Energies are summed in double precision. What has no value is NaN; `nan_median` and `nan_mean` leave NaN out.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -129,3 +133,45 @@ def nan_median(values: Tensor, dim: int = -1) -> Tensor:
 def nan_mean(values: Tensor, dim: int = -1) -> Tensor:
     """The mean of what is not NaN; NaN of nothing."""
     return values.nanmean(dim)
+
+
+OverSongs = Literal["mean", "median"]
+OVER_SONGS: Mapping[OverSongs, Callable[..., Tensor]] = {"mean": nan_mean, "median": nan_median}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as scores, tables and validations have it; all are in dB.
+
+    Attributes:
+        title: as the papers write it.
+        over_songs: how it was defined over songs: the mean in the Music Demixing Challenge, the median in
+            SiSEC.
+        function: of references and estimates [..., C, T] and their rate in Hz; None for those of BSS Eval,
+            which takes all stems together.
+        bss: its name among the `bsseval.Scores`.
+        validation: the names by which training's validation has it, and how it takes each over songs.
+    """
+
+    title: str
+    over_songs: OverSongs
+    function: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    bss: str | None = None
+    validation: Mapping[str, OverSongs] = field(default_factory=dict)
+
+
+# In the order of the tables' columns.
+METRICS: Mapping[str, Metric] = {
+    "usdr": Metric(
+        "uSDR",
+        "mean",
+        lambda reference, estimate, _: usdr(reference, estimate),
+        validation={"usdr": "mean", "usdr_median": "median"},
+    ),
+    "csdr": Metric("cSDR", "median", bss="sdr"),
+    "isr": Metric("ISR", "median", bss="isr"),
+    "sir": Metric("SIR", "median", bss="sir"),
+    "sar": Metric("SAR", "median", bss="sar"),
+    "si_sdr": Metric("SI-SDR", "mean", lambda reference, estimate, _: si_sdr(reference, estimate)),
+    "median_sdr": Metric("median SDR", "median", median_sdr, validation={"median_sdr": "median"}),
+}

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from stemsplit import __version__
-from stemsplit.evaluation.metrics import nan_mean, nan_median
-from stemsplit.evaluation.run import Outcome
-from stemsplit.evaluation.score import METRICS, Table
+from stemsplit.evaluation.metrics import METRICS, OVER_SONGS, OverSongs
+from stemsplit.evaluation.outcome import Outcome
+from stemsplit.evaluation.score import METRIC_NAMES, Table
 from stemsplit.outcome import SCHEMA, exit_code
 
-# Over songs, as the metrics were defined: the mean in the Music Demixing Challenge, the median in SiSEC.
-MEAN, MEDIAN = "mean", "median"
-OVER_SONGS = {metric: MEAN if metric in ("usdr", "si_sdr") else MEDIAN for metric in METRICS}
+MEAN: OverSongs = "mean"
 COLUMNS = ("scope", "track", "method", "stem")
 
 
@@ -57,7 +55,7 @@ class Evaluation:
         return {self.method: [one.stems for one in scores], **others}
 
     def summary(self) -> dict[str, Table]:
-        """For each method, each metric of each stem over all tracks, as `OVER_SONGS` says."""
+        """For each method, each metric of each stem over all tracks, as `METRICS` says."""
         return {method: _over_songs(tables) for method, tables in self.tables().items()}
 
     def track_rows(self) -> Iterator[Row]:
@@ -87,7 +85,7 @@ class Evaluation:
                 "stems": _clean(own),
                 "mean": _clean({MEAN: _over_stems(own)})[MEAN],
                 "baselines": {name: _clean(table) for name, table in summary.items()},
-                "over_songs": OVER_SONGS,
+                "over_songs": {name: METRICS[name].over_songs for name in METRIC_NAMES},
                 "tracks": sum(outcome.scores is not None for outcome in self.outcomes),
                 "failed": sum(outcome.failure is not None for outcome in self.outcomes),
             },
@@ -97,9 +95,9 @@ class Evaluation:
         """All rows with a header, empty where there is no value."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*COLUMNS, *METRICS])
+        writer.writerow([*COLUMNS, *METRIC_NAMES])
         for row in [*self.track_rows(), *self.summary_rows()]:
-            values = (row.metrics.get(metric, math.nan) for metric in METRICS)
+            values = (row.metrics.get(metric, math.nan) for metric in METRIC_NAMES)
             cells = ("" if math.isnan(value) else f"{value:.5f}" for value in values)
             scope = "summary" if row.track is None else "track"
             writer.writerow([scope, row.track or "", row.method, row.stem, *cells])
@@ -140,8 +138,8 @@ def _over_songs(tables: Sequence[Table]) -> Table:
     stems = dict.fromkeys(stem for table in tables for stem in table)
     return {
         stem: {
-            metric: _over([table[stem][metric] for table in having], OVER_SONGS[metric])
-            for metric in METRICS
+            metric: _over([table[stem][metric] for table in having], METRICS[metric].over_songs)
+            for metric in METRIC_NAMES
             if (having := [table for table in tables if metric in table.get(stem, {})])
         }
         for stem in stems
@@ -155,9 +153,8 @@ def _over_stems(table: Table) -> dict[str, float]:
     }
 
 
-def _over(values: Iterable[float], how: str) -> float:
-    aggregate = nan_mean if how == MEAN else nan_median
-    return float(aggregate(torch.tensor(list(values), dtype=torch.float64)))
+def _over(values: Iterable[float], how: OverSongs) -> float:
+    return float(OVER_SONGS[how](torch.tensor(list(values), dtype=torch.float64)))
 
 
 def _track(outcome: Outcome) -> dict[str, Any]:

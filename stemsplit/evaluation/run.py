@@ -1,229 +1,164 @@
-"""The scores of many tracks: found, paired, computed in several processes, and remembered."""
+"""The scores of many tracks, computed by an engine and remembered."""
 
-import hashlib
-import json
-import os
-import signal
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
-from fnmatch import fnmatchcase
-from multiprocessing import active_children, get_context, parent_process
-from pathlib import Path
-from threading import Thread
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from stemsplit import __version__
-from stemsplit.errors import InputError, ResourceError
-from stemsplit.evaluation.datasets import Track, fingerprint, open_track
-from stemsplit.evaluation.guards import Finding
-from stemsplit.evaluation.layouts import Layout, find_layouts
-from stemsplit.evaluation.metadata import MetadataCache
-from stemsplit.evaluation.score import Scores, Separate, Wanted, score_files, score_separation
-from stemsplit.events import Callback, TrackDone, TrackFailed, TrackStart, emit
-from stemsplit.files import write_whole
-from stemsplit.folders import cache_folder
+from stemsplit.datasets.names import MIXTURE
+from stemsplit.engines import Engine, Processes, Worker, make_engine
+from stemsplit.errors import Cancelled
+from stemsplit.evaluation.outcome import Outcome
+from stemsplit.evaluation.plan import Job
+from stemsplit.evaluation.results import Evaluation, beside
+from stemsplit.evaluation.score import Scores, Wanted, score_files, score_separation
+from stemsplit.evaluation.store import Store
+from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart, emit
 from stemsplit.outcome import Failure
 
+log = logging.getLogger(__name__)
+Array = npt.NDArray[np.float32]
 
-@dataclass(frozen=True)
-class Job:
-    """A track to score.
+
+class Separating(Protocol):
+    """What separates mixtures, such as a `Separator`; picklable if several processes are to score.
 
     Attributes:
-        name: of the track.
-        track: the references; None if they can't be read.
-        estimate: files to score, at the references' rate; None where the mixture is to be separated.
-        failure: why there is nothing to score.
+        callback: receives the `Progress` of every mixture.
     """
 
-    name: str
-    track: Track | None = None
-    estimate: Track | None = None
-    failure: Failure | None = None
+    callback: Callback | None
+
+    def separate(self, source: Array, sample_rate: float, /) -> Mapping[str, Array]:
+        """Return the stems of a mixture, [C, T] each like the mixture itself."""
+        ...
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a track: scores or a failure."""
+class Method:
+    """Where estimates come from.
+
+    Attributes:
+        name: in tables.
+        separator: makes them of the mixtures; None where every job has its own.
+        identity: what separates, down to its weights and settings; without it nothing is remembered.
+    """
 
     name: str
-    duration_s: float | None = None
-    scores: Scores | None = None
-    failure: Failure | None = None
-    reused: bool = False
-    wall_s: float = 0.0
-
-
-# ---------------------------------------------------------------- what is to be done
-
-
-def plan_dataset(root: str | Path, only: Sequence[str] = ()) -> list[Job]:
-    """A job for every track of a data set, whose mixtures are to be separated.
-
-    Args:
-        root: of the data set.
-        only: patterns of track names; none for all tracks.
-
-    Raises:
-        InputError: there is no track.
-    """
-    cache = MetadataCache()
-    jobs = [_open(layout, cache) for layout in _named(find_layouts(root), only, root)]
-    cache.save()
-    return jobs
-
-
-def plan_files(reference: str | Path, estimate: str | Path, only: Sequence[str] = ()) -> list[Job]:
-    """A job for every track of `reference`, with the files of the same name below `estimate`.
-
-    Two single tracks belong together whatever their names.
-
-    Raises:
-        InputError: there is no track on one of the sides.
-    """
-    cache = MetadataCache()
-    truths, guesses = find_layouts(reference), find_layouts(estimate)
-    if len(truths) == len(guesses) == 1:
-        guesses = [replace(guesses[0], name=truths[0].name)]
-    by_name = {layout.name: layout for layout in guesses}
-    jobs = [
-        _with_estimate(_open(layout, cache), by_name.get(layout.name), estimate, cache)
-        for layout in _named(truths, only, reference)
-    ]
-    cache.save()
-    return jobs
-
-
-def _named(layouts: Sequence[Layout], only: Sequence[str], root: str | Path) -> list[Layout]:
-    """Those whose name fits one of the patterns."""
-    found = [one for one in layouts if not only or any(fnmatchcase(one.name, pattern) for pattern in only)]
-    if not found:
-        raise InputError(root, f"none of its {len(layouts)} tracks is called {' or '.join(only)}")
-    return found
-
-
-def _open(layout: Layout, cache: MetadataCache) -> Job:
-    try:
-        return Job(layout.name, open_track(layout, sample_rate=None, cache=cache))
-    except InputError as error:
-        return Job(layout.name, failure=Failure.of(error, name_input=True))
-
-
-def _with_estimate(job: Job, layout: Layout | None, where: str | Path, cache: MetadataCache) -> Job:
-    if job.track is None:
-        return job
-    try:
-        if layout is None:
-            raise InputError(where, f"nothing named {job.name}")
-        rate = job.track.sample_rate
-        return replace(job, estimate=open_track(layout, sample_rate=rate, cache=cache, estimates=True))
-    except InputError as error:
-        return replace(job, failure=Failure.of(error, name_input=True))
-
-
-# ---------------------------------------------------------------- what was done before
-
-
-class Store:
-    """Scores on disk, found again as long as files, method and program are the same.
-
-    Args:
-        folder: where; None is `scores` in the user's cache folder.
-    """
-
-    def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = cache_folder() / "scores" if folder is None else Path(folder)
-
-    def key(self, job: Job, method: str | None, wanted: Wanted) -> str | None:
-        """What the scores depend on, as a digest; None if that isn't known."""
-        if job.track is None or (method is None and job.estimate is None):
-            return None
-        tracks = [track for track in (job.track, job.estimate) if track is not None]
-        files = [fingerprint({"": track.mixture, **track.stems}) for track in tracks]
-        told = json.dumps([__version__, files, method, asdict(wanted)])
-        return hashlib.sha256(told.encode()).hexdigest()
-
-    def get(self, key: str) -> Scores | None:
-        """The scores kept under `key`; a damaged file is as good as none."""
-        try:
-            data = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
-            return Scores(
-                data["stems"],
-                data["baselines"],
-                tuple(Finding(**finding) for finding in data["findings"]),
-                tuple(data["notes"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def put(self, key: str, scores: Scores) -> None:
-        """Keep scores; a folder that can't be written is no error."""
-        with suppress(OSError):
-            write_whole(self.folder / f"{key}.json", json.dumps(asdict(scores)))
-
-
-# ---------------------------------------------------------------- doing it
+    separator: Separating | None = None
+    identity: str | None = None
 
 
 def evaluate(
     jobs: Sequence[Job],
-    separate: Separate | None = None,
+    methods: Sequence[Method],
+    *,
+    oracles: Sequence[str] = (),
+    bss: bool = True,
+    workers: int = 1,
+    engine: Engine | None = None,
+    store: Store | None = None,
+    fresh: bool = False,
+    callback: Callback | None = None,
+) -> Evaluation:
+    """Score methods on the same tracks, the first with the baselines, and the others beside it.
+
+    Args:
+        jobs: of `plan_dataset` or `plan_files`.
+        methods: at least one.
+        oracles: names of `ORACLES`, to be scored beside the mixture.
+        bss: also score what takes long, the metrics of BSS Eval.
+        workers: processes, each of which holds one track at a time.
+        engine: what maps the tracks over workers, in place of such processes.
+        store: where scores are remembered; None for nowhere.
+        fresh: compute also what is remembered.
+        callback: receives `TrackStart`, `Progress`, `TrackDone` and `TrackFailed`.
+
+    Raises:
+        Cancelled: by the callback.
+    """
+    found: list[Evaluation] = []
+    for method in methods:
+        baselines = () if found else (MIXTURE, *dict.fromkeys(oracles))
+        outcomes = score_tracks(
+            jobs,
+            method,
+            Wanted(baselines, bss),
+            workers=workers,
+            engine=engine,
+            store=store,
+            fresh=fresh,
+            callback=callback if len(methods) == 1 else partial(_titled, method.name, callback),
+        )
+        found.append(Evaluation(method.name, tuple(outcomes)))
+    return beside(*found)
+
+
+def _titled(title: str, callback: Callback | None, event: Event) -> bool | None:
+    """Pass an event on with a title before its track's name."""
+    if isinstance(event, (TrackStart, Progress, TrackDone, TrackFailed)):
+        event = replace(event, input=f"{title}: {event.input}")
+    return None if callback is None else callback(event)
+
+
+def score_tracks(
+    jobs: Sequence[Job],
+    method: Method,
     wanted: Wanted | None = None,
     *,
-    method: str | None = None,
     workers: int = 1,
+    engine: Engine | None = None,
     store: Store | None = None,
     fresh: bool = False,
     callback: Callback | None = None,
 ) -> list[Outcome]:
-    """Score all jobs. What fails is recorded, the others go on.
+    """Score one method on all tracks. What fails is recorded, the others go on.
 
     Args:
         jobs: of `plan_dataset` or `plan_files`.
-        separate: makes stems of mixtures; for more than one worker it must be picklable.
+        method: what makes the estimates.
         wanted: baselines and metrics; None for the usual ones.
-        method: what `separate` is, down to its weights and settings; without it nothing is remembered.
         workers: processes, each of which holds one track at a time.
+        engine: what maps the tracks over workers, in place of such processes.
         store: where scores are remembered; None for nowhere.
         fresh: compute also what is remembered.
-        callback: receives `TrackStart`, `TrackDone` and `TrackFailed`.
+        callback: as for `evaluate`.
 
     Returns:
         In the order of the jobs.
 
     Raises:
         Cancelled: by the callback.
-        ResourceError: a worker process died.
     """
     wanted = wanted or Wanted()
-    keys = [store.key(job, method, wanted) if store else None for job in jobs]
-    known = {i: store.get(key) for i, key in enumerate(keys) if store and key and not fresh}
     outcomes: dict[int, Outcome] = {}
-    todo = []
-    for i, job in enumerate(jobs):
+    todo: list[_Item] = []
+    for number, job in enumerate(jobs):
+        key = store.key(job, method.identity, wanted) if store else None
+        known = store.get(key) if store and key and not fresh else None
         if job.failure:
-            outcomes[i] = _announced(Outcome(job.name, _duration_s(job), failure=job.failure), callback)
-        elif (scores := known.get(i)) is not None:
-            outcomes[i] = _announced(Outcome(job.name, _duration_s(job), scores, reused=True), callback)
+            outcomes[number] = _announced(Outcome(job.name, job.duration_s, failure=job.failure), callback)
+        elif known is not None:
+            outcomes[number] = _announced(Outcome(job.name, job.duration_s, known, reused=True), callback)
         else:
-            todo.append(i)
-    work = _serially if workers == 1 or len(todo) < 2 else _in_processes
-    with closing(work(jobs, todo, separate, wanted, workers, callback)) as found:
-        for i, outcome in found:
-            if store and (key := keys[i]) and outcome.scores:
-                store.put(key, outcome.scores)
-            outcomes[i] = _announced(outcome, callback)
-    return [outcomes[i] for i in range(len(jobs))]
-
-
-def _duration_s(job: Job) -> float | None:
-    return job.track.frames / job.track.sample_rate if job.track else None
+            todo.append(_Item(job, number, len(jobs), key))
+    engine = engine or make_engine(max(1, min(workers, len(todo))))
+    share = max(1, torch.get_num_threads() // engine.count) if isinstance(engine, Processes) else None
+    with closing(engine.run(todo, _Recipe(method.separator, wanted, store, share), callback)) as results:
+        for item, result in zip(todo, results, strict=True):
+            if isinstance(result, Exception):  # its worker is gone
+                failure = Failure.of(result, name_input=True)
+                result = _announced(Outcome(item.job.name, item.job.duration_s, failure=failure), callback)
+            outcomes[item.number] = result
+    return [outcomes[number] for number in range(len(jobs))]
 
 
 def _announced(outcome: Outcome, callback: Callback | None) -> Outcome:
@@ -235,109 +170,73 @@ def _announced(outcome: Outcome, callback: Callback | None) -> Outcome:
     return outcome
 
 
-def _serially(
-    jobs: Sequence[Job],
-    todo: Sequence[int],
-    separate: Separate | None,
-    wanted: Wanted,
-    workers: int,
-    callback: Callback | None,
-) -> Generator[tuple[int, Outcome], None, None]:
-    for i in todo:
-        emit(callback, TrackStart(jobs[i].name, i + 1, len(jobs), _duration_s(jobs[i])))
-        yield i, _outcome(jobs[i], separate, wanted)
+class _Item(NamedTuple):
+    """A job, which of how many it is, and the key to keep its scores under."""
+
+    job: Job
+    number: int
+    total: int
+    key: str | None
 
 
-def _in_processes(
-    jobs: Sequence[Job],
-    todo: Sequence[int],
-    separate: Separate | None,
-    wanted: Wanted,
-    workers: int,
-    callback: Callback | None,
-) -> Generator[tuple[int, Outcome], None, None]:
-    """As many tracks at a time as there are processes; the next one starts when one is done."""
-    begun_with = separate, wanted, max(1, torch.get_num_threads() // workers)
-    running: dict[Future[Outcome], int] = {}
-    waiting = list(reversed(todo))
-    with _pool(workers, begun_with) as pool:
-        while running or waiting:
-            while waiting and len(running) < workers:
-                i = waiting.pop()
-                emit(callback, TrackStart(jobs[i].name, i + 1, len(jobs), _duration_s(jobs[i])))
-                with _undisturbed():
-                    running[pool.submit(_in_worker, jobs[i])] = i
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            yield from ((running.pop(future), future.result()) for future in done)
+@dataclass(frozen=True)
+class _Recipe:
+    """Makes a worker that scores items.
+
+    Attributes:
+        separator, wanted: as of a method and for the scores.
+        store: where the scores are kept as soon as they are known.
+        threads: of torch in the worker's process; None leaves them as they are.
+    """
+
+    separator: Separating | None
+    wanted: Wanted
+    store: Store | None
+    threads: int | None
+
+    def __call__(self) -> Worker[_Item, Outcome]:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        return self._work
+
+    def _work(self, item: _Item, callback: Callback) -> Outcome:
+        job, start = item.job, monotonic()
+        emit(callback, TrackStart(job.name, item.number + 1, item.total, job.duration_s))
+        outcome = Outcome(job.name, job.duration_s)
+        try:
+            outcome = replace(outcome, scores=self._scores(job, callback))
+        except Cancelled:
+            raise
+        except Exception as error:  # one bad track doesn't end the others
+            log.debug("%s", job.name, exc_info=error)
+            outcome = replace(outcome, failure=Failure.of(error, name_input=True))
+        if self.store and item.key and outcome.scores:
+            self.store.put(item.key, outcome.scores)
+        return _announced(replace(outcome, wall_s=monotonic() - start), callback)
+
+    def _scores(self, job: Job, callback: Callback) -> Scores:
+        if job.track is None:
+            raise ValueError("a job without a track")
+        if job.estimate is not None:
+            return score_files(job.track, job.estimate, self.wanted)
+        if self.separator is None:
+            raise ValueError("a job without estimates needs something that separates")
+        return score_separation(job.track, partial(_separated, self.separator, job, callback), self.wanted)
 
 
-@contextmanager
-def _pool(workers: int, begun_with: tuple[Any, ...]) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end with the block, whatever they are at."""
-    others = set(active_children())
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, begun_with)
+def _separated(
+    separator: Separating, job: Job, callback: Callback, mix: Tensor, sample_rate: int
+) -> Mapping[str, Tensor]:
+    """Return the stems of a job's mixture, telling of the progress as the track's."""
+
+    def tell(event: Event) -> bool | None:
+        if isinstance(event, Progress):
+            event = replace(event, input=job.name, total_s=job.duration_s)
+        return callback(event)
+
+    before, separator.callback = separator.callback, tell
     try:
-        yield pool
-    except BrokenProcessPool:
-        raise ResourceError(
-            "a worker process died", hint="it may have been out of memory; use fewer --jobs"
-        ) from None
+        found = separator.separate(mix.numpy(), sample_rate)
     finally:
-        own = set(active_children()) - others
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in own:
-            process.terminate()
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Processes that begin inside don't hear of Ctrl-C: who began them does, and ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# What a worker process was begun with.
-_begun: dict[str, Any] = {}
-
-
-def _begin(separate: Separate | None, wanted: Wanted, threads: int) -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    _begun.update(separate=separate, wanted=wanted)
-
-
-def _end_with_parent() -> None:
-    """A killed parent ends nobody, and its processes would wait for it for ever."""
-    if parent := parent_process():
-        parent.join()
-        os._exit(1)
-
-
-def _in_worker(job: Job) -> Outcome:
-    return _outcome(job, _begun["separate"], _begun["wanted"])
-
-
-def _outcome(job: Job, separate: Separate | None, wanted: Wanted) -> Outcome:
-    start = monotonic()
-    try:
-        scores = _scores(job, separate, wanted)
-    except Exception as error:  # one bad track doesn't end the others
-        failure = Failure.of(error, name_input=True)
-        return Outcome(job.name, _duration_s(job), failure=failure, wall_s=monotonic() - start)
-    return Outcome(job.name, _duration_s(job), scores, wall_s=monotonic() - start)
-
-
-def _scores(job: Job, separate: Separate | None, wanted: Wanted) -> Scores:
-    if job.track is None:
-        raise ValueError("a job without a track")
-    if job.estimate is not None:
-        return score_files(job.track, job.estimate, wanted)
-    if separate is None:
-        raise ValueError("a job without estimates needs something that separates")
-    return score_separation(job.track, separate, wanted)
+        separator.callback = before
+    return {stem: torch.from_numpy(audio) for stem, audio in found.items()}

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from stemsplit.audio.channels import convert_channels
+from stemsplit.datasets.names import MIXTURE, left_out_by
+from stemsplit.datasets.tracks import Source, Track
 from stemsplit.errors import InputError
-from stemsplit.evaluation import metrics
 from stemsplit.evaluation.bsseval import bsseval
-from stemsplit.evaluation.datasets import Source, Track
-from stemsplit.evaluation.guards import Finding, examine
-from stemsplit.evaluation.metrics import nan_median
-from stemsplit.evaluation.names import MIXTURE, left_out_by
+from stemsplit.evaluation.findings import Finding, examine
+from stemsplit.evaluation.metrics import METRICS, nan_median
 from stemsplit.evaluation.oracles import ORACLES
 
-WHOLE = ("usdr", "si_sdr", "median_sdr")
-BSS = ("csdr", "isr", "sir", "sar")
-METRICS = (*WHOLE, *BSS)
+# The metrics of whole songs, and those of BSS Eval; together in the order of rows.
+WHOLE = {name: metric.function for name, metric in METRICS.items() if metric.function}
+BSS = {name: metric.bss for name, metric in METRICS.items() if metric.bss}
+METRIC_NAMES = (*WHOLE, *BSS)
 REST = "other"
 
 # Stems [C, T] by name from a mix [C, T] and its rate in Hz, of the same rate and length.
@@ -227,7 +227,7 @@ def score_stems(
         nothing = torch.zeros_like(next(iter(truth.values())))
         guesses = [fitted.get(stem, nothing) for stem in truth]
         found = bsseval(list(truth.values()), guesses, window=sample_rate)
-        medians = torch.stack([nan_median(x) for x in found], -1)  # [S, 4]
+        medians = torch.stack([nan_median(getattr(found, ratio)) for ratio in BSS.values()], -1)  # [S, 4]
         for stem, row in zip(truth, medians.tolist(), strict=True):
             if stem in table:
                 table[stem] |= dict(zip(BSS, row, strict=True))
@@ -242,8 +242,4 @@ def _fitted(signal: Tensor, samples: int) -> Tensor:
 def _whole(truth: Tensor, estimate: Tensor, sample_rate: int) -> dict[str, float]:
     if not truth.any():
         return dict.fromkeys(WHOLE, math.nan)
-    return {
-        "usdr": float(metrics.usdr(truth, estimate)),
-        "si_sdr": float(metrics.si_sdr(truth, estimate)),
-        "median_sdr": float(metrics.median_sdr(truth, estimate, sample_rate)),
-    }
+    return {name: float(function(truth, estimate, sample_rate)) for name, function in WHOLE.items()}

@@ -9,16 +9,16 @@ from typing import TypeVar
 import torch
 
 from stemsplit.core.stats import StatsMeter, TrackStats
+from stemsplit.datasets.cache import Array, Notebook, Readable, identity, pieces, readable
+from stemsplit.datasets.layouts import Layout, Location, find_layouts
+from stemsplit.datasets.metadata import MetadataCache
+from stemsplit.datasets.names import left_out_by
+from stemsplit.datasets.sums import listed
+from stemsplit.datasets.tracks import Source, Track, file_name, find_tracks, open_track
 from stemsplit.errors import InputError, SettingsError
-from stemsplit.evaluation.datasets import Source, Track, file_name, find_tracks, open_track
-from stemsplit.evaluation.layouts import Layout, Location, find_layouts
-from stemsplit.evaluation.metadata import MetadataCache
-from stemsplit.evaluation.names import left_out_by
-from stemsplit.evaluation.sums import listed
 from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
-from stemsplit.training.cache import Array, Notebook, Readable, identity, pieces, readable
 from stemsplit.training.config import DataConfig, DataSetConfig
 
 MIX = "mix"

@@ -7,7 +7,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Signals:
 
     Attributes:
         audio: [B, S, C, T].
-        spectra: complex [B, S, C, F, frames], None unless a term of `SPECTRAL` is used.
+        spectra: complex [B, S, C, F, frames], None unless a term asks for them.
     """
 
     audio: Tensor
@@ -42,34 +42,73 @@ class Signals:
 
 
 Term = Callable[[Signals, Signals], Tensor]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
+@dataclass(frozen=True)
+class Loss:
+    """A term that a configuration may name.
+
+    Attributes:
+        make: gives the term for the configuration.
+        spectral: whether it asks for spectra.
+    """
+
+    make: Callable[[LossConfig], Term]
+    spectral: bool = False
+
+
+LOSSES: dict[str, Loss] = {}
+
+
+def loss(
+    name: str, *, spectral: bool = False, settings: Callable[[LossConfig], tuple[Any, ...]] | None = None
+) -> Callable[[F], F]:
+    """Enter a term into `LOSSES`; with `settings`, a function that makes the term of these."""
+
+    def enter(function: F) -> F:
+        def make(config: LossConfig) -> Term:
+            made: Term = function if settings is None else function(*settings(config))
+            return made
+
+        LOSSES[name] = Loss(make, spectral)
+        return function
+
+    return enter
+
+
+@loss("l1")
 def l1(estimate: Signals, target: Signals) -> Tensor:
     """Mean absolute difference of samples, [S]."""
     return _per_stem((estimate.audio - target.audio).abs())
 
 
+@loss("mse")
 def mse(estimate: Signals, target: Signals) -> Tensor:
     """Mean squared difference of samples, [S]."""
     return _per_stem((estimate.audio - target.audio).square())
 
 
+@loss("frequency_time", spectral=True)
 def frequency_time(estimate: Signals, target: Signals) -> Tensor:
     """MAE of real parts + MAE of imaginary parts + MAE of samples, [S] (BSRNN, equation 1)."""
     difference = estimate.spectrogram - target.spectrogram
     return _per_stem(difference.real.abs()) + _per_stem(difference.imag.abs()) + l1(estimate, target)
 
 
+@loss("magnitude", spectral=True)
 def magnitude(estimate: Signals, target: Signals) -> Tensor:
     """MAE of magnitudes, [S]."""
     return _per_stem((estimate.spectrogram.abs() - target.spectrogram.abs()).abs())
 
 
+@loss("phase", spectral=True)
 def phase(estimate: Signals, target: Signals) -> Tensor:
     """MAE of phases in (−π, π], unwrapped nowhere, [S]."""
     return _per_stem((estimate.spectrogram.angle() - target.spectrogram.angle()).abs())
 
 
+@loss("si_sdr")
 def negative_si_sdr(estimate: Signals, target: Signals) -> Tensor:
     """Mean of −10·log10(|α·s|² / |α·s − ŝ|²), α = ŝᵀs / |s|² over all channels of an item, [S] in dB."""
     s, guess = target.audio.flatten(2), estimate.audio.flatten(2)
@@ -79,6 +118,7 @@ def negative_si_sdr(estimate: Signals, target: Signals) -> Tensor:
     return -10 * torch.log10((wanted + EPSILON) / (wrong + EPSILON)).mean(0)
 
 
+@loss("multi_stft", settings=lambda config: (config.resolutions, config.resolution_hop))
 def multi_stft(resolutions: Sequence[int], hop: int) -> Term:
     """The sum over STFT sizes of the mean complex distance (BS-RoFormer's multi-resolution loss), [S].
 
@@ -96,6 +136,7 @@ def multi_stft(resolutions: Sequence[int], hop: int) -> Term:
     return term
 
 
+@loss("spectral_convergence", settings=lambda config: (config.resolutions,))
 def spectral_convergence(resolutions: Sequence[int]) -> Term:
     """The sum over STFT sizes of ‖|S| − |Ŝ|‖ / ‖|S|‖ + mean |log |S| − log |Ŝ|| (Parallel WaveGAN, III), [S].
 
@@ -120,16 +161,6 @@ def _per_stem(distance: Tensor) -> Tensor:
     return distance.transpose(0, 1).flatten(1).mean(1)
 
 
-# Terms without settings of their own; the two with STFT sizes are made by the functions above.
-TERMS: dict[str, Term] = {
-    "l1": l1,
-    "mse": mse,
-    "frequency_time": frequency_time,
-    "magnitude": magnitude,
-    "phase": phase,
-    "si_sdr": negative_si_sdr,
-}
-SPECTRAL = frozenset({"frequency_time", "magnitude", "phase"})
 # The distance of the masked mix's spectrogram; networks that mask compute it themselves.
 MASKS: Final = "mask_error"
 
@@ -155,18 +186,11 @@ class Criterion:
 
     def __init__(self, config: LossConfig, stems: Sequence[str]) -> None:
         self.config = config
-        makers = {
-            "multi_stft": lambda: multi_stft(config.resolutions, config.resolution_hop),
-            "spectral_convergence": lambda: spectral_convergence(config.resolutions),
-        }
         self.masks = config.terms.get(MASKS, 0.0)
-        self.terms = {
-            TERMS[name] if name in TERMS else makers[name](): factor
-            for name, factor in config.terms.items()
-            if name != MASKS
-        }
+        named = {LOSSES[name]: factor for name, factor in config.terms.items() if name != MASKS}
+        self.terms = {one.make(config): factor for one, factor in named.items()}
         self.weights = torch.tensor([config.weights.get(stem, 1.0) for stem in stems])
-        self.spectral = not SPECTRAL.isdisjoint(config.terms)
+        self.spectral = any(one.spectral for one in named)
 
     def __call__(self, network: Network, mix: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate and compare.

@@ -5,20 +5,25 @@ f all of x_i comes out at i. So P_ij, the share of the seconds in which x_i soun
 10 dB below x_i, is the identity for a clean song, and its other entries say what a stem really holds.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stemsplit.core.compute import Compute
+from stemsplit.core.compute import Compute, place, resolve
 from stemsplit.core.stream import separate_array
+from stemsplit.errors import AudioError
+from stemsplit.events import Callback, TrackStart, emit
+from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
 from stemsplit.models.network import Network
-from stemsplit.settings import ChunkSettings
-from stemsplit.training.library import WholeSong
+from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
+from stemsplit.training.config import DataSetConfig
+from stemsplit.training.library import Wanted, WholeSong, find_folders, open_folder
 
 SILENT_DB = -40.0  # quieter seconds don't count
 WITHIN_DB = 10.0  # an output that near to its input holds a part of it
@@ -110,3 +115,62 @@ def check_song(network: Network | Bag, song: WholeSong, settings: ChunkSettings,
     audio = {name: torch.from_numpy(stem.read(0, song.frames)) for name, stem in song.stems.items()}
     separate = partial(separate_array, network, chunks=settings, compute=compute)
     return measure(separate, audio, network.stems, network.sample_rate)
+
+
+@dataclass(frozen=True)
+class CheckedSong:
+    """What came of one song.
+
+    Attributes:
+        name: in its data set.
+        quality: what the separator says of it; None if it can't be read.
+        problems: what is irregular about its files, a sentence each.
+        error: why it can't be read.
+    """
+
+    name: str
+    quality: Quality | None = None
+    problems: tuple[str, ...] = ()
+    error: AudioError | None = None
+
+
+def check_songs(
+    folder: str | Path,
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    only: Sequence[str] = (),
+    compute: ComputeSettings = ComputeSettings(),
+    offline: bool = False,
+    callback: Callback | None = None,
+) -> Iterator[CheckedSong]:
+    """Look for mislabelled stems with a separator, as `stemsplit train check-data` does; song by song.
+
+    Args:
+        folder: a data set in any of the layouts of `datasets.layouts`, or a manifest.
+        model: the separator: a name from the registry, a path, or hf:OWNER/REPO.
+        only: patterns of track names; none for all songs.
+        compute: device, precision and threads.
+        offline: never open a connection.
+        callback: receives the events of a download, and a `TrackStart` for every song; returning False
+            cancels.
+
+    Raises:
+        InputError: there is no song.
+        DeviceError: no such device.
+        UnknownNameError: no such model.
+        ModelUnavailableError: the weights can't be had or can't be read.
+        Cancelled: by the callback.
+    """
+    songs = find_folders(DataSetConfig(str(folder), only=tuple(only)))
+    computing = resolve(compute)
+    network = place(load_model(model, offline=offline, callback=callback), computing)
+    want = Wanted(network.stems, {}, network.sample_rate, network.channels)
+    for number, layout in enumerate(songs, 1):
+        emit(callback, TrackStart(layout.name, number, len(songs), None))
+        try:
+            song = open_folder(layout, want)
+            quality = check_song(network, song, ChunkSettings(), computing)
+        except AudioError as error:
+            yield CheckedSong(layout.name, error=error)
+        else:
+            yield CheckedSong(song.name, quality, song.problems)

@@ -8,12 +8,19 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
-from stemsplit.evaluation import metrics
+from stemsplit.evaluation.metrics import METRICS, OVER_SONGS
 from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong
 
+# The metrics that a configuration may name: the function, and how it's taken over songs.
+VALIDATION = {
+    name: (metric.function, over)
+    for metric in METRICS.values()
+    if metric.function
+    for name, over in metric.validation.items()
+}
 # A stem that is quieter over the whole song (rms) has no score: any residue would count as tens of decibels.
 AUDIBLE = 1e-3
 
@@ -43,9 +50,8 @@ def _score(song: WholeSong, stem: str, estimate: Tensor, config: ValidConfig, sa
     reference = audible(song, stem)
     if reference is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
-    if config.metric == "median_sdr":
-        return metrics.median_sdr(reference, estimate, sample_rate)
-    return metrics.usdr(reference, estimate)
+    function, _ = VALIDATION[config.metric]
+    return function(reference, estimate, sample_rate)
 
 
 def audible(song: WholeSong, stem: str) -> Tensor | None:
@@ -66,8 +72,8 @@ def summary(scores: Tensor, config: ValidConfig) -> Tensor:
     Returns:
         [candidates, S], NaN where no song has the stem.
     """
-    reduce = metrics.nan_mean if config.metric == "usdr" else metrics.nan_median
-    return reduce(scores, dim=0)
+    _, over = VALIDATION[config.metric]
+    return OVER_SONGS[over](scores, dim=0)
 
 
 @dataclass

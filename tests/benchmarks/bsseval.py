@@ -41,7 +41,7 @@ def noise(seconds: int) -> np.ndarray:
 def music(dataset: str, start_s: int, seconds: int) -> np.ndarray:
     """Four stereo stems of the first track in which all of them sound, [4, 2, T]."""
     from stemsplit.audio.channels import convert_channels
-    from stemsplit.evaluation.datasets import find_tracks
+    from stemsplit.datasets.tracks import find_tracks
 
     for track in find_tracks(dataset, sample_rate=RATE):
         if set(STEMS) <= set(track.stems):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.core.stream import separate_array
-from stemsplit.evaluation.datasets import Track, find_tracks
+from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.evaluation.metrics import usdr
 from stemsplit.hub.load import load_model
 

@@ -397,8 +397,9 @@ def test_a_broken_track_does_not_stop_the_others(shell: Shell, songs: Path) -> N
     assert ran.code == 3
     assert {key[0] for key in table(ran.out)} == {"b"}
     lines = ran.err.splitlines()
-    assert lines[0].startswith("b (") and len(lines) == 2
+    assert lines[0].startswith("b (") and len(lines) == 3
     assert lines[1].startswith("stemsplit: error: a: songs/a/drums.wav: ")
+    assert lines[2].startswith("  hint: is it the right file")
     (songs / "b" / "drums.wav").write_bytes(b"")
     ran = shell("evaluate", *QUICK)
     assert (ran.code, ran.out) == (1, b"")

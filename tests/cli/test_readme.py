@@ -1,5 +1,6 @@
 """The README's commands are run, with small files under the names that it uses."""
 
+import io
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +144,11 @@ def test_the_first_example_gives_the_tree_below_it(furnished: Shell) -> None:
     assert [f"stems/song/{name}" for name in tree] == [n for n in furnished.files() if n.startswith("stems/")]
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
+def test_every_python_example_is_run() -> None:
+    assert [code.split()[3].strip(",") for code in blocks("python")] == ["Separator", "evaluate"]
+
+
+@pytest.mark.parametrize("code", blocks("python")[:1], ids=lambda code: code.splitlines()[0])
 def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(furnished.folder)
     samples = furnished.tones(seconds=0.3, rate=48000)
@@ -150,6 +156,16 @@ def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) ->
     exec(code, names)
     assert set(names["stems"]) == set(STEMS)
     assert names["vocals"].shape == samples.shape
+
+
+def test_python_that_evaluates(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(furnished.folder)
+    monkeypatch.setenv("STEMSPLIT_CACHE", str(furnished.folder / "cache"))
+    names: dict[str, Any] = {}
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(blocks("python")[1], names)
+    assert list(names["scores"].summary()) == ["classic", "mixture", "<lambda>"]
+    assert abs(float(printed.getvalue())) < 20
 
 
 def write_manifest(folder: Path, album: Path, names: tuple[str, ...]) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from stemsplit.datasets.tracks import find_tracks
 from stemsplit.evaluation import bsseval as module
 from stemsplit.evaluation import windows
 from stemsplit.evaluation.bsseval import Scores, bsseval
-from stemsplit.evaluation.datasets import find_tracks
 from stemsplit.evaluation.metrics import nan_median
 
 # dB; the requirement is 0.01

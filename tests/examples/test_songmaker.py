@@ -15,8 +15,8 @@ from songmaker import compose, effects, midi, sampler, soundfont, styles, tones,
 from songmaker.materials import Materials, find_materials, is_held_out, seed_of
 from songmaker.mixing import render
 from songmaker.notes import STEMS, Note, Part, Song
+from stemsplit.datasets.tracks import find_tracks
 from stemsplit.errors import InputError, ResourceError
-from stemsplit.evaluation.datasets import find_tracks
 
 RATE = effects.RATE
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")

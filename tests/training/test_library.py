@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from stemsplit.datasets import cache
+from stemsplit.datasets.cache import Notebook
+from stemsplit.datasets.tracks import Source
 from stemsplit.errors import InputError, SettingsError
-from stemsplit.evaluation.datasets import Source
-from stemsplit.training import cache, library
-from stemsplit.training.cache import Notebook
+from stemsplit.training import library
 from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import MIX, SongSet, Wanted, find, open_mixes, open_songs, open_whole
 from tests.conftest import Encode

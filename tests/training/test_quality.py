@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from stemsplit.core.compute import Compute
+from stemsplit.errors import Cancelled, InputError
+from stemsplit.events import Event, TrackStart
 from stemsplit.settings import ChunkSettings
 from stemsplit.training.library import WholeSong
-from stemsplit.training.quality import Quality, check_song, measure, volumes_db
+from stemsplit.training.quality import Quality, check_song, check_songs, measure, volumes_db
+from tests.training.conftest import WriteSongs
 
 RATE = 100
 NAMES = ("drums", "bass", "vocals")
@@ -122,3 +125,21 @@ def test_a_song_is_checked_with_the_overlap_that_the_network_was_made_for() -> N
     song = WholeSong("song", 400, {name: Sound() for name in Network.stems}, None)
     check_song(Network(), song, ChunkSettings(), Compute())  # type: ignore[arg-type]
     assert len(calls) == 2 * 400 / (40 * (1 - 0.75))
+
+
+def test_songs_are_checked_one_by_one(write_songs: WriteSongs) -> None:
+    generator = np.random.default_rng(0)
+    stems = {stem: generator.standard_normal((2, 8000)).astype(np.float32) / 9 for stem in ("vocals", "bass")}
+    folder = write_songs({name: stems for name in ("a", "b", "c", "other")}, rate=4000)
+    (folder / "b" / "bass.wav").write_text("no audio, but long enough to be looked at")
+    events: list[Event] = []
+    songs = check_songs(folder, "classic", only=["?"], callback=events.append)
+    assert next(songs).name == "a"
+    assert events == [TrackStart("a", 1, 3, None)]
+    broken, last = songs
+    assert broken.name == "b" and broken.quality is None and "bass.wav" in str(broken.error)
+    assert last.quality is not None and last.quality.stems == ("bass", "vocals") and last.error is None
+    with pytest.raises(InputError, match="none of its 4 tracks"):
+        next(check_songs(folder, "classic", only=["z"]))
+    with pytest.raises(Cancelled):
+        next(check_songs(folder, "classic", callback=lambda event: False))

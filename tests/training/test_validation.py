@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from stemsplit.evaluation import metrics
 from stemsplit.models.network import Network
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong
-from stemsplit.training.validation import Contest, score_song, summary
+from stemsplit.training.validation import VALIDATION, Contest, score_song, summary
 
 RATE = 100
 
@@ -82,6 +82,10 @@ def test_the_overlap_is_the_configuration_s_the_model_s_or_the_usual(
     network.overlap = own
     scores(song(a=noise(0)), network, overlap=asked)
     assert network.calls == -(-330 // stride)
+
+
+def test_the_metrics_of_a_configuration_are_those_of_the_table() -> None:
+    assert set(get_args(get_type_hints(ValidConfig)["metric"])) == set(VALIDATION)
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("usdr", [4.0, 5.0]), ("usdr_median", [3.0, 5.0])])

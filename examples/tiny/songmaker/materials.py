@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from songmaker.sampler import Instrument, Kit, find_instrument, find_kit, sound_files
+from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.errors import InputError
-from stemsplit.evaluation.datasets import Track, find_tracks
 from stemsplit.listing import is_hidden
 
 # Kept out of training whole, by parts of names: a song, voices, drum loops, drummers, General MIDI songs.

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from stemsplit.datasets import sums, tracks
+from stemsplit.datasets.layouts import find_layouts
+from stemsplit.datasets.names import left_out_by
+from stemsplit.datasets.sums import Sum, by_name, left_out
+from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.errors import InputError
-from stemsplit.evaluation import datasets, sums
-from stemsplit.evaluation.datasets import Track, find_tracks
-from stemsplit.evaluation.layouts import find_layouts
-from stemsplit.evaluation.names import left_out_by
-from stemsplit.evaluation.sums import Sum, by_name, left_out
 
 RATE = 8000
 FOUR = ("bass", "drums", "other", "vocals")
@@ -209,9 +209,9 @@ def test_in_doubt_a_track_is_refused(tmp_path: Path, name: str, gains: dict[str,
     with pytest.raises(InputError, match=said):
         track(folder, stems)
     # estimates are as alike as a model makes them
-    cache = datasets.MetadataCache()
+    cache = tracks.MetadataCache()
     (layout,) = find_layouts(folder)
-    assert datasets.open_track(layout, sample_rate=None, cache=cache, estimates=True).frames == RATE
+    assert tracks.open_track(layout, sample_rate=None, cache=cache, estimates=True).frames == RATE
 
 
 def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_a_sum_among_files_that_can_only_be_decoded_from_the_start(
             frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
             frame.sample_rate = RATE
             file.mux([*stream.encode(frame), *stream.encode(None)])
-    monkeypatch.setattr(datasets, "read_audio", pytest.fail)
+    monkeypatch.setattr(tracks, "read_audio", pytest.fail)
     (found,) = find_tracks(tmp_path / "A")
     assert kept(found) == ["bass", "tuba", "vocals"]
 

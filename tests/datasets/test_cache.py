@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stemsplit.evaluation.datasets import Source, find_tracks
-from stemsplit.training.cache import Array, Notebook, readable
-from tests.training.conftest import RATE, WriteSongs
+from stemsplit.datasets.cache import Array, Notebook, readable
+from stemsplit.datasets.tracks import Source, find_tracks
+from tests.datasets.conftest import Write
+
+RATE = 1000
 
 
 @pytest.fixture
-def source(write_songs: WriteSongs) -> Source:
-    audio = np.random.default_rng(0).standard_normal((2, 90 * RATE)).astype(np.float32)
-    (track,) = find_tracks(write_songs({"song": {"drums": audio}}))
+def source(tmp_path: Path, write: Write) -> Source:
+    write("songs/song/drums.wav", 90 * RATE, rate=RATE)
+    (track,) = find_tracks(tmp_path / "songs")
     return track.stems["drums"]
 
 
@@ -38,7 +40,7 @@ def test_a_full_disk_is_met_by_writing(
         sizes.append(part.stat().st_size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("stemsplit.training.cache.pieces", until_full)
+    monkeypatch.setattr("stemsplit.datasets.cache.pieces", until_full)
     with pytest.raises(OSError, match="No space left"):
         readable(source, tmp_path / "cache")
     assert sizes[0] <= 60 * RATE * 2 * 4 + 128  # no more of the file is there than was written

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stemsplit.datasets.names import KNOWN_STEMS, MIXTURE, MIXTURE_NAMES, left_out_by
 from stemsplit.errors import InputError
-from stemsplit.evaluation.names import KNOWN_STEMS, MIXTURE, MIXTURE_NAMES, left_out_by
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 from stemsplit.stems import canonical
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from stemsplit.audio.reader import open_audio, probe
-from stemsplit.evaluation.layouts import Location
+from stemsplit.datasets.layouts import Location
 from stemsplit.files import write_whole
 from stemsplit.folders import cache_folder
 

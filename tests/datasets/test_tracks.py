@@ -10,11 +10,11 @@ import soundfile
 
 from stemsplit.audio.reader import read_audio
 from stemsplit.audio.resample import resample
+from stemsplit.datasets import metadata
+from stemsplit.datasets.layouts import Location
+from stemsplit.datasets.metadata import MetadataCache
+from stemsplit.datasets.tracks import Source, Track, find_tracks
 from stemsplit.errors import InputError
-from stemsplit.evaluation import metadata
-from stemsplit.evaluation.datasets import Source, Track, find_tracks
-from stemsplit.evaluation.layouts import Location
-from stemsplit.evaluation.metadata import MetadataCache
 from tests.conftest import Encode
 
 from .conftest import Write
@@ -54,7 +54,7 @@ def test_only_the_range_is_read(tmp_path: Path, write: Write, monkeypatch: pytes
         return read_audio(path, **given)  # type: ignore[arg-type]
 
     track = only(tmp_path)
-    monkeypatch.setattr("stemsplit.evaluation.datasets.read_audio", spy)
+    monkeypatch.setattr("stemsplit.datasets.tracks.read_audio", spy)
     track.stems["vocals"].read(2000, 4000)
     assert asked == [(0.25, 0.75)]
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stemsplit.evaluation.datasets import Source
+from stemsplit.datasets.tracks import Source
 from stemsplit.files import replacing, write_whole
 
 Array = npt.NDArray[np.float32]
@@ -89,12 +89,7 @@ class Notebook:
 
 def identity(source: Source) -> str:
     """Names what a source reads: its files with their sizes, times and lengths, its rate and channels."""
-    files = []
-    for part in source.parts:
-        stat = part.where.path.stat()
-        path = str(part.where.path.resolve())
-        files.append((path, part.where.stream, stat.st_size, stat.st_mtime_ns, part.info.frames))
-    described = repr((files, source.sample_rate, source.channels))
+    described = repr(([part.facts() for part in source.parts], source.sample_rate, source.channels))
     return blake2b(described.encode(), digest_size=16).hexdigest()
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from stemsplit.datasets.layouts import Layout, Location, find_layouts
 from stemsplit.errors import InputError
-from stemsplit.evaluation.layouts import Layout, Location, find_layouts
 
 FOUR = ("drums", "bass", "other", "vocals")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stemsplit.evaluation.guards import Finding, examine
+from stemsplit.evaluation.findings import Finding, examine
 
 RATE = 4000
 NAMES = ("drums", "bass", "other", "vocals")

@@ -17,11 +17,11 @@ from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.reader import open_audio, read_audio
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.resample import Resampler, resample, resampled_frames
+from stemsplit.datasets.layouts import Layout, Location, find_layouts
+from stemsplit.datasets.metadata import FileInfo, MetadataCache, count_frames
+from stemsplit.datasets.names import MIXTURE
+from stemsplit.datasets.sums import Found, Sum, by_name, by_samples, left_out
 from stemsplit.errors import InputError
-from stemsplit.evaluation.layouts import Layout, Location, find_layouts
-from stemsplit.evaluation.metadata import FileInfo, MetadataCache, count_frames
-from stemsplit.evaluation.names import MIXTURE
-from stemsplit.evaluation.sums import Found, Sum, by_name, by_samples, left_out
 
 Array = npt.NDArray[np.float32]
 
@@ -35,6 +35,12 @@ class Part:
 
     where: Location
     info: FileInfo
+
+    def facts(self) -> tuple[str, int | None, int, int, int]:
+        """Return what changes if the file does: its path, stream, size, time and length."""
+        stat = self.where.path.stat()
+        path = str(self.where.path.resolve())
+        return path, self.where.stream, stat.st_size, stat.st_mtime_ns, self.info.frames
 
 
 @dataclass(frozen=True)
@@ -211,18 +217,7 @@ def _sums(track: Track, cache: MetadataCache, *, estimates: bool) -> tuple[Sum, 
 def fingerprint(sources: Mapping[str, Source | None]) -> str:
     """Names some sources: a digest of their names and their files' paths, sizes, times and lengths."""
     files = [
-        (
-            name,
-            str(part.where.path.resolve()),
-            part.where.stream,
-            stat.st_size,
-            stat.st_mtime_ns,
-            part.info.frames,
-        )
-        for name, source in sorted(sources.items())
-        if source
-        for part in source.parts
-        for stat in [part.where.path.stat()]
+        (name, *part.facts()) for name, source in sorted(sources.items()) if source for part in source.parts
     ]
     return blake2b(repr(files).encode(), digest_size=16).hexdigest()
 

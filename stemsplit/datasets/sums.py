@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stemsplit.audio.channels import convert_channels
-from stemsplit.evaluation.names import KNOWN_STEMS, MIXTURE, left_out_by
+from stemsplit.datasets.names import KNOWN_STEMS, MIXTURE, left_out_by
 
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""Multitrack data sets on a disk, as evaluation and training read them."""

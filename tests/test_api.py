@@ -1,0 +1,178 @@
+"""The public `evaluate`: what may be given as a model, and that it does what the command does."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor, nn
+
+from stemsplit import Separator, evaluate
+from stemsplit.api import Array
+from stemsplit.cli.main import main
+from stemsplit.engines import Threads
+from stemsplit.errors import Cancelled, InputError, SettingsError, UnknownNameError
+from stemsplit.events import Event, TrackDone
+from stemsplit.settings import ChunkSettings, ComputeSettings
+
+RATE = 8000
+STEMS = ("bass", "drums", "other", "vocals")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
+    # new processes import this module, of which they are sent functions
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[__name__.count(".")])])
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    """Two songs of two seconds, `a` and `b`."""
+    generator = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "songs" / name).mkdir(parents=True)
+        for stem in STEMS:
+            audio = 0.1 * generator.standard_normal((2 * RATE, 2))
+            soundfile.write(tmp_path / "songs" / name / f"{stem}.wav", audio, RATE, subtype="FLOAT")
+    return tmp_path / "songs"
+
+
+def quarters(mix: Array, sample_rate: int) -> Mapping[str, Any]:
+    assert sample_rate == RATE and mix.dtype == np.float32
+    return dict.fromkeys(STEMS, mix / 4)
+
+
+class Quarters(nn.Module):
+    """The same as a module of one's own that the core can run."""
+
+    stems, sample_rate, channels = STEMS, RATE, 2
+    segment_samples, context_samples = 4000, 0
+    normalise, overlap = False, None
+
+    def forward(self, mix: Tensor) -> Tensor:
+        return (mix / 4)[:, None].expand(-1, len(STEMS), -1, -1)
+
+
+class Other:
+    """Some other program's separator."""
+
+    stems, sample_rate = STEMS, RATE
+
+    def separate(self, source: Array, sample_rate: int) -> Mapping[str, Any]:
+        return quarters(source, sample_rate)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_functions_modules_and_separators_score_alike(songs: Path, jobs: int) -> None:
+    models = {
+        "function": quarters,
+        "module": Quarters(),
+        "separator": Separator(Quarters()),
+        "other": Other(),
+    }
+    found = evaluate(songs, models, bss=False, jobs=jobs)
+    assert found.exit_code == 0 and found.method == "function"
+    summary = found.summary()
+    assert list(summary) == ["function", "mixture", "module", "separator", "other"]
+    for stem in STEMS:
+        scores = [summary[name][stem]["usdr"] for name in models]
+        # a quarter of the sum of four equals: 1 / ((3/4)² + 3/4²)
+        assert scores == pytest.approx([10 * math.log10(4 / 3)] * 4, abs=0.1)
+        assert scores[1:] == pytest.approx(scores[:1] * 3, abs=1e-4)
+
+
+def test_it_is_what_the_command_does(songs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = []
+    found = evaluate(songs, ["classic"], oracles=["irm"], only=["b"], callback=events.append)
+    assert [(e.input, e.status) for e in events if isinstance(e, TrackDone)] == [("b", "done")]
+    with pytest.raises(SystemExit, match="0"):
+        main(["evaluate", "--dataset", str(songs), *"-m classic --oracle irm --only b --json".split()])
+    printed = capfd.readouterr()
+    assert json.loads(printed.out) == json.loads(json.dumps(found.as_dict()))
+    assert printed.err == "skipped b (done already)\n"
+
+
+def test_a_separator_is_remembered_by_its_settings(songs: Path) -> None:
+    def reused(**arguments: Any) -> bool:
+        separator = Separator("classic", **arguments)
+        return evaluate(songs, separator, only=["a"], bss=False).outcomes[0].reused
+
+    assert [reused(), reused()] == [False, True]
+    assert not reused(stems=["vocals"])
+    assert not reused(segment_s=1.0)
+    assert evaluate(songs, "classic", only=["a"], bss=False).outcomes[0].reused
+    assert not evaluate(songs, "classic", only=["a"], bss=False, fresh=True).outcomes[0].reused
+
+
+def test_a_fingerprint_tells_all_that_the_stems_depend_on() -> None:
+    def of(**arguments: Any) -> str | None:
+        return Separator(**{"model": "classic", **arguments}).fingerprint
+
+    assert of(model=Quarters()) is None
+    assert of() == of(offline=True, compute=ComputeSettings(threads=1), callback=print)
+    two = ["classic", "classic"]
+    found = {of(), of(stems=["vocals"]), of(segment_s=1.0), of(chunks=ChunkSettings(overlap=0.5))}
+    found |= {of(model=two), of(model=two, weights=[1, 2]), of(model=two, blend="median_wave")}
+    assert len(found) == 7 and None not in found
+
+
+def test_what_is_not_known_is_not_remembered(songs: Path) -> None:
+    for model in (quarters, quarters, Quarters(), Quarters()):
+        assert not evaluate(songs, model, only=["a"], bss=False).outcomes[0].reused
+
+
+def test_files_against_references(songs: Path) -> None:
+    found = evaluate(songs, estimates=songs, bss=False, engine=Threads(2))
+    assert found.method == str(songs)
+    assert min(row["usdr"] for row in found.summary()[str(songs)].values()) > 90
+
+
+def test_a_callback_cancels(songs: Path) -> None:
+    with pytest.raises(Cancelled):
+        evaluate(songs, quarters, bss=False, callback=lambda event: False)
+
+
+def test_what_a_function_gives_is_looked_at(songs: Path) -> None:
+    def odd(mix: Array, sample_rate: int) -> Mapping[str, Any]:
+        return {"vocals": torch.full((2, 9), torch.nan)}
+
+    found = evaluate(songs, odd, bss=False)
+    assert [outcome.failure and outcome.failure.message for outcome in found.outcomes] == [
+        "samples must be finite numbers that float32 can hold"
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"models": "clasic"}, UnknownNameError, "no model named 'clasic'"),
+        ({"models": quarters, "estimates": "x"}, SettingsError, "give either models or estimates"),
+        ({"models": quarters, "oracles": ["wiener"]}, UnknownNameError, "no oracle named 'wiener'"),
+        ({"models": quarters, "jobs": 0}, SettingsError, "jobs 0: must be positive"),
+        ({"models": [quarters, Quarters(), Quarters()]}, SettingsError, "two models are called Quarters"),
+        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent what is to work there"),
+        ({"models": 5}, SettingsError, "5 is nothing that separates"),
+        ({"models": quarters, "only": ["c"]}, InputError, "none of its 2 tracks is called c"),
+    ],
+)
+def test_refusals(songs: Path, arguments: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        evaluate(songs, **arguments)
+
+
+def test_the_package_stays_light() -> None:
+    code = (
+        "import sys, stemsplit\n"
+        "assert {'evaluate', 'check_songs'} <= set(dir(stemsplit))\n"
+        "print('torch' in sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n"
