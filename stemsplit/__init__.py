@@ -9,22 +9,44 @@ The public names are imported on first use, so that `import stemsplit` stays fre
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Separator", "__version__", "check_songs", "evaluate", "list_models", "load_model", "separate"]
+__all__ = [
+    "Recipe",
+    "Report",
+    "Request",
+    "Separator",
+    "Step",
+    "__version__",
+    "check_songs",
+    "evaluate",
+    "list_models",
+    "load_model",
+    "separate",
+    "separate_files",
+]
 
 if TYPE_CHECKING:
     from stemsplit.api import evaluate
     from stemsplit.hub.load import load_model
+    from stemsplit.hub.recipes import Recipe, Step
     from stemsplit.hub.registry import list_models
+    from stemsplit.separation.report import Report
+    from stemsplit.separation.run import separate_files
     from stemsplit.separation.separator import Separator, separate
+    from stemsplit.settings import Request
     from stemsplit.training.quality import check_songs
 
 _HOMES = {
+    "Recipe": "stemsplit.hub.recipes",
+    "Report": "stemsplit.separation.report",
+    "Request": "stemsplit.settings",
     "Separator": "stemsplit.separation.separator",
-    "separate": "stemsplit.separation.separator",
-    "evaluate": "stemsplit.api",
+    "Step": "stemsplit.hub.recipes",
     "check_songs": "stemsplit.training.quality",
-    "load_model": "stemsplit.hub.load",
+    "evaluate": "stemsplit.api",
     "list_models": "stemsplit.hub.registry",
+    "load_model": "stemsplit.hub.load",
+    "separate": "stemsplit.separation.separator",
+    "separate_files": "stemsplit.separation.run",
 }
 
 

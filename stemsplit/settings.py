@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from math import isnan
 from numbers import Integral, Real
 from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Final, Literal, get_args, get_type_hints
 
 from stemsplit.errors import SettingsError
 from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat
 
 DEFAULT_MODEL = "htdemucs"
+DEFAULT_DEVICE: Final = "auto"  # for training too
 # ways to make one signal of several estimates, by audio-separator's names; see `core.blends`
 BLENDS = (
     *("avg_wave", "median_wave", "min_wave", "max_wave"),
@@ -117,7 +118,7 @@ class ComputeSettings:
         compile: let torch.compile rewrite the model, on a GPU; the first chunks then take minutes.
     """
 
-    device: str = "auto"
+    device: str = DEFAULT_DEVICE
     precision: Precision = "auto"
     threads: int | None = None
     reduced: bool = False

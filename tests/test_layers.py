@@ -2,12 +2,16 @@
 
 import ast
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "stemsplit"
-LOW = {"errors", "settings", "events", "files", "outcome", "formats"}
+LOW = {
+    *("errors", "settings", "events", "formats", "stems"),
+    *("files", "folders", "outcome", "documents", "reading", "engines", "listing", "forked"),
+}
 BELOW = {
     "cli": {"api", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
     "api": {"separation", "evaluation", "core", "datasets"},
@@ -75,3 +79,109 @@ def test_nothing_is_printed_or_asserted_below_the_command_line() -> None:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and layer != "cli":
                 assert node.func.id != "print", f"{path}:{node.lineno}"
             assert not (isinstance(node, ast.Assert) and layer != "models"), f"{path}:{node.lineno}"
+
+
+def module_of(path: Path) -> str:
+    parts = ("stemsplit", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def edges() -> dict[str, set[str]]:
+    """Which modules each module imports, within functions too; not what only type checkers see."""
+    modules, found = {module_of(path) for path in FILES}, dict[str, set[str]]()
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                node.body = [ast.Pass()]
+        own = found.setdefault(module_of(path), set())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    own.add(name if name in modules else node.module)
+    return {name: (others & modules) - {name} for name, others in found.items()}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    left = edges()
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"these import each other: {sorted(left)}"
+
+
+def calls(path: Path) -> Iterator[tuple[str, int]]:
+    """The names of the functions that a file calls, such as `os.replace`, with the line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
+            yield ast.unparse(node.func), node.lineno
+
+
+ONE_ROOM = {
+    "documents.py": {"yaml.load", "yaml.safe_load", "yaml.compose", "yaml.full_load", "yaml.unsafe_load"},
+    "files.py": {"os.replace", "os.rename", "os.renames", "shutil.move"},
+}
+
+
+@pytest.mark.parametrize("room", ONE_ROOM)
+def test_one_module_reads_yaml_and_one_gives_files_their_names(room: str) -> None:
+    for path in FILES:
+        for name, line in calls(path):
+            if path.relative_to(PACKAGE).as_posix() != room:
+                assert name not in ONE_ROOM[room], f"{path}:{line}: {name} belongs to {room}"
+
+
+def defaults(node: ast.AST) -> Iterator[tuple[str, object]]:
+    """The parameters or the field that a node gives a constant as default, with the constant."""
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        pairs = [(node.target.id, node.value)]
+    elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        names = [one.arg for one in (*node.args.posonlyargs, *node.args.args)]
+        pairs = list(zip(reversed(names), reversed(node.args.defaults), strict=False))
+        pairs += zip((one.arg for one in node.args.kwonlyargs), node.args.kw_defaults, strict=True)
+    else:
+        return
+    yield from ((name, value.value) for name, value in pairs if isinstance(value, ast.Constant))
+
+
+def test_every_default_stands_once() -> None:
+    """No function or class elsewhere repeats the default of a setting under the setting's name."""
+    from stemsplit import settings
+
+    known = {
+        (one.name, one.default)
+        for cls in vars(settings).values()
+        if isinstance(cls, type) and is_dataclass(cls) and cls.__module__ == settings.__name__
+        for one in fields(cls)
+        if isinstance(one.default, (str, float)) or (isinstance(one.default, int) and one.default > 1)
+    }
+    assert ("precision", "auto") in known
+    for path in FILES:
+        if path.stem != "settings":
+            for node in ast.walk(ast.parse(path.read_text())):
+                for name, default in defaults(node):
+                    assert (name, default) not in known, f"{path}: the default of {name} is {default!r} again"
+
+
+# What computes, which the command doesn't do itself: it calls a function of the library that does.
+INSIDE = {
+    *("stemsplit.separation.track", "stemsplit.separation.runner", "stemsplit.separation.batch"),
+    *("stemsplit.separation.flow", "stemsplit.separation.signals", "stemsplit.separation.stage"),
+    *("stemsplit.evaluation.score", "stemsplit.evaluation.run", "stemsplit.hub.load", "stemsplit.models"),
+    *(
+        "stemsplit.core.stream",
+        "stemsplit.core.compute",
+        "stemsplit.core.overlap",
+        "numpy",
+        "soundfile",
+        "av",
+    ),
+}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda path: path.name)
+def test_the_command_computes_nothing_itself(path: Path) -> None:
+    for name, line in imported(path):
+        inside = next((one for one in INSIDE if name == one or name.startswith(f"{one}.")), None)
+        assert inside is None, f"{path}:{line}: imports {name}"

@@ -26,6 +26,7 @@ from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
 from stemsplit.settings import DEFAULT_REQUEST, Request
 
 if TYPE_CHECKING:
+    from stemsplit.core.stream import Separable
     from stemsplit.separation.runner import Runner
 
 
@@ -171,13 +172,19 @@ class Session:
 
 
 def prepare(
-    found: Found, request: Request, *, alone: bool = False, callback: Callback | None = None
+    found: Found,
+    request: Request,
+    *,
+    model: "str | Path | Separable | Recipe | None" = None,
+    alone: bool = False,
+    callback: Callback | None = None,
 ) -> Session:
     """Check everything that can be checked without decoding, loading or computing.
 
     Args:
         found: from `plan.collect`.
         request: the settings.
+        model: what separates, in place of the model that the request names.
         alone: there must be one input and one output, which goes to a stream instead of the folder.
         callback: receives notices, and the events of a download; `hf:` models are fetched to be described.
 
@@ -188,7 +195,7 @@ def prepare(
     """
     check_template(request.batch.template)
     check_device(request.compute.device)
-    flow = _resolve(request, callback)
+    flow = _resolve(request, request.model.model if model is None else model, callback)
     outputs = plan_outputs(flow.stems, request.stems, flow.divided)
     if not found.inputs:
         hint = next(iter(found.notices()), "--include picks files by name")
@@ -215,14 +222,14 @@ def prepare(
     return Session(request, flow, outputs, plan, _fingerprint(flow, request))
 
 
-def _resolve(request: Request, callback: Callback | None) -> Flow:
+def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
     """Look up the models that are asked for, and what they give together.
 
     Raises:
         SettingsError: the weights don't fit the ensemble, or the stems have no names of their own.
         Others: as `describe_model`.
     """
-    how, models = request.combination, (request.model.model, *request.combination.others)
+    how, models = request.combination, (model, *request.combination.others)
     first = Step(models, blend=how.blend, weights=how.weights)
     recipe = Recipe((first, *(Step((model,), input=stem) for stem, model in how.then)))
     describe = partial(describe_model, offline=request.model.offline, callback=callback)
@@ -273,6 +280,7 @@ def separate_files(
     inputs: "str | Path | Iterable[str | Path | Input] | Found",
     request: Request = DEFAULT_REQUEST,
     *,
+    model: "str | Path | Separable | Recipe | None" = None,
     engine: Engine | None = None,
     callback: Callback | None = None,
 ) -> Report:
@@ -287,6 +295,7 @@ def separate_files(
     Args:
         inputs: files and folders, which are searched, or what `find` has found in them.
         request: the settings.
+        model: what separates, in place of the model that the request names.
         engine: carries the tracks to workers, such as `engines.Processes`; None for threads of this process.
         callback: receives events; returning False cancels.
 
@@ -302,6 +311,6 @@ def separate_files(
         Cancelled: by the callback. What was finished stays.
     """
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
-    session = prepare(found, request, callback=callback)
+    session = prepare(found, request, model=model, callback=callback)
     with closing(session.run(callback, engine)) as results:
         return session.report(list(results), callback)

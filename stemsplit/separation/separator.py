@@ -6,6 +6,7 @@
 ('vocals',)
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -112,7 +113,8 @@ class Separator:
     @property
     def fingerprint(self) -> str | None:
         """Everything that the stems depend on but the audio, as text; None for weights that aren't known."""
-        return self._runner.fingerprint
+        known = self._runner.fingerprint
+        return known and json.dumps([known, [(output.name, str(output)) for output in self._outputs]])
 
     def close(self) -> None:
         """Let go of the model and its memory; the separator can't be used any more."""

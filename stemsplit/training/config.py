@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stemsplit.reading import Invalid, above, at_least, fraction
+from stemsplit.settings import DEFAULT_DEVICE
 from stemsplit.stems import canonical
 from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig, by_stem
 
@@ -170,7 +171,7 @@ class FitConfig:
     batch_size: int = 8
     accumulate: int = 1
     checkpoint_steps: int | None = None
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = DEFAULT_DEVICE
     devices: int = 1
     nodes: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -11,6 +11,7 @@ import soundfile
 
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
+from tests.separation.networks import save_small
 
 RUN = """
 import resource, sys
@@ -81,10 +82,13 @@ def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
-def test_an_ensemble_holds_no_track(tmp_path: Path) -> None:
-    model = tmp_path / "tiny.safetensors"
-    save_package(model, build("htdemucs", TINY))
-    options = ("-m", "classic", "--blend", "median_fft", "-s", "vocals", "-f", "flac")
-    short = peak_mb(write_song(tmp_path / "short.wav", 3), model, *options)
-    long = peak_mb(write_song(tmp_path / "long.wav", 12), model, *options)
+@pytest.mark.parametrize("how", ["--lockstep", "--sequential"])
+def test_thirty_minutes_of_an_ensemble_and_a_chain_take_the_memory_of_three(tmp_path: Path, how: str) -> None:
+    models = save_small(tmp_path)
+    options = [how, "--blend", "median_fft", "-f", "flac", "-s", "vocals,bass"]
+    for name in ("bs_roformer", "openunmix", "mono16k"):
+        options += ["-m", str(models[name])]
+    options += ["--then", f"vocals={models['parts']}", "--then", f"vocals.lead={models['room']}"]
+    short = peak_mb(write_song(tmp_path / "short.wav", 3), models["htdemucs"], *options)
+    long = peak_mb(write_song(tmp_path / "long.wav", 30), models["htdemucs"], *options)
     assert long - short < 50

@@ -1,0 +1,129 @@
+"""Files and folders separated from Python, as the command does."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemsplit import Recipe, Request, Step, separate_files
+from stemsplit.engines import Engine, Processes, Threads
+from stemsplit.errors import Cancelled, SettingsError, UnknownNameError
+from stemsplit.events import End, Event, Progress, Start, TrackDone, TrackStart
+from stemsplit.settings import BatchSettings, ModelSettings, OutputSettings, StemSettings
+
+
+def songs(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio = 0.1 * np.random.default_rng(len(name)).standard_normal((9000, 2))
+        soundfile.write(path, audio, 44100)
+    return folder / "in"
+
+
+def request(folder: Path, **batch: object) -> Request:
+    return Request(
+        model=ModelSettings("classic"),
+        stems=StemSettings(stems=("bass",)),
+        output=OutputSettings(bit_depth="32f"),
+        batch=BatchSettings(output=str(folder / "out"), **batch),  # type: ignore[arg-type]
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    out = folder / "out"
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def test_a_folder_becomes_files_and_a_report(tmp_path: Path) -> None:
+    folder, events = songs(tmp_path, "a.wav", "sub/b.wav"), list[Event]()
+    report = separate_files(folder, request(tmp_path), callback=events.append)
+    assert report.exit_code == 0 and [track.status for track in report.tracks] == ["done", "done"]
+    assert sorted(files(tmp_path)) == ["a/bass.wav", "sub/b/bass.wav"]
+    kinds = [type(event) for event in events if not isinstance(event, Progress)]
+    assert kinds[0] is Start and kinds[-1] is End
+    assert kinds.count(TrackStart) == kinds.count(TrackDone) == 2
+    again = separate_files([str(folder)], request(tmp_path))
+    assert [track.status for track in again.tracks] == ["skipped", "skipped"]
+
+
+@pytest.mark.parametrize("engine", [None, Threads(), Processes(2)], ids=["shared", "own thread", "processes"])
+def test_every_engine_gives_the_same_files(tmp_path: Path, engine: Engine | None) -> None:
+    folder, events = songs(tmp_path, "a.wav", "bb.wav", "ccc.wav"), list[Event]()
+    (folder / "bb.wav").write_bytes(b"no audio")
+    report = separate_files(folder, request(tmp_path), engine=engine, callback=events.append)
+    assert [(track.input[-6:], track.status) for track in report.tracks] == [
+        *(("/a.wav", "done"), ("bb.wav", "failed"), ("cc.wav", "done")),
+    ]
+    assert report.exit_code == 3
+    expected = tmp_path / "expected"
+    separate_files(folder, request(expected))
+    assert files(tmp_path) == files(expected)
+    assert any(isinstance(event, Progress) and event.done_s for event in events)
+
+
+def test_a_process_that_dies_costs_one_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while it writes: the others are done, and the same call again does the one that is missing."""
+    folder, killed = songs(tmp_path, "a.wav", "bb.wav", "ccc.wav"), list[int]()
+
+    def kill(event: Event) -> None:
+        if isinstance(event, TrackStart) and event.input.endswith("bb.wav") and not killed:
+            killed.extend(child for child in children() if child)
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    def children() -> list[int]:
+        return [process.pid or 0 for process in multiprocessing.active_children()]
+
+    report = separate_files(folder, request(tmp_path), engine=Processes(1), callback=kill)
+    assert killed and [track.status for track in report.tracks] == ["done", "failed", "done"]
+    assert report.tracks[1].error is not None and "a worker process died" in report.tracks[1].error.message
+    again = separate_files(folder, request(tmp_path), engine=Processes(1))
+    assert [track.status for track in again.tracks] == ["skipped", "done", "skipped"]
+    assert sorted(files(tmp_path)) == ["a/bass.wav", "bb/bass.wav", "ccc/bass.wav"]
+
+
+@pytest.mark.parametrize("engine", [None, Processes(2)], ids=["shared", "processes"])
+def test_a_callback_that_returns_false_ends_the_run_and_leaves_nothing_half_done(
+    tmp_path: Path, engine: Engine | None
+) -> None:
+    folder = songs(tmp_path, *(f"{number}.wav" for number in range(6)))
+    told = list[str]()
+
+    def stop(event: Event) -> bool | None:
+        if isinstance(event, TrackDone):
+            told.append(event.input)
+        return False if len(told) == 2 else None
+
+    with pytest.raises(Cancelled):
+        separate_files(folder, request(tmp_path), engine=engine, callback=stop)
+    assert 1 < len(files(tmp_path)) < 6
+    assert all(name.endswith("/bass.wav") for name in files(tmp_path)), "no part is left"
+
+
+def test_a_recipe_and_a_module_take_the_place_of_the_named_model(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav")
+    recipe = Recipe((Step(("classic",)), Step(("classic",), input="bass")))
+    report = separate_files(folder, request(tmp_path), model=recipe)
+    assert list(report.tracks[0].outputs) == ["bass.drums", "bass.bass", "bass.other", "bass.vocals"]
+    again = separate_files(folder, request(tmp_path), model=recipe)
+    assert again.tracks[0].status == "skipped"
+
+
+def test_wrong_settings_are_errors_before_the_work(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav")
+    with pytest.raises(UnknownNameError, match="no model named 'clasic'"):
+        separate_files(folder, request(tmp_path), model="clasic")
+    with pytest.raises(SettingsError, match="no audio file found"):
+        separate_files([folder], request(tmp_path, exclude=("*.wav",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_in_folders_are_included_and_excluded(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav", "b.wav", "old/c.wav")
+    separate_files(folder, request(tmp_path, include=("*.wav",), exclude=("old", "b*")))
+    assert list(files(tmp_path)) == ["a/bass.wav"]
