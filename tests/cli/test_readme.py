@@ -145,7 +145,7 @@ def test_the_first_example_gives_the_tree_below_it(furnished: Shell) -> None:
 
 
 def test_every_python_example_is_run() -> None:
-    assert [code.split()[3].strip(",") for code in blocks("python")] == ["Separator", "evaluate"]
+    assert [code.split()[3].strip(",") for code in blocks("python")] == ["Separator", "Recipe", "evaluate"]
 
 
 @pytest.mark.parametrize("code", blocks("python")[:1], ids=lambda code: code.splitlines()[0])
@@ -158,12 +158,28 @@ def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) ->
     assert names["vocals"].shape == samples.shape
 
 
+def test_python_that_separates_files(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(furnished.folder)
+    names: dict[str, Any] = {}
+    exec(blocks("python")[1], names)
+    assert names["failed"] == [] and names["report"].exit_code == 0
+    assert all("vocals.bass" in track.outputs for track in names["report"].tracks)
+
+
+def test_the_recipe_is_a_model(furnished: Shell) -> None:
+    (recipe,) = blocks("yaml")
+    (furnished.folder / "recipe.yaml").write_text(recipe)
+    assert furnished("song.mp3", "-m", "recipe.yaml").code == 0
+    found = [name for name in furnished.files() if name.startswith("stems/")]
+    assert found == [f"stems/song/{name}.wav" for name in ("drums", "vocals.bass", "vocals.vocals")]
+
+
 def test_python_that_evaluates(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(furnished.folder)
     monkeypatch.setenv("STEMSPLIT_CACHE", str(furnished.folder / "cache"))
     names: dict[str, Any] = {}
     with redirect_stdout(io.StringIO()) as printed:
-        exec(blocks("python")[1], names)
+        exec(blocks("python")[2], names)
     assert list(names["scores"].summary()) == ["classic", "mixture", "<lambda>"]
     assert abs(float(printed.getvalue())) < 20
 
