@@ -155,7 +155,10 @@ class Flow:
         if not self.combined:
             return
         yield from self.notices
-        names = dict.fromkeys(term for output in outputs for term in output.sum.terms if term != MIX)
+        outward = [term for output in outputs for term in output.sum.terms if term != MIX]
+        needed = {MIX, *self.needed(output.sum for output in self.expand(outputs))}
+        inward = [name for name in self.divided if set(self.sums[name].terms) <= needed]
+        names = dict.fromkeys((*inward, *outward))
         groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
         for name in names:
             blends = {self.blends[term].blend for term in self.sums[name].terms if term in self.blends}

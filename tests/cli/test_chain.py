@@ -44,6 +44,11 @@ def test_parts_are_selected_by_the_stem_and_by_their_path(shell: Shell) -> None:
     assert list(planned[0]["outputs"]) == ["vocals.drums", "vocals.bass", "vocals.other", "vocals.vocals"]
     ran = shell("a.wav", *CHAIN, "--karaoke", "-o", "k")
     assert ran.code == 0 and shell.files()[-1] == "part/a/vocals.bass.wav"
+    told = shell("a.wav", *CHAIN, "-m", "classic", "-s", "vocals.bass", "-n").err.splitlines()
+    assert told[:2] == [
+        "note: vocals: from tiny and classic, blended by avg_wave",
+        "note: vocals.bass: from classic",
+    ]
     assert "note: drums, bass, other: from tiny\n" in ran.err
 
 
