@@ -20,6 +20,7 @@ from stemsplit.evaluation.plan import plan_dataset, plan_files
 from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.store import Store
 from stemsplit.events import Callback
+from stemsplit.hub.recipes import Recipe
 from stemsplit.separation.samples import samples_of
 from stemsplit.separation.separator import Separator
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
@@ -28,7 +29,7 @@ from stemsplit.stems import canonical
 Array = npt.NDArray[np.float32]
 # Stems [C, T] by name from a mix [C, T] and its rate in Hz.
 Function: TypeAlias = Callable[[Array, int], Mapping[str, npt.ArrayLike]]
-Model: TypeAlias = str | Path | Separable | Separator | Function
+Model: TypeAlias = str | Path | Separable | Recipe | Separator | Function
 
 
 def evaluate(
@@ -58,10 +59,11 @@ def evaluate(
 
     Args:
         dataset: a folder of tracks in any of the layouts of `datasets.layouts`, or a manifest.
-        models: what separates; None is the default model. A name, a path, hf:OWNER/REPO, a `Separator`, an
-            object that satisfies `core.stream.Separable`, or a function of a mix, an array [C, T], and its
-            rate in Hz that returns arrays [C, T] by stem, also as the method `separate` of an object. Of
-            several, the first is scored and the others stand beside it; a mapping gives them names.
+        models: what separates; None is the default model. A name, a path, hf:OWNER/REPO, a `Recipe`, a
+            `Separator`, an object that satisfies `core.stream.Separable`, or a function of a mix, an array
+            [C, T], and its rate in Hz that returns arrays [C, T] by stem, also as the method `separate` of
+            an object. Of several, the first is scored and the others stand beside it; a mapping gives them
+            names.
         estimates: a folder of stems to score in place of models.
         oracles: of `irm` and `mixphase`, to be scored as well.
         only: patterns of track names; none for all tracks.
@@ -155,13 +157,15 @@ def _name(model: Model) -> str:
     return str(getattr(known, "name", None) or getattr(model, "__name__", type(model).__name__))
 
 
-def _method(name: str, model: Model, make: Callable[[str | Path | Separable], Separator]) -> run.Method:
+def _method(
+    name: str, model: Model, make: Callable[[str | Path | Separable | Recipe], Separator]
+) -> run.Method:
     if isinstance(model, Separator):
         return run.Method(name, model, model.fingerprint)
     if hasattr(model, "separate"):
         return run.Method(name, _Called(model.separate))
-    if isinstance(model, (str, Path)) or hasattr(model, "stems"):
-        separator = make(cast(str | Path | Separable, model))
+    if isinstance(model, (str, Path, Recipe)) or hasattr(model, "stems"):
+        separator = make(cast(str | Path | Separable | Recipe, model))
         separator.callback = None  # that was for the download
         return run.Method(name, separator, separator.fingerprint)
     if callable(model):

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from stemsplit import Separator, evaluate
+from stemsplit import Recipe, Separator, Step, evaluate
 from stemsplit.api import Array
 from stemsplit.cli.main import main
 from stemsplit.engines import Threads
@@ -98,6 +98,14 @@ def test_it_is_what_the_command_does(songs: Path, capfd: pytest.CaptureFixture[s
     printed = capfd.readouterr()
     assert json.loads(printed.out) == json.loads(json.dumps(found.as_dict()))
     assert printed.err == "skipped b (done already)\n"
+
+
+def test_a_recipe_is_scored(songs: Path) -> None:
+    recipe = Recipe((Step((Quarters(), "classic"), weights=(1, 0)), Step(("classic",), input="vocals")))
+    outputs = {stem: stem for stem in STEMS}
+    whole = Recipe(recipe.steps[:1], outputs)
+    both = evaluate(songs, {"recipe": whole, "module": Quarters()}, bss=False).summary()
+    assert both["recipe"]["vocals"]["usdr"] == pytest.approx(both["module"]["vocals"]["usdr"], abs=1e-4)
 
 
 def test_a_separator_is_remembered_by_its_settings(songs: Path) -> None:

@@ -14,7 +14,7 @@ LOW = {
 }
 BELOW = {
     "cli": {"api", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
-    "api": {"separation", "evaluation", "core", "datasets"},
+    "api": {"separation", "evaluation", "core", "datasets", "hub"},
     "separation": {"core", "audio", "hub"},
     "training": {"core", "audio", "hub", "evaluation", "models", "datasets"},
     "evaluation": {"core", "audio", "datasets"},
