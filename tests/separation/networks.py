@@ -58,15 +58,25 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def small(name: str) -> Network:
-    """A network with weights of its own that are the same each time."""
+RATES = {
+    "bs_roformer": "sample_rate",
+    "openunmix": "sample_rate",
+    "htdemucs": "samplerate",
+    "tasnet": "samplerate",
+}
+
+
+def small(name: str, slower: int = 1) -> Network:
+    """A network with weights of its own that are the same each time, for audio of a lower rate if need be."""
     torch.manual_seed(sorted(SMALL).index(name))
-    return build(*SMALL[name]).eval()
+    family, arguments = SMALL[name]
+    rate = arguments.get(RATES[family], 44_100) // slower
+    return build(family, arguments | {RATES[family]: rate}).eval()
 
 
-def save_small(folder: Path) -> dict[str, Path]:
+def save_small(folder: Path, slower: int = 1) -> dict[str, Path]:
     """The checkpoints of all of them."""
     paths = {name: folder / f"{name}.safetensors" for name in SMALL}
     for name, path in paths.items():
-        save_package(path, small(name))
+        save_package(path, small(name, slower))
     return paths
