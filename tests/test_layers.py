@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "stemsplit"
-LOW = {"errors", "settings", "events", "files", "outcome", "formats"}
+LOW = {"errors", "settings", "fields", "events", "files", "outcome", "formats"}
 BELOW = {
     "cli": {"api", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
     "api": {"separation", "evaluation", "core", "datasets"},
