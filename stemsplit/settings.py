@@ -21,7 +21,7 @@ from stemsplit.fields import (
     stem_and_model,
     whole,
 )
-from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat
+from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat, either
 
 DEFAULT_MODEL = "htdemucs"
 # ways to make one signal of several estimates, by audio-separator's names; see `core.blends`
@@ -263,8 +263,9 @@ class OutputSettings:
         channels: "keep" is the input's, but at most 2.
     """
 
+    # checked against the table, which may hold more than the type
     format: OutputFormat = option(
-        "wav", "Format of the files; alac is Apple Lossless in an .m4a.", short="-f"
+        "wav", f"Format of the files: {either(FORMATS)}.", short="-f", metavar="NAME", parse=str
     )
     bit_depth: BitDepth = option("24", "Bit depth of lossless formats; not all hold 32f.")
     bitrate: int | None = option(

@@ -16,14 +16,14 @@ from stemsplit.settings import Request
 S = TypeVar("S")
 
 
-def option_fields(cls: Any) -> dict[str, Field[Any]]:
+def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
     """Return the fields that are options, of the settings `cls` and of those in it, by name."""
-    found: dict[str, Field[Any]] = {}
+    found: dict[str, tuple[Field[Any], Option]] = {}
     for one in fields(cls):
         if is_dataclass(one.type):
             found |= option_fields(one.type)
-        elif option_of(one):
-            found[one.name] = one
+        elif declared := option_of(one):
+            found[one.name] = one, declared
     return found
 
 
@@ -57,11 +57,9 @@ def setting(name: str, *, note: str = "", **attributes: Any) -> click.Option:
         note: a sentence that the command adds to the field's help.
         attributes: of the option, where the command's differs from the field's, such as `multiple`.
     """
-    one, declared = FIELDS[name], option_of(FIELDS[name])
-    if declared is None:
-        raise LookupError(name)
+    one, declared = FIELDS[name]
     long = flag_of(one)
-    if one.default is True:
+    if one.default is True and "/" not in long:
         long = f"{long}/--no-{long.removeprefix('--')}"
     flags = [declared.short, long] if declared.short else [long]
     help = f"{declared.help} {note}".rstrip()
