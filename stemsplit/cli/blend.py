@@ -7,31 +7,21 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import Bitrate, Numbers, flag, given, setting
-from stemsplit.settings import BLENDS, DEFAULT_BLEND, OutputSettings
+from stemsplit.cli.options import collect, setting
+from stemsplit.settings import DEFAULT_BLEND, OutputSettings
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("files", nargs=-1, metavar="FILE...")
-@click.option("-o", "--output", metavar="FILE", help="File to write; its suffix chooses the format.")
-@flag(
-    "--blend",
-    type=click.Choice(BLENDS),
-    metavar="HOW",
-    help=f"How to blend: {', '.join(BLENDS)}. [default: {DEFAULT_BLEND}]",
+@click.command(
+    params=[
+        click.Argument(["files"], nargs=-1, metavar="FILE..."),
+        click.Option(
+            ["-o", "--output"], metavar="FILE", help="File to write; its suffix chooses the format."
+        ),
+        *map(setting, ("blend", "weights", "bit_depth", "bitrate")),
+        click.Option(["-y", "overwrite"], is_flag=True, help="Overwrite a file that is there."),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-@flag("--weights", type=Numbers(), metavar="W,W,...", help="Weight of each file, for avg_wave and avg_fft.")
-@setting(
-    "--bit-depth",
-    of=OutputSettings,
-    field="bit_depth",
-    metavar="16|24|32f",
-    help="Bit depth of lossless formats.",
-)
-@flag(
-    "--bitrate", type=Bitrate(), help="Bit rate of lossy formats, such as 192k. [default: the format's own]"
-)
-@click.option("-y", "overwrite", is_flag=True, help="Overwrite a file that is there.")
 def blend(files: tuple[str, ...], **options: Any) -> None:
     """Blend several estimates of one stem, or any other audio files, into one file.
 
@@ -47,12 +37,7 @@ def blend(files: tuple[str, ...], **options: Any) -> None:
 
     if options["output"] is None:
         raise usage_error("-o is missing", hint="-o FILE names the file to write")
-    how = given(
-        OutputSettings,
-        format=format_of(options["output"]),
-        bit_depth=options["bit_depth"],
-        bitrate=options["bitrate"],
-    )
+    how = collect({**options, "format": format_of(options["output"])}, OutputSettings)
     with progress.display(None) as callback:
         blend_files(
             files,

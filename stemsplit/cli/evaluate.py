@@ -10,11 +10,11 @@ from click.core import ParameterSource
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import Model, Whole, flag, given, setting
+from stemsplit.cli.options import PROGRESS, collect, flag, setting
 from stemsplit.errors import InputError
 from stemsplit.events import Callback
 from stemsplit.files import write_named
-from stemsplit.settings import ChunkSettings, ComputeSettings, ModelSettings
+from stemsplit.settings import ModelSettings, Request
 
 if TYPE_CHECKING:
     from stemsplit.evaluation.metrics import Metric
@@ -22,41 +22,30 @@ if TYPE_CHECKING:
     from stemsplit.evaluation.results import Evaluation, Row
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("folders", nargs=-1, metavar="[REF EST]")
-@flag("--dataset", metavar="DIR", help="Separate every track of this data set, and score that.")
-@setting(
-    "-m",
-    "--model",
-    "models",
-    of=ModelSettings,
-    field="model",
-    type=Model(),
-    multiple=True,
-    metavar="NAME|PATH",
-    help="What separates (repeatable: the first, and others beside it).",
+@click.command(
+    params=[
+        click.Argument(["folders"], nargs=-1, metavar="[REF EST]"),
+        flag("--dataset", metavar="DIR", help="Separate every track of this data set, and score that."),
+        setting("model", note="Repeatable: the first, and others beside it.", multiple=True),
+        flag(
+            "--oracle",
+            "oracles",
+            type=click.Choice(["irm", "mixphase"]),
+            multiple=True,
+            help="Also score an ideal ratio mask, or true magnitudes with the mixture's phase (repeatable).",
+        ),
+        flag("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable)."),
+        flag("--bss/--no-bss", default=True, help="Also cSDR, ISR, SIR and SAR, which take longest."),
+        flag("--fresh", is_flag=True, help="Score again what has been scored before."),
+        *map(setting, ("device", "precision", "threads", "segment_s", "overlap", "shifts")),
+        setting("jobs", note="Each is a process."),
+        setting("offline"),
+        PROGRESS,
+        click.Option(["--json", "as_json"], is_flag=True, help="Print the scores as JSON."),
+        flag("--csv", "csv_file", metavar="FILE", help="Also write the scores into a file as CSV."),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-@flag(
-    "--oracle",
-    "oracles",
-    type=click.Choice(["irm", "mixphase"]),
-    multiple=True,
-    help="Also score an ideal ratio mask, or true magnitudes with the mixture's phase (repeatable).",
-)
-@flag("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable).")
-@flag("--bss/--no-bss", help="Also cSDR, ISR, SIR and SAR, which take longest. [default: bss]")
-@flag("--fresh", is_flag=True, help="Score again what has been scored before.")
-@setting("-d", "--device", of=ComputeSettings, field="device", help="auto, cpu, cuda[:N] or mps.")
-@setting("--precision", of=ComputeSettings, field="precision", help="auto, fp32, bf16 or fp16.")
-@setting("--threads", of=ComputeSettings, field="threads", type=int, metavar="N", help="CPU threads.")
-@setting("--segment", of=ModelSettings, field="segment_s", type=float, metavar="S", help="Chunk length.")
-@setting("--overlap", of=ChunkSettings, field="overlap", type=float, metavar="F", help="Of the chunks.")
-@setting("--shifts", of=ChunkSettings, field="shifts", type=int, metavar="N", help="Delayed passes.")
-@flag("-j", "--jobs", type=Whole(1), metavar="N", help="Tracks at once, a process for each. [default: 1]")
-@flag("--offline", is_flag=True, help="Never open a connection.")
-@flag("--progress", "style", type=click.Choice(progress.STYLES), help="How progress is shown on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
-@flag("--csv", "csv_file", metavar="FILE", help="Also write the scores into a file as CSV.")
 @click.pass_context
 def evaluate(ctx: click.Context, /, **options: Any) -> None:
     """Score a model on a data set, or files against references.
@@ -75,7 +64,7 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
     """
     typed = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if options["folders"]:  # the environment's settings are of no matter then
-        options |= dict.fromkeys({"models", "dataset"} - typed)
+        options |= dict.fromkeys({"model", "dataset"} - typed)
     _check(options)
     require_stdout()
     ctx.exit(_run(options))
@@ -89,7 +78,7 @@ def _check(options: Mapping[str, Any]) -> None:
     if not options["dataset"] and count != 2:
         hint = "stemsplit evaluate --dataset DIR -m MODEL, or stemsplit evaluate REF EST"
         raise usage_error("give a data set, or two folders to compare", hint)
-    if count and options["models"]:
+    if count and options["model"]:
         raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
     require_writable("--csv", options["csv_file"])
 
@@ -122,8 +111,8 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
             estimates=estimates,
             oracles=options["oracles"],
             only=options["only"],
-            bss=options["bss"] is not False,
-            jobs=options["jobs"] or 1,
+            bss=options["bss"],
+            jobs=options["jobs"] or Request.jobs,
             fresh=bool(options["fresh"]),
             callback=callback,
             **({} if estimates else _separation(options)),
@@ -134,15 +123,14 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
 
 def _separation(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what separates, as arguments of `stemsplit.evaluate`."""
-    segment_s = options["segment"]
-    models = [given(ModelSettings, model=name, segment_s=segment_s) for name in options["models"] or (None,)]
-    device, precision, threads = options["device"], options["precision"], options["threads"]
+    models = [collect({"model": name}, ModelSettings).model for name in options["model"] or (None,)]
+    request = collect({**options, "model": models[0]}, Request)
     return {
-        "models": [one.model for one in models],
-        "segment_s": segment_s,
-        "chunks": given(ChunkSettings, overlap=options["overlap"], shifts=options["shifts"]),
-        "compute": given(ComputeSettings, device=device, precision=precision, threads=threads),
-        "offline": bool(options["offline"]),
+        "models": models,
+        "segment_s": request.model.segment_s,
+        "chunks": request.chunks,
+        "compute": request.compute,
+        "offline": request.model.offline,
     }
 
 

@@ -9,7 +9,7 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import flag
+from stemsplit.cli.options import PROGRESS, setting
 from stemsplit.outcome import SCHEMA
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 HELP = {"help_option_names": ["-h", "--help"]}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-offline = flag("--offline", is_flag=True, help="Never open a connection.")
 
 
 @click.group(context_settings=HELP)
@@ -158,12 +157,18 @@ def _step(step: Mapping[str, Any]) -> str:
     return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
 
 
-@models.command(context_settings=HELP)
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--stem", "stems", multiple=True, metavar="NAME", help="Only what this stem needs; repeatable.")
-@offline
-@flag("--progress", "how", type=click.Choice(progress.STYLES), help="How to show progress. [default: auto]")
-def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | None, how: str | None) -> None:
+@models.command(
+    params=[
+        click.Argument(["names"], nargs=-1, required=True, metavar="NAME..."),
+        click.Option(
+            ["--stem", "stems"], multiple=True, metavar="NAME", help="Only what this stem needs; repeatable."
+        ),
+        setting("offline"),
+        PROGRESS,
+    ],
+    context_settings=HELP,
+)
+def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | None, style: str) -> None:
     """Download models now, so that separating needs no connection; damaged files are replaced.
 
     \b
@@ -171,7 +176,7 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
     """
     from stemsplit.hub.manage import download_model
 
-    with progress.display(how) as callback:
+    with progress.display(style) as callback:
         for name in names:
             paths = download_model(name, stems=stems or None, offline=bool(offline), callback=callback)
             for path in map(str, paths) if paths else ["needs no download"]:

@@ -1,200 +1,143 @@
-"""Options that are made from the settings' dataclasses, so that every default stands in one place."""
+"""Options made from the fields of the settings, and settings made from the options' values."""
 
-import re
-from collections.abc import Callable
-from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from itertools import chain
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from click.types import FuncParamType
 
-F = TypeVar("F", bound=Callable[..., Any])
+from stemsplit.cli.progress import STYLES
+from stemsplit.fields import Option, flag_of, option_of
+from stemsplit.settings import Request
+
 S = TypeVar("S")
 
 
-def setting(*flags: str, of: type, field: str, help: str, **attributes: Any) -> Callable[[F], F]:
-    """An option that fills `field` of the dataclass `of`.
+def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
+    """Return the fields that are options, of the settings `cls` and of those in it, by name."""
+    found: dict[str, tuple[Field[Any], Option]] = {}
+    for one in fields(cls):
+        if is_dataclass(one.type):
+            found |= option_fields(one.type)
+        elif declared := option_of(one):
+            found[one.name] = one, declared
+    return found
 
-    Its value is None unless it was given; the help shows the dataclass's own default, and the environment
-    variable is the long flag's name after `STEMSPLIT_`.
+
+FIELDS = option_fields(Request)
+
+
+def collect(options: Mapping[str, Any], cls: type[S], preset: Mapping[str, Any] = MappingProxyType({})) -> S:
+    """Return the settings `cls`, with those in it, made of values by the names of their fields.
+
+    Args:
+        options: the values; None and () weren't given, and names of no field are ignored.
+        cls: the settings' class.
+        preset: values for what wasn't given; the rest keeps its default.
     """
-    default = next(f.default for f in fields(of) if f.name == field)
-    if default not in (None, MISSING, False, ()) and "[default" not in help:
-        help = f"{help} [default: {default}]"
-    return flag(*flags, help=help, **attributes)
+    given = {**preset, **{name: value for name, value in options.items() if value not in (None, ())}}
+
+    def build(kind: Any) -> Any:
+        own = {one.name: given[one.name] for one in fields(kind) if one.name in given}
+        inner = {one.name: build(one.type) for one in fields(kind) if is_dataclass(one.type)}
+        return kind(**{**own, **inner})
+
+    settings: S = build(cls)
+    return settings
 
 
-def flag(*flags: str, help: str, **attributes: Any) -> Callable[[F], F]:
-    """An option with an environment variable and no default."""
-    long = next(part for name in flags for part in name.split("/") if part.startswith("--"))
-    variable = "STEMSPLIT_" + long.lstrip("-").upper().replace("-", "_")
-    attributes.setdefault("default", None)
-    return click.option(*flags, help=help, envvar=variable, show_envvar=False, **attributes)
+def setting(name: str, *, note: str = "", **attributes: Any) -> click.Option:
+    """Return the option that fills the field `name`; it has no value unless it's given.
+
+    Args:
+        name: of a field in `Request` or in the settings there; the option's value goes by it.
+        note: a sentence that the command adds to the field's help.
+        attributes: of the option, where the command's differs from the field's, such as `multiple`.
+    """
+    one, declared = FIELDS[name]
+    long = flag_of(one)
+    if one.default is True and "/" not in long:
+        long = f"{long}/--no-{long.removeprefix('--')}"
+    flags = [declared.short, long] if declared.short else [long]
+    help = f"{declared.help} {note}".rstrip()
+    shown = declared.default or _in_words(one.default, _long(flags))
+    return _option([*flags, name], help, shown, **{**_attributes(one, declared), **attributes})
 
 
-def given(cls: type[S], **values: Any) -> S:
-    """The settings `cls` with those `values` that were given, the rest at their defaults."""
-    return cls(**{name: value for name, value in values.items() if value is not None})
+def flag(*flags: str, help: str, default: Any = None, **attributes: Any) -> click.Option:
+    """Return an option that is no setting, with an environment variable."""
+    return _option([*flags], help, _in_words(default, _long(flags)), default=default, **attributes)
 
 
-class Comma(click.ParamType[tuple[str, ...]]):
-    """A comma-separated list; the option may also be repeated."""
-
-    name = "name"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """`a,b` to ("a", "b")."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(part.strip() for part in value.split(",") if part.strip())
-        return names or self.fail("no name is given", param, ctx)
+def _option(flags: list[str], help: str, shown: str, default: Any = None, **attributes: Any) -> click.Option:
+    variable = "STEMSPLIT_" + _long(flags).upper().replace("-", "_")
+    text = f"{help} [default: {shown}]" if shown else help
+    return click.Option(flags, help=text, default=default, envvar=variable, **attributes)
 
 
-class Model(click.ParamType[str]):
-    """A name or path; of several in an environment variable, each stands on a line of its own."""
+def _long(flags: Sequence[str]) -> str:
+    """Return the name of the long flag, of a pair the first."""
+    return next(name for name in flags if name.startswith("--")).partition("/")[0].removeprefix("--")
 
-    name = "model"
+
+def _in_words(default: Any, name: str) -> str:
+    """Return the default of the flag `name` as the help shows it; nothing for what is off or empty."""
+    if default is None or default is False or default == ():
+        return ""
+    return name if default is True else str(default)
+
+
+def _attributes(one: Field[Any], declared: Option) -> dict[str, Any]:
+    """Return the attributes of a field's option that follow from its type and its declaration."""
+    kind = _without_none(one.type)
+    if kind is bool:
+        return {"is_flag": True}
+    open_ended = get_origin(kind) is tuple and get_args(kind)[-1] is ...
+    action = declared.action or ("append" if open_ended else "store")
+    return {
+        "type": _value_type(kind, declared),
+        "metavar": declared.metavar or ("N" if kind is int else None),
+        "multiple": action != "store",
+        "callback": _joined if action == "extend" else None,
+    }
+
+
+def _without_none(kind: Any) -> Any:
+    """Return the first type of a union that isn't None's."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    return next(each for each in get_args(kind) if each is not NoneType)
+
+
+def _value_type(kind: Any, declared: Option) -> Any:
+    """Return the type of a value for click, which takes functions too."""
+    if declared.lines:
+        return Lines(declared.parse or str)
+    if declared.parse:
+        return declared.parse
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
+    return get_args(kind)[0] if get_origin(kind) is tuple else kind
+
+
+class Lines(FuncParamType):  # type: ignore[type-arg]  # click 8.2 has it without parameters
+    """Values that stand on a line each in an environment variable, since they may hold spaces."""
+
     envvar_list_splitter = "\n"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Take the text as it is."""
-        return str(value)
+
+def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[Any, ...], ...]) -> Any:
+    """Return the elements of all values, each once."""
+    return tuple(dict.fromkeys(chain.from_iterable(values)))
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
-    """Numbers with commas between them."""
-
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        """`1,0.5` to (1.0, 0.5)."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r}: must be numbers with commas between them", param, ctx)
-
-
-class Time(click.ParamType[float]):
-    """Seconds, M:SS or H:MM:SS, with a fraction if need be."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """`1:23.5` to 83.5."""
-        if isinstance(value, float):
-            return value
-        if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?|\.\d+", value):
-            self.fail(f"{value!r} is no time; write seconds, M:SS or H:MM:SS", param, ctx)
-        seconds = 0.0
-        for part in value.split(":"):
-            seconds = 60 * seconds + float(part)
-        return seconds
-
-
-class Mix(click.ParamType[tuple[str, tuple[str, ...]]]):
-    """NAME=a+b."""
-
-    name = "NAME=A+B"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[str, ...]]:
-        """`band=drums+bass` to ("band", ("drums", "bass"))."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, terms = value.partition("=")
-        name, parts = name.strip(), tuple(part.strip() for part in terms.split("+"))
-        if not equals or not name or not all(parts):
-            self.fail(f"{value!r} is no mix; write NAME=a+b", param, ctx)
-        return name, parts
-
-
-class Then(click.ParamType[tuple[str, str]]):
-    """STEM=MODEL."""
-
-    name = "STEM=MODEL"
-    envvar_list_splitter = "\n"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """`vocals=karaoke` to ("vocals", "karaoke")."""
-        if isinstance(value, tuple):
-            return value
-        stem, equals, model = (part.strip() for part in value.partition("="))
-        if not equals or not stem or not model:
-            self.fail(f"{value!r} names no stem and model; write STEM=NAME", param, ctx)
-        return stem, model
-
-
-class Shard(click.ParamType[tuple[int, int]]):
-    """I/N."""
-
-    name = "I/N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """`2/8` to (2, 8)."""
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d+)/(\d+)", value)
-        if not match:
-            self.fail(f"{value!r} is no shard; write I/N, such as 2/8", param, ctx)
-        return int(match[1]), int(match[2])
-
-
-class Whole(click.ParamType[int]):
-    """A whole number of at least `least`."""
-
-    name = "number"
-
-    def __init__(self, least: int) -> None:
-        self.least = least
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`3` to 3."""
-        if isinstance(value, int):
-            return value
-        if not value.isdecimal() or int(value) < self.least:
-            self.fail(f"{value!r} is no whole number from {self.least} on", param, ctx)
-        return int(value)
-
-
-class Bitrate(click.ParamType[int]):
-    """Bits per second, such as 192k."""
-
-    name = "rate"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """`192k` to 192000."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+)(k?)", value.lower())
-        if not match:
-            self.fail(f"{value!r} is no bit rate; write it as 192k", param, ctx)
-        return int(match[1]) * (1000 if match[2] else 1)
-
-
-class Keep(click.ParamType[int | str]):
-    """A whole number or one of some words, such as `keep`."""
-
-    name = "keep|N"
-
-    def __init__(self, *words: str) -> None:
-        self.words = words
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """`48000` to 48000; `keep` stays."""
-        if isinstance(value, int):
-            return value
-        if value in self.words:
-            return str(value)
-        if not value.isdecimal():
-            self.fail(f"{value!r} is neither {' nor '.join(self.words)} nor a number", param, ctx)
-        return int(value)
+PROGRESS = flag(
+    "--progress",
+    "style",
+    type=click.Choice(STYLES),
+    default="auto",
+    help="How to show progress on stderr.",
+)

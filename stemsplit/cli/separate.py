@@ -16,22 +16,12 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import given
+from stemsplit.cli.options import collect
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.events import Event, TrackDone
 from stemsplit.files import os_errors, write_named
 from stemsplit.outcome import SCHEMA, exit_code
-from stemsplit.settings import (
-    QUALITIES,
-    BatchSettings,
-    ChunkSettings,
-    CombinationSettings,
-    ComputeSettings,
-    ModelSettings,
-    OutputSettings,
-    Request,
-    StemSettings,
-)
+from stemsplit.settings import QUALITIES, Request
 
 if TYPE_CHECKING:
     from stemsplit.separation.jobs import Ready
@@ -83,7 +73,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
 
     found = find(_inputs(options, stack), request)
     _spare_inputs(options["report"], found.inputs)
-    with progress.display(options["how"]) as show:
+    with progress.display(options["style"]) as show:
         if options["dry_run"] or to_stdout:
             session = prepare(found, request, alone=to_stdout, callback=show)
             if options["dry_run"]:
@@ -126,96 +116,30 @@ def _spare_inputs(report: str | None, inputs: "list[Input]") -> None:
 
 
 def _request(options: dict[str, Any]) -> Request:
-    """The settings that the options mean; what isn't given keeps its default."""
-    preset = QUALITIES[options["quality"] or "balanced"]
-    start, end = options["start"], options["end"]
-    if options["duration"] is not None:
-        if end is not None:
-            raise usage_error("--end and --duration exclude each other")
-        if options["duration"] == 0:
-            raise usage_error("--duration 0: must be positive")
-        end = (start or 0) + options["duration"]
-    cut = {name: options[name] for name in ("overlap", "shifts", "seed") if options[name] is not None}
-    cut = {**preset.chunks, **cut}
-    if options["tta"]:
-        cut["tta"] = True
-    if options["batch_size"] not in (None, "auto"):
-        cut["batch_size"] = _count("--batch-size", options["batch_size"])
-    stems = tuple(dict.fromkeys(name for group in options["stem"] for name in group))
-    exists = "overwrite" if options["overwrite"] else options["if_exists"]
+    """Return the settings that the options mean."""
     first, *others = options["model"] or (None,)
-    return Request(
-        model=given(ModelSettings, model=first, segment_s=options["segment"], offline=options["offline"]),
-        combination=_combination(options, others),
-        compute=given(
-            ComputeSettings,
-            device=options["device"],
-            precision=options["precision"],
-            reduced=preset.reduced,
-            threads=options["threads"],
-            compile=options["compile"],
-        ),
-        chunks=ChunkSettings(**cut),
-        stems=given(
-            StemSettings,
-            stems=stems or None,
-            rest=options["rest"],
-            mixes=tuple(options["mix"]) or None,
-            karaoke=options["karaoke"],
-        ),
-        batch=given(
-            BatchSettings,
-            output=options["output"],
-            template=options["template"],
-            if_exists=exists,
-            fail_fast=options["fail_fast"],
-            shard=options["shard"],
-            start_s=start,
-            end_s=end,
-            audio_stream=options["audio_stream"],
-            include=options["include"],
-            exclude=options["exclude"],
-        ),
-        output=given(OutputSettings, **_output_options(options)),
-        jobs=options["jobs"] or 1,
-    )
-
-
-def _combination(options: dict[str, Any], others: list[str]) -> CombinationSettings:
-    """The models beside the first: those that are blended with it, and those that separate a stem further."""
     if not others:
         for name in ("blend", "weights"):
             if options[name] is not None:
                 raise usage_error(f"--{name}: needs several models", hint="repeat -m")
-    return given(
-        CombinationSettings,
-        others=tuple(others),
-        blend=options["blend"],
-        weights=options["weights"],
-        then=options["then"],
-        sequential=options["sequential"],
-    )
+    changed = {"model": first, "others": tuple(others), "end_s": _end(options)}
+    if options["overwrite"]:
+        changed["if_exists"] = "overwrite"
+    if options["output"] == "-" and options["bit_depth"] is None and options["format"] in (None, "wav"):
+        changed["bit_depth"] = "32f"
+    return collect({**options, **changed}, Request, QUALITIES[options["quality"]])
 
 
-def _output_options(options: dict[str, Any]) -> dict[str, Any]:
-    depth = options["bit_depth"]
-    if options["output"] == "-" and depth is None and options["format_"] in (None, "wav"):
-        depth = "32f"
-    return {
-        "format": options["format_"],
-        "bit_depth": depth,
-        "bitrate": options["bitrate"],
-        "sample_rate": options["sample_rate"],
-        "channels": options["channels"],
-        "tags": options["tags"],
-        "clip": options["clip"],
-    }
-
-
-def _count(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise usage_error(f"{name} {text}: must be auto or a number")
-    return int(text)
+def _end(options: dict[str, Any]) -> float | None:
+    """Return the end of the stretch, in seconds, where `--end` or `--duration` gives it."""
+    end: float | None = options["end_s"]
+    if options["duration"] is None:
+        return end
+    if end is not None:
+        raise usage_error("--end and --duration exclude each other")
+    if options["duration"] == 0:
+        raise usage_error("--duration 0: must be positive")
+    return float((options["start_s"] or 0) + options["duration"])
 
 
 def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
@@ -235,13 +159,13 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
     ]
 
 
-def _spooled(name: str, stdin_name: str | None, stack: ExitStack) -> "Input":
+def _spooled(name: str, stdin_name: str, stack: ExitStack) -> "Input":
     """A stream's copy in a temporary file, which lives as long as `stack`."""
     from stemsplit.audio.spool import spool
     from stemsplit.errors import StemsplitError
     from stemsplit.separation.plan import Input
 
-    source, label = (sys.stdin.buffer, stdin_name or "stdin") if name == STDIN else (name, name)
+    source, label = (sys.stdin.buffer, stdin_name) if name == STDIN else (name, name)
     try:
         return Input(stack.enter_context(spool(source, label)), label=label)
     except StemsplitError as error:  # not the end of the other inputs

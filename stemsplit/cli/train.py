@@ -11,10 +11,10 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import USAGE, require_stdout, say, usage_error
-from stemsplit.cli.options import flag, given, setting
+from stemsplit.cli.options import PROGRESS, collect, setting
 from stemsplit.events import Callback, Event, TrackStart
 from stemsplit.outcome import SCHEMA, Failure, exit_code
-from stemsplit.settings import ComputeSettings, ModelSettings
+from stemsplit.settings import Request
 
 if TYPE_CHECKING:
     from stemsplit.training.quality import CheckedSong, Quality
@@ -24,16 +24,28 @@ if TYPE_CHECKING:
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
-@click.group(invoke_without_command=True, context_settings=HELP)
-@click.option("--config", metavar="FILE", help="Train as this YAML file says.")
-@click.option(
-    "--set", "overrides", metavar="A.B=VALUE", multiple=True, help="Change a value of the file (repeatable)."
+@click.group(
+    params=[
+        click.Option(["--config"], metavar="FILE", help="Train as this YAML file says."),
+        click.Option(
+            ["--set", "overrides"],
+            metavar="A.B=VALUE",
+            multiple=True,
+            help="Change a value of the file (repeatable).",
+        ),
+        click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint of the run's folder."),
+        click.Option(["--fresh"], is_flag=True, help="Start anew in a folder that holds a run."),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Do one step and leave nothing behind."),
+        click.Option(
+            ["--init", "recipe"],
+            metavar="RECIPE",
+            help="Print a commented file to begin with; list: names.",
+        ),
+        PROGRESS,
+    ],
+    invoke_without_command=True,
+    context_settings=HELP,
 )
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run's folder.")
-@click.option("--fresh", is_flag=True, help="Start anew in a folder that holds a run.")
-@click.option("-n", "--dry-run", is_flag=True, help="Do one step and leave nothing behind.")
-@click.option("--init", "recipe", metavar="RECIPE", help="Print a commented file to begin with; list: names.")
-@flag("--progress", "style", type=click.Choice(progress.STYLES), help="How progress is shown on stderr.")
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -43,7 +55,7 @@ def train(
     fresh: bool,
     dry_run: bool,
     recipe: str | None,
-    style: str | None,
+    style: str,
 ) -> None:
     """Train or fine-tune a model on your own multitracks; needs pip install 'stemsplit-cli[train]'.
 
@@ -76,7 +88,7 @@ def _print_recipe(name: str) -> None:
 
 
 def _train(
-    path: Path, overrides: Sequence[str], resume: bool, fresh: bool, dry_run: bool, style: str | None
+    path: Path, overrides: Sequence[str], resume: bool, fresh: bool, dry_run: bool, style: str
 ) -> None:
     from stemsplit.training.configfile import read_config
 
@@ -107,9 +119,9 @@ def _require_extra() -> None:
 
 
 @contextmanager
-def _display(style: str | None) -> Iterator[Callback]:
+def _display(style: str) -> Iterator[Callback]:
     """A callback that shows the events of training in the given style."""
-    if style in (None, "auto"):
+    if style == "auto":
         style = "bar" if sys.stderr.isatty() else "plain"
     if style == "bar":
         with _Bar() as bar:
@@ -199,20 +211,22 @@ class _Bar:
 # ---------------------------------------------------------------- check-data
 
 
-@train.command("check-data", context_settings=HELP)
-@click.argument("folder", metavar="DIR")
-@setting("-m", "--model", of=ModelSettings, field="model", help="The separator that listens.")
-@setting("-d", "--device", of=ComputeSettings, field="device", help="auto, cpu, cuda[:N] or mps.")
-@click.option("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable).")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@train.command(
+    "check-data",
+    params=[
+        click.Argument(["folder"], metavar="DIR"),
+        setting("model"),
+        setting("device"),
+        click.Option(
+            ["--only"], metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable)."
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+    ],
+    context_settings=HELP,
+)
 @click.pass_context
 def check_data(
-    ctx: click.Context,
-    folder: str,
-    model: str | None,
-    device: str | None,
-    only: tuple[str, ...],
-    as_json: bool,
+    ctx: click.Context, /, folder: str, only: Sequence[str], as_json: bool, **options: Any
 ) -> None:
     """Find mislabelled stems: separate every stem and see whether it comes out as what it's called.
 
@@ -226,7 +240,7 @@ def check_data(
     if not Path(folder).expanduser().exists():
         raise usage_error(f"{folder}: no such file or folder")
     require_stdout()
-    found = list(_checked(folder, only, given(ModelSettings, model=model), device))
+    found = list(_checked(folder, only, collect(options, Request)))
     heard = [(song, song.quality) for song in found if song.quality is not None]
     if as_json:
         tracks = [*map(_entry, heard), *_failures(found)]
@@ -236,9 +250,7 @@ def check_data(
     ctx.exit(exit_code([Failure.of(song.error) if song.error else None for song in found]))
 
 
-def _checked(
-    folder: str, only: Sequence[str], settings: ModelSettings, device: str | None
-) -> "Iterator[CheckedSong]":
+def _checked(folder: str, only: Sequence[str], request: Request) -> "Iterator[CheckedSong]":
     """Check the songs, and say what is going on and what fails."""
     from stemsplit.training.quality import check_songs
 
@@ -250,8 +262,8 @@ def _checked(
             click.echo(f"[{event.index}/{event.count}] {event.input}", err=True)
             return None
 
-        compute = given(ComputeSettings, device=device)
-        for song in check_songs(folder, settings.model, only=only, compute=compute, callback=tell):
+        model, compute = request.model.model, request.compute
+        for song in check_songs(folder, model, only=only, compute=compute, callback=tell):
             if song.error:
                 say(str(song.error), song.error.hint)
             yield song

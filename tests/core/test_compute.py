@@ -76,7 +76,7 @@ def test_the_fast_quality_only_wishes_for_half_precision(
     capable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compute, "has_bf16", lambda: capable)
-    settings = ComputeSettings(device="cpu", reduced=QUALITIES["fast"].reduced)
+    settings = ComputeSettings(device="cpu", reduced=QUALITIES["fast"]["reduced"])
     found = resolve(settings)
     assert place(Model(torch.float32, HALF), found).prepared == [HALF if capable else torch.float32]
     assert place(Model(), found).prepared == [torch.float32]
