@@ -15,7 +15,7 @@ import numpy as np
 from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
 from stemsplit.audio.containers import CONTAINERS, container_facts, container_name
 from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
-from stemsplit.audio.file_range import FileRange
+from stemsplit.audio.input_file import FileRange
 from stemsplit.audio.resample import Resampler
 from stemsplit.audio.truncation import claimed_samples
 from stemsplit.audio.truncation.frames import is_incomplete
@@ -50,9 +50,10 @@ class AvDecoder(Decoder):
     """
 
     def __init__(
-        self, source: Path | FileRange, name: Path, stream: int | None = None, declared: int | None = None
+        self, source: FileRange, name: Path, stream: int | None = None, declared: int | None = None
     ) -> None:
         self.notices: list[str] = []
+        self._source = source
         self._container = open_container(source, name)
         try:
             self._stream = _choose(self._container, name, stream)
@@ -138,6 +139,8 @@ class AvDecoder(Decoder):
                 if self.info.codec == "opus" and self._facts.mistakes_skip:
                     _correct_skip(packet, _opus_pre_skip(self._stream))
                 yield packet
+            if self._source.failure is not None and not self._complete:
+                raise self._damaged("can't be read")
         except (av.error.FFmpegError, MemoryError) as error:
             if self._complete:
                 return  # whatever follows the last sample, such as a tag
@@ -217,6 +220,8 @@ class AvDecoder(Decoder):
         return round(excess_s * self.info.sample_rate) if 0 < excess_s < _PADDING_S else 0
 
     def _damaged(self, detail: str) -> InputError:
+        if self._source.failure is not None:
+            detail = self._source.failure.strerror or detail
         return damaged(self.info.path, self._done / self.info.sample_rate, detail)
 
     def close(self) -> None:
@@ -224,19 +229,19 @@ class AvDecoder(Decoder):
         self._container.close()
 
 
-def open_container(source: Path | FileRange, name: Path) -> Any:
-    """Open a media file as a PyAV container; only this one file is ever opened.
+def open_container(source: FileRange, name: Path) -> Any:
+    """Open a media file, from its start, as a PyAV container; only this one file is ever opened.
 
     Raises:
         InputError: FFmpeg doesn't know the file, or can't read it.
     """
-    file = f"file:{source}" if isinstance(source, Path) else source
     try:
-        return av.open(file, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
+        return av.open(source, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
     except (av.error.FFmpegError, MemoryError, UnicodeError) as error:
         # an unlisted demuxer is refused as an invalid argument
         unlisted = getattr(error, "errno", None) == errno.EINVAL
-        detail = None if unlisted else getattr(error, "strerror", None)
+        said = source.failure or (None if unlisted else error)
+        detail = getattr(said, "strerror", None)
         raise InputError(
             name,
             f"not an audio file ({detail or 'no audio format'})",

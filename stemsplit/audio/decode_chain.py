@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
 from stemsplit.audio.decoding import Array, Decoder
-from stemsplit.audio.file_range import FileRange
+from stemsplit.audio.input_file import InputFile
 from stemsplit.audio.resample import Resampler
 from stemsplit.audio.truncation.ogg import Links
 
@@ -17,17 +16,16 @@ class ChainDecoder(Decoder):
     """A chained Ogg file as one stream, at the rate and with the channels of its first link.
 
     Args:
-        path: the file.
-        name: what errors call it.
+        file: the file.
         links: where its links are.
 
     Raises:
         InputError: the first link holds no audio.
     """
 
-    def __init__(self, path: Path, name: Path, links: Links) -> None:
-        self._path, self._ranges = path, links.ranges
-        with open_link(path, name, *self._ranges[0]) as first:
+    def __init__(self, file: InputFile, links: Links) -> None:
+        self._input, self._ranges = file, links.ranges
+        with open_link(file, *self._ranges[0]) as first:
             self.info = replace(first.info, frames=None)
         count = len(self._ranges)
         self.notices = [f"{count} Ogg streams one after the other are read as one"] if count > 1 else []
@@ -36,7 +34,7 @@ class ChainDecoder(Decoder):
         """Yield the audio of all links, [C, n]; see `Decoder`."""
         info = self.info
         for start, end in self._ranges:
-            with open_link(self._path, info.path, start, end) as link:
+            with open_link(self._input, start, end) as link:
                 resampler = Resampler(info.channels, link.info.sample_rate, info.sample_rate)
                 for piece in link.pieces():
                     yield resampler.push(convert_channels(piece, info.channels, link.info.layout))
@@ -47,18 +45,18 @@ class ChainDecoder(Decoder):
         """Do nothing: every link is closed once it is read."""
 
 
-def open_link(path: Path, name: Path, start: int, end: int) -> Decoder:
+def open_link(file: InputFile, start: int, end: int) -> Decoder:
     """Open the stretch of an Ogg file that holds one link.
 
     Raises:
         InputError: it holds no audio.
     """
-    stretch = FileRange(path, start, end)
+    stretch = file.view(start, end)
     if recognise(stretch.read(40)):
         stretch.seek(0)
         try:
-            return SndfileDecoder(stretch, name)
+            return SndfileDecoder(stretch, file.name)
         except UnsuitableError:
             pass
     stretch.seek(0)
-    return AvDecoder(stretch, name)
+    return AvDecoder(stretch, file.name)

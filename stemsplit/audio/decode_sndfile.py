@@ -5,7 +5,6 @@ choice there, because it drops up to a short block of a stream's end. Opus and M
 libsndfile reads them: its Opus takes twice as long, and its MP3 decoder writes to stderr what it stumbles on.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import soundfile
 
 from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
-from stemsplit.audio.file_range import FileRange
+from stemsplit.audio.input_file import FileRange
 from stemsplit.audio.truncation.chunks import DataChunk
 from stemsplit.errors import InputError
 
@@ -62,13 +61,14 @@ class SndfileDecoder(Decoder):
         UnsuitableError: libsndfile doesn't know the file, or another decoder does it better.
     """
 
-    def __init__(self, source: Path | FileRange, name: Path, data: DataChunk | None = None) -> None:
+    def __init__(self, source: FileRange, name: Path, data: DataChunk | None = None) -> None:
         self.notices: list[str] = []
+        self._source = source
         self._file = _open(source)
         try:
             container, codec = self._file.format, self._file.subtype
-            if data is not None and isinstance(source, Path):
-                self._read_as_raw(source, data)
+            if data is not None:
+                self._read_as_raw(data)
             self._require_suitable(container)
         except BaseException:
             self._file.close()
@@ -88,7 +88,7 @@ class SndfileDecoder(Decoder):
             layout=layout,
         )
 
-    def _read_as_raw(self, path: Path, data: DataChunk) -> None:
+    def _read_as_raw(self, data: DataChunk) -> None:
         """Read the samples without the header where it gives them a wrong length."""
         file = self._file
         sample_bytes = _SAMPLE_BYTES.get(file.subtype, 1)
@@ -96,9 +96,9 @@ class SndfileDecoder(Decoder):
         if file.subtype not in _CODECS or file.frames == frames:
             return
         big = file.endian == "BIG" or (file.endian == "FILE" and file.format in ("AIFF", "CAF", "AU"))
-        samples = FileRange(path, data.start, data.start + data.length)
+        self._source = self._source.part(data.start, data.start + data.length)
         self._file = soundfile.SoundFile(
-            samples,
+            self._source,
             format="RAW",
             samplerate=file.samplerate,
             channels=file.channels,
@@ -121,7 +121,7 @@ class SndfileDecoder(Decoder):
         try:
             self._position = self._file.seek(target) if target else 0
         except soundfile.SoundFileError as error:
-            raise _damaged(self.info, target, str(error)) from None
+            raise self._damaged(target, str(error)) from None
         return self._position
 
     def pieces(self) -> Iterator[Array]:
@@ -131,30 +131,28 @@ class SndfileDecoder(Decoder):
             try:
                 block = self._file.read(_PIECE, dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
-                raise _damaged(self.info, position, str(error)) from None
+                raise self._damaged(position, str(error)) from None
             if not len(block):
                 break
             position += len(block)
             piece = block.T if self._order is None else block.T[self._order]
             yield np.ascontiguousarray(piece)  # [n, C] -> [C, n]
-        if position < self._file.frames:
-            raise _damaged(self.info, position, f"{self._file.frames} samples declared, {position} there")
+        if position < self._file.frames or self._source.failure:
+            raise self._damaged(position, f"{self._file.frames} samples declared, {position} there")
+
+    def _damaged(self, position: int, detail: str) -> InputError:
+        if self._source.failure is not None:
+            detail = self._source.failure.strerror or detail
+        detail = detail.strip().removeprefix("Error : ").rstrip(".")
+        return damaged(self.info.path, position / self.info.sample_rate, detail)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def _damaged(info: AudioInfo, position: int, detail: str) -> InputError:
-    detail = detail.strip().removeprefix("Error : ").rstrip(".")
-    return damaged(info.path, position / info.sample_rate, detail)
-
-
-def _open(source: Path | FileRange) -> Any:
+def _open(source: FileRange) -> Any:
     try:
-        if isinstance(source, FileRange):
-            return soundfile.SoundFile(source)
-        # the bytes of a POSIX name need not be text
-        return soundfile.SoundFile(str(source) if os.name == "nt" else os.fsencode(source))
+        return soundfile.SoundFile(source)
     except (soundfile.SoundFileError, TypeError) as error:
         raise UnsuitableError(str(error)) from None

@@ -1,7 +1,7 @@
 """Reading any audio file as a stream of float32 blocks, counted and placed to the sample."""
 
-import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_chain import ChainDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
 from stemsplit.audio.decoding import AGAIN, Array, AudioInfo, Decoder
+from stemsplit.audio.input_file import InputFile, opened
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.truncation import cut_short, cut_within, file_sizes, flac, mp3
 from stemsplit.audio.truncation.chunks import DataChunk, find_data
@@ -25,23 +26,25 @@ __all__ = ["AudioInfo", "Reader", "open_audio", "probe", "read_audio"]
 _BLOCK = 65536
 
 
-def probe(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> AudioInfo:
+def probe(
+    path: str | Path | InputFile, *, stream: int | None = None, name: str | Path | None = None
+) -> AudioInfo:
     """Return a file's description of its audio; nothing is decoded.
 
     Args:
-        path: the file; its content decides how it's read, never its suffix.
+        path: the file, or one that is open already; its content decides how it's read, never its suffix.
         stream: which audio stream of a container, from 0; None is the one that FFmpeg would take.
         name: what errors call the file, such as "stdin" for its spooled copy.
 
     Raises:
         InputError: the file can't be read as audio.
     """
-    with _open_decoder(Path(path), stream, name) as decoder:
+    with opened(path, name) as file, _open_decoder(file, stream) as decoder:
         return decoder.info
 
 
 def open_audio(
-    path: str | Path,
+    path: str | Path | InputFile,
     *,
     stream: int | None = None,
     start_s: float | None = None,
@@ -51,7 +54,8 @@ def open_audio(
     """Open a file, or the part of it from `start_s` to `end_s` seconds, for one pass of reading.
 
     Args:
-        path: the file; its content decides how it's read, never its suffix.
+        path: the file, or one that is open already and stays so; its content decides how it's read, never its
+            suffix.
         stream: which audio stream of a container, from 0; None is the one that FFmpeg would take.
         start_s: where to start; the sample is the nearest one.
         end_s: where to end, at the latest.
@@ -62,11 +66,14 @@ def open_audio(
         SettingsError: the range is empty or negative.
     """
     _require_range(start_s, end_s)
-    return Reader(_open_decoder(Path(path), stream, name), start_s, end_s)
+    with ExitStack() as stack:
+        file = stack.enter_context(opened(path, name))
+        decoder = stack.enter_context(_open_decoder(file, stream))
+        return Reader(decoder, start_s, end_s, stack.pop_all())
 
 
 def read_audio(
-    path: str | Path,
+    path: str | Path | InputFile,
     *,
     stream: int | None = None,
     start_s: float | None = None,
@@ -88,8 +95,10 @@ class Reader:
         frames: declared samples per channel of the part that is read, None where the file declares none.
     """
 
-    def __init__(self, decoder: Decoder, start_s: float | None = None, end_s: float | None = None) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, decoder: Decoder, start_s: float | None, end_s: float | None, stack: ExitStack
+    ) -> None:
+        self._decoder, self._stack = decoder, stack
         self.info = decoder.info
         self.sample_rate = self.info.sample_rate
         self.channels = self.info.channels
@@ -162,7 +171,7 @@ class Reader:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._decoder.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -171,98 +180,78 @@ class Reader:
         self.close()
 
 
-def _open_decoder(path: Path, stream: int | None, name: str | Path | None) -> Decoder:
-    shown = path if name is None else Path(name)
-    _require_file(path, shown)
-    with path.open("rb") as file:
-        file.seek(id3_bytes(file.read(10)))
-        head = file.read(40)
-        data = find_data(file)
-        claim = data.claim if data else mp3.find_claim(file) or file_sizes.find_claim(file)
-    notice = claim and claim.check(shown)
-    decoder = (None if stream else _first_choice(path, shown, head, data)) or AvDecoder(path, shown, stream)
+def _open_decoder(file: InputFile, stream: int | None) -> Decoder:
+    bytes_ = file.file
+    bytes_.seek(0)
+    bytes_.seek(id3_bytes(bytes_.read(10)))
+    head = bytes_.read(40)
+    data = find_data(bytes_)
+    claim = data.claim if data else mp3.find_claim(bytes_) or file_sizes.find_claim(bytes_)
+    notice = claim and claim.check(file.name)
+    decoder = (None if stream else _first_choice(file, head, data)) or AvDecoder(
+        file.view(), file.name, stream
+    )
     if notice:
         decoder.notices.append(notice)
     return decoder
 
 
-def _first_choice(path: Path, name: Path, head: bytes, data: DataChunk | None) -> Decoder | None:
+def _first_choice(file: InputFile, head: bytes, data: DataChunk | None) -> Decoder | None:
     """Return a file's decoder where it takes more than FFmpeg's ordinary one; None for all other files."""
     if head.startswith(b"OggS"):
-        return _ogg(path, name, head)
-    if head.startswith(b"fLaC") and (declared := _miscounted(path, name)):
-        return AvDecoder(path, name, declared=declared)  # libFLAC would stop at the declared count
-    return _sndfile(path, name, data) if recognise(head) else None
+        return _ogg(file, head)
+    if head.startswith(b"fLaC") and (declared := _miscounted(file)):
+        # libFLAC would stop at the declared count
+        return AvDecoder(file.view(), file.name, declared=declared)
+    return _sndfile(file, data) if recognise(head) else None
 
 
-def _ogg(path: Path, name: Path, head: bytes) -> Decoder | None:
-    links = find_links(path, name)
+def _ogg(file: InputFile, head: bytes) -> Decoder | None:
+    links = find_links(file.file, file.name)
     if links is None:
         return None
     decoder: Decoder | None
     if len(links.starts) > 1 or links.starts[0]:
-        decoder = ChainDecoder(path, name, links)
+        decoder = ChainDecoder(file, links)
     else:
-        decoder = (_sndfile(path, name, None) if recognise(head) else None) or AvDecoder(path, name)
+        decoder = (_sndfile(file, None) if recognise(head) else None) or AvDecoder(file.view(), file.name)
     decoder.notices += links.notices
     return decoder
 
 
-def _sndfile(path: Path, name: Path, data: DataChunk | None) -> Decoder | None:
+def _sndfile(file: InputFile, data: DataChunk | None) -> Decoder | None:
     try:
-        decoder = SndfileDecoder(path, name, data)
+        decoder = SndfileDecoder(file.view(), file.name, data)
     except UnsuitableError:
         return None
     if decoder.info.channels > 2 and decoder.info.layout is None:
-        decoder.info = replace(decoder.info, layout=_stated_layout(path, name))
+        decoder.info = replace(decoder.info, layout=_stated_layout(file))
     return decoder
 
 
-def _miscounted(path: Path, name: Path) -> int | None:
+def _miscounted(file: InputFile) -> int | None:
     """Return a FLAC file's declared samples if it holds another number; its own number if it declares none.
 
     Raises:
         InputError: the file was cut short.
     """
-    with path.open("rb") as file:
-        found = flac.find_end(file)
+    found = flac.find_end(file.file)
     if found is None or found.declared in (found.total, found.total + found.partial):
         return None
     if found.partial and found.declared > found.total:
-        raise cut_short(name, found.total, found.declared)
+        raise cut_short(file.name, found.total, found.declared)
     if found.partial and not found.declared:
-        raise cut_within(name, "a frame")
+        raise cut_within(file.name, "a frame")
     return found.declared or found.total
 
 
-def _stated_layout(path: Path, name: Path) -> str | None:
+def _stated_layout(file: InputFile) -> str | None:
     """Return the loudspeakers that FFmpeg reads from a file's channel mask, None where it states none."""
     try:
-        with AvDecoder(path, name) as decoder:
+        with AvDecoder(file.view(), file.name) as decoder:
             return decoder.info.layout
     except InputError:
         return None
-
-
-def _require_file(path: Path, name: Path) -> None:
-    """Say in one line why a path can't be opened, before any library says it in its own way."""
-    try:
-        status = path.stat()
-        kind = status.st_mode
-        if stat.S_ISREG(kind):
-            path.open("rb").close()
-    except FileNotFoundError:
-        raise InputError(name, "no such file") from None
-    except PermissionError:
-        raise InputError(name, "no permission to read it", hint="its owner can allow it: chmod +r") from None
-    except (OSError, ValueError) as error:
-        raise InputError(name, getattr(error, "strerror", None) or str(error)) from None
-    if stat.S_ISDIR(kind):
-        raise InputError(name, "is a folder")
-    if not stat.S_ISREG(kind):
-        raise InputError(name, "is no regular file", hint="a pipe is read once: give it as - on stdin")
-    if status.st_size == 0:
-        raise InputError(name, "is empty (0 bytes)", hint=AGAIN)
 
 
 def _require_range(start_s: float | None, end_s: float | None) -> None:

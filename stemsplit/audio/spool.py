@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from stemsplit.audio.decode_av import open_container
 from stemsplit.audio.decode_sndfile import recognise
+from stemsplit.audio.input_file import InputFile
 from stemsplit.errors import InputError, ResourceError
 from stemsplit.files import is_full, write_error
 
@@ -109,10 +110,10 @@ def _refuse_device(stream: BinaryIO, name: str | Path) -> None:
 
 def _require_audio(head: Path, name: str | Path) -> None:
     """Refuse a stream that by its beginning isn't audio: it may have no end."""
-    with head.open("rb") as file:
-        magic = file.read(40)
-    if magic[4:8] not in _MP4_BOXES and not magic.startswith(_OPEN_ENDED) and not recognise(magic):
-        open_container(head, Path(name)).close()
+    with InputFile(head, name) as file:
+        magic = file.file.read(40)
+        if magic[4:8] not in _MP4_BOXES and not magic.startswith(_OPEN_ENDED) and not recognise(magic):
+            open_container(file.view(), file.name).close()
 
 
 def _require_room(folder: Path, name: str | Path, count: int) -> None:

@@ -92,7 +92,7 @@ class TrackWorker:
         """
         track = _Track(item, self, callback)
         try:
-            with closing(track.files):
+            with closing(track.files), item.ready.source.opened() as track.source:
                 with self._measuring:
                     track.timed(track.measure)
                 self._computing.submit(track.timed, track.compute).result()
@@ -139,16 +139,16 @@ class _Track:
     """A track on its way through the stages. `wall_s` counts the time in them, not between them."""
 
     def __init__(self, item: Item, worker: TrackWorker, callback: Callback) -> None:
-        self.ready, self.worker, self.callback = item.ready, worker, callback
+        self.source, self.worker, self.callback = item.ready.source, worker, callback
+        self.shape = item.ready.shape
         self.name = str(item.ready.job.input)
         self._place = TrackStart(self.name, item.number, item.total, None)
-        shape = item.ready.shape
         self.files = TrackFiles(
             item.ready.job.files,
-            shape.sample_rate,
-            shape.channels,
+            self.shape.sample_rate,
+            self.shape.channels,
             worker.output,
-            layout=shape.layout,
+            layout=self.shape.layout,
             new_folders=item.new_folders,
         )
         self.wall_s = 0.0
@@ -157,8 +157,8 @@ class _Track:
     @property
     def duration_s(self) -> float | None:
         """Counted, or declared, or None."""
-        source, counted = self.ready.source, self._measured.frames
-        return source.duration_s if counted is None else counted / source.sample_rate
+        counted = self._measured.frames
+        return self.source.duration_s if counted is None else counted / self.source.sample_rate
 
     def timed(self, stage: Callable[[], None]) -> None:
         """Do one stage's work and count its time."""
@@ -170,25 +170,25 @@ class _Track:
 
     def measure(self) -> None:
         """Read the track once, if its statistics are needed."""
-        source, rate = self.ready.source, self.ready.shape.sample_rate
+        source, rate = self.source, self.shape.sample_rate
         output = self.worker.output
         if output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
             emit(self.callback, Notice(what, self.name))
-        self._measured = self.worker.runner.measure(source, self.ready.shape)
+        self._measured = self.worker.runner.measure(source, self.shape)
 
     def compute(self) -> None:
         """Separate the track into part files."""
         emit(self.callback, replace(self._place, duration_s=self.duration_s))
-        ready, outputs, fingerprint = self.ready, self.worker.outputs, self.worker.fingerprint
-        tags = ready.source.tags() if self.worker.output.tags else Tags()
+        outputs, fingerprint = self.worker.outputs, self.worker.fingerprint
+        tags = self.source.tags() if self.worker.output.tags else Tags()
         if tags.notice:
             emit(self.callback, Notice(tags.notice, self.name))
         self.files.open({one.name: replace(tags, settings=fingerprint.tag(one)) for one in outputs})
         blocks = self.worker.runner.run(
-            ready.source,
+            self.source,
             outputs,
-            ready.shape,
+            self.shape,
             measured=self._measured,
             name=self.name,
             total_s=self.duration_s,

@@ -1,7 +1,7 @@
 """Blending finished files into one, such as the same stem from several models."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import zip_longest
 from os import fspath
 from pathlib import Path
@@ -66,7 +66,8 @@ def blend_files(
     shape = Shape(output_shape(sources[0], output).sample_rate, _channels(sources, output))
     check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
     files = TrackFiles({"blend": target}, shape.sample_rate, shape.channels, output)
-    with closing(files):
+    with closing(files), ExitStack() as stack:
+        sources = [stack.enter_context(source.opened()) for source in sources]
         files.open({"blend": sources[0].tags()} if output.tags else {})
         lengths = [0] * len(sources)
         for parts in _aligned(sources, shape, lengths):

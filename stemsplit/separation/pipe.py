@@ -34,12 +34,13 @@ def write_stream(session: Session, file: BinaryIO, callback: Callback | None = N
     """
     output, batch = session.request.output, session.request.batch
     source, shape = examine(session.plan.jobs[0].input, batch, output)
-    blocks, frames = _separated(session, source, shape, callback)
-    with closing(blocks):
-        if output.format == "wav" and output.is_float:
-            _write_wav(blocks, frames, shape, file)
-        else:
-            _write_file(session, source, shape, blocks, file, callback)
+    with source.opened() as source:
+        blocks, frames = _separated(session, source, shape, callback)
+        with closing(blocks):
+            if output.format == "wav" and output.is_float:
+                _write_wav(blocks, frames, shape, file)
+            else:
+                _write_file(session, source, shape, blocks, file, callback)
 
 
 def _separated(

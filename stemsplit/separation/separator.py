@@ -8,7 +8,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from stemsplit.audio.input_file import InputFile
 from stemsplit.audio.reader import probe
 from stemsplit.core.stream import Separable
 from stemsplit.errors import SettingsError
@@ -171,13 +172,13 @@ class Separator:
         Raises:
             As `separate`.
         """
-        opened, name = _open(source, sample_rate)
-        shape = Shape(opened.sample_rate, min(2, opened.channels))
-        yield dict.fromkeys(self.stems, np.zeros((shape.channels, 0), np.float32))
-        blocks = self._runner.run(opened, self._outputs, shape, name=name, callback=self.callback)
-        with closing(blocks):
-            for block in blocks:
-                yield dict(zip(self.stems, block, strict=True))
+        with _opened(source, sample_rate) as (opened, name):
+            shape = Shape(opened.sample_rate, min(2, opened.channels))
+            yield dict.fromkeys(self.stems, np.zeros((shape.channels, 0), np.float32))
+            blocks = self._runner.run(opened, self._outputs, shape, name=name, callback=self.callback)
+            with closing(blocks):
+                for block in blocks:
+                    yield dict(zip(self.stems, block, strict=True))
 
 
 def separate(
@@ -231,12 +232,18 @@ def _names(stems: object) -> tuple[str, ...] | None:
     return tuple(stems)
 
 
-def _open(source: str | Path | ArrayLike | Tensor, sample_rate: float | None) -> tuple[Source, str]:
+@contextmanager
+def _opened(
+    source: str | Path | ArrayLike | Tensor, sample_rate: float | None
+) -> Iterator[tuple[Source, str]]:
+    """Open a source, or take samples, for the `with` block; return it with its name."""
     if isinstance(source, (str, Path)):
-        return FileSource(Path(source), probe(source)), str(source)
+        with InputFile(source) as file:
+            yield FileSource(file.path, probe(file), file=file), str(source)
+        return
     if sample_rate is None:
         raise SettingsError("samples need their sample_rate", setting="sample_rate")
-    return ArraySource(samples_of(source), rate_of(sample_rate)), "audio"
+    yield ArraySource(samples_of(source), rate_of(sample_rate)), "audio"
 
 
 def _require_kinds(chunks: object, compute: object, callback: object) -> None:

@@ -1,13 +1,15 @@
 """What is separated, and the shape in which it is given back."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stemsplit.audio.input_file import InputFile
 from stemsplit.audio.reader import AudioInfo, open_audio
 from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.formats import find_format
@@ -72,6 +74,7 @@ class FileSource:
         info: what it declares.
         start_s, end_s: the stretch, None for the file's beginning and end.
         notices: what reading the file has shown so far.
+        file: the file while it is open; None to open it for every reading.
     """
 
     path: Path
@@ -79,6 +82,7 @@ class FileSource:
     start_s: float | None = None
     end_s: float | None = None
     notices: list[str] = field(default_factory=list, compare=False)
+    file: InputFile | None = field(default=None, compare=False)
 
     @property
     def sample_rate(self) -> int:
@@ -103,14 +107,24 @@ class FileSource:
             return None
         return max(0.0, min(whole_s, self.end_s or whole_s) - (self.start_s or 0))
 
+    @contextmanager
+    def opened(self) -> Iterator["FileSource"]:
+        """Open the file once for all that is read of it in the `with` block.
+
+        Raises:
+            InputError: it can't be opened.
+        """
+        with InputFile(self.path, self.info.path) as file:
+            yield replace(self, file=file)
+
     def tags(self) -> Tags:
         """The tags of the file and of the audio stream that is read."""
-        return read_tags(self.path, stream=self.info.stream, name=self.info.path)
+        return read_tags(self.file or self.path, stream=self.info.stream, name=self.info.path)
 
     def blocks(self) -> Iterator[Audio]:
         """Decoded anew each time."""
         with open_audio(
-            self.path,
+            self.file or self.path,
             stream=self.info.stream,
             start_s=self.start_s,
             end_s=self.end_s,

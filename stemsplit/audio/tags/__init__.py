@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stemsplit.audio.decode_av import open_container
+from stemsplit.audio.input_file import InputFile, opened
 from stemsplit.audio.tags import id3, mp4
 from stemsplit.audio.tags.covers import Cover, read_cover
 from stemsplit.errors import InputError
@@ -71,21 +72,25 @@ class Tags:
         return id3.chunk(self.metadata(ID3_KEYS), self.cover, order)
 
 
-def read_tags(path: str | Path, *, stream: int | None = None, name: str | Path | None = None) -> Tags:
+def read_tags(
+    path: str | Path | InputFile, *, stream: int | None = None, name: str | Path | None = None
+) -> Tags:
     """Return the tags of a file and of one of its audio streams.
 
     Args:
-        path: the file, of any kind that can be decoded.
+        path: the file, or one that is open already, of any kind that can be decoded.
         stream: which audio stream, from 0; None is the one that FFmpeg would take.
         name: what errors call the file.
 
     Raises:
-        InputError: FFmpeg doesn't know the file.
+        InputError: the file can't be opened, or FFmpeg doesn't know it.
     """
-    with open_container(Path(path), Path(name or path)) as container:
-        texts = _texts(container, stream)
-        cover, flaw = read_cover(container)
-    for field_name, values in id3.read_several(path).items():
+    with opened(path, name) as file:
+        with open_container(file.view(), file.name) as container:
+            texts = _texts(container, stream)
+            cover, flaw = read_cover(container)
+        several = id3.read_several(file.file)
+    for field_name, values in several.items():
         if texts.get(field_name) == values[0]:
             texts[field_name] = ";".join(values)  # as FFmpeg joins several Vorbis comments
     settings = texts.pop(SETTINGS_KEY, None)
@@ -108,7 +113,7 @@ def _texts(container: Any, index: int | None) -> dict[str, str]:
 def read_settings(path: str | Path) -> str | None:
     """Return this program's note in a file, None where there's none or the file can't be read."""
     try:
-        with open_container(Path(path), Path(path)) as container:
+        with opened(path) as file, open_container(file.view(), file.name) as container:
             return _texts(container, 0).get(SETTINGS_KEY)
     except (InputError, OSError):
         return None

@@ -3,8 +3,7 @@
 import io
 import struct
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import av
 
@@ -16,16 +15,16 @@ _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
 _FRAME = struct.Struct(">4s4BBB")  # name, size in four times seven bits, two bytes of flags
 
 
-def read_several(path: str | Path) -> dict[str, list[str]]:
-    """Return the artists and composers of which the ID3v2.4 tag at a file's start names several.
+def read_several(file: BinaryIO) -> dict[str, list[str]]:
+    """Return the artists and composers of which the ID3v2.4 tag at an open file's start names several.
 
     Tags and frames with flags (unsynchronised, compressed, encrypted) are left to FFmpeg.
     """
-    with open(path, "rb") as file:
-        head = file.read(10)
-        if head[3:4] != b"\4" or head[5:6] != b"\0":
-            return {}
-        tag = file.read(max(0, id3_bytes(head) - len(head)))
+    file.seek(0)
+    head = file.read(10)
+    if head[3:4] != b"\4" or head[5:6] != b"\0":
+        return {}
+    tag = file.read(max(0, id3_bytes(head) - len(head)))
     found: dict[str, list[str]] = {}
     position = 0
     while position + _FRAME.size <= len(tag):

@@ -45,11 +45,11 @@ class Links:
         return list(zip(self.starts, (*self.starts[1:], self.end), strict=True))
 
 
-def find_links(path: Path, name: Path) -> Links | None:
-    """Walk the pages of a file; None where it is no Ogg.
+def find_links(file: BinaryIO, name: Path) -> Links | None:
+    """Walk the pages of an open file; None where it is no Ogg.
 
     Args:
-        path: the file.
+        file: the file.
         name: what errors call it.
 
     Raises:
@@ -58,15 +58,15 @@ def find_links(path: Path, name: Path) -> Links | None:
     starts: list[int] = []
     heads = torn = False
     flags = 0
-    with path.open("rb") as file:
-        end = id3_bytes(file.read(10))  # some programs tag every kind of file in the way of MP3
-        total = file.seek(0, 2)
-        for start, page_end, page_flags in _pages(file, end, total):
-            torn = torn or start != end
-            # the first pages of all streams of a link stand together
-            if page_flags & _FIRST and not heads:
-                starts.append(start)
-            heads, end, flags = bool(page_flags & _FIRST), page_end, page_flags
+    file.seek(0)
+    end = id3_bytes(file.read(10))  # some programs tag every kind of file in the way of MP3
+    total = file.seek(0, 2)
+    for start, page_end, page_flags in _pages(file, end, total):
+        torn = torn or start != end
+        # the first pages of all streams of a link stand together
+        if page_flags & _FIRST and not heads:
+            starts.append(start)
+        heads, end, flags = bool(page_flags & _FIRST), page_end, page_flags
     if end > total:
         raise cut_within(name, "a page of its Ogg stream")
     return Links(tuple(starts), end, bool(flags & _LAST), torn) if starts else None

@@ -1,0 +1,93 @@
+"""Views of an open file: each has its own position, and what can't be read is told in one line."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stemsplit.audio.input_file import FileRange, InputFile, opened
+from stemsplit.audio.reader import open_audio, probe, read_audio
+from stemsplit.audio.tags import read_settings, read_tags
+from stemsplit.audio.writer import open_writer
+from stemsplit.errors import InputError
+from stemsplit.settings import OutputSettings
+
+
+@pytest.fixture
+def letters(tmp_path: Path) -> Path:
+    (tmp_path / "letters").write_bytes(b"abcdefghij")
+    return tmp_path / "letters"
+
+
+def test_views_do_not_move_each_other(letters: Path) -> None:
+    with InputFile(letters) as file:
+        whole, part = file.view(), file.view(2, 6)
+        assert whole.read(3) == b"abc" and part.read(1) == b"c" and whole.read(2) == b"de"
+        assert part.read() == b"def" and part.tell() == 4 and part.read() == b""
+        assert part.seek(-2, io.SEEK_END) == 2 and part.part(1, 3).read() == b"de" and part.read() == b"ef"
+        part.close()
+        assert whole.read(1) == b"f" and file.size == 10
+
+
+def test_what_is_given_open_stays_open(letters: Path) -> None:
+    with InputFile(letters, "stdin") as file:
+        with opened(file) as same:
+            assert same is file
+        assert file.view().read(1) == b"a" and str(file.name) == "stdin"
+    with opened(letters) as own:
+        pass
+    assert own.file.closed
+
+
+def test_all_that_is_read_of_an_open_file(wav: Path, pcm: np.ndarray) -> None:
+    with InputFile(wav) as file:
+        assert probe(file) == probe(wav) and read_tags(file) == read_tags(wav)
+        first, second = open_audio(file), open_audio(file, start_s=0.5)
+        blocks = list(zip(first.blocks(1000), second.blocks(1000), strict=False))
+        first.close()
+        second.close()
+        assert np.array_equal(np.hstack([one for one, _ in blocks]), pcm[:, : 1000 * len(blocks)])
+        assert np.array_equal(np.hstack([one for _, one in blocks]), pcm[:, 22_050:])
+        assert np.array_equal(read_audio(file)[0], pcm)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3", "m4a"])
+def test_a_disk_that_fails_on_the_way(
+    kind: str,
+    tmp_path: Path,
+    music: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with open_writer(tmp_path / "a", 44100, 2, OutputSettings(format=kind)) as writer:
+        writer.write(np.tile(music, 4))
+    readinto = FileRange.readinto
+
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            raise OSError(5, "Input/output error")
+
+    def broken(self: FileRange, buffer: memoryview) -> int:
+        if self.tell() > (tmp_path / "a").stat().st_size // 2:
+            monkeypatch.setattr(self, "_file", Failing())
+        return readinto(self, buffer)
+
+    with open_audio(tmp_path / "a") as reader:
+        monkeypatch.setattr(FileRange, "readinto", broken)
+        with pytest.raises(InputError, match=r"damaged at [\d.]+ s \(Input/output error\)"):
+            for _ in reader.blocks():
+                pass
+    monkeypatch.undo()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_disk_that_fails_at_the_start(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: FileRange, buffer: object) -> int:
+        self.failure = OSError(5, "Input/output error")
+        return 0
+
+    monkeypatch.setattr(FileRange, "readinto", broken)
+    with pytest.raises(InputError, match=r"not an audio file \(Input/output error\)"):
+        probe(wav)
+    assert read_settings(wav) is None
