@@ -21,12 +21,14 @@ class BagFile(NamedTuple):
     """A bag, and where its members are.
 
     Attributes:
+        path: its YAML file.
         names: the members' signatures.
         weights: a row per member, empty for equal ones.
         segment_s: the chunk length, None for the members' own.
         files: the members, in order.
     """
 
+    path: Path
     names: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
     segment_s: float | None
@@ -73,7 +75,8 @@ def read(path: Path) -> BagFile:
         ChecksumError: a member isn't what its name says.
     """
     bag = parse(path)
-    return BagFile(bag.models, bag.weights, bag.segment, tuple(_member(path, name) for name in bag.models))
+    files = tuple(_member(path, name) for name in bag.models)
+    return BagFile(path, bag.models, bag.weights, bag.segment, files)
 
 
 def parse(path: Path) -> Content:

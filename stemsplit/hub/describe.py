@@ -1,17 +1,15 @@
 """What a model is, before it's loaded: cheap for registry entries, without torch and without a connection."""
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from stemsplit.errors import CheckpointError
 from stemsplit.events import Callback
-from stemsplit.hub import bags, download, snapshots, verified
-from stemsplit.hub.recipes import Recipe, is_recipe, read_recipe
-from stemsplit.hub.registry import ModelSpec, find_model, members, registry
-
-SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
+from stemsplit.hub import verified
+from stemsplit.hub.bags import BagFile
+from stemsplit.hub.locate import Located, locate
+from stemsplit.hub.recipes import Recipe
+from stemsplit.hub.registry import ModelSpec, members
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Description:
         residual: the stem that the others leave of the mix, None for none.
         size: of the weights in bytes, as far as it is known.
         recipe: the models that are combined, None for a single model.
+        located: where it was found, so that loading it needn't look again; None for an object.
     """
 
     name: str
@@ -36,6 +35,7 @@ class Description:
     residual: str | None = None
     size: int = 0
     recipe: Recipe | None = None
+    located: Located | None = field(default=None, compare=False, repr=False)
 
 
 def describe_model(
@@ -47,49 +47,38 @@ def describe_model(
         UnknownNameError: no such model.
         ModelUnavailableError: a file that can't be had or read.
     """
-    found = locate(str(source), offline=offline, callback=callback)
-    if isinstance(found, ModelSpec) and found.recipe is not None:
-        return Description(found.name, found.stems, None, found.sample_rate, recipe=found.recipe)
-    if isinstance(found, ModelSpec):
-        files = [file for member in members(found) for file in member.files]
-        digest = joint_digest([file.sha256 or "" for file in files])
-        size = sum(file.size or 0 for file in files)
-        return Description(found.name, found.all_stems, digest, found.sample_rate, found.residual, size)
-    if found.suffix in bags.YAML and is_recipe(found):
-        return Description(str(source), (), None, recipe=read_recipe(found))
+    located = locate(str(source), offline=offline, callback=callback)
+    model = located.model
+    if isinstance(model, ModelSpec):
+        return _of_entry(model, located)
+    if isinstance(model, Recipe):
+        return Description(str(source), (), None, recipe=model)
+    return _of_files(str(source), model, located)
+
+
+def _of_entry(spec: ModelSpec, located: Located) -> Description:
+    if spec.recipe is not None:
+        return Description(spec.name, spec.stems, None, spec.sample_rate, recipe=spec.recipe)
+    files = [file for member in members(spec) for file in member.files]
+    digest = joint_digest([file.sha256 or "" for file in files])
+    size = sum(file.size or 0 for file in files)
+    return Description(
+        spec.name, spec.all_stems, digest, spec.sample_rate, spec.residual, size, located=located
+    )
+
+
+def _of_files(name: str, found: Path | BagFile, located: Located) -> Description:
     import torch
 
-    from stemsplit.hub.checkpoints import empty_network, read_package
+    from stemsplit.hub.checkpoints import empty_network
 
-    paths = bags.read(found).files if found.suffix in bags.YAML else (found,)
-    package = read_package(paths[0])
+    paths = (found,) if isinstance(found, Path) else found.files
+    package = located.packages.look(paths[0])
     with torch.device("meta"):  # no memory and no arithmetic
         network = empty_network(package)
     digest = joint_digest([verified.digest(path) for path in paths])
     size = sum(path.stat().st_size for path in paths)
-    return Description(str(source), network.stems, digest, network.sample_rate, size=size)
-
-
-def locate(source: str, *, offline: bool, callback: Callback | None) -> ModelSpec | Path:
-    """The registry entry that a model's name means, or the file: a checkpoint or a bag.
-
-    Raises:
-        UnknownNameError: no such model.
-        ModelUnavailableError: a file that can't be had.
-    """
-    if source in registry():
-        return find_model(source)
-    path = Path(source).expanduser()
-    if source.startswith("hf:"):
-        repo, _, revision = source.removeprefix("hf:").partition("@")
-        path = snapshots.fetch(repo, revision or "main", offline or download.is_offline(), callback)
-    if path.is_dir():
-        return bags.main_file(path)
-    if path.is_file():
-        return path
-    if {"/", os.sep} & set(source) or path.suffix in SUFFIXES:
-        raise CheckpointError(path, "no such file")
-    return find_model(source)
+    return Description(name, network.stems, digest, network.sample_rate, size=size, located=located)
 
 
 def joint_digest(digests: Sequence[str]) -> str | None:

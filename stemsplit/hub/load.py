@@ -9,10 +9,12 @@ from stemsplit import models
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.events import Callback
 from stemsplit.forked import require_own_threads
-from stemsplit.hub import bags, download, verified
+from stemsplit.hub import download, verified
+from stemsplit.hub.bags import BagFile
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
-from stemsplit.hub.describe import joint_digest, locate
-from stemsplit.hub.recipes import is_recipe
+from stemsplit.hub.describe import Description, joint_digest
+from stemsplit.hub.locate import Packages, locate
+from stemsplit.hub.recipes import Recipe
 from stemsplit.hub.registry import BagSpec, FileSpec, ModelSpec, find_model, members
 from stemsplit.models.bag import Bag, joint_stems
 from stemsplit.models.network import Identity, Network
@@ -36,6 +38,7 @@ def load_model(
     segment_s: float | None = None,
     offline: bool = False,
     callback: Callback | None = None,
+    about: Description | None = None,
 ) -> Network | Bag:
     """Load a network with its weights, or a bag of networks; they are downloaded if need be.
 
@@ -47,6 +50,7 @@ def load_model(
         segment_s: the chunk's length, None for the model's own.
         offline: open no connection.
         callback: receives `Download` events and may cancel.
+        about: what `describe_model` said of the source: it isn't looked for a second time.
 
     Returns:
         The network or networks in evaluation mode, the weights in fp32; `identity` says which they are. The
@@ -65,14 +69,19 @@ def load_model(
     if stems is not None:
         _require_names(stems)
     require_own_threads()
-    where = locate(str(source), offline=offline, callback=callback)
-    if getattr(where, "recipe", None) or (isinstance(where, Path) and _is_recipe(where)):
+    located = about.located if about is not None else None
+    located = located or locate(str(source), offline=offline, callback=callback)
+    model = located.model
+    if isinstance(model, Recipe) or (isinstance(model, ModelSpec) and model.recipe is not None):
         what = f"{source} is a recipe of several models"
         raise SettingsError(what, setting="model", hint="stemsplit.Separator runs it")
-    if isinstance(where, ModelSpec):
-        found = _from_registry(where, stems, _Fetcher(where.name, offline, callback))
+    if isinstance(model, ModelSpec):
+        found = _from_registry(model, stems, _Fetcher(model.name, offline, callback))
+    elif isinstance(model, BagFile):
+        found = _local_bag(model, stems, located.packages)
     else:
-        found = _from_file(where, stems)
+        found = _file(model, located.packages)
+        _known(stems, found.network.stems)
     network = found.network
     if stems is not None and network.residual is None:
         wanted = _known(stems, network.stems)
@@ -82,10 +91,6 @@ def load_model(
         network.use_segment(segment_s)
     network.identity = Identity(str(source), joint_digest(found.digests))
     return network
-
-
-def _is_recipe(path: Path) -> bool:
-    return path.suffix in bags.YAML and is_recipe(path)
 
 
 def _require_names(stems: object) -> None:
@@ -176,26 +181,17 @@ def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetc
     return Loaded(network, tuple(digests))
 
 
-def _from_file(path: Path, stems: Sequence[str] | None) -> Loaded:
-    if path.suffix in bags.YAML:
-        return _local_bag(path, stems)
-    found = _file(path)
-    _known(stems, found.network.stems)
-    return found
-
-
-def _local_bag(path: Path, stems: Sequence[str] | None) -> Loaded:
-    bag = bags.read(path)
-    known = _stems_of(bag.files)
+def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages) -> Loaded:
+    known = _stems_of(bag.files, packages)
     wanted = _known(stems, known)
     rows = bag.weights or tuple((1.0,) * len(known) for _ in bag.files)
     if any(len(row) != len(known) for row in rows):
-        raise CheckpointError(path, f"every row of weights needs {len(known)} values")
+        raise CheckpointError(bag.path, f"every row of weights needs {len(known)} values")
     shares = [dict(zip(known, row, strict=True)) for row in rows]
     kept = [(file, row) for file, row in zip(bag.files, shares, strict=True) if any(row[s] for s in wanted)]
-    loaded = [_file(file) for file, _ in kept]
+    loaded = [_file(file, packages) for file, _ in kept]
     left = dict.fromkeys(stem for one in loaded for stem in one.network.stems)
-    found = _averaged(path, loaded, [[row[stem] for stem in left] for _, row in kept], wanted)
+    found = _averaged(bag.path, loaded, [[row[stem] for stem in left] for _, row in kept], wanted)
     if bag.segment_s is not None:
         longest = found.network.longest_segment_samples()
         limit = math.inf if longest is None else longest / found.network.sample_rate
@@ -203,16 +199,16 @@ def _local_bag(path: Path, stems: Sequence[str] | None) -> Loaded:
     return found
 
 
-def _stems_of(files: Sequence[Path]) -> tuple[str, ...]:
+def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:
     """What the members of a bag estimate: all the same stems, unless they are networks of one stem each."""
-    first = empty_network(read_package(files[0]))
+    first = empty_network(packages.look(files[0]))
     if len(first.stems) > 1:
         return first.stems
-    return joint_stems([first, *(empty_network(read_package(file)) for file in files[1:])])
+    return joint_stems([first, *(empty_network(packages.look(file)) for file in files[1:])])
 
 
-def _file(path: Path) -> Loaded:
-    return Loaded(build_network(read_package(path)), (verified.digest(path),))
+def _file(path: Path, packages: Packages) -> Loaded:
+    return Loaded(build_network(packages.take(path)), (verified.digest(path),))
 
 
 def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:

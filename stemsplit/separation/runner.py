@@ -205,6 +205,7 @@ class Runner:
             segment_s=self._segment_s,
             offline=self._offline,
             callback=callback,
+            about=run.about,
         )
         return computing.place(network, self.compute)
 

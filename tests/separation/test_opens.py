@@ -16,6 +16,7 @@ from stemsplit import Separator, models
 from stemsplit.audio.tags import Cover, Tags, read_tags
 from stemsplit.audio.writer import open_writer
 from stemsplit.errors import InputError
+from stemsplit.hub import checkpoints, describe, load
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.separation import batch
 from stemsplit.separation.run import separate_files
@@ -125,6 +126,27 @@ def test_statistics_and_more_channels_open_it_no_more(
     report = separate_files([*paths, tmp_path / "a.5.1"], request(tmp_path, normalising, channels="each"))
     assert report.exit_code == 0
     assert {opens[f"a.{kind}"] for kind in (*KINDS, "5.1")} == {2}
+
+
+def test_a_model_is_located_and_read_once(
+    tmp_path: Path, normalising: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Counted()
+
+    def counting(module: Any, name: str) -> None:
+        def count(*given: Any, **named: Any) -> Any:
+            seen[name] += 1
+            return function(*given, **named)
+
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, count)
+
+    for module, name in ((describe, "locate"), (load, "locate"), (checkpoints, "read_package")):
+        counting(module, name)
+    path = song(tmp_path / "song", "wav")
+    for times in (1, 2):
+        assert separate_files(path, request(tmp_path / str(times), normalising)).exit_code == 0
+        assert seen == {"locate": times, "read_package": times}
 
 
 def test_python_opens_a_song_once(tmp_path: Path, normalising: str, opens: Counted) -> None:
