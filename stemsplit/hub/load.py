@@ -93,6 +93,34 @@ def load_model(
     return network
 
 
+def fetch_model(
+    about: Description, stems: Sequence[str], *, offline: bool = False, callback: Callback | None = None
+) -> None:
+    """Download a model's files where they aren't here yet, to be loaded later.
+
+    Args:
+        about: what `describe_model` said of it.
+        stems: the stems wanted.
+        offline: open no connection.
+        callback: receives `Download` events and may cancel.
+
+    Raises:
+        ModelUnavailableError: a file can't be had, or isn't what it should be.
+        Cancelled: by the callback.
+    """
+    if about.located is None:
+        return
+    about.located.packages.forget()
+    spec = about.located.model
+    if isinstance(spec, ModelSpec):
+        needed = [file for member in members(spec, stems) for file in member.files]
+        if not offline:
+            download.announce(spec, needed, callback)
+        fetcher = _Fetcher(spec.name, offline, callback)
+        for file in needed:
+            fetcher.file(file)
+
+
 def _require_names(stems: object) -> None:
     if isinstance(stems, str):
         raise SettingsError(f"stems {stems!r}: must be a list", setting="stems", hint=f"stems=[{stems!r}]")

@@ -42,6 +42,10 @@ class Packages:
             return package
         return read_package(path)
 
+    def forget(self) -> None:
+        """Let go of all checkpoints that are kept."""
+        self._kept.clear()
+
     def __reduce__(self) -> tuple[type["Packages"], tuple[()]]:
         return Packages, ()
 

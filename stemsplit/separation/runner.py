@@ -19,7 +19,7 @@ from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsErr
 from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads
 from stemsplit.hub.describe import joint_digest
-from stemsplit.hub.load import Identity, load_model
+from stemsplit.hub.load import Identity, fetch_model, load_model
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.source import Audio, Shape, Source
@@ -71,7 +71,12 @@ class Runner:
         self.sequential = flow.combined and (self._too_large() if sequential is None else sequential)
         if self.sequential and sequential is None:
             emit(callback, Notice("the models don't fit in memory together: each is loaded for every track"))
-        self._models = {} if self.sequential else {run: self._load(run, callback) for run in flow.runs}
+        self._models: dict[int, Model] = {}
+        for number, run in flow.runs.items():
+            if self.sequential:  # each track loads it, so see now that it can be had
+                fetch_model(run.about, run.stems, offline=offline, callback=callback)
+            else:
+                self._models[number] = self._load(number, callback)
         self._open = True
 
     @property

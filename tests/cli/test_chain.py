@@ -74,6 +74,14 @@ def test_the_spool_counts_in_the_check_of_free_disk(shell: Shell, monkeypatch: p
     assert "stems" not in str(shell.files())
 
 
+def test_a_model_that_can_not_be_had_is_told_before_the_work(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.5)
+    for how in ("--sequential", "--lockstep"):
+        ran = shell("a.wav", *CHAIN, "--then", "bass=htdemucs", how, "--offline")
+        assert ran.code == 4 and "not downloaded yet, and offline" in ran.err
+        assert shell.files() == ["a.wav"]
+
+
 def test_into_a_pipe(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.5)
     ran = shell("a.wav", *CHAIN, "-s", "vocals.bass", "-o", "-", "--sequential")
