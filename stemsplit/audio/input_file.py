@@ -110,7 +110,9 @@ class FileRange(io.RawIOBase):
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         """Fill `buffer` as far as the stretch goes; return the number of bytes."""
-        wanted = max(0, min(len(buffer), self._length - self._position))
+        wanted = min(len(buffer), self._length - self._position)
+        if wanted <= 0:  # a damaged file may lead to where no file reaches
+            return 0
         try:
             self._file.seek(self._start + self._position)
             count = self._file.readinto(memoryview(buffer)[:wanted])

@@ -183,27 +183,26 @@ class Reader:
 def _open_decoder(file: InputFile, stream: int | None) -> Decoder:
     bytes_ = file.file
     bytes_.seek(0)
-    bytes_.seek(id3_bytes(bytes_.read(10)))
+    start = bytes_.seek(id3_bytes(bytes_.read(10)))
     head = bytes_.read(40)
     data = find_data(bytes_)
     claim = data.claim if data else mp3.find_claim(bytes_) or file_sizes.find_claim(bytes_)
     notice = claim and claim.check(file.name)
-    decoder = (None if stream else _first_choice(file, head, data)) or AvDecoder(
-        file.view(), file.name, stream
-    )
+    chosen = None if stream else _first_choice(file, start, head, data)
+    decoder = chosen or AvDecoder(file.view(), file.name, stream)
     if notice:
         decoder.notices.append(notice)
     return decoder
 
 
-def _first_choice(file: InputFile, head: bytes, data: DataChunk | None) -> Decoder | None:
+def _first_choice(file: InputFile, start: int, head: bytes, data: DataChunk | None) -> Decoder | None:
     """Return a file's decoder where it takes more than FFmpeg's ordinary one; None for all other files."""
     if head.startswith(b"OggS"):
         return _ogg(file, head)
     if head.startswith(b"fLaC") and (declared := _miscounted(file)):
         # libFLAC would stop at the declared count
         return AvDecoder(file.view(), file.name, declared=declared)
-    return _sndfile(file, data) if recognise(head) else None
+    return _sndfile(file, start, data) if recognise(head) else None
 
 
 def _ogg(file: InputFile, head: bytes) -> Decoder | None:
@@ -214,14 +213,15 @@ def _ogg(file: InputFile, head: bytes) -> Decoder | None:
     if len(links.starts) > 1 or links.starts[0]:
         decoder = ChainDecoder(file, links)
     else:
-        decoder = (_sndfile(file, None) if recognise(head) else None) or AvDecoder(file.view(), file.name)
+        decoder = (_sndfile(file, 0, None) if recognise(head) else None) or AvDecoder(file.view(), file.name)
     decoder.notices += links.notices
     return decoder
 
 
-def _sndfile(file: InputFile, data: DataChunk | None) -> Decoder | None:
+def _sndfile(file: InputFile, start: int, data: DataChunk | None) -> Decoder | None:
     try:
-        decoder = SndfileDecoder(file.view(), file.name, data)
+        # libsndfile steps over a tag only in files that it opens itself
+        decoder = SndfileDecoder(file.view(start), file.name, data)
     except UnsuitableError:
         return None
     if decoder.info.channels > 2 and decoder.info.layout is None:

@@ -30,6 +30,21 @@ def test_views_do_not_move_each_other(letters: Path) -> None:
         assert whole.read(1) == b"f" and file.size == 10
 
 
+def test_beyond_the_end_there_is_nothing(letters: Path) -> None:
+    with InputFile(letters) as file:
+        view = file.view()
+        assert view.seek(1 << 63) == 1 << 63 and view.read(1) == b"" and view.failure is None
+        assert view.seek(-1, io.SEEK_END) == 9 and view.read(5) == b"j"
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "aiff"])
+def test_a_tag_before_a_file_is_stepped_over(kind: str, tmp_path: Path, music: np.ndarray) -> None:
+    with open_writer(tmp_path / "a", 44100, 2, OutputSettings(format=kind)) as writer:
+        writer.write(music)
+    (tmp_path / "b").write_bytes(b"ID3\3\0\0\0\0\2\0" + bytes(256) + (tmp_path / "a").read_bytes())
+    assert np.array_equal(read_audio(tmp_path / "b")[0], read_audio(tmp_path / "a")[0])
+
+
 def test_what_is_given_open_stays_open(letters: Path) -> None:
     with InputFile(letters, "stdin") as file:
         with opened(file) as same:
