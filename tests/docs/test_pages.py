@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from stemsplit import formats, models
+from stemsplit.evaluation import metrics
+from stemsplit.training import losses
 from tests.cli.test_readme import PROGRAMS, run_in_bash
 from tests.docs.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, links, name_of
 from tests.test_docs import commands
@@ -47,9 +50,22 @@ def test_commands(furnished: Shell, block: Block) -> None:
         _run(furnished, command)
 
 
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of the package's tables, which pages may add to."""
+    for module, name in (
+        (formats, "FORMATS"),
+        (metrics, "METRICS"),
+        (losses, "LOSSES"),
+        (models, "FAMILIES"),
+    ):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language == "python" for b in blocks(page))], ids=name_of
 )
+@pytest.mark.usefixtures("tables")
 def test_python(furnished: Shell, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a page are one program."""
     monkeypatch.chdir(furnished.folder)
