@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import stemsplit
-from stemsplit import errors
+from stemsplit import errors, settings
 from stemsplit.models import FAMILIES
 from tests.docs.generate import MARKS, PARTS, generated
 from tests.docs.pages import DOCS, PAGES, ROOT, name_of, prose
@@ -82,3 +82,7 @@ def test_the_citation_is_that_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0" and citation["version"] == stemsplit.__version__
     assert citation["title"] and citation["message"] and citation["authors"]
+
+
+def test_the_page_of_models_names_the_default() -> None:
+    assert f"- `{settings.DEFAULT_MODEL}` is the default" in (DOCS / "models.md").read_text()

@@ -50,6 +50,14 @@ def test_commands(furnished: Shell, block: Block) -> None:
         _run(furnished, command)
 
 
+def test_the_recipe_is_a_model(furnished: Shell) -> None:
+    _write_files(furnished.folder, DOCS / "models.md")
+    assert furnished("song.mp3", "-m", "duet.yaml").code == 0
+    found = [name for name in furnished.files() if name.startswith("stems/")]
+    names = ("no_vocals.drums", "vocals.bass", "vocals.vocals")
+    assert found == [f"stems/song/{name}.wav" for name in names]
+
+
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of the package's tables, which pages may add to."""
@@ -78,6 +86,8 @@ def test_python(furnished: Shell, page: Path, monkeypatch: pytest.MonkeyPatch) -
             code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
             with redirect_stdout(io.StringIO()):
                 exec(code, names)
+    if "scores" in names:
+        assert names["scores"].exit_code == 0 and "mixture" in names["scores"].summary()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +114,7 @@ def test_every_option_that_a_page_shows_exists() -> None:
                 assert option in known, f"{block}: {option}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in links(page):
         path, _, anchor = link.partition("#")
