@@ -216,6 +216,7 @@ def _models() -> list[str]:
             f"{spec.scores.all:.2f} dB {spec.scores.metric}" if spec.scores and spec.scores.all else "",
         )
         for spec in list_models()
+        if not spec.own
     ]
     return _rows(("name", "family", "stems", "size", "licence of the weights", "published score"), rows)
 
