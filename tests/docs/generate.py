@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import stemsplit
 from stemsplit import engines, errors, events, settings
@@ -25,8 +25,7 @@ from stemsplit.formats import FORMATS
 from stemsplit.hub.registry import ModelSpec, list_models, members
 from stemsplit.outcome import Failure
 from stemsplit.separation.report import TrackResult
-from stemsplit.training.learning import LossConfig
-from stemsplit.training.losses import LOSSES, MASKS
+from stemsplit.training.learning import LossConfig, LossName
 from stemsplit.training.quality import CheckedSong, Quality
 from stemsplit.training.recipes import recipe_names, recipe_text
 from tests.benchmarks import table
@@ -256,7 +255,7 @@ def _metrics() -> list[str]:
 
 def _losses() -> list[str]:
     default = LossConfig().terms
-    shown = [f"`{name}`" + (" (default)" if name in default else "") for name in (*LOSSES, MASKS)]
+    shown = [f"`{name}`" + (" (default)" if name in default else "") for name in get_args(LossName)]
     return [", ".join(shown)]
 
 
