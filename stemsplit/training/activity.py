@@ -45,16 +45,12 @@ class ActivityMeter:
         found: list[float] = []
         rest = np.zeros((1, 0), np.float32)
         for block in blocks:
-            joined = np.concatenate(
-                [np.broadcast_to(rest, (len(block), rest.shape[1])), block], axis=1
-            )  # [C, T]
+            rest = np.broadcast_to(rest, (len(block), rest.shape[1]))  # [C, less than a chunk]
+            joined = np.concatenate([rest, block], axis=1)  # [C, T]
             count = joined.shape[1] // self.chunk_samples
             whole, rest = np.split(joined, [count * self.chunk_samples], axis=1)
-            # float64: the energies must not depend on how the track was cut into blocks
-            chunks = whole.astype(np.float64).reshape(
-                len(block), count, self.chunk_samples
-            )  # [C, chunks, L/10]
-            found.extend(np.square(chunks).sum(axis=(0, 2)).tolist())  # [chunks]
+            chunks = whole.reshape(len(block), count, self.chunk_samples)  # [C, chunks, L / 10]
+            found.extend(np.square(chunks.astype(np.float64)).sum(axis=(0, 2)).tolist())
         return found
 
     def salient_starts(self, energies: Sequence[float]) -> list[int]:
