@@ -1,7 +1,7 @@
-"""Separate an array with a module of your own.
+"""Separate an array with a PyTorch module of your own.
 
-A model is anything with the attributes of `stemsplit.core.stream.Separable` that can be called. This one
-splits a mix into what both channels have in common and what sets them apart.
+A model is any callable with the attributes of `stemsplit.core.stream.Separable`. This one splits a stereo mix
+into its middle signal (what both channels share) and its side signals (their differences from it).
 """
 
 import numpy as np
@@ -12,19 +12,19 @@ from stemsplit import Separator
 
 
 class MidSide(nn.Module):
-    """Middle and sides of a stereo mix."""
+    """Splits a stereo mix into middle and sides."""
 
     stems = ("middle", "sides")
     sample_rate, channels = 44100, 2  # the mix is resampled to this rate, and the stems back
     segment_samples = 44100  # long tracks are cut into chunks of one second
     context_samples = 0  # no audio is needed around a chunk
-    normalise = False  # the level of the mix is left as it is
-    overlap = None  # the default: neighbouring chunks share a quarter
+    normalise = False  # the mix isn't standardised
+    overlap = None  # the default of 25 % between neighbouring chunks
 
     def forward(self, mix: Tensor) -> Tensor:
-        """Separate [B, 2, n] into [B, 2 stems, 2, n]."""
-        middle = mix.mean(dim=1, keepdim=True).expand_as(mix)
-        return torch.stack([middle, mix - middle], dim=1)
+        """Separate a mix [B, C, T] into stems [B, S, C, T], with S = C = 2."""
+        middle = mix.mean(dim=1, keepdim=True).expand_as(mix)  # [B, C, T]
+        return torch.stack([middle, mix - middle], dim=1)  # [B, S, C, T]
 
 
 def main() -> None:

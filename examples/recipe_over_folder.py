@@ -1,7 +1,7 @@
-"""Run a recipe of three models over a folder: python recipe_over_folder.py FOLDER OUTPUT.
+"""Run a recipe of several models over a folder: python recipe_over_folder.py FOLDER OUTPUT.
 
-The vocals of two models are averaged, and a third one separates them further. With better models than these
-the steps are the same: `models=("bs_roformer", "mel_band_roformer")`, for example.
+The vocals of two models are averaged, and a model separates them further. Better models need the same steps:
+`models=("bs_roformer", "mel_band_roformer")`, for example.
 """
 
 import sys

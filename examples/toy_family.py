@@ -1,6 +1,7 @@
-"""Add a family of networks in one file, train a step, save a checkpoint, and run it by its path.
+"""Define a network family in one file, train it for a step, save a checkpoint, and separate with it.
 
-In the package a family is a file like this one in `stemsplit/models/` and a line in `models.FAMILIES`.
+In the package, a family is a file like this in `stemsplit/models/` and a line in `models.FAMILIES`.
+`B` batch, `S` stems, `C` channels, `T` samples, `F` bins.
 """
 
 import tempfile
@@ -18,13 +19,13 @@ from stemsplit.models.network import Network
 
 @dataclass(frozen=True)
 class MaskArguments:
-    """Sizes of the network, as checkpoints carry them.
+    """Arguments of the network, which its checkpoints contain.
 
     Attributes:
         sources: names of the stems.
         sample_rate: in Hz.
-        fft: window of the STFT in samples; its hop is a quarter.
-        hidden: width of the network.
+        fft: STFT window in samples; the hop is a quarter of it.
+        hidden: width of the hidden layer.
     """
 
     sources: tuple[str, ...] = ("vocals", "other")
@@ -34,7 +35,7 @@ class MaskArguments:
 
 
 class Mask(Network):
-    """One mask per stem from a perceptron over the bins of each frame."""
+    """Masks for all stems, from a perceptron over the bins of each frame's magnitude."""
 
     Arguments = MaskArguments
     window: Tensor
@@ -56,32 +57,32 @@ class Mask(Network):
         self.register_buffer("window", torch.hann_window(a.fft), persistent=False)
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """Separate [B, C, n] into [B, S, C, n]."""
+        """Separate a mix [B, C, T] into stems [B, S, C, T]."""
         batch, channels, samples = mix.shape
-        flat = mix.flatten(0, 1)  # [B·C, n]
+        flat = mix.flatten(0, 1)  # [B·C, T]
         spectrum = torch.stft(flat, self.fft, self.fft // 4, window=self.window, return_complex=True)
-        masks = self.layers(spectrum.abs().transpose(1, 2))  # [B·C, frames, bins·S]
-        masks = masks.unflatten(-1, (spectrum.shape[1], -1)).softmax(-1)  # [B·C, frames, bins, all stems]
-        masks = masks[..., list(self.kept)]  # [B·C, frames, bins, S], those that are wanted
-        stems = spectrum[..., None] * masks.transpose(1, 2)  # [B·C, bins, frames, S]
-        stems = stems.permute(0, 3, 1, 2).flatten(0, 1)  # [B·C·S, bins, frames]
-        audio = torch.istft(stems, self.fft, self.fft // 4, window=self.window, length=samples)
-        return audio.unflatten(0, (batch, channels, len(self.stems))).transpose(1, 2)  # [B, S, C, n]
+        magnitude = spectrum.abs().transpose(1, 2)  # [B·C, frames, F]
+        masks = self.layers(magnitude).unflatten(-1, (spectrum.shape[1], -1))  # [B·C, frames, F, all stems]
+        masks = masks.softmax(-1)[..., list(self.kept)]  # [B·C, frames, F, S], only the requested stems
+        stems = spectrum[..., None] * masks.transpose(1, 2)  # [B·C, F, frames, S]
+        stems = stems.permute(0, 3, 1, 2).flatten(0, 1)  # [B·C·S, F, frames]
+        audio = torch.istft(stems, self.fft, self.fft // 4, window=self.window, length=samples)  # [B·C·S, T]
+        return audio.unflatten(0, (batch, channels, len(self.stems))).transpose(1, 2)  # [B, S, C, T]
 
 
 def main() -> None:
-    """Train one step on noise, and separate with what came of it."""
+    """Train a step on noise, and separate silence with the resulting checkpoint."""
     models.FAMILIES["mask"] = f"{Mask.__module__}:Mask"
     network = models.build("mask", {"hidden": 16})
     optimizer = torch.optim.Adam(network.parameters())
-    stems = torch.randn(4, 2, 2, 8192)  # [B, S, C, n]
-    loss = (network.estimate(stems.sum(1)) - stems).abs().mean()
+    stems = torch.randn(4, 2, 2, 8192)  # [B, S, C, T]
+    loss = (network.estimate(stems.sum(1)) - stems).abs().mean()  # L1
     loss.backward()
     optimizer.step()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask.safetensors"
         save_package(path, network)
-        found = Separator(path).separate(np.zeros((2, 100_000), np.float32), 44_100)
+        found = Separator(path).separate(np.zeros((2, 100_000), np.float32), 44_100)  # [C, T] each
     print({name: samples.shape for name, samples in found.items()})
 
 

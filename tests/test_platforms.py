@@ -138,7 +138,7 @@ def act(url: str) -> None:
     Path("mine.yaml").write_text(recipe_text("fine-tune"), encoding="utf-8")
     file = read_config(Path("mine.yaml"), ["folder=runs/mine"])
     with RunFolder(file.config.folder).locked():
-        RunFolder(file.config.folder).begin(file.config, anew=True)
+        RunFolder(file.config.folder).begin(file.config, fresh=True)
         try:
             RunFolder(file.config.folder).locked().__enter__()
         except SettingsError as error:

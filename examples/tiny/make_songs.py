@@ -15,7 +15,7 @@ from stemsplit.errors import StemsplitError
 
 
 def make_song(name: str, seconds: float, materials: Materials, seed: int) -> dict[str, Audio]:
-    """Return a song's stems, which depend on its name, its length, the materials and the seed alone."""
+    """Return the stems of a song, which depend on its name, its length, the materials and the seed alone."""
     rng = np.random.default_rng(seed_of(name, seed))
     if materials.songs and rng.random() < 0.35:
         song = arrange(pick(rng, materials.songs), name, seconds, rng)
@@ -27,7 +27,7 @@ def make_song(name: str, seconds: float, materials: Materials, seed: int) -> dic
 def make_songs(
     out: Path, names: list[str], seconds: float, materials: Materials, seed: int
 ) -> Iterator[Path]:
-    """Write `<out>/<name>/<stem>.flac` for each name not there yet, and yield the folders."""
+    """Write `<out>/<name>/<stem>.flac` for each name that doesn't exist yet, and yield all folders."""
     for name in names:
         folder = out / name
         if not folder.exists():

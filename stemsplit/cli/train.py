@@ -98,7 +98,7 @@ def _train(
 
     with _display(style) as callback:
         if dry_run:
-            run.try_out(file, callback)
+            run.dry_run(file, callback)
             click.echo("one step was done, and nothing is left of it", err=True)
         else:
             run.train(file, resume=resume, fresh=fresh, callback=callback)

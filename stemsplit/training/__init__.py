@@ -1,1 +1,1 @@
-"""Training and fine-tuning, on the core that separates."""
+"""Training and fine-tuning of networks; validation runs on the same core as separation."""

@@ -1,7 +1,8 @@
-"""Augmentations as pure functions of audio and an explicit generator.
+"""Augmentations as pure functions of audio and an explicit random generator.
 
-What only scales, moves or reorders a stem (gain, polarity, drop, shift, swap) is drawn as one value per stem,
-so that all of them together cost one pass over the audio. `S` stems, `C` channels, `T` samples.
+Those that only scale, delay or reorder a stem (gain, polarity, drop, shift, swap) are drawn as one value per
+stem, so that all of them together cost one pass over the audio. `S` stems, `C` channels, `T` samples, `F`
+bins.
 """
 
 import io
@@ -13,96 +14,99 @@ import torch
 from torch import Generator, Tensor
 
 from stemsplit.errors import StemsplitError
-from stemsplit.training.draws import integer, uniform
+from stemsplit.training.rng import integer, uniform
 
-# libsndfile can write these with exact length and alignment; `quality` 1 is its best.
+# libsndfile writes these with exact length and alignment.
 CODECS = {"vorbis": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}
 
-# of the equaliser: bands, and where they lie
-BANDS, LOWEST_HZ, OCTAVES = 7, 60.0, 1.4
+EQ_BANDS = 7
+EQ_LOWEST_HZ = 60.0
+EQ_BAND_OCTAVES = 1.4  # distance of neighbouring bands
 
 
-def remix_order(songs: int, stems: int, source: Generator) -> Tensor:
-    """Deal the stems of some songs anew: each new song takes each stem from one of the songs, none twice.
+def remix_order(songs: int, stems: int, rng: Generator) -> Tensor:
+    """Return a permutation of the songs for each stem (remix augmentation of Demucs).
+
+    Each new song takes every stem from one of the songs, and no stem of a song is used twice.
 
     Returns:
-        [S, songs], the song that stem s of new song b comes from. Integers.
+        [S, songs] integers: the song that stem s of new song b comes from.
     """
-    return torch.stack([torch.randperm(songs, generator=source) for _ in range(stems)])
+    return torch.stack([torch.randperm(songs, generator=rng) for _ in range(stems)])  # [S, songs]
 
 
-def gains_db(stems: int, source: Generator, low: float, high: float) -> Tensor:
-    """Amplitude factors [S], uniform in decibels between `low` and `high` (BSRNN, IV-A: −10 and 10)."""
-    levels = low + (high - low) * torch.rand(stems, generator=source)
+def gains_db(stems: int, rng: Generator, low: float, high: float) -> Tensor:
+    """Return amplitude factors [S], uniform in dB between `low` and `high` (BSRNN, IV-A: −10 and 10)."""
+    levels = low + (high - low) * torch.rand(stems, generator=rng)
     return torch.pow(10, levels / 20)
 
 
-def gains_linear(stems: int, source: Generator, low: float, high: float) -> Tensor:
-    """Amplitude factors [S], uniform between `low` and `high` (Demucs: 0.25 and 1.25)."""
-    return low + (high - low) * torch.rand(stems, generator=source)
+def gains_linear(stems: int, rng: Generator, low: float, high: float) -> Tensor:
+    """Return amplitude factors [S], uniform between `low` and `high` (Demucs: 0.25 and 1.25)."""
+    return low + (high - low) * torch.rand(stems, generator=rng)
 
 
-def polarities(stems: int, source: Generator) -> Tensor:
-    """Factors [S] of 1 or −1, equally likely."""
-    return 1.0 - 2.0 * torch.randint(0, 2, (stems,), generator=source)
+def polarity_factors(stems: int, rng: Generator) -> Tensor:
+    """Return factors [S] of 1 or −1, equally likely."""
+    return 1.0 - 2.0 * torch.randint(0, 2, (stems,), generator=rng)
 
 
-def keeps(stems: int, source: Generator, drop: float) -> Tensor:
-    """Factors [S]: 0 with probability `drop`, else 1 (BSRNN, IV-A: 0.1)."""
-    return (torch.rand(stems, generator=source) >= drop).float()
+def drop_factors(stems: int, rng: Generator, drop: float) -> Tensor:
+    """Return factors [S]: 0 with probability `drop`, else 1 (BSRNN, IV-A: 0.1)."""
+    return (torch.rand(stems, generator=rng) >= drop).float()
 
 
-def alone(stems: int, source: Generator) -> Tensor:
-    """Factors [S]: 1 for one stem, 0 for the others."""
-    return torch.eye(stems)[integer(source, 0, stems - 1)]
+def solo_factors(stems: int, rng: Generator) -> Tensor:
+    """Return factors [S]: 1 for one random stem, 0 for the others."""
+    return torch.eye(stems)[integer(rng, 0, stems - 1)]
 
 
-def shifts(stems: int, source: Generator, longest: int, *, same: bool) -> list[int]:
-    """Delays [S] in samples between 0 and `longest`; with `same` one delay for all stems."""
-    drawn = [integer(source, 0, longest) for _ in range(1 if same else stems)]
+def shifts(stems: int, rng: Generator, longest: int, *, same: bool) -> list[int]:
+    """Return delays [S] in samples, from 0 to `longest`; with `same`, one delay for all stems."""
+    drawn = [integer(rng, 0, longest) for _ in range(1 if same else stems)]
     return drawn * stems if same else drawn
 
 
-def swaps(stems: int, source: Generator) -> list[bool]:
-    """For each stem whether its channels change places, with probability one half."""
-    return [bool(coin) for coin in torch.randint(0, 2, (stems,), generator=source)]
+def swaps(stems: int, rng: Generator) -> list[bool]:
+    """Return a flag per stem, true with probability one half: swap the stem's channels."""
+    return [bool(coin) for coin in torch.randint(0, 2, (stems,), generator=rng)]
 
 
-def draw_repitch(source: Generator, semitones: int, tempo: float) -> tuple[int, float]:
-    """How much to transpose, and how much faster to play.
+def random_repitch(rng: Generator, semitones: int, tempo: float) -> tuple[int, float]:
+    """Return a random transposition and playback speed, distributed as in Demucs' training (`repitch.py`).
 
-    Follows Demucs' training: an integer number of semitones, uniform; the change of tempo is normal with a
-    standard deviation of 5 %, cut off at `tempo`.
+    The transposition is a uniform integer; the change of tempo is normal with a standard deviation of 5 %,
+    clipped at `tempo`.
 
     Args:
-        source: of the choice.
-        semitones: the largest transposition, either way.
-        tempo: the largest change of tempo as a fraction, either way (0.12).
+        rng: source of randomness.
+        semitones: largest transposition, up or down.
+        tempo: largest change of tempo as a fraction, faster or slower (Demucs: 0.12).
 
     Returns:
-        Semitones, and the speed, 1 being the original's.
+        Semitones, and the playback speed (1 leaves the tempo as it is).
     """
-    transposed = integer(source, -semitones, semitones)
-    change = 0.05 * float(torch.randn((), generator=source))
+    transposed = integer(rng, -semitones, semitones)
+    change = 0.05 * float(torch.randn((), generator=rng))
     return transposed, 1 + min(max(change, -tempo), tempo)
 
 
 def repitch_samples(samples: int, speed: float) -> int:
-    """How many samples `repitch` needs to return at least `samples`."""
+    """Return the number of input samples that `repitch` needs for at least `samples` of output."""
     return ceil(samples * speed) + 1
 
 
 def repitch(stems: Tensor, sample_rate: int, semitones: float, speed: float) -> Tensor:
-    """Transpose and play faster, all stems alike, by Signalsmith's phase vocoder.
+    """Change pitch and tempo of all stems alike with Signalsmith Stretch, a phase vocoder.
 
     Args:
         stems: [S, C, T].
         sample_rate: in Hz.
-        semitones: up if positive.
-        speed: above 1 is shorter.
+        semitones: transposition; positive is up.
+        speed: change of tempo; above 1 makes the result shorter.
 
     Returns:
-        [S, C, about T / speed]; sample n of the input lies at n / speed.
+        [S, C, about T / speed]; sample n of the input is at n / speed.
 
     Raises:
         StemsplitError: python-stretch isn't installed.
@@ -114,62 +118,64 @@ def repitch(stems: Tensor, sample_rate: int, semitones: float, speed: float) -> 
             "pitch and tempo augmentation needs python-stretch", hint="pip install 'stemsplit-cli[train]'"
         ) from error
     changed = []
-    for stem in stems.contiguous():  # the library reads raw memory
-        stretch = Stretch(0)  # seeded: the same input gives the same output
+    for stem in stems.contiguous():  # python-stretch reads raw memory
+        stretch = Stretch(0)  # with a fixed seed, the same input gives the same output
         stretch.preset(stem.shape[0], sample_rate)
         stretch.setTransposeSemitones(semitones)
         stretch.setTimeFactor(speed)
         changed.append(torch.from_numpy(stretch.process(stem.numpy())))
-    return torch.stack(changed)
+    return torch.stack(changed)  # [S, C, about T / speed]
 
 
 def varispeed(audio: Tensor, rate: float, samples: int) -> Tensor:
-    """Play faster or slower as a tape machine does, pitch and all, by linear interpolation.
+    """Change pitch and tempo together, as a tape machine does, by linear interpolation.
 
     Args:
         audio: [C, T] with T > (samples − 1)·rate + 1.
         rate: above 1 is faster and higher.
-        samples: of the result.
+        samples: length of the result.
 
     Returns:
-        [C, samples]; sample n of the result is what lies at n·rate.
+        [C, samples]; sample n of the result is the input at n·rate.
     """
-    places = torch.arange(samples, dtype=torch.float64) * rate
-    before = places.long()
-    return torch.lerp(audio[:, before], audio[:, before + 1], (places - before).float())
+    positions = torch.arange(samples, dtype=torch.float64) * rate
+    before = positions.long()
+    return torch.lerp(audio[:, before], audio[:, before + 1], (positions - before).float())  # [C, samples]
 
 
-def draw_curve(source: Generator, spread_db: float) -> Tensor:
-    """Gains in dB of an equaliser's bands, normally distributed, [BANDS]."""
-    return spread_db * torch.randn(BANDS, generator=source)
+def random_eq_gains(rng: Generator, spread_db: float) -> Tensor:
+    """Return random gains of the equaliser's bands in dB, normally distributed, [EQ_BANDS]."""
+    return spread_db * torch.randn(EQ_BANDS, generator=rng)
 
 
 def equalise(audio: Tensor, sample_rate: int, gains_db: Tensor) -> Tensor:
-    """Change the spectrum without moving anything: real gains, straight lines over the octaves between bands.
+    """Apply a zero-phase equaliser: real gains, interpolated linearly in dB over log frequency.
 
     Args:
-        audio: [C, T], taken to go round in a circle.
+        audio: [C, T]; the filtering is circular.
         sample_rate: in Hz.
-        gains_db: [BANDS], of bands that are 1.4 octaves apart from 60 Hz on; beyond the last it stays.
+        gains_db: [EQ_BANDS], gains at 60 Hz and every 1.4 octaves above. Below the first band and above the
+            last, the gain stays constant.
 
     Returns:
         [C, T].
     """
-    spectrum = torch.fft.rfft(audio)
-    hz = torch.fft.rfftfreq(audio.shape[-1], 1 / sample_rate)
-    place = ((hz / LOWEST_HZ).clamp(min=1).log2() / OCTAVES).clamp(max=BANDS - 1)
-    before = place.long().clamp(max=BANDS - 2)
-    gains = torch.pow(10, torch.lerp(gains_db[before], gains_db[before + 1], place - before) / 20)
+    spectrum = torch.fft.rfft(audio)  # [C, F]
+    hz = torch.fft.rfftfreq(audio.shape[-1], 1 / sample_rate)  # [F]
+    # position of each bin on the scale of bands, from 0 to EQ_BANDS − 1
+    position = ((hz / EQ_LOWEST_HZ).clamp(min=1).log2() / EQ_BAND_OCTAVES).clamp(max=EQ_BANDS - 1)
+    before = position.long().clamp(max=EQ_BANDS - 2)
+    gains = torch.pow(10, torch.lerp(gains_db[before], gains_db[before + 1], position - before) / 20)  # [F]
     equalised: Tensor = torch.fft.irfft(spectrum * gains, audio.shape[-1])
     return equalised
 
 
 def lossy(audio: Tensor, sample_rate: int, codec: str, quality: float) -> Tensor:
-    """Encode and decode in memory; length and alignment stay.
+    """Encode with a lossy codec and decode again, in memory; length and alignment stay.
 
     Args:
-        audio: [C, T]; what exceeds full scale is turned down for the encoder and up again.
-        sample_rate: in Hz, one that the codec knows.
+        audio: [C, T]; louder than full scale, it is attenuated for the encoder and amplified again.
+        sample_rate: in Hz, one that the codec supports.
         codec: a key of `CODECS`.
         quality: in [0, 1], 1 being the best.
 
@@ -178,24 +184,24 @@ def lossy(audio: Tensor, sample_rate: int, codec: str, quality: float) -> Tensor
     """
     container, subtype = CODECS[codec]
     gain = max(1.0, float(audio.abs().max()))
-    samples = (audio / gain).T.numpy()
+    samples = (audio / gain).T.numpy()  # [T, C]
     memory = io.BytesIO()
     soundfile.write(
         memory, samples, sample_rate, format=container, subtype=subtype, compression_level=1 - quality
     )
     memory.seek(0)
     decoded, _ = soundfile.read(memory, dtype="float32", always_2d=True)
-    return torch.from_numpy(np.ascontiguousarray(decoded.T)) * gain
+    return torch.from_numpy(np.ascontiguousarray(decoded.T)) * gain  # [C, T]
 
 
-def draw_lossy(source: Generator) -> tuple[str, float]:
-    """A codec and its quality, all equally likely."""
+def random_codec(rng: Generator) -> tuple[str, float]:
+    """Return a random codec and its quality, both uniform."""
     names = sorted(CODECS)
-    return names[integer(source, 0, len(names) - 1)], uniform(source, 0, 1)
+    return names[integer(rng, 0, len(names) - 1)], uniform(rng, 0, 1)
 
 
 def rescale_peak(mix: Tensor, stems: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide by the largest absolute sample of mix and stems (BSRNN, IV-A); silence stays.
+    """Divide mix and stems by their largest absolute sample (BSRNN, IV-A); leave silence as it is.
 
     Args:
         mix: [C, T].

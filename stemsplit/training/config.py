@@ -1,7 +1,7 @@
-"""What a training run is made of, as frozen dataclasses: the only place where its defaults stand.
+"""Configuration of a training run as frozen dataclasses, the only place of its defaults.
 
-They mirror the configuration file key by key (`configfile.py` reads it). A value without a meaning raises
-`Invalid`, which names the key; the reader adds the line.
+They mirror the configuration file key by key (`configfile.py` reads it). An invalid value raises `Invalid`,
+which names the key; the reader adds the line.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, Sche
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which network, and what it starts from: exactly one of `start` and `family`.
+    """Network to train: exactly one of `start` and `family`.
 
     Attributes:
-        start: a model's name or path, to go on from.
-        family: a network family, to start from nothing.
-        arguments: of the family; what is left out keeps its default.
+        start: name or path of a model to fine-tune.
+        family: network family to train from random weights.
+        arguments: of the family; the others keep their defaults.
     """
 
     start: str | None = None
@@ -37,11 +37,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataSetConfig:
-    """A folder of multitracks, or a manifest.
+    """Data set: a folder of multitracks, or a manifest.
 
     Attributes:
         path: of the folder or manifest.
-        weight: how often it is drawn from, relative to the others.
+        weight: sampling weight, relative to the other data sets.
         only: patterns of track names to use, such as `7.*`; none means all.
         exclude: patterns of track names to leave out.
     """
@@ -57,21 +57,22 @@ class DataSetConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on.
+    """Training, validation and unlabelled data, and the sampling of segments from it.
 
     Attributes:
         train: data sets with stems.
-        valid: data sets to choose the best weights by.
+        valid: data sets for validation, which selects the best weights.
         unlabelled: mixtures for semi-supervised training.
-        stems: that a mix is made of; none means the network's. The network may estimate fewer.
-        groups: which of the data sets' stems make up one of ours; others go where their name says, or to
-            `other`.
+        stems: stems that a training mix is made of; none means the network's. The network may estimate fewer.
+        groups: stems of the data sets to add up, by the stem that they form; other stems keep their name, or
+            go to `other`.
         segment_s: length of a training sample in seconds.
         remix: probability that the stems of a sample come from different songs.
-        remix_group: deal the stems among that many consecutive samples; none draws each stem by itself.
-        activity_s: draw from the salient segments of this length (seconds) only; none draws from everywhere.
-        cache: a folder for decoded audio, for sources that are slow to decode.
-        workers: processes that prepare samples; 0 prepares them in the main process.
+        remix_group: shuffle the stems among so many consecutive samples; none samples every stem
+            independently.
+        activity_s: sample only from salient segments of this length in seconds; none samples from anywhere.
+        cache: folder for decoded audio, for sources that are slow to decode.
+        workers: worker processes that prepare samples; 0 prepares them in the main process.
     """
 
     train: tuple[DataSetConfig, ...]
@@ -104,21 +105,21 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """What is done to every sample; probabilities and ranges of `augment.py`.
+    """Augmentations of every sample: probabilities and ranges of `augment.py`.
 
     Attributes:
-        shift_s: delay each stem by up to this much. shift_together: by the same amount.
+        shift_s: delay each stem by up to so many seconds. shift_together: delay all stems alike.
         swap_channels: swap left and right of each stem half of the time.
         polarity: invert each stem half of the time.
-        gain_db: range of a gain per stem in decibels. gain: range of a linear one.
-        drop: probability that a stem is silenced. solo: probability that all but one are.
+        gain_db: range of a random gain per stem, uniform in dB. gain: the same, uniform in amplitude.
+        drop: probability that a stem is silenced. solo: probability that all stems but one are.
         repitch: probability of a change of pitch and tempo, the same for all stems of a song.
         semitones: largest change of pitch. tempo: largest change of tempo, as a fraction.
-        varispeed: probability that a song is played faster or slower as by a tape machine, pitch and all.
-        varispeed_semitones: largest such change.
-        equalise: probability that every stem is equalised anew. equalise_db: spread of the bands' gains.
-        codec: probability that the mix goes through a lossy codec.
-        peak: divide mix and stems by their largest sample.
+        varispeed: probability that pitch and tempo of a song change together, as on a tape machine.
+        varispeed_semitones: largest change of varispeed.
+        equalise: probability that all stems get random equalisers. equalise_db: their standard deviation.
+        codec: probability that the mix is encoded with a lossy codec and decoded.
+        peak: divide mix and stems by their largest absolute sample.
     """
 
     shift_s: float = 0.0
@@ -155,14 +156,14 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long, and on what.
+    """Length of the run, batch size, devices and precision.
 
     Attributes:
-        epochs: how many. steps_per_epoch: optimiser steps in each.
-        batch_size: samples of one step, over all devices together: another number of devices trains alike.
-        accumulate: split every device's share into so many passes, for want of memory.
-        checkpoint_steps: steps between two checkpoints; none means an epoch's.
-        device: auto, cpu, cuda or mps. devices: how many per node. nodes: how many machines.
+        epochs: number of epochs. steps_per_epoch: optimiser steps in each.
+        batch_size: samples per step over all devices; the result doesn't depend on their number.
+        accumulate: gradient accumulation: micro-batches per step on each device, to save memory.
+        checkpoint_steps: steps between two checkpoints; none means one per epoch.
+        device: auto, cpu, cuda or mps. devices: how many per node. nodes: number of machines.
         precision: fp32, or bf16 or fp16 with fp32 weights.
     """
 
@@ -182,28 +183,28 @@ class FitConfig:
         parts = self.devices * self.nodes * self.accumulate
         if self.batch_size % parts:
             raise Invalid("batch_size", f"must be a multiple of devices × nodes × accumulate ({parts})")
-        if self.steps_per_epoch % self.leg_steps:
+        if self.steps_per_epoch % self.checkpoint_interval:
             raise Invalid("checkpoint_steps", f"must divide steps_per_epoch ({self.steps_per_epoch})")
         if self.precision == "fp16" and self.device == "cpu":
             raise Invalid("precision", "fp16 needs a GPU; a CPU takes fp32 or bf16")
 
     @property
-    def leg_steps(self) -> int:
-        """Steps from one checkpoint to the next."""
+    def checkpoint_interval(self) -> int:
+        """Return the number of steps between two checkpoints."""
         return self.steps_per_epoch if self.checkpoint_steps is None else max(1, self.checkpoint_steps)
 
 
 @dataclass(frozen=True)
 class ValidConfig:
-    """How candidates are compared: by separating whole tracks.
+    """Validation: whole tracks are separated with every candidate of the weights.
 
     Attributes:
-        metric: usdr (mean over tracks), usdr_median (median over tracks) or median_sdr (the median second of
-            the median track); the mean over stems decides.
-        every_epochs: how often; after the last epoch in any case.
-        at_start: also before the first step, so that what is exported is never worse than `start`.
-        patience: stop after so many validations without a better score; none goes on to the end.
-        overlap: of the chunks; none means what the model was made for.
+        metric: usdr (mean over tracks), usdr_median (median over tracks) or median_sdr (median over a track's
+            seconds, then over tracks); the mean over stems decides.
+        every_epochs: epochs between two validations; there is always one after the last epoch.
+        at_start: also validate before the first step, so that the exported model is never worse than `start`.
+        patience: stop after so many validations without a better score; none never stops early.
+        overlap: of the chunks, as a fraction; none means the model's default.
     """
 
     metric: Literal["usdr", "usdr_median", "median_sdr"] = "usdr"
@@ -220,11 +221,11 @@ class ValidConfig:
 
 @dataclass(frozen=True)
 class PerStemConfig:
-    """One run for each stem, and a one-hot bag of the results.
+    """One run for each stem, and a bag with one-hot weights of the resulting models.
 
     Attributes:
-        changes: what differs from the rest of the file, by stem and dotted key, such as
-            `{bass: {model.arguments.stem: bass}}`; a section given whole replaces the other.
+        changes: settings that differ from the rest of the file, by stem and dotted key, such as
+            `{bass: {model.arguments.stem: bass}}`; a whole section replaces the other.
     """
 
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -238,7 +239,7 @@ class SemiConfig:
     """Semi-supervised training (BSRNN, section III).
 
     Attributes:
-        filter_db: a stem that far below the unlabelled mixture counts as absent.
+        filter_db: a stem more than so many dB below the unlabelled mixture counts as absent.
         promote: replace the teacher by a student that scores better.
     """
 
@@ -254,13 +255,13 @@ class Config:
     """A training run.
 
     Attributes:
-        folder: where everything goes.
-        seed: of every random choice.
-        half: export in half precision.
-        model: to train. data: to train on. augment: what is done to it.
-        loss: to minimise. optim: how. schedule: of the learning rate. ema: averages of the weights.
-        fit: how long and on what. valid: how the best weights are chosen.
-        per_stem: train one network per stem. semi: use unlabelled music too.
+        folder: folder of the run.
+        seed: random seed of the whole run.
+        half: export the weights in half precision.
+        model: network to train. data: data sets. augment: augmentations of the samples.
+        loss: loss function. optim: optimiser. schedule: learning-rate schedule. ema: averages of the weights.
+        fit: length, batch size and devices. valid: validation, which selects the exported weights.
+        per_stem: train one network per stem. semi: semi-supervised training with unlabelled music.
     """
 
     folder: str
@@ -290,6 +291,6 @@ class Config:
         if self.semi is not None and self.semi.promote and not self.valid.at_start:
             raise Invalid("semi.promote", "needs valid.at_start, the first teacher's score")
         if not self.data.valid:
-            for key, wanted in (("patience", self.valid.patience), ("at_start", self.valid.at_start)):
-                if wanted:
+            for key, needed in (("patience", self.valid.patience), ("at_start", self.valid.at_start)):
+                if needed:
                     raise Invalid(f"valid.{key}", "needs data.valid")

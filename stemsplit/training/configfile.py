@@ -1,4 +1,4 @@
-"""A run's configuration file, with values replaced from the command line or for one stem."""
+"""Configuration file of a run, with settings overridden from the command line or for one stem."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,10 +14,10 @@ from stemsplit.training.config import Config
 
 
 class ConfigFile:
-    """A configuration that was read, and where each of its values stands.
+    """A parsed configuration and the places of its values, for error messages.
 
     Attributes:
-        config: the result.
+        config: the parsed configuration.
     """
 
     def __init__(self, document: Document) -> None:
@@ -25,27 +25,27 @@ class ConfigFile:
         self.config = read(Config, document)
 
     def error(self, key: str, rule: str) -> SettingsError:
-        """Return what to raise when the value at the dotted `key` turns out to be wrong.
+        """Return the error for an invalid value at the dotted `key`, with its place in the file.
 
         Args:
-            key: such as `data.train.0.path`; where it isn't written, the place of its parent is named.
+            key: such as `data.train.0.path`; if the file doesn't contain it, its parent's place is named.
             rule: what is wrong.
         """
         return self._document.error(tuple(key.split(".")), rule)
 
     def place(self, key: str) -> str:
-        """Return the place of the value at the dotted `key`, or of what it's in."""
+        """Return the place of the dotted `key`, or of its closest parent that the file contains."""
         return self._document.place(tuple(key.split(".")))
 
     def changed(self, changes: Mapping[str, Any], place: str) -> "ConfigFile":
-        """Return the same file with other values.
+        """Return a copy with other values.
 
         Args:
-            changes: dotted keys and plain values.
-            place: where these values stand.
+            changes: new values by dotted key.
+            place: origin of these values, for error messages.
 
         Raises:
-            SettingsError: there is no such key, or the value doesn't fit.
+            SettingsError: a key is unknown or a value is invalid.
         """
         document = self._document
         for key, value in changes.items():
@@ -58,22 +58,22 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ConfigFile:
 
     Args:
         path: of the file.
-        overrides: `a.b=value` each, the value being YAML.
+        overrides: settings as `a.b=value`, each value being YAML.
 
     Raises:
-        SettingsError: the file can't be read, or doesn't describe a run; the line is named.
+        SettingsError: the file can't be read or is invalid; the message names the line.
     """
     return _with_overrides(load(path, Path(path).name), overrides)
 
 
 def parse_config(text: str, name: str, overrides: Sequence[str] = ()) -> ConfigFile:
-    """Read a configuration from a text; `name` is what messages call it."""
+    """Parse a configuration from a text; messages call it `name`."""
     return _with_overrides(parse(text, name), overrides)
 
 
 def dump_config(config: Config) -> str:
-    """Return the whole configuration as YAML, defaults included; reading it gives an equal one."""
-    # a section that isn't there is left out; within one, null may differ from the default
+    """Return the whole configuration as YAML with all defaults; reading it gives an equal configuration."""
+    # an absent section is left out; within a section, null is written, as it may differ from the default
     sections = {key: plain(value) for key, value in asdict(config).items() if value is not None}
     dumped: str = yaml.safe_dump(sections, sort_keys=False, allow_unicode=True)
     return dumped

@@ -1,7 +1,7 @@
-"""Training samples as a function of the run's seed and the sample's global index, and of nothing else.
+"""Training samples as a function of the run's seed and the sample's global index alone.
 
-Which process, worker or batch a sample falls into has no influence on it: a resumed run and a run on other
-hardware see the same crops with the same augmentations.
+The process, worker or batch that computes a sample has no influence on it: a resumed run, or a run on other
+hardware, gets the same crops with the same augmentations. `S` stems, `C` channels, `T` samples.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +15,21 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stemsplit.training import augment
 from stemsplit.training.config import AugmentConfig, DataConfig
-from stemsplit.training.draws import generator, happens, integer, uniform
-from stemsplit.training.library import MIX, Song, SongSet, Voice
+from stemsplit.training.library import MIX, SampledStem, Song, SongSet
+from stemsplit.training.rng import bernoulli, generator, integer, uniform
 
 
 class Crop(NamedTuple):
-    """A place in a song, and how it is played: semitones up, speed, and a tape's speed (1 is as it is)."""
+    """A segment of a song and its playback.
+
+    Attributes:
+        song: to read from.
+        start: first sample; negative if silence precedes the song.
+        samples: number of samples to read, before pitch and tempo change.
+        semitones: transposition of `augment.repitch`.
+        speed: tempo of `augment.repitch`, 1 being the original's.
+        rate: of `augment.varispeed`, 1 being the original's.
+    """
 
     song: Song
     start: int
@@ -31,13 +40,13 @@ class Crop(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What a network is trained on; a batch has one more axis in front.
+    """A training sample; in a batch, every tensor has a leading axis B.
 
     Attributes:
-        number: its global index, [].
+        number: global index of the sample, [].
         mix: [C, T].
-        stems: that the network estimates, [S, C, T].
-        unlabelled: a mixture without stems [C, T]; [C, 0] where there are none.
+        stems: targets of the network, [S, C, T].
+        unlabelled: mixture without stems [C, T]; [C, 0] outside semi-supervised training.
     """
 
     number: Tensor
@@ -46,56 +55,60 @@ class Sample(NamedTuple):
     unlabelled: Tensor
 
 
-class Chooser:
-    """Chooses songs that have a stem (any stem for None), in proportion to weights and lengths.
+class SongSampler:
+    """Weighted sampler of the songs that have a stem.
 
-    A data set's weight is shared among its songs in proportion to the number of their salient segments, or to
-    their length.
+    A data set's weight is divided among its songs in proportion to the number of their salient segments, or
+    to their length if activity isn't detected.
+
+    Args:
+        sets: data sets.
+        stem: that a song must have; None accepts songs with any stem.
     """
 
     def __init__(self, sets: Sequence[SongSet], stem: str | None) -> None:
         self.songs: list[Song] = []
-        shares: list[float] = []
+        weights: list[float] = []
         for one in sets:
             sizes = [_size(song, stem) for song in one.songs]
             total = sum(sizes)
             for song, size in zip(one.songs, sizes, strict=True):
                 if size > 0:
                     self.songs.append(song)
-                    shares.append(one.weight * size / total)
-        self.edges = np.cumsum(shares)
+                    weights.append(one.weight * size / total)
+        self.edges = np.cumsum(weights)  # [songs], upper edges of the songs' intervals
 
-    def song(self, source: Generator) -> Song:
-        """One of the songs."""
-        place = uniform(source, 0, float(self.edges[-1]))
-        return self.songs[min(int(np.searchsorted(self.edges, place, side="right")), len(self.songs) - 1)]
+    def sample(self, rng: Generator) -> Song:
+        """Return a random song, by inverting the cumulative distribution."""
+        point = uniform(rng, 0, float(self.edges[-1]))
+        return self.songs[min(int(np.searchsorted(self.edges, point, side="right")), len(self.songs) - 1)]
 
 
 def _size(song: Song, stem: str | None) -> int:
     if stem is None:
-        # a song whose stems have no salient segment is still a song
-        starts = [len(voice.starts) for voice in song.stems.values() if voice.starts is not None]
+        # summed over the stems: one without a salient segment doesn't exclude its song
+        starts = [len(sampled.starts) for sampled in song.stems.values() if sampled.starts is not None]
         return sum(starts) if starts else song.frames * bool(song.stems)
     if stem not in song.stems:
         return 0
-    voice = song.stems[stem]
-    return voice.audio.frames if voice.starts is None else len(voice.starts)
+    sampled = song.stems[stem]
+    return sampled.audio.frames if sampled.starts is None else len(sampled.starts)
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What samples look like.
+class SampleSpec:
+    """Shape of the training samples, and the settings that determine them.
 
     Attributes:
         seed: of the run.
-        stems: that a mix is made of.
-        targets: indices of those that the network estimates.
+        stems: stems that a mix is made of.
+        targets: indices of the stems that the network estimates.
         channels: C.
         samples: T.
         sample_rate: in Hz.
-        activity_samples: length of salient segments, None without.
-        normalise: standardise every song by its own statistics.
-        mixed_later: leave gains, drops and the mix to semi-supervised training.
+        activity_samples: length of the salient segments; None without activity detection.
+        normalise: standardise every song by the mean and standard deviation of its mix.
+        raw_stems: skip gain and drop: semi-supervised training applies them when it remixes.
     """
 
     seed: int
@@ -106,164 +119,167 @@ class Shape:
     sample_rate: int
     activity_samples: int | None = None
     normalise: bool = False
-    mixed_later: bool = False
+    raw_stems: bool = False
 
 
 class Samples(Dataset[Sample]):
-    """Samples by their global index.
+    """Map-style data set of the samples by their global index.
 
     Args:
-        sets: what to draw from.
-        shape: of the samples.
-        data: how to draw.
-        change: how to augment.
-        unlabelled: mixes for semi-supervised training, if any.
+        sets: data sets with stems.
+        spec: shape of the samples.
+        data: sampling.
+        change: augmentation.
+        unlabelled: mixtures for semi-supervised training; none otherwise.
     """
 
     def __init__(
         self,
         sets: Sequence[SongSet],
-        shape: Shape,
+        spec: SampleSpec,
         data: DataConfig,
         change: AugmentConfig,
         unlabelled: Sequence[SongSet] = (),
     ) -> None:
-        self.shape, self.data, self.change = shape, data, change
-        self.any = Chooser(sets, None)
-        self.by_stem = [Chooser(sets, stem) for stem in shape.stems]
-        self.unlabelled = Chooser(unlabelled, MIX) if unlabelled else None
-        self.longest_shift = round(change.shift_s * shape.sample_rate)
+        self.spec, self.data, self.change = spec, data, change
+        self.any_song = SongSampler(sets, None)
+        self.songs_with = [SongSampler(sets, stem) for stem in spec.stems]
+        self.unlabelled = SongSampler(unlabelled, MIX) if unlabelled else None
+        self.max_shift = round(change.shift_s * spec.sample_rate)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with a global index."""
-        shape, change = self.shape, self.change
-        source = generator(shape.seed, "augment", index)
-        stems = self._read(self._crops(index), source)
-        mix = stems.sum(0)
-        if change.peak and not shape.mixed_later:
+        """Return the sample with the global index `index`."""
+        spec, change = self.spec, self.change
+        rng = generator(spec.seed, "augment", index)
+        stems = self._read(self._crops(index), rng)  # [S, C, T]
+        mix = stems.sum(0)  # [C, T]
+        if change.peak and not spec.raw_stems:
             mix, stems = augment.rescale_peak(mix, stems)
-        if happens(source, change.codec):
-            mix = augment.lossy(mix, shape.sample_rate, *augment.draw_lossy(source))
-        targets = stems if shape.targets == tuple(range(len(stems))) else stems[list(shape.targets)]
+        if bernoulli(rng, change.codec):
+            mix = augment.lossy(mix, spec.sample_rate, *augment.random_codec(rng))
+        targets = stems if spec.targets == tuple(range(len(stems))) else stems[list(spec.targets)]
         return Sample(torch.tensor(index), mix, targets, self._unlabelled(index))
 
     def _crops(self, index: int) -> list[Crop]:
-        """Where each stem of a sample comes from."""
-        seed, count, size = self.shape.seed, len(self.shape.stems), self.data.remix_group
+        """Return the segment of each stem of a sample."""
+        seed, count, size = self.spec.seed, len(self.spec.stems), self.data.remix_group
         if size is None:
-            if happens(generator(seed, "remix", index), self.data.remix):
-                return [self._crop(c, i, (index, i)) for i, c in enumerate(self.by_stem)]
-            return [self._crop(self.any, None, (index,))] * count
-        group, place = divmod(index, size)
-        source = generator(seed, "remix", group)
-        if not happens(source, self.data.remix):
-            return [self._crop(self.any, None, (index,))] * count
-        # every song of the group gives each of its stems to one sample of the group
-        order = augment.remix_order(size, count, source)[:, place].tolist()
-        return [self._crop(self.any, None, (group * size + member,)) for member in order]
+            if bernoulli(generator(seed, "remix", index), self.data.remix):
+                return [self._crop(c, i, (index, i)) for i, c in enumerate(self.songs_with)]
+            return [self._crop(self.any_song, None, (index,))] * count
+        group, position = divmod(index, size)
+        rng = generator(seed, "remix", group)
+        if not bernoulli(rng, self.data.remix):
+            return [self._crop(self.any_song, None, (index,))] * count
+        # the group shares its songs: each song gives each of its stems to exactly one sample of the group
+        order = augment.remix_order(size, count, rng)[:, position].tolist()
+        return [self._crop(self.any_song, None, (group * size + member,)) for member in order]
 
-    def _crop(self, chooser: Chooser, stem: int | None, place: tuple[int, ...]) -> Crop:
-        source = generator(self.shape.seed, "crop", *place)
-        song, change = chooser.song(source), self.change
+    def _crop(self, songs: SongSampler, stem: int | None, key: tuple[int, ...]) -> Crop:
+        rng = generator(self.spec.seed, "crop", *key)
+        song, change = songs.sample(rng), self.change
         semitones, speed = 0, 1.0
-        if happens(source, change.repitch):
-            semitones, speed = augment.draw_repitch(source, change.semitones, change.tempo)
-        samples = self.shape.samples
-        if (rate := self._rate(source)) != 1:
+        if bernoulli(rng, change.repitch):
+            semitones, speed = augment.random_repitch(rng, change.semitones, change.tempo)
+        samples = self.spec.samples
+        if (rate := self._rate(rng)) != 1:
             samples = augment.repitch_samples(samples, rate)
         if semitones != 0 or speed != 1:
             samples = augment.repitch_samples(samples, speed)
-        voices = self._guides(song) if stem is None else [song.stems[self.shape.stems[stem]]]
-        return Crop(song, self._start(song, voices, samples, source), samples, semitones, speed, rate)
+        stems = self._activity_stems(song) if stem is None else [song.stems[self.spec.stems[stem]]]
+        return Crop(song, self._start(song, stems, samples, rng), samples, semitones, speed, rate)
 
-    def _rate(self, source: Generator) -> float:
-        if not happens(source, self.change.varispeed):
+    def _rate(self, rng: Generator) -> float:
+        if not bernoulli(rng, self.change.varispeed):
             return 1.0
-        most = self.change.varispeed_semitones
-        return float(2 ** (uniform(source, -most, most) / 12))
+        limit = self.change.varispeed_semitones
+        return float(2 ** (uniform(rng, -limit, limit) / 12))
 
-    def _guides(self, song: Song) -> list[Voice]:
-        """The stems whose activity decides where a song is cut: what the network estimates, if it's there."""
-        targets = [self.shape.stems[target] for target in self.shape.targets]
+    def _activity_stems(self, song: Song) -> list[SampledStem]:
+        """Return the stems that decide where to cut a song: those that the network estimates, else all."""
+        targets = [self.spec.stems[target] for target in self.spec.targets]
         return [song.stems[stem] for stem in targets if stem in song.stems] or list(song.stems.values())
 
-    def _start(self, song: Song, voices: Sequence[Voice], samples: int, source: Generator) -> int:
-        """A place for `samples` and the shift: inside a salient segment where activity is asked for.
+    def _start(self, song: Song, stems: Sequence[SampledStem], samples: int, rng: Generator) -> int:
+        """Return a random first sample for a crop of `samples` plus the longest shift.
 
-        In what is shorter, the place is such that all of it is in the sample.
+        With activity detection, the crop lies in a salient segment. Otherwise it lies in the song, or
+        contains all of a song that is shorter than the crop.
         """
-        needed = samples + self.longest_shift
-        salient = [voice.starts for voice in voices if voice.starts]
+        needed = samples + self.max_shift
+        salient = [stem.starts for stem in stems if stem.starts]
         if salient:
-            starts = salient[integer(source, 0, len(salient) - 1)]
-            room = max(0, (self.shape.activity_samples or 0) - needed)
-            return starts[integer(source, 0, len(starts) - 1)] + integer(source, 0, room)
-        frames = max(voice.audio.frames for voice in voices)
-        return integer(source, min(0, frames - needed), max(0, frames - needed))
+            starts = salient[integer(rng, 0, len(salient) - 1)]
+            room = max(0, (self.spec.activity_samples or 0) - needed)
+            return starts[integer(rng, 0, len(starts) - 1)] + integer(rng, 0, room)
+        frames = max(stem.audio.frames for stem in stems)
+        return integer(rng, min(0, frames - needed), max(0, frames - needed))
 
-    def _read(self, crops: Sequence[Crop], source: Generator) -> Tensor:
-        """The stems at their places, shifted, swapped and scaled, [S, C, T]."""
-        shape, change, count = self.shape, self.change, len(crops)
-        delays = augment.shifts(count, source, self.longest_shift, same=change.shift_together)
-        swaps = augment.swaps(count, source) if change.swap_channels else [False] * count
-        factors = torch.ones(count) if shape.mixed_later else draw_factors(count, change, source)
-        equal = happens(source, change.equalise)
-        stems = torch.zeros(count, shape.channels, shape.samples)
-        for i, (crop, name) in enumerate(zip(crops, shape.stems, strict=True)):
-            voice = crop.song.stems.get(name)
-            if voice is not None and factors[i]:
-                audio = self._voice(crop, voice, delays[i])
-                if equal:
-                    curve = augment.draw_curve(source, change.equalise_db)
-                    audio = augment.equalise(audio, shape.sample_rate, curve)
+    def _read(self, crops: Sequence[Crop], rng: Generator) -> Tensor:
+        """Return the stems of a sample, shifted, swapped and scaled, [S, C, T]."""
+        spec, change, count = self.spec, self.change, len(crops)
+        delays = augment.shifts(count, rng, self.max_shift, same=change.shift_together)
+        swaps = augment.swaps(count, rng) if change.swap_channels else [False] * count
+        factors = torch.ones(count) if spec.raw_stems else random_factors(count, change, rng)
+        equalise = bernoulli(rng, change.equalise)
+        stems = torch.zeros(count, spec.channels, spec.samples)  # [S, C, T]
+        for i, (crop, name) in enumerate(zip(crops, spec.stems, strict=True)):
+            stem = crop.song.stems.get(name)
+            if stem is not None and factors[i]:  # a dropped stem isn't read
+                audio = self._read_stem(crop, stem, delays[i])
+                if equalise:
+                    gains_db = augment.random_eq_gains(rng, change.equalise_db)
+                    audio = augment.equalise(audio, spec.sample_rate, gains_db)
                 torch.mul(audio.flip(0) if swaps[i] else audio, factors[i], out=stems[i])
         return stems
 
-    def _voice(self, crop: Crop, voice: Voice, delay: int) -> Tensor:
-        """One stem of a crop, [C, T]."""
-        audio = torch.from_numpy(voice.audio.read(crop.start + delay, crop.samples))
-        if self.shape.normalise:
+    def _read_stem(self, crop: Crop, stem: SampledStem, delay: int) -> Tensor:
+        """Return one stem of a crop, [C, T]."""
+        audio = torch.from_numpy(stem.audio.read(crop.start + delay, crop.samples))
+        if self.spec.normalise:
             audio = crop.song.stats.standardise(audio)
         if crop.semitones != 0 or crop.speed != 1:
-            audio = augment.repitch(audio[None], self.shape.sample_rate, crop.semitones, crop.speed)[0]
+            audio = augment.repitch(audio[None], self.spec.sample_rate, crop.semitones, crop.speed)[
+                0
+            ]  # [C, T]
         if crop.rate != 1:
-            audio = augment.varispeed(audio, crop.rate, self.shape.samples)
-        return audio[:, : self.shape.samples]
+            audio = augment.varispeed(audio, crop.rate, self.spec.samples)
+        return audio[:, : self.spec.samples]
 
     def _unlabelled(self, index: int) -> Tensor:
         if self.unlabelled is None:
-            return torch.zeros(self.shape.channels, 0)
-        source = generator(self.shape.seed, "unlabelled", index)
-        song = self.unlabelled.song(source)
-        voice = song.stems[MIX]
-        start = self._start(song, [voice], self.shape.samples, source)
-        return self._voice(Crop(song, start, self.shape.samples), voice, 0)
+            return torch.zeros(self.spec.channels, 0)
+        rng = generator(self.spec.seed, "unlabelled", index)
+        song = self.unlabelled.sample(rng)
+        stem = song.stems[MIX]
+        start = self._start(song, [stem], self.spec.samples, rng)
+        return self._read_stem(Crop(song, start, self.spec.samples), stem, 0)
 
 
-def draw_factors(stems: int, change: AugmentConfig, source: Generator) -> Tensor:
-    """What each stem is multiplied by: gain, polarity, drop and solo, [S]."""
+def random_factors(stems: int, change: AugmentConfig, rng: Generator) -> Tensor:
+    """Return the product of the random gain, polarity, drop and solo factors, [S]."""
     factors = torch.ones(stems)
     if change.gain_db is not None:
-        factors = factors * augment.gains_db(stems, source, *change.gain_db)
+        factors = factors * augment.gains_db(stems, rng, *change.gain_db)
     if change.gain is not None:
-        factors = factors * augment.gains_linear(stems, source, *change.gain)
+        factors = factors * augment.gains_linear(stems, rng, *change.gain)
     if change.polarity:
-        factors = factors * augment.polarities(stems, source)
+        factors = factors * augment.polarity_factors(stems, rng)
     if change.drop:
-        factors = factors * augment.keeps(stems, source, change.drop)
-    return factors * augment.alone(stems, source) if happens(source, change.solo) else factors
+        factors = factors * augment.drop_factors(stems, rng, change.drop)
+    return factors * augment.solo_factors(stems, rng) if bernoulli(rng, change.solo) else factors
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Which samples of each step a process computes, and in how many passes.
+class MicroBatches:
+    """Division of every step's batch among processes and gradient-accumulation micro-batches.
 
     Attributes:
-        batch_size: samples of a step, over all processes.
-        steps: of a leg, from one checkpoint to the next.
-        accumulate: passes of a process in each step.
+        batch_size: samples per step, over all processes.
+        steps: steps of a checkpoint interval.
+        accumulate: micro-batches of a process per step.
         rank: of this process.
-        world: how many processes there are.
+        world: number of processes.
     """
 
     batch_size: int
@@ -272,38 +288,38 @@ class Shares:
     rank: int = 0
     world: int = 1
 
-    def passes(self, step: int) -> Iterator[list[int]]:
-        """Global sample indices of this process's passes in a step (from 0)."""
+    def of_step(self, step: int) -> Iterator[list[int]]:
+        """Yield the global sample indices of each of this process's micro-batches in `step` (from 0)."""
         size = self.batch_size // (self.world * self.accumulate)
         for number in range(self.accumulate):
             first = step * self.batch_size + (number * self.world + self.rank) * size
             yield list(range(first, first + size))
 
 
-class LegSampler(Sampler[list[int]]):
-    """The batches of one leg, starting wherever the run stands.
+class ResumableSampler(Sampler[list[int]]):
+    """Batch sampler of one checkpoint interval, which starts at the run's current step.
 
     Args:
-        shares: of this process.
-        position: the number of steps done so far.
+        micro_batches: of this process.
+        position: returns the number of steps done so far.
     """
 
-    def __init__(self, shares: Shares, position: Callable[[], int]) -> None:
-        self.shares, self.position = shares, position
+    def __init__(self, micro_batches: MicroBatches, position: Callable[[], int]) -> None:
+        self.micro_batches, self.position = micro_batches, position
 
     def __len__(self) -> int:
-        """Passes in a leg."""
-        return self.shares.steps * self.shares.accumulate
+        """Return the number of micro-batches in an interval."""
+        return self.micro_batches.steps * self.micro_batches.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Lists of global sample indices."""
+        """Yield lists of global sample indices."""
         first = self.position()
-        for step in range(first, first + self.shares.steps):
-            yield from self.shares.passes(step)
+        for step in range(first, first + self.micro_batches.steps):
+            yield from self.micro_batches.of_step(step)
 
 
-def loader(samples: Samples, sampler: LegSampler, workers: int, pin: bool) -> DataLoader[Sample]:
-    """Prepares batches, in other processes if `workers`."""
+def data_loader(samples: Samples, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader[Sample]:
+    """Return a loader of micro-batches; with `workers`, processes of its own prepare them."""
     return DataLoader(
         samples,
         batch_sampler=sampler,

@@ -1,9 +1,9 @@
-"""A run's folder: configuration, checkpoints, measurements and the exported model.
+"""Folder of a run: configuration, checkpoints, metrics and the exported model.
 
 config.yaml          the whole configuration, defaults included
-metrics.jsonl        one line per epoch and validation
-model.safetensors    the best weights so far: `stemsplit -m FOLDER` uses them
-checkpoints/         last.ckpt and best.ckpt, from which training goes on
+metrics.jsonl        one line per epoch, with the scores of its validation
+model.safetensors    the best weights so far; `stemsplit -m FOLDER` loads them
+checkpoints/         last.ckpt, from which --resume continues, and best.ckpt
 logs/                for TensorBoard, and as CSV
 """
 
@@ -26,10 +26,10 @@ from stemsplit.hub.checkpoints import save_package
 from stemsplit.models.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
-from stemsplit.training.optim import weights_of
+from stemsplit.training.optim import temporary_weights
 
-# What may change between the parts of a run without changing what it computes, or is meant to be extended.
-FREE = (
+# Settings that don't change what a run computes, or that are meant to be changed when it is resumed.
+CHANGEABLE_ON_RESUME = (
     "folder half data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
     "valid.patience"
 ).split()
@@ -39,10 +39,10 @@ HEADER = "# written by stemsplit train; a run's whole configuration"
 
 
 class RunFolder:
-    """Where a run keeps its files.
+    """Folder of a run.
 
     Args:
-        path: of the folder; made when something is written.
+        path: of the folder; created by the first write.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,15 +54,15 @@ class RunFolder:
         self.best = self.path / "checkpoints" / "best.ckpt"
         self.logs = self.path / "logs"
 
-    def require(self, file: ConfigFile, *, resume: bool, fresh: bool) -> None:
-        """Whether a run may use the folder.
+    def check_usable(self, file: ConfigFile, *, resume: bool, fresh: bool) -> None:
+        """Check that a run may use the folder.
 
         Raises:
-            SettingsError: it holds a run that is neither to go on nor to be removed, or that had another
-                configuration, or a file of somebody else's where the run's configuration belongs.
+            SettingsError: the folder holds a run and neither `resume` nor `fresh` is set, or that run had
+                another configuration, or config.yaml wasn't written by a run.
         """
-        going_on = resume and self.last.exists()
-        if self.config.exists() and not going_on and not self._is_a_run():
+        resuming = resume and self.last.exists()
+        if self.config.exists() and not resuming and not self._holds_run():
             raise SettingsError(
                 f"{self.config}: a run would write its own configuration over it",
                 setting="folder",
@@ -78,19 +78,21 @@ class RunFolder:
             )
         self._require_same(file)
 
-    def begin(self, config: Config, *, anew: bool) -> None:
-        """Make the folder ready for a run; `anew` removes what an earlier one left, and only that."""
-        if anew and self._is_a_run():
+    def begin(self, config: Config, *, fresh: bool) -> None:
+        """Prepare the folder for a run; `fresh` first removes the files of an earlier run, and only those."""
+        if fresh and self._holds_run():
             self._clear()
         self.last.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.config, f"{HEADER}\n{dump_config(config)}")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training here inside the block; nothing stays if no run begins in it.
+        """Keep other processes from training in the folder inside the block.
+
+        If no run began in the block, the lock and the folders made for it are removed.
 
         Raises:
-            SettingsError: one does.
+            SettingsError: another process trains in the folder.
         """
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
@@ -103,13 +105,13 @@ class RunFolder:
             try:
                 yield
             finally:
-                if not self._is_a_run():
+                if not self._holds_run():
                     remove(lock)
                     held.close()
                     _remove_empty(made)
 
-    def _is_a_run(self) -> bool:
-        """Whether the configuration was written by a run."""
+    def _holds_run(self) -> bool:
+        """Return True if config.yaml was written by a run."""
         return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
 
     def _clear(self) -> None:
@@ -122,18 +124,18 @@ class RunFolder:
         before = _flat(asdict(read_config(self.config).config))
         now = _flat(asdict(file.config))
         for key in sorted(before.keys() | now.keys()):
-            free = any(key == one or key.startswith(f"{one}.") for one in FREE)
-            if before.get(key) != now.get(key) and not free:
+            changeable = any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE_ON_RESUME)
+            if before.get(key) != now.get(key) and not changeable:
                 rule = f"is {now.get(key)}, but {before.get(key)} in the run that is to go on"
                 raise file.error(key, rule)
 
-    def note(self, record: Mapping[str, Any]) -> None:
-        """Add a line to the measurements; what isn't finite becomes null."""
+    def append_metrics(self, record: Mapping[str, Any]) -> None:
+        """Append a line to metrics.jsonl; NaN and infinity become null."""
         with self.metrics.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(_json_ready(record)) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Forget measurements of later steps: they will come again."""
+    def drop_later_metrics(self, step: int) -> None:
+        """Remove the metrics of steps after `step`: a resumed run measures them again."""
         if not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -141,29 +143,29 @@ class RunFolder:
         write_whole(self.metrics, "".join(kept))
 
     def export(self, network: Network, weights: dict[str, Tensor], config: Config, note: Any) -> None:
-        """Write the model that the folder stands for.
+        """Write the exported model, model.safetensors.
 
         Args:
-            network: its architecture; its own weights stay.
-            weights: what to write.
-            config: goes into the file's metadata, as the recipe.
-            note: JSON-ready data on where these weights come from.
+            network: architecture; its own weights are restored.
+            weights: state dict to export.
+            config: stored in the file's metadata as the recipe.
+            note: JSON-ready origin of the weights, stored in the metadata.
         """
         recipe = _json_ready({"training": {**note, "recipe": asdict(config)}})
-        with weights_of(network, weights):
+        with temporary_weights(network, weights):
             save_package(self.model, network, metadata=recipe, half=config.half)
 
     def state(self) -> dict[str, Any]:
-        """Of the last checkpoint: its `step` and what the training module added.
+        """Return `step` of the last checkpoint and what `TrainingModule.on_save_checkpoint` added.
 
         Raises:
-            CheckpointError: it's damaged.
+            CheckpointError: the checkpoint is damaged.
         """
         try:
             checkpoint = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
             return {"step": checkpoint["global_step"], **checkpoint["stemsplit"]}
         except (RuntimeError, OSError, EOFError, UnpicklingError, LookupError, TypeError) as error:
-            if getattr(error, "filename", None):  # it can't be opened, which says nothing of what it holds
+            if getattr(error, "filename", None):  # an unreadable file isn't a damaged one
                 raise
             hint = "copy best.ckpt over it, or start anew with --fresh"
             raise CheckpointError(self.last, "damaged", hint=hint) from error
@@ -176,7 +178,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _step(line: str) -> float:
-    """Of a measurement; infinite where a run that was killed left something else."""
+    """Return the step of a line of metrics; infinity for a line that a killed run left incomplete."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, LookupError, TypeError):
@@ -192,7 +194,7 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
 
 
 def _json_ready(value: Any) -> Any:
-    """The same for JSON, which knows no NaN and no infinity."""
+    """Return a copy with NaN and infinity, which JSON doesn't have, as None."""
     if isinstance(value, Mapping):
         return {key: _json_ready(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

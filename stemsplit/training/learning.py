@@ -1,4 +1,4 @@
-"""How a network learns, as frozen dataclasses: loss, optimiser, schedule and averages of the weights."""
+"""Configuration of loss, optimiser, learning-rate schedule and weight averages, as frozen dataclasses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ LossName = Literal[
 
 
 def by_stem(key: str, values: Mapping[str, T]) -> dict[str, T]:
-    """Return `values` by the canonical names of their stems; raise `Invalid` if two of these are the same."""
+    """Return `values` by canonical stem name; raise `Invalid` if two names are the same stem."""
     found = {canonical(name): value for name, value in values.items()}
     if len(found) < len(values):
         raise Invalid(key, "names a stem twice")
@@ -32,12 +32,12 @@ def by_stem(key: str, values: Mapping[str, T]) -> dict[str, T]:
 
 @dataclass(frozen=True)
 class SvdConfig:
-    """The penalty on the weights' largest singular values.
+    """Penalty on the largest singular values of the weights (Hybrid Demucs).
 
     Attributes:
-        penalty: its factor; 0 is none.
-        smallest: leave weights of fewer elements alone.
-        rank: of the randomised SVD's sketch. iterations: of its power iteration.
+        penalty: factor of the penalty; 0 turns it off.
+        smallest: number of elements below which a weight isn't penalised.
+        rank: rank of the randomised SVD's sketch. iterations: number of its power iterations.
     """
 
     penalty: float = 0.0
@@ -53,14 +53,14 @@ class SvdConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised.
+    """Loss function.
 
     Attributes:
-        terms: of `losses.py`, each with its factor.
-        weights: of the stems; what isn't named has 1.
-        fft: window of the spectral terms in samples, for networks that estimate no spectrogram themselves.
-        hop: between such windows.
-        resolutions: windows of multi_stft and spectral_convergence. resolution_hop: of multi_stft.
+        terms: factors of the terms, by their names in `losses.py`.
+        weights: weights of the stems; a stem that isn't named has 1.
+        fft: STFT window of the spectral terms in samples, for networks that don't estimate spectrograms.
+        hop: hop of these STFTs in samples.
+        resolutions: windows of multi_stft and spectral_convergence. resolution_hop: hop of multi_stft.
         svd: penalty on singular values.
     """
 
@@ -86,10 +86,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class GroupConfig:
-    """Parameters with settings of their own.
+    """Parameter group with its own optimiser settings.
 
     Attributes:
-        match: a pattern of parameter names, such as `crosstransformer.*`.
+        match: pattern of parameter names, such as `crosstransformer.*`.
         lr: learning rate; none keeps the general one.
         weight_decay: none keeps the general one.
     """
@@ -105,15 +105,15 @@ class GroupConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """The optimiser.
+    """Optimiser.
 
     Attributes:
         kind: adam, or adamw with decoupled weight decay.
         lr: learning rate, before the schedule.
-        betas: decay of the two moments. eps: keeps quotients finite.
-        weight_decay: of all parameters without a group of their own.
+        betas: decay rates of the two moments. eps: added to the denominator.
+        weight_decay: of all parameters outside `groups`.
         clip: largest norm of the gradient; none doesn't clip.
-        groups: parameters with settings of their own; the first that matches counts.
+        groups: parameter groups with their own settings; the first that matches a parameter applies.
     """
 
     kind: Literal["adam", "adamw"] = "adam"
@@ -135,14 +135,14 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate changes; see `optim.schedule_factor`.
+    """Learning-rate schedule; `optim.schedule_factor` has the formulas.
 
     Attributes:
         kind: constant, decay, noam or cosine.
-        warmup_steps: rise linearly over so many steps (noam: its warm-up).
-        decay: factor of decay. every_epochs: how often it is applied.
+        warmup_steps: steps of the linear warm-up (noam: of its own warm-up).
+        decay: factor of the exponential decay. every_epochs: epochs between two decays.
         dimension: d_model of noam.
-        least: where cosine ends, as a fraction of the learning rate.
+        least: final value of cosine, as a fraction of the learning rate.
     """
 
     kind: Literal["constant", "decay", "noam", "cosine"] = "constant"
@@ -164,11 +164,11 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """Exponential moving averages of the weights, all of them candidates for the exported model.
+    """Exponential moving averages of the weights; each is a candidate for the exported model.
 
     Attributes:
-        step: decays of those updated after every step.
-        epoch: decays of those updated after every epoch.
+        step: decay rates of averages that are updated after every step.
+        epoch: decay rates of averages that are updated after every epoch.
     """
 
     step: tuple[float, ...] = ()

@@ -1,4 +1,4 @@
-"""What can be drawn from: songs with the stems that are trained on, and what was measured of them once."""
+"""Songs to train on: their stems as training needs them, and measurements that are made once and cached."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ N = TypeVar("N", Track, Layout)
 
 
 @dataclass(frozen=True)
-class Voice:
-    """One sound that can be drawn: a stem, or an unlabelled mix.
+class SampledStem:
+    """A stem, or an unlabelled mix, that training can sample from.
 
     Attributes:
-        audio: of it.
-        starts: where its salient segments begin; None where activity isn't asked for.
+        audio: of the stem.
+        starts: first samples of its salient segments; None without activity detection.
     """
 
     audio: Readable
@@ -40,31 +40,31 @@ class Voice:
 
 @dataclass(frozen=True)
 class Song:
-    """A song as training sees it.
+    """A song to sample segments from.
 
     Attributes:
         name: in its data set.
-        frames: its length in samples.
-        stems: what it has of the stems that are trained on; those without audio are left out.
-        stats: of its mix, for networks that want it standardised.
+        frames: length in samples.
+        stems: those of the training stems that the song has; empty ones are left out.
+        stats: mean and standard deviation of the mix, for networks that need them.
     """
 
     name: str
     frames: int
-    stems: Mapping[str, Voice]
+    stems: Mapping[str, SampledStem]
     stats: TrackStats = TrackStats()
 
 
 @dataclass(frozen=True)
 class WholeSong:
-    """A song to be separated from beginning to end.
+    """A song to separate from beginning to end.
 
     Attributes:
         name: in its data set.
-        frames: its length in samples.
-        stems: what it has of the stems that are trained on.
-        mixture: None where it is the sum of the stems.
-        problems: what is irregular about its files, a sentence each.
+        frames: length in samples.
+        stems: those of the training stems that the song has.
+        mixture: its mixture; None if it is the sum of the stems.
+        problems: irregularities of its files, one sentence each.
     """
 
     name: str
@@ -74,7 +74,7 @@ class WholeSong:
     problems: tuple[str, ...] = ()
 
     def mix(self) -> Array:
-        """All of the mix, [C, T]."""
+        """Return the whole mix, [C, T]."""
         if self.mixture is not None:
             return self.mixture.read(0, self.frames)
         first, *rest = (audio.read(0, self.frames) for audio in self.stems.values())
@@ -83,24 +83,24 @@ class WholeSong:
 
 @dataclass(frozen=True)
 class SongSet:
-    """The songs of one data set and how often they are drawn."""
+    """Songs of one data set and its sampling weight."""
 
     weight: float
     songs: tuple[Song, ...]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a network and a configuration want of the data.
+class DataSpec:
+    """Form in which a run needs its data.
 
     Attributes:
-        stems: that a mix is made of.
-        groups: which stems of the data make up one of ours.
+        stems: stems that a mix is made of.
+        groups: stems of the data sets to add up, by the stem that they form.
         sample_rate: in Hz.
-        channels: how many.
-        activity_samples: length of salient segments; None for no detection.
-        stats: whether the mix's statistics are needed.
-        cache: folder of decoded audio; None for none.
+        channels: number of channels.
+        activity_samples: length of salient segments; None without activity detection.
+        stats: true if the statistics of the mix are needed.
+        cache: folder for decoded audio; None doesn't cache it.
     """
 
     stems: tuple[str, ...]
@@ -112,32 +112,34 @@ class Wanted:
     cache: Path | None = None
 
 
-def wanted(config: DataConfig, stems: Sequence[str], sample_rate: int, channels: int, stats: bool) -> Wanted:
-    """What a configuration wants for a network with these properties."""
+def data_spec(
+    config: DataConfig, stems: Sequence[str], sample_rate: int, channels: int, stats: bool
+) -> DataSpec:
+    """Return the form in which a configuration and a network with these properties need the data."""
     activity = None if config.activity_s is None else round(config.activity_s * sample_rate)
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    return Wanted(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache)
+    return DataSpec(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache)
 
 
-def find(config: DataSetConfig, want: Wanted) -> list[Track]:
-    """The tracks of a data set that the patterns leave, their stems grouped, at the rate and channels wanted.
+def find_multitracks(config: DataSetConfig, spec: DataSpec) -> list[Track]:
+    """Return the tracks of a data set that `only` and `exclude` leave, with their stems grouped.
 
     Raises:
         InputError: there is no track, a file can't be read, or no group takes a stem.
     """
-    cache = MetadataCache(_folder(want) / "metadata.json")
-    tracks = find_tracks(Path(config.path).expanduser(), sample_rate=want.sample_rate, cache=cache)
-    return [_grouped(track, want) for track in _chosen(tracks, config)]
+    cache = MetadataCache(_cache_folder(spec) / "metadata.json")
+    tracks = find_tracks(Path(config.path).expanduser(), sample_rate=spec.sample_rate, cache=cache)
+    return [_grouped(track, spec) for track in _chosen(tracks, config)]
 
 
-def find_mixes(config: DataSetConfig, want: Wanted) -> list[Track]:
-    """Every audio file below a folder that the patterns leave, as a track of the one stem `mix`.
+def find_mixes(config: DataSetConfig, spec: DataSpec) -> list[Track]:
+    """Return the audio files below a folder that `only` and `exclude` leave, as tracks of one stem, `mix`.
 
     Raises:
         InputError: there is no audio file, or one can't be read.
     """
     root = Path(config.path).expanduser()
-    cache = MetadataCache(_folder(want) / "metadata.json")
+    cache = MetadataCache(_cache_folder(spec) / "metadata.json")
     try:
         files = [p for p in visible_files(root) if p.suffix.lower() in AUDIO_SUFFIXES and p.is_file()]
     except OSError as error:
@@ -145,17 +147,17 @@ def find_mixes(config: DataSetConfig, want: Wanted) -> list[Track]:
     layouts = [Layout(p.relative_to(root).as_posix(), {MIX: (Location(p),)}, None) for p in files]
     try:
         tracks = [
-            open_track(layout, sample_rate=want.sample_rate, cache=cache)
+            open_track(layout, sample_rate=spec.sample_rate, cache=cache)
             for layout in _chosen(layouts, config)
         ]
     finally:
         cache.save()
-    return [_grouped(track, replace(want, stems=(MIX,), groups={})) for track in tracks]
+    return [_grouped(track, replace(spec, stems=(MIX,), groups={})) for track in tracks]
 
 
-def _folder(want: Wanted) -> Path:
-    """Where what was measured is remembered."""
-    return want.cache or cache_folder() / "training"
+def _cache_folder(spec: DataSpec) -> Path:
+    """Return the folder of the cached measurements."""
+    return spec.cache or cache_folder() / "training"
 
 
 def _chosen(named: Sequence[N], config: DataSetConfig) -> list[N]:
@@ -173,7 +175,7 @@ def _matches(name: str, config: DataSetConfig) -> bool:
 
 
 def left_out(tracks: Iterable[Track]) -> Iterator[str]:
-    """Yield a sentence for each kind of file that was left out of some tracks, with the tracks' names."""
+    """Yield a sentence for each kind of file that was left out, with the names of the tracks."""
     named: dict[str, list[str]] = {}
     for track in tracks:
         for note in track.left_out:
@@ -183,101 +185,104 @@ def left_out(tracks: Iterable[Track]) -> Iterator[str]:
         yield f"{first}{more}: {note}"
 
 
-def _grouped(track: Track, want: Wanted) -> Track:
-    """The track in the stems that are wanted; its mixture still holds what is left out."""
-    track = _without_rest(track.without_sums(_named(want)), want)
+def _grouped(track: Track, spec: DataSpec) -> Track:
+    """Return a track with the stems that are needed; its mixture still contains what is left out."""
+    track = _without_complements(track.without_sums(_named(spec)), spec)
     members: dict[str, list[Source]] = {}
     for name, source in track.stems.items():
         if source.parts:
-            members.setdefault(_group_of(name, track, want), []).append(source)
-    stems = {name: _joined(sources, want.channels) for name, sources in members.items()}
-    mixture = None if track.mixture is None else replace(track.mixture, channels=want.channels)
+            members.setdefault(_group_of(name, track, spec), []).append(source)
+    stems = {name: _joined(sources, spec.channels) for name, sources in members.items()}
+    mixture = None if track.mixture is None else replace(track.mixture, channels=spec.channels)
     return replace(track, stems=stems, mixture=mixture)
 
 
-def _named(want: Wanted) -> set[str]:
-    return {*want.stems, *(name for names in want.groups.values() for name in names)}
+def _named(spec: DataSpec) -> set[str]:
+    """Return all names of stems that the spec knows."""
+    return {*spec.stems, *(name for names in spec.groups.values() for name in names)}
 
 
-def _without_rest(track: Track, want: Wanted) -> Track:
-    """The same without what is all but a stem, where stems are wanted that it holds unseparated.
+def _without_complements(track: Track, spec: DataSpec) -> Track:
+    """Return a track without its complements of a stem (such as `no_vocals`) that contain needed stems.
 
-    Only the mixture keeps that.
+    Those can't be separated out of the complement. The mixture still contains it.
     """
     notes, stems, mixture = list(track.left_out), dict(track.stems), track.mixture
     for name, source in track.stems.items():
-        lacking = left_out_by(name, track.stems)
-        if not source.parts or lacking is None or name in _named(want):
+        lacking = left_out_by(name, track.stems)  # the stems that a complement doesn't contain
+        if not source.parts or lacking is None or name in _named(spec):
             continue
-        apart = [stem for stem in want.stems if stem != "other" and left_out_by(stem) is None]
-        if held := [stem for stem in apart if stem not in lacking]:
+        separate = [stem for stem in spec.stems if stem != "other" and left_out_by(stem) is None]
+        if held := [stem for stem in separate if stem not in lacking]:
             del stems[name]
             notes.append(f"{file_name(name, source)} is left out: by its name it holds {listed(held)}")
             mixture = track.mix
     return replace(track, stems=stems, mixture=mixture, left_out=tuple(notes))
 
 
-def _group_of(name: str, track: Track, want: Wanted) -> str:
-    for group, names in want.groups.items():
+def _group_of(name: str, track: Track, spec: DataSpec) -> str:
+    """Return the training stem that a stem of a track belongs to."""
+    for group, names in spec.groups.items():
         if name in names:
             return group
-    if name in want.stems:
+    if name in spec.stems:
         return name
-    if "other" in want.stems:
+    if "other" in spec.stems:
         return "other"
-    raise InputError(track.name, f"none of {', '.join(want.stems)} takes its {name}; see data.groups")
+    raise InputError(track.name, f"none of {', '.join(spec.stems)} takes its {name}; see data.groups")
 
 
 def _joined(sources: Sequence[Source], channels: int) -> Source:
+    """Return the sum of some sources as one source; shorter ones end in silence."""
     parts = tuple(part for source in sources for part in source.parts)
     return Source(parts, max(source.frames for source in sources), sources[0].sample_rate, channels)
 
 
 def open_songs(
     configs: Sequence[DataSetConfig],
-    want: Wanted,
+    spec: DataSpec,
     progress: Callable[[str, int, int], None],
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> list[SongSet]:
-    """The songs of some data sets, measured and decoded as far as that is wanted.
+    """Open data sets for training: measure the songs, and decode them if there is a cache.
 
     Args:
         configs: the data sets.
-        want: what of them.
-        progress: called with a song's name, its number from 1, and how many there are.
-        tell: called with what a person should know of the data, a sentence each.
+        spec: form in which the data is needed.
+        progress: called with a song's name, its number from 1, and the number of songs.
+        notify: called with each sentence that the user should read about the data.
 
     Raises:
         InputError: a data set has no tracks, or a file can't be read.
         SettingsError: no song has one of the stems.
     """
-    found = [(config.weight, find(config, want)) for config in configs]
+    found = [(config.weight, find_multitracks(config, spec)) for config in configs]
     for line in left_out(track for _, tracks in found for track in tracks):
-        tell(line)
-    sets = _open(found, want, progress)
-    _require_stems(sets, want)
+        notify(line)
+    sets = _open(found, spec, progress)
+    _require_stems(sets, spec)
     return sets
 
 
 def open_mixes(
-    configs: Sequence[DataSetConfig], want: Wanted, progress: Callable[[str, int, int], None]
+    configs: Sequence[DataSetConfig], spec: DataSpec, progress: Callable[[str, int, int], None]
 ) -> list[SongSet]:
-    """Unlabelled songs: like `open_songs`, but the one stem of each is its mix, called `MIX`."""
-    return _open([(config.weight, find_mixes(config, want)) for config in configs], want, progress)
+    """Open unlabelled songs like `open_songs`; the only stem of each is its mix, called `MIX`."""
+    return _open([(config.weight, find_mixes(config, spec)) for config in configs], spec, progress)
 
 
 def open_whole(
-    configs: Sequence[DataSetConfig], want: Wanted, tell: Callable[[str], None]
+    configs: Sequence[DataSetConfig], spec: DataSpec, notify: Callable[[str], None]
 ) -> list[WholeSong]:
-    """The songs of some data sets for validation, decoded if a cache is wanted; `tell` as in `open_songs`."""
-    tracks = [track for config in configs for track in find(config, want)]
+    """Open data sets for validation, and decode them if there is a cache; `notify` as in `open_songs`."""
+    tracks = [track for config in configs for track in find_multitracks(config, spec)]
     for line in left_out(tracks):
-        tell(line)
-    return [_whole(track, want) for track in tracks]
+        notify(line)
+    return [_whole(track, spec) for track in tracks]
 
 
 def find_folders(config: DataSetConfig) -> list[Layout]:
-    """The tracks of a data set that the patterns leave, none of them opened.
+    """Return the layouts of the tracks that `only` and `exclude` leave; no file is opened.
 
     Raises:
         InputError: there is no track.
@@ -285,34 +290,34 @@ def find_folders(config: DataSetConfig) -> list[Layout]:
     return _chosen(find_layouts(Path(config.path).expanduser()), config)
 
 
-def open_folder(layout: Layout, want: Wanted) -> WholeSong:
-    """One track of `find_folders`, as `open_whole` opens it.
+def open_folder(layout: Layout, spec: DataSpec) -> WholeSong:
+    """Open one of `find_folders`, as `open_whole` does.
 
     Raises:
         InputError: a file can't be read, or no group takes a stem.
     """
-    cache = MetadataCache(_folder(want) / "metadata.json")
+    cache = MetadataCache(_cache_folder(spec) / "metadata.json")
     try:
-        track = open_track(layout, sample_rate=want.sample_rate, cache=cache)
+        track = open_track(layout, sample_rate=spec.sample_rate, cache=cache)
     finally:
         cache.save()
-    return _whole(_grouped(track, want), want)
+    return _whole(_grouped(track, spec), spec)
 
 
-def _whole(track: Track, want: Wanted) -> WholeSong:
+def _whole(track: Track, spec: DataSpec) -> WholeSong:
     return WholeSong(
         track.name,
         track.frames,
-        {name: readable(source, want.cache) for name, source in track.stems.items()},
-        None if track.mixture is None else readable(track.mixture, want.cache),
+        {name: readable(source, spec.cache) for name, source in track.stems.items()},
+        None if track.mixture is None else readable(track.mixture, spec.cache),
         (*track.problems, *track.left_out),
     )
 
 
 def _open(
-    found: Sequence[tuple[float, list[Track]]], want: Wanted, progress: Callable[[str, int, int], None]
+    found: Sequence[tuple[float, list[Track]]], spec: DataSpec, progress: Callable[[str, int, int], None]
 ) -> list[SongSet]:
-    notebook = Notebook(_folder(want))
+    notebook = Notebook(_cache_folder(spec))
     count, number = sum(len(tracks) for _, tracks in found), 0
     sets = []
     for weight, tracks in found:
@@ -320,44 +325,46 @@ def _open(
         for track in tracks:
             number += 1
             progress(track.name, number, count)
-            songs.append(_song(track, want, notebook))
+            songs.append(_song(track, spec, notebook))
         sets.append(SongSet(weight, tuple(songs)))
     return sets
 
 
-def _require_stems(sets: Sequence[SongSet], want: Wanted) -> None:
-    for stem in want.stems:
-        voices = [song.stems[stem] for one in sets for song in one.songs if stem in song.stems]
-        voices = [voice for voice in voices if voice.audio.frames]
-        if not voices:
+def _require_stems(sets: Sequence[SongSet], spec: DataSpec) -> None:
+    """Check that every stem can be sampled from some song."""
+    for stem in spec.stems:
+        sampled = [song.stems[stem] for one in sets for song in one.songs if stem in song.stems]
+        sampled = [one for one in sampled if one.audio.frames]
+        if not sampled:
             raise SettingsError(f"data.train: no song has {stem}", setting="data.train")
-        if all(voice.starts == () for voice in voices):
+        if all(one.starts == () for one in sampled):
             raise SettingsError(f"data.train: no {stem} has a salient segment", setting="data.activity_s")
 
 
-def _song(track: Track, want: Wanted, notebook: Notebook) -> Song:
-    stems = {name: _voice(source, want, notebook) for name, source in track.stems.items()}
+def _song(track: Track, spec: DataSpec, notebook: Notebook) -> Song:
+    stems = {name: _sampled_stem(source, spec, notebook) for name, source in track.stems.items()}
     stats = TrackStats()
-    if want.stats:
+    if spec.stats:
         mix = track.mix
         mean, std = notebook.remember(f"stats {identity(mix)}", lambda: _measure_stats(mix))
         stats = TrackStats(mean, std)
     return Song(track.name, track.frames, stems, stats)
 
 
-def _voice(source: Source, want: Wanted, notebook: Notebook) -> Voice:
-    name, audio = identity(source), readable(source, want.cache)
-    if want.activity_samples is None:
-        return Voice(audio)
-    meter = ActivityMeter(want.activity_samples)
+def _sampled_stem(source: Source, spec: DataSpec, notebook: Notebook) -> SampledStem:
+    name, audio = identity(source), readable(source, spec.cache)
+    if spec.activity_samples is None:
+        return SampledStem(audio)
+    meter = ActivityMeter(spec.activity_samples)
     starts = notebook.remember(
-        f"salient {want.activity_samples} {name}",
-        lambda: meter.salient(meter.energies(pieces(audio, source.sample_rate))),
+        f"salient {spec.activity_samples} {name}",
+        lambda: meter.salient_starts(meter.energies(pieces(audio, source.sample_rate))),
     )
-    return Voice(audio, tuple(starts))
+    return SampledStem(audio, tuple(starts))
 
 
 def _measure_stats(source: Source) -> tuple[float, float]:
+    """Return mean and standard deviation of a source, which is read in blocks."""
     meter = StatsMeter()
     for piece in pieces(source, source.sample_rate):
         meter.push(torch.from_numpy(piece))

@@ -1,4 +1,4 @@
-"""Optimisers with parameter groups, learning-rate schedules, and exponential moving averages of weights."""
+"""Optimiser with parameter groups, learning-rate schedule, and exponential moving averages of weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ KINDS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": t
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of all parameters that want a gradient.
+    """Return the optimiser of all trainable parameters.
 
     Raises:
         Invalid: a group matches no parameter.
@@ -32,51 +32,56 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Opti
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
-    """Parameters that want the same settings together, as an optimiser takes them, the general ones first.
+    """Return the trainable parameters in groups of equal settings, those with the general settings first.
 
-    Settings of the configuration's first group that matches go before those that the network wants itself
-    (`Network.optimizer_overrides`), and both before the general ones.
+    The first group of the configuration that matches a parameter overrides the network's own settings for it
+    (`Network.optimizer_overrides`), and these override the general ones.
 
     Raises:
         Invalid: a group matches no parameter.
     """
-    wanted = network.optimizer_overrides() if isinstance(network, Network) else {}
+    overrides = network.optimizer_overrides() if isinstance(network, Network) else {}
     chosen = [*map(_differences, config.groups), {}]
-    own = [*wanted.values(), {}]
-    rest = len(config.groups), len(wanted)
+    own = [*overrides.values(), {}]
+    general = len(config.groups), len(overrides)  # the key of parameters that nothing matches
     members: dict[tuple[int, int], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            key = _first_match(name, [group.match for group in config.groups]), _first_match(name, [*wanted])
+            patterns = [group.match for group in config.groups]
+            key = _first_match(name, patterns), _first_match(name, [*overrides])
             members.setdefault(key, []).append(parameter)
     for index, group in enumerate(config.groups):
         if all(key[0] != index for key in members):
             raise Invalid(f"groups.{index}.match", f"no parameter is called {group.match}")
-    # the rest first: loggers and people take the first group's learning rate for the general one
-    keys = sorted(members, key=lambda key: (key != rest, key))
+    # loggers report the learning rate of the first group
+    keys = sorted(members, key=lambda key: (key != general, key))
     return [{"params": members[key], **own[key[1]], **chosen[key[0]]} for key in keys]
 
 
 def _first_match(name: str, patterns: Sequence[str]) -> int:
-    """The first pattern that a name matches, or their number."""
+    """Return the index of the first pattern that a name matches, or the number of patterns."""
     matches = (index for index, pattern in enumerate(patterns) if fnmatchcase(name, pattern))
     return next(matches, len(patterns))
 
 
 def _differences(group: GroupConfig) -> dict[str, float]:
+    """Return the settings of a group that differ from the general ones."""
     values = {"lr": group.lr, "weight_decay": group.weight_decay}
     return {key: value for key, value in values.items() if value is not None}
 
 
 def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """What the learning rate is multiplied by at a step.
+    """Return the factor of the learning rate at a step.
 
-    constant: 1. decay: decay^⌊epoch / every_epochs⌋ (BSRNN: 0.98 every two). noam: d^−½ · min(n^−½,
-    n · warmup^−1.5) with n = step + 1 ("Attention is all you need", 5.3). cosine: from 1 to `least`. All but
-    noam rise linearly over the warm-up.
+    With n = step + 1:
+        constant: 1.
+        decay: decay^⌊epoch / every_epochs⌋ (BSRNN: 0.98 every two epochs).
+        noam: d^−½ · min(n^−½, n · warmup^−3/2) (Vaswani et al., "Attention is all you need", section 5.3).
+        cosine: half a cosine from 1 to `least` (Loshchilov and Hutter, "SGDR", equation 5, without restarts).
+    All but noam rise linearly during the warm-up.
 
     Args:
-        config: the kind and its numbers.
+        config: kind and parameters.
         step: from 0.
         steps_per_epoch: for decay.
         total_steps: for cosine.
@@ -84,22 +89,23 @@ def schedule_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, tot
     if config.kind == "noam":
         n, dimension = float(step + 1), float(config.dimension or 1)
         return 1 / sqrt(dimension) * min(1 / sqrt(n), n / sqrt(config.warmup_steps) ** 3)
-    rise = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.kind == "decay":
-        return rise * config.decay ** (step // steps_per_epoch // config.every_epochs)
+        return warmup * config.decay ** (step // steps_per_epoch // config.every_epochs)
     if config.kind == "cosine":
         progress = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
-        return rise * (config.least + (1 - config.least) * (1 + cos(pi * min(max(progress, 0), 1))) / 2)
-    return rise
+        return warmup * (config.least + (1 - config.least) * (1 + cos(pi * min(max(progress, 0), 1))) / 2)
+    return warmup
 
 
-class Average:
-    """An exponential moving average of a network's weights, without the bias towards the first ones.
+class Ema:
+    """Bias-corrected exponential moving average (EMA) of a network's weights.
 
-    After n updates it is Σ dⁱ·w₍ₙ₋ᵢ₎ / Σ dⁱ: the first update is a copy. Buffers of whole numbers are copied.
+    With decay d, after n updates it is Σ dⁱ·w₍ₙ₋ᵢ₎ / Σ dⁱ, i < n: the first update is a copy, and the initial
+    weights have no influence. Integer buffers are copied.
 
     Args:
-        network: whose weights it begins with.
+        network: gives names, shapes and devices.
         decay: d, in [0, 1).
     """
 
@@ -110,37 +116,38 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take the network's present weights in."""
+        """Add the network's current weights to the average."""
         self.weight = self.decay * self.weight + 1
         for name, value in network.state_dict().items():
             own = self.values[name]
             if own.is_floating_point():
+                # w̄ₙ = w̄ₙ₋₁ + (wₙ − w̄ₙ₋₁) / Σ dⁱ
                 own.lerp_(value.to(own), 1 / self.weight)
             else:
                 own.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs."""
+        """Return the state of an exact resume; its keys never change."""
         return {"weight": self.weight, "values": self.values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`; tensors stay on their device."""
+        """Restore a state; tensors stay on their device."""
         self.weight = state["weight"]
         for name, value in state["values"].items():
             self.values[name].copy_(value)
 
     def to(self, device: torch.device) -> None:
-        """Move to where the network is."""
+        """Move the averages to a device."""
         self.values = {name: value.to(device) for name, value in self.values.items()}
 
 
 @contextmanager
-def weights_of(network: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
-    """Give a network other weights inside the block, and its own back after it.
+def temporary_weights(network: nn.Module, values: dict[str, Tensor]) -> Iterator[None]:
+    """Load other weights into a network inside the block, and restore its own afterwards.
 
     Args:
-        network: of any kind.
-        values: a state dict of the same keys and shapes.
+        network: any module.
+        values: state dict with the network's keys and shapes.
     """
     own = {name: value.detach().clone() for name, value in network.state_dict().items()}
     network.load_state_dict(values)

@@ -1,4 +1,4 @@
-"""One network per stem: how a configuration becomes that of each, and how the results become a bag."""
+"""One network per stem: the configuration of each stem's run, and the bag of the resulting models."""
 
 import shutil
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ BAG = "bag.yaml"
 
 
 def stems_to_train(file: ConfigFile, network: Network) -> tuple[str, ...]:
-    """The stems that have a run each.
+    """Return the stems that get a run of their own.
 
     Args:
-        file: the configuration of all.
-        network: that it describes.
+        file: configuration of the whole.
+        network: built from it.
 
     Raises:
-        SettingsError: changes are for another stem.
+        SettingsError: `per_stem.changes` names another stem.
     """
     stems = network.stems if len(network.stems) > 1 else mix_stems(file.config, network)
     for stem in {} if file.config.per_stem is None else file.config.per_stem.changes:
@@ -34,13 +34,13 @@ def stems_to_train(file: ConfigFile, network: Network) -> tuple[str, ...]:
 
 
 def part_for(file: ConfigFile, stem: str, callback: Callback | None = None) -> ConfigFile:
-    """The configuration of one stem's run, in a folder below.
+    """Return the configuration of one stem's run, whose folder is inside the run's folder.
 
-    A network of several stems is trained for this one alone; a network of one stem must be this one's, which
-    the changes under `per_stem` see to.
+    A network of several stems is trained with a weight of 1 for this stem and 0 for the others. A network of
+    one stem must estimate this one, which `per_stem.changes` has to configure.
 
     Raises:
-        SettingsError: it doesn't fit together, or the network is another stem's.
+        SettingsError: the configuration is invalid, or the network estimates another stem.
     """
     config = file.config
     own = {} if config.per_stem is None else config.per_stem.changes.get(stem, {})
@@ -57,11 +57,11 @@ def part_for(file: ConfigFile, stem: str, callback: Callback | None = None) -> C
 
 
 def write_bag(folder: Path, stems: Sequence[str]) -> None:
-    """Put the models of all stems' runs together, so that the folder stands for the bag of them.
+    """Copy the models of all stems' runs into a folder and write the bag, so that the folder is a model.
 
     Args:
-        folder: of the whole; the runs lie in it by their stems.
-        stems: in the order of the networks.
+        folder: of the whole; each stem's run is in the folder of its name.
+        stems: in the order of the bag's networks.
     """
     for stem in stems:
         with replacing(folder / f"{stem}.safetensors") as part:

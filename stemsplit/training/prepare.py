@@ -1,4 +1,4 @@
-"""Everything that is checked or built before the first step, cheapest first."""
+"""Checks and set-up before the first step, cheapest first."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,25 +17,25 @@ from stemsplit.models.network import Network
 from stemsplit.reading import Invalid
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
-from stemsplit.training.data import Samples, Shape
-from stemsplit.training.draws import derive
-from stemsplit.training.library import Wanted, WholeSong, open_mixes, open_songs, open_whole, wanted
-from stemsplit.training.losses import MASKS, Masking
+from stemsplit.training.data import Samples, SampleSpec
+from stemsplit.training.library import DataSpec, WholeSong, data_spec, open_mixes, open_songs, open_whole
+from stemsplit.training.losses import MASK_ERROR, Masking
 from stemsplit.training.optim import parameter_groups
 from stemsplit.training.progress import Preparing
+from stemsplit.training.rng import derive_seed
 from stemsplit.training.teacher import Teacher
 from stemsplit.training.validation import audible
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run works with.
+    """Network and data of a run.
 
     Attributes:
         network: to train.
-        samples: to train it on.
-        songs: to validate it on.
-        teacher: of semi-supervised training.
+        samples: training samples.
+        songs: validation songs.
+        teacher: of semi-supervised training; else None.
     """
 
     network: Network
@@ -45,10 +45,10 @@ class Prepared:
 
 
 def check_machine(file: ConfigFile) -> None:
-    """Whether device and data sets are there.
+    """Check that the device and the data sets exist.
 
     Raises:
-        SettingsError: one isn't; the line is named.
+        SettingsError: one doesn't; the message names the line.
     """
     fit, data = file.config.fit, file.config.data
     try:
@@ -64,20 +64,21 @@ def check_machine(file: ConfigFile) -> None:
 
 
 def build_network(file: ConfigFile, callback: Callback | None = None) -> Network:
-    """The network that a run begins with.
+    """Return the network that the run starts from.
 
     Raises:
-        SettingsError: the configuration describes none that can be trained; the line is named.
-        ModelUnavailableError: the model to start from can't be had.
+        SettingsError: the configuration describes no trainable network; the message names the line.
+        ModelUnavailableError: the model to start from can't be loaded.
     """
     config = file.config.model
-    network = _start(file, config.start, callback) if config.start else _new(file)
+    network = _load_start(file, config.start, callback) if config.start else _build_new(file)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise file.error("model", f"{type(network).__name__} has no weights to train")
     return network
 
 
-def _start(file: ConfigFile, name: str, callback: Callback | None) -> Network:
+def _load_start(file: ConfigFile, name: str, callback: Callback | None) -> Network:
+    """Load the model to fine-tune, all of its parameters trainable."""
     try:
         network = load_model(name, callback=callback)
     except UnknownNameError as error:
@@ -87,7 +88,8 @@ def _start(file: ConfigFile, name: str, callback: Callback | None) -> Network:
     return network.requires_grad_(True)
 
 
-def _new(file: ConfigFile) -> Network:
+def _build_new(file: ConfigFile) -> Network:
+    """Build a network with random weights, which depend on the run's seed alone."""
     config = file.config.model
     family = config.family or ""
     if family not in models.FAMILIES:
@@ -101,11 +103,12 @@ def _new(file: ConfigFile) -> Network:
             rule = f"{family} has no such argument" + (f"; did you mean {near[0]}?" if near else "")
             raise file.error(f"model.arguments.{name}", rule)
     with torch.random.fork_rng(devices=()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Initializing zero-element|std\\(\\): degrees")  # refused below
-        torch.manual_seed(derive(file.config.seed, "weights"))
+        # warnings about empty weights: they are refused below
+        warnings.filterwarnings("ignore", "Initializing zero-element|std\\(\\): degrees")
+        torch.manual_seed(derive_seed(file.config.seed, "weights"))
         try:
             network = models.build(family, config.arguments)
-        except Exception as error:  # a constructor may stumble over a file's arguments in any way
+        except Exception as error:  # a constructor may fail on unsuitable arguments in any way
             if is_out_of_memory(error):
                 raise ResourceError(f"this {family} doesn't fit into memory") from error
             raise file.error("model.arguments", f"makes no {family} ({_first_line(error)})") from error
@@ -120,10 +123,10 @@ def _first_line(error: Exception) -> str:
 
 
 def check_network(file: ConfigFile, network: Network) -> None:
-    """Whether the rest of a configuration fits its network.
+    """Check that the rest of a configuration fits its network.
 
     Raises:
-        SettingsError: it doesn't; the line is named.
+        SettingsError: it doesn't; the message names the line.
     """
     config = file.config
     stems = mix_stems(config, network)
@@ -135,9 +138,9 @@ def check_network(file: ConfigFile, network: Network) -> None:
             raise file.error(f"loss.weights.{stem}", f"the network estimates {', '.join(network.stems)}")
     if not any(config.loss.weights.get(stem, 1.0) for stem in network.stems):
         raise file.error("loss.weights", "must not all be zero")
-    if MASKS in config.loss.terms and not isinstance(network, Masking):
-        raise file.error(f"loss.terms.{MASKS}", f"{type(network).__name__} has no masks to compare")
-    samples, longest = _samples(config, network), network.longest_segment_samples()
+    if MASK_ERROR in config.loss.terms and not isinstance(network, Masking):
+        raise file.error(f"loss.terms.{MASK_ERROR}", f"{type(network).__name__} has no masks to compare")
+    samples, longest = _segment_samples(config, network), network.longest_segment_samples()
     if longest is not None and samples > longest:
         limit = longest / network.sample_rate
         raise file.error("data.segment_s", f"the network takes at most {limit:g} s")
@@ -148,53 +151,55 @@ def check_network(file: ConfigFile, network: Network) -> None:
 
 
 def mix_stems(config: Config, network: Network) -> tuple[str, ...]:
-    """The stems that mixes are made of."""
+    """Return the stems that mixes are made of."""
     return network.stems if config.data.stems is None else config.data.stems
 
 
 def prepare(file: ConfigFile, network: Network, callback: Callback | None = None) -> Prepared:
-    """Open the data for a network that `build_network` returned.
+    """Open the data for a network from `build_network`.
 
     Raises:
-        StemsplitError: a data set isn't what it must be.
+        StemsplitError: a data set is unusable.
     """
     config = file.config
     stems = mix_stems(config, network)
-    want = wanted(config.data, stems, network.sample_rate, network.channels, network.normalise)
+    spec = data_spec(config.data, stems, network.sample_rate, network.channels, network.normalise)
 
     def progress(name: str, number: int, count: int) -> None:
         emit(callback, Preparing(name, number, count))
 
-    def tell(message: str) -> None:
+    def notify(message: str) -> None:
         emit(callback, Notice(message))
 
-    sets = open_songs(config.data.train, want, progress, tell)
-    unlabelled = open_mixes(config.data.unlabelled, want, progress)
-    samples = Samples(sets, _shape(config, network, want), config.data, config.augment, unlabelled)
+    sets = open_songs(config.data.train, spec, progress, notify)
+    unlabelled = open_mixes(config.data.unlabelled, spec, progress)
+    samples = Samples(sets, _sample_spec(config, network, spec), config.data, config.augment, unlabelled)
     teacher = None
     if config.semi is not None:
-        covered = set(stems) == set(network.stems)
-        teacher = Teacher(network, config.semi, config.augment, config.seed, covered=covered)
-    songs = open_whole(config.data.valid, want, tell)
+        complete = set(stems) == set(network.stems)
+        teacher = Teacher(network, config.semi, config.augment, config.seed, complete=complete)
+    songs = open_whole(config.data.valid, spec, notify)
     counted = [stem for stem in network.stems if config.loss.weights.get(stem, 1.0)]
+    # a validation that scores nothing couldn't select weights: refuse it before the first step
     if songs and all(audible(song, stem) is None for song in songs for stem in counted):
         raise file.error("data.valid", f"no song has {' or '.join(counted)} loud enough for a score")
     return Prepared(network, samples, songs, teacher)
 
 
-def _samples(config: Config, network: Network) -> int:
+def _segment_samples(config: Config, network: Network) -> int:
+    """Return the length of a training sample in samples."""
     return round(config.data.segment_s * network.sample_rate)
 
 
-def _shape(config: Config, network: Network, want: Wanted) -> Shape:
-    return Shape(
+def _sample_spec(config: Config, network: Network, spec: DataSpec) -> SampleSpec:
+    return SampleSpec(
         seed=config.seed,
-        stems=want.stems,
-        targets=tuple(want.stems.index(stem) for stem in network.stems),
-        channels=want.channels,
-        samples=_samples(config, network),
-        sample_rate=want.sample_rate,
-        activity_samples=want.activity_samples,
-        normalise=want.stats,
-        mixed_later=config.semi is not None,
+        stems=spec.stems,
+        targets=tuple(spec.stems.index(stem) for stem in network.stems),
+        channels=spec.channels,
+        samples=_segment_samples(config, network),
+        sample_rate=spec.sample_rate,
+        activity_samples=spec.activity_samples,
+        normalise=spec.stats,
+        raw_stems=config.semi is not None,
     )

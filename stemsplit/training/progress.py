@@ -1,4 +1,4 @@
-"""The events of a training run, beside those of `stemsplit.events`."""
+"""Events of a training run, in addition to those of `stemsplit.events`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from stemsplit.events import Event
 
 @dataclass(frozen=True)
 class Preparing(Event):
-    """Song `number` of `count` is looked at, and decoded if a cache is wanted."""
+    """Song `number` of `count` is being measured, and decoded if there is a cache."""
 
     name: str
     number: int
@@ -17,12 +17,12 @@ class Preparing(Event):
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """`step` of `steps` steps are done; this is epoch `epoch` of `epochs`.
+    """`step` of `steps` optimiser steps are done, in epoch `epoch` of `epochs`.
 
     Attributes:
         name: of the run.
-        loss: the mean since the last event.
-        eta_s: seconds to the end, validations included.
+        loss: mean since the last event.
+        eta_s: estimated seconds to the end, including validations.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Trained(Event):
 
 @dataclass(frozen=True)
 class Validated(Event):
-    """Whole songs were separated after `step` steps.
+    """The validation songs were separated after `step` steps.
 
     Attributes:
-        name: of the run. epoch: that is over, 0 before the first.
-        scores: in dB, by candidate and stem, None where no song has it; `mean` is of the stems that count.
-        best: the highest mean so far, None while no song gave one. improved: whether it is of now.
+        name: of the run. epoch: epoch that ended, 0 before the first step.
+        scores: in dB, by candidate and stem; None if no song has the stem. `mean` is over weighted stems.
+        best: highest mean so far; None before the first score. improved: true if this validation reached it.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Validated(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """A run is over.
+    """The run ended.
 
     Attributes:
-        name: of the run. folder: where the model is. step: how many were done.
-        best: score in dB, None without validation.
+        name: of the run. folder: folder of the model. step: number of steps done.
+        best: score in dB; None without validation.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""From a configuration to a trained model in a run's folder."""
+"""Training runs: from a configuration to a trained model in the run's folder."""
 
 import logging
 import os
@@ -23,10 +23,9 @@ from stemsplit.events import Callback, Event, emit
 from stemsplit.models.network import Network
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
-from stemsplit.training.data import LegSampler, Sample, Shares, loader
+from stemsplit.training.data import MicroBatches, ResumableSampler, Sample, data_loader
 from stemsplit.training.folder import RunFolder
-from stemsplit.training.keeper import Keeper
-from stemsplit.training.module import Training
+from stemsplit.training.module import TrainingModule
 from stemsplit.training.per_stem import part_for, stems_to_train, write_bag
 from stemsplit.training.prepare import (
     Prepared,
@@ -36,17 +35,18 @@ from stemsplit.training.prepare import (
     prepare,
 )
 from stemsplit.training.progress import Finished
+from stemsplit.training.recorder import RunRecorder
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 class Result(NamedTuple):
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        folder: with the model.
-        step: how many steps were done in all.
-        score: the best in dB, None without validation.
+        folder: folder with the model.
+        step: number of steps done in all.
+        score: best score in dB; None without validation.
     """
 
     folder: Path
@@ -54,25 +54,25 @@ class Result(NamedTuple):
     score: float | None
 
 
-class Feed(LightningDataModule):
-    """Batches for the process that it lives in."""
+class TrainingDataModule(LightningDataModule):
+    """Training samples and validation songs of the process that this object is in."""
 
     def __init__(self, prepared: Prepared, config: Config) -> None:
         super().__init__()
         self.prepared, self.config = prepared, config
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """This process's share of every step."""
+        """Return a loader of this process's micro-batches, up to the next checkpoint."""
         trainer, fit = self._trainer(), self.config.fit
-        shares = Shares(
-            fit.batch_size, fit.leg_steps, fit.accumulate, trainer.global_rank, trainer.world_size
+        micro_batches = MicroBatches(
+            fit.batch_size, fit.checkpoint_interval, fit.accumulate, trainer.global_rank, trainer.world_size
         )
-        sampler = LegSampler(shares, lambda: trainer.global_step)
+        sampler = ResumableSampler(micro_batches, lambda: trainer.global_step)
         pin = trainer.strategy.root_device.type == "cuda"
-        return loader(self.prepared.samples, sampler, self.config.data.workers, pin)
+        return data_loader(self.prepared.samples, sampler, self.config.data.workers, pin)
 
     def val_dataloader(self) -> DataLoader[int]:
-        """Numbers of songs; every process has equally many, so some may be scored twice."""
+        """Return indices of songs; every process gets equally many, so some songs may be scored twice."""
         rank, world, count = self._trainer().global_rank, self._trainer().world_size, len(self.prepared.songs)
         numbers = [(rank + turn * world) % count for turn in range(-(-count // world))]
         return DataLoader(numbers, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
@@ -94,18 +94,18 @@ def train(
 
     Args:
         file: the configuration.
-        resume: go on from the last checkpoint of the run's folder, if there is one.
-        fresh: remove what an earlier run left in the folder.
+        resume: continue from the last checkpoint in the run's folder, if there is one.
+        fresh: first remove what an earlier run left in the folder.
         callback: receives the events of `progress.py`, and those of a download.
 
     Raises:
-        SettingsError: the configuration doesn't fit together, or the folder holds a run or is trained in.
-        StemsplitError: model or data can't be had.
+        SettingsError: the configuration is invalid, or the folder holds a run, or another process uses it.
+        StemsplitError: the model or a data set is unusable.
         Cancelled: by the callback.
     """
     callback = callback if is_first_process() else None
     check_machine(file)
-    with _own(file):
+    with _lock(file):
         network = build_network(file, callback)
         if file.config.per_stem is not None:
             return _train_per_stem(file, network, resume=resume, fresh=fresh, callback=callback)
@@ -113,20 +113,20 @@ def train(
         return _train_one(file, network, "", resume=resume, fresh=fresh, callback=callback)
 
 
-def _own(file: ConfigFile) -> AbstractContextManager[None]:
-    """Keep the run's folder from others before anything is prepared; the processes of one run share it."""
+def _lock(file: ConfigFile) -> AbstractContextManager[None]:
+    """Lock the run's folder before anything is prepared; a run's first process holds the lock for all."""
     return RunFolder(file.config.folder).locked() if is_first_process() else nullcontext()
 
 
-def try_out(file: ConfigFile, callback: Callback | None = None) -> None:
-    """Do everything once: build, read, one step; nothing stays of it.
+def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
+    """Do everything once: build the network, read data, compute one step; leave nothing behind.
 
     Args:
-        file: the configuration; of several networks the first is tried.
+        file: the configuration; with `per_stem`, only the network of the file itself is trained.
         callback: receives a `Trained` event with the step's loss.
     """
 
-    def without_end(event: Event) -> bool | None:
+    def without_finished(event: Event) -> bool | None:
         return None if callback is None or isinstance(event, Finished) else callback(event)
 
     check_machine(file)
@@ -138,7 +138,7 @@ def try_out(file: ConfigFile, callback: Callback | None = None) -> None:
         network = build_network(once, callback)
         check_network(once, network)
         stems_to_train(file, network)
-        _train_one(once, network, "", resume=False, fresh=False, callback=without_end)
+        _train_one(once, network, "", resume=False, fresh=False, callback=without_finished)
 
 
 def _train_one(
@@ -152,45 +152,47 @@ def _train_one(
 ) -> Result:
     config, folder = file.config, RunFolder(file.config.folder)
     if is_first_process():
-        folder.require(file, resume=resume, fresh=fresh)
-    going_on = resume and folder.last.exists()
-    result = _finished(folder, config) if going_on else None
+        folder.check_usable(file, resume=resume, fresh=fresh)
+    resuming = resume and folder.last.exists()
+    result = _finished_result(folder, config) if resuming else None
     if result is None:
         prepared = prepare(file, network.train(), callback)
         if is_first_process():
-            folder.begin(config, anew=not going_on)
-        result = _fit(folder, config, prepared, Keeper(folder, config, callback, name), going_on)
+            folder.begin(config, fresh=not resuming)
+        result = _fit(folder, config, prepared, RunRecorder(folder, config, callback, name), resuming)
     emit(callback, Finished(name, str(result.folder), result.step, result.score))
     return result
 
 
-def _fit(folder: RunFolder, config: Config, prepared: Prepared, keeper: Keeper, going_on: bool) -> Result:
-    """All that is left of a run; `going_on` says that its last checkpoint comes first."""
+def _fit(
+    folder: RunFolder, config: Config, prepared: Prepared, recorder: RunRecorder, resuming: bool
+) -> Result:
+    """Run the remaining steps; `resuming` first loads the last checkpoint."""
     network = prepared.network
-    module = Training(network, config, prepared.songs, prepared.teacher)
-    with _contained():
-        first = config.valid.at_start and not going_on
-        trainer = Trainer(**_settings(config, folder, keeper), num_sanity_val_steps=-1 if first else 0)
-        with _said_plainly(trainer):
+    module = TrainingModule(network, config, prepared.songs, prepared.teacher)
+    with _isolated():
+        first = config.valid.at_start and not resuming
+        trainer = Trainer(**_settings(config, folder, recorder), num_sanity_val_steps=-1 if first else 0)
+        with _explained_errors(trainer):
             trainer.fit(
                 module,
-                datamodule=Feed(prepared, config),
-                ckpt_path=folder.last if going_on else None,
+                datamodule=TrainingDataModule(prepared, config),
+                ckpt_path=folder.last if resuming else None,
                 weights_only=True,
             )
     network.eval()
-    return Result(folder.path, trainer.global_step, _known(module.contest.score))
+    return Result(folder.path, trainer.global_step, _finite_or_none(module.best.score))
 
 
 def _train_per_stem(
     file: ConfigFile, first: Network, *, resume: bool, fresh: bool, callback: Callback | None
 ) -> Result:
-    """A run for each stem in a folder of its own, and the bag that puts them together."""
+    """Train each stem in a folder of its own, and write the bag of the models."""
     stems = stems_to_train(file, first)
     parts = {stem: part_for(file, stem, callback) for stem in stems}
     results = []
     for stem, part in parts.items():
-        with _own(part):
+        with _lock(part):
             network = build_network(part, callback)
             results.append(_train_one(part, network, stem, resume=resume, fresh=fresh, callback=callback))
     folder = Path(file.config.folder).expanduser()
@@ -201,43 +203,43 @@ def _train_per_stem(
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of all processes that writes files."""
-    # the rank says nothing of other machines before Lightning has begun
+    """Return True in the process that writes files, rank 0 of all machines."""
+    # before Lightning starts, `rank` counts within this machine only
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _finished(folder: RunFolder, config: Config) -> Result | None:
-    """What a run came to that has nothing left to do."""
+def _finished_result(folder: RunFolder, config: Config) -> Result | None:
+    """Return the result of a run that has no steps left or has stopped early; None if it can continue."""
     state, patience = folder.state(), config.valid.patience
     total = config.fit.epochs * config.fit.steps_per_epoch
-    given_up = patience is not None and state["contest"]["losses"] >= patience
-    if state["step"] < total and not given_up:
+    stopped_early = patience is not None and state["contest"]["losses"] >= patience
+    if state["step"] < total and not stopped_early:
         return None
-    return Result(folder.path, state["step"], _known(state["contest"]["score"]))
+    return Result(folder.path, state["step"], _finite_or_none(state["contest"]["score"]))
 
 
-def _known(score: float) -> float | None:
-    """A contest's score, None where no validation gave one."""
+def _finite_or_none(score: float) -> float | None:
+    """Return a best score, or None if no validation gave one."""
     return score if isfinite(score) else None
 
 
-def _settings(config: Config, folder: RunFolder, keeper: Keeper) -> dict[str, Any]:
-    """Arguments of Lightning's trainer, whose epochs are our legs: checkpoints lie between two of them."""
+def _settings(config: Config, folder: RunFolder, recorder: RunRecorder) -> dict[str, Any]:
+    """Return the arguments of Lightning's trainer; one Lightning epoch is one checkpoint interval."""
     fit = config.fit
-    legs = fit.steps_per_epoch // fit.leg_steps
+    intervals = fit.steps_per_epoch // fit.checkpoint_interval  # per epoch
     return {
         "accelerator": fit.device,
         "devices": fit.devices,
         "num_nodes": fit.nodes,
         "strategy": "ddp" if fit.devices * fit.nodes > 1 else "auto",
         "precision": PRECISIONS[fit.precision],
-        "max_epochs": fit.epochs * legs,
-        "check_val_every_n_epoch": legs * config.valid.every_epochs,
+        "max_epochs": fit.epochs * intervals,
+        "check_val_every_n_epoch": intervals * config.valid.every_epochs,
         "limit_val_batches": None if config.data.valid else 0,
         "accumulate_grad_batches": fit.accumulate,
         "gradient_clip_val": config.optim.clip,
         "use_distributed_sampler": False,
-        "callbacks": [keeper],
+        "callbacks": [recorder],
         "logger": _loggers(folder),
         "log_every_n_steps": 1,
         "enable_progress_bar": False,
@@ -247,7 +249,7 @@ def _settings(config: Config, folder: RunFolder, keeper: Keeper) -> dict[str, An
 
 
 def _loggers(folder: RunFolder) -> list[Logger]:
-    """A folder of logs for each time that the run is started."""
+    """Return loggers that write to a new folder at each start of the run."""
     start = f"start-{len(list(folder.logs.glob('csv/start-*')))}"
     return [
         TensorBoardLogger(folder.logs, name="tensorboard", version=start),
@@ -256,12 +258,12 @@ def _loggers(folder: RunFolder) -> list[Logger]:
 
 
 @contextmanager
-def _said_plainly(trainer: Trainer) -> Iterator[None]:
-    """Turn what may befall any run into errors that say so."""
+def _explained_errors(trainer: Trainer) -> Iterator[None]:
+    """Turn interrupts, lack of memory and lost processes into errors that say so."""
     try:
         yield
     except SystemExit:
-        # Lightning 2.6 makes an interrupt an exit without a word
+        # Lightning 2.6 turns an interrupt into a bare exit
         if trainer.interrupted:
             raise KeyboardInterrupt from None
         raise
@@ -277,20 +279,20 @@ def _said_plainly(trainer: Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def _contained() -> Iterator[None]:
-    """Keep Lightning's talk and what it changes of the process inside the block."""
-    talk = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in talk]
-    for logger in talk:
+def _isolated() -> Iterator[None]:
+    """Silence Lightning's log messages and keep its changes to random state and warnings inside the block."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
         logger.setLevel(logging.WARNING)
     devices = range(torch.cuda.device_count())
     try:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-            # a song per batch is validated in this process, where the model is: workers would only wait
+            # validation reads one song per batch in this process, where the model is: workers would only wait
             warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            # Lightning 2.6 asks torch 2.13 for its pytrees in the old way
+            # Lightning 2.6 uses a pytree API that torch 2.13 deprecates
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
             yield
     finally:
-        for logger, level in zip(talk, levels, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

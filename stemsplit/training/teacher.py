@@ -1,8 +1,8 @@
-"""Semi-supervised training ("Music Source Separation with Band-split RNN", section III).
+"""Semi-supervised training (Luo and Yu, "Music Source Separation with Band-split RNN", section III).
 
-A teacher separates unlabelled mixtures. What it finds takes part like labelled stems do, unless it is 30 dB
-below the mixture: then the mixture is clean of it. New training mixes are made of both, and whenever a
-student scores better on the validation set, it becomes the teacher.
+A teacher separates unlabelled mixtures, and training mixes are made of its estimates and of labelled stems.
+An estimate more than 30 dB below the mixture is discarded: the mixture doesn't contain that stem. A student
+that scores better on the validation set becomes the teacher. `B` batch, `S` stems, `C` channels, `T` samples.
 """
 
 import copy
@@ -15,104 +15,110 @@ from torch import Tensor
 from stemsplit.models.network import Network
 from stemsplit.training.augment import rescale_peak
 from stemsplit.training.config import AugmentConfig, SemiConfig
-from stemsplit.training.data import Sample, draw_factors
-from stemsplit.training.draws import generator
+from stemsplit.training.data import Sample, random_factors
+from stemsplit.training.rng import generator
 
 
 def pseudo_stems(mix: Tensor, estimates: Tensor, filter_db: float) -> tuple[Tensor, Tensor]:
-    """Stems of unlabelled mixtures, and which of them there are.
+    """Return stems of unlabelled mixtures, and a mask of those that the mixtures contain.
 
     A stem whose energy is more than `filter_db` below the mixture's is absent. If all but one are absent, the
-    mixture itself is that one. For a target and its residual these are the paper's two rules.
+    mixture itself is that stem. For a target and its residual, these are the two rules of section III.
 
     Args:
         mix: [B, C, T].
         estimates: of all stems, [B, S, C, T]; they add up to the mixture.
-        filter_db: 30 in the paper.
+        filter_db: in dB (the paper: 30).
 
     Returns:
-        [B, S, C, T], and [B, S], true for the stems that take part.
+        Stems [B, S, C, T], and booleans [B, S], true for the stems that are present.
     """
-    levels = 10 * torch.log10(estimates.square().sum((-2, -1)) / mix.square().sum((-2, -1))[:, None])
+    energies = estimates.square().sum((-2, -1))  # [B, S]
+    levels = 10 * torch.log10(energies / mix.square().sum((-2, -1))[:, None])  # [B, S]
     present = levels >= -filter_db
-    alone = present & (present.sum(1, keepdim=True) == 1)
-    return torch.where(alone[..., None, None], mix[:, None], estimates), present
+    only = present & (present.sum(1, keepdim=True) == 1)  # [B, S]
+    return torch.where(only[..., None, None], mix[:, None], estimates), present  # [B, S, C, T], [B, S]
 
 
-def with_residual(mix: Tensor, stems: Tensor, covered: bool) -> Tensor:
-    """All of the mixture as stems: what the network's leave of it is one more, unless they are `covered`.
+def with_residual(mix: Tensor, stems: Tensor, complete: bool) -> Tensor:
+    """Return stems that add up to the mix, by appending the residual unless they are `complete`.
 
     Args:
         mix: [B, C, T].
         stems: [B, S, C, T].
-        covered: whether the stems add up to the mix.
+        complete: true if the stems already add up to the mix.
 
     Returns:
         [B, S or S + 1, C, T].
     """
-    return stems if covered else torch.cat([stems, (mix - stems.sum(1))[:, None]], dim=1)
+    residual = (mix - stems.sum(1))[:, None]  # [B, 1, C, T]
+    return stems if complete else torch.cat([stems, residual], dim=1)  # [B, S or S + 1, C, T]
 
 
 class Teacher:
-    """Separates unlabelled mixtures, and makes training samples of them and of labelled stems.
+    """Separates unlabelled mixtures, and mixes training samples from its estimates and labelled stems.
 
     Args:
-        network: the first teacher; it is copied.
-        config: the filter, and whether better students take over.
-        change: gains, polarity, drops and peak, applied to the new samples.
+        network: first teacher; it is copied.
+        config: threshold of the filter, and whether better students are promoted.
+        change: gain, polarity, drop and peak augmentation of the new samples.
         seed: of the run.
-        covered: whether the network's stems add up to the mix.
+        complete: true if the network's stems add up to the mix.
     """
 
     def __init__(
-        self, network: Network, config: SemiConfig, change: AugmentConfig, seed: int, *, covered: bool
+        self, network: Network, config: SemiConfig, change: AugmentConfig, seed: int, *, complete: bool
     ) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.config, self.change, self.seed, self.covered = config, change, seed, covered
+        self.config, self.change, self.seed, self.complete = config, change, seed, complete
         self.score = float("-inf")
 
-    def blend(self, batch: Sample) -> tuple[Tensor, Tensor]:
-        """New mixes: every stem is the labelled or, where there is one, the pseudo stem, equally likely.
+    def mix_batch(self, batch: Sample) -> tuple[Tensor, Tensor]:
+        """Return new mixes: each stem is the labelled one or, if present, the pseudo stem, equally likely.
 
         Args:
-            batch: of labelled stems, neither scaled nor mixed yet, and unlabelled mixtures.
+            batch: labelled stems without gains (`SampleSpec.raw_stems`), and unlabelled mixtures.
 
         Returns:
             The mix [B, C, T] and the network's stems [B, S, C, T].
         """
         with torch.no_grad():
-            estimates = self.network.estimate(batch.unlabelled).float()
+            estimates = self.network.estimate(batch.unlabelled).float()  # [B, S, C, T]
         pseudo, present = pseudo_stems(
             batch.unlabelled,
-            with_residual(batch.unlabelled, estimates, self.covered),
+            with_residual(batch.unlabelled, estimates, self.complete),
             self.config.filter_db,
         )
-        labelled = with_residual(batch.mix, batch.stems, self.covered)
-        made = [
-            self._mix(number, *parts)
+        labelled = with_residual(batch.mix, batch.stems, self.complete)
+        mixed = [
+            self._mix_sample(number, *parts)
             for number, *parts in zip(batch.number.tolist(), labelled, pseudo, present, strict=True)
         ]
-        mixes, stems = zip(*made, strict=True)
-        return torch.stack(mixes), torch.stack(stems)[:, : batch.stems.shape[1]]
+        mixes, stems = zip(*mixed, strict=True)
+        return torch.stack(mixes), torch.stack(stems)[:, : batch.stems.shape[1]]  # without the residual
 
-    def _mix(self, number: int, labelled: Tensor, pseudo: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """One sample of stems [S, C, T] and their presence [S]."""
-        source = generator(self.seed, "semi", number)
-        coins = torch.rand(len(labelled), generator=source).to(labelled.device)
-        stems = torch.where((present & (coins < 0.5))[:, None, None], pseudo, labelled)
-        stems = stems * draw_factors(len(stems), self.change, source).to(stems)[:, None, None]
-        mix = stems.sum(0)
+    def _mix_sample(
+        self, number: int, labelled: Tensor, pseudo: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the mix [C, T] and stems [S, C, T] of one sample; `present` is [S]."""
+        rng = generator(self.seed, "semi", number)
+        coins = torch.rand(len(labelled), generator=rng).to(labelled.device)  # [S]
+        stems = torch.where((present & (coins < 0.5))[:, None, None], pseudo, labelled)  # [S, C, T]
+        stems = stems * random_factors(len(stems), self.change, rng).to(stems)[:, None, None]
+        mix = stems.sum(0)  # [C, T]
         return rescale_peak(mix, stems) if self.change.peak else (mix, stems)
 
-    def offer(self, values: Mapping[str, Tensor], score: float) -> bool:
-        """Let a student take over if it scores better and promotion is wanted; the first to score is ours.
+    def promote_if_better(self, values: Mapping[str, Tensor], score: float) -> bool:
+        """Replace the teacher if promotion is enabled and a student scores better.
+
+        The first score is the teacher's own: `valid.at_start` validates before the first step.
 
         Args:
-            values: the student's weights.
-            score: its own on the validation set.
+            values: state dict of the student.
+            score: of the student on the validation set, in dB.
 
         Returns:
-            Whether it is the teacher now.
+            True if the student is the teacher now.
         """
         better = self.config.promote and score > self.score
         if better:
@@ -121,10 +127,10 @@ class Teacher:
         return better
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that an exact resume needs."""
+        """Return the state of an exact resume; its keys never change."""
         return {"score": self.score, "values": dict(self.network.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Undo `state_dict`."""
+        """Restore a state from `state_dict`."""
         self.score = state["score"]
         self.network.load_state_dict(state["values"])

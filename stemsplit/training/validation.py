@@ -1,7 +1,8 @@
-"""Comparing candidates by what they are for: whole songs through the separation core, scored by a metric."""
+"""Validation: whole songs are separated by the core and scored, to find the best weights so far."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +15,15 @@ from stemsplit.settings import ChunkSettings
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong
 
-# The metrics that a configuration may name: the function, and how it's taken over songs.
+# Metrics that a configuration may name: the function, and how to average it over songs.
 VALIDATION = {
     name: (metric.function, over)
     for metric in METRICS.values()
     if metric.function
     for name, over in metric.validation.items()
 }
-# A stem that is quieter over the whole song (rms) has no score: any residue would count as tens of decibels.
-AUDIBLE = 1e-3
+# RMS below which a stem of a song has no score: a tiny residue would count for tens of decibels.
+MIN_RMS = 1e-3
 
 
 def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: Compute) -> Tensor:
@@ -30,23 +31,24 @@ def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: 
 
     Args:
         network: on the device of `compute`.
-        song: at the network's rate and channels.
+        song: at the network's sample rate and channels.
         config: metric and overlap.
-        compute: where the network is.
+        compute: device and dtype.
 
     Returns:
         [S] in dB, float64; NaN for stems that the song doesn't have.
     """
-    mix = torch.from_numpy(song.mix())
-    estimates = separate_array(network, mix, ChunkSettings(overlap=config.overlap), compute)
+    mix = torch.from_numpy(song.mix())  # [C, T]
+    estimates = separate_array(network, mix, ChunkSettings(overlap=config.overlap), compute)  # [S, C, T]
     scores = [
         _score(song, stem, estimate, config, network.sample_rate)
         for stem, estimate in zip(network.stems, estimates, strict=True)
     ]
-    return torch.stack(scores)
+    return torch.stack(scores)  # [S]
 
 
 def _score(song: WholeSong, stem: str, estimate: Tensor, config: ValidConfig, sample_rate: int) -> Tensor:
+    """Return the score of one stem, [] in dB; NaN if the song doesn't have it."""
     reference = audible(song, stem)
     if reference is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
@@ -55,58 +57,72 @@ def _score(song: WholeSong, stem: str, estimate: Tensor, config: ValidConfig, sa
 
 
 def audible(song: WholeSong, stem: str) -> Tensor | None:
-    """A stem of a song, [C, T]; None where the song doesn't have it, or too quietly for a score."""
+    """Return a stem of a song, [C, T]; None if it is absent or too quiet to score."""
     if stem not in song.stems:
         return None
     reference = torch.from_numpy(song.stems[stem].read(0, song.frames))
-    return None if reference.square().mean() < AUDIBLE**2 else reference
+    return None if reference.square().mean() < MIN_RMS**2 else reference
 
 
 def summary(scores: Tensor, config: ValidConfig) -> Tensor:
-    """One score per candidate and stem.
+    """Average scores over songs.
 
     Args:
-        scores: [songs, candidates, S].
-        config: its metric says whether the mean or the median over songs counts.
+        scores: [songs, candidates, S] in dB.
+        config: its metric determines whether mean or median is taken.
 
     Returns:
-        [candidates, S], NaN where no song has the stem.
+        [candidates, S] in dB; NaN for stems that no song has.
     """
     _, over = VALIDATION[config.metric]
     return OVER_SONGS[over](scores, dim=0)
 
 
 @dataclass
-class Contest:
-    """Which candidate was best so far.
+class BestCandidate:
+    """Best candidate of all validations so far.
 
     Attributes:
-        score: of the best, in dB.
-        candidate: its name.
-        step: when it was.
-        losses: validations since then.
+        score: in dB.
+        candidate: name of the candidate.
+        step: step at which it was reached.
+        stale_validations: number of validations since then.
     """
 
     score: float = float("-inf")
     candidate: str = ""
     step: int = 0
-    losses: int = 0
+    stale_validations: int = 0
 
-    def enter(self, names: Sequence[str], scores: Tensor, step: int) -> bool:
-        """Compare the candidates with each other and with the best.
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, under the keys of checkpoints and metrics.jsonl, which never change."""
+        return {
+            "score": self.score,
+            "candidate": self.candidate,
+            "step": self.step,
+            "losses": self.stale_validations,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "BestCandidate":
+        """Return the object that `state_dict` describes."""
+        return cls(state["score"], state["candidate"], state["step"], state["losses"])
+
+    def update(self, names: Sequence[str], scores: Tensor, step: int) -> bool:
+        """Compare the candidates of a validation with each other and with the best so far.
 
         Args:
             names: of the candidates.
-            scores: [candidates], NaN being worse than all.
-            step: now.
+            scores: [candidates] in dB; NaN is worse than any number.
+            step: current step.
 
         Returns:
-            Whether there is a new best.
+            True if there is a new best.
         """
         values = scores.nan_to_num(nan=float("-inf"))
         first = int(values.argmax())
         better = float(values[first]) > self.score
         if better:
             self.score, self.candidate, self.step = float(values[first]), names[first], step
-        self.losses = 0 if better else self.losses + 1
+        self.stale_validations = 0 if better else self.stale_validations + 1
         return better

@@ -108,14 +108,14 @@ def test_every_pattern_is_one_bar_of_known_symbols() -> None:
 
 
 def test_the_scale_repeats_every_octave() -> None:
-    frame = compose.Frame(0.1, 0, styles.MAJOR, (0,), 0.0)
-    assert [frame.pitch(d, 60) for d in (0, 1, 2, 7, -1)] == [60, 62, 64, 72, 59]
+    chart = compose.ChordChart(0.1, 0, styles.MAJOR, (0,), 0.0)
+    assert [chart.pitch(d, 60) for d in (0, 1, 2, 7, -1)] == [60, 62, 64, 72, 59]
 
 
 def test_a_take_is_brought_to_the_tempo_and_repeated(tmp_path: Path) -> None:
     notes = tuple(Note(i * 0.5, 0.1, 36, 100) for i in range(8))  # two bars at 120
     midi.write_part(tmp_path / "1_rock_120_beat.mid", Part("drums", 0, notes))
-    played = compose.take(tmp_path / "1_rock_120_beat.mid", 1.0, 20.0, _rng())  # at 60
+    played = compose.drum_take(tmp_path / "1_rock_120_beat.mid", 1.0, 20.0, _rng())  # at 60
     starts = [n.start_s for n in played]
     assert len(starts) == 16 + 4 and np.allclose(np.diff(starts[:4]), 1.0, atol=0.01)
 
@@ -189,7 +189,7 @@ def test_formulas_sound_where_there_are_notes(stem: str) -> None:
 
 @pytest.mark.parametrize("pitch", [45, 57, 69])
 def test_tones_and_voices_sing_in_tune(pitch: int) -> None:
-    for player in (tones.Tone(_rng(2)), tones.Voice(_rng(2))):
+    for player in (tones.Tone(_rng(2)), tones.Singer(_rng(2))):
         heard = sampler.fundamental_hz(player.play(Note(0, 1.0, pitch, 100))[RATE // 4 :])
         cents = 1200 * np.log2(heard / tones.frequency_hz(pitch))
         assert abs((cents + 600) % 1200 - 600) < 60
@@ -256,11 +256,11 @@ def test_phrases_are_cut_at_pauses() -> None:
 
 def test_singing_again_changes_pitch_and_tempo_apart() -> None:
     pytest.importorskip("python_stretch")
-    audio = voices.resung(_sine(220, 2.0), 12, 1.0)
+    audio = voices.pitch_shifted(_sine(220, 2.0), 12, 1.0)
     assert sampler.fundamental_hz(audio[0, RATE // 2 :]) == pytest.approx(440, rel=0.02)
-    slower = voices.resung(_sine(220, 2.0), 0, 0.5)
+    slower = voices.pitch_shifted(_sine(220, 2.0), 0, 0.5)
     assert slower.shape[1] == pytest.approx(4 * RATE, rel=0.01)
-    assert voices.respun(_sine(220, 1.0), 2.0).shape[1] == pytest.approx(RATE / 2, abs=2)
+    assert voices.varispeed(_sine(220, 1.0), 2.0).shape[1] == pytest.approx(RATE / 2, abs=2)
 
 
 def test_lines_are_laid_out_over_the_song() -> None:
@@ -305,7 +305,7 @@ def test_the_compressor_brings_peaks_down_by_its_ratio() -> None:
         lambda a: effects.echo(a, 0.1, 0.5),
         lambda a: effects.doubled(a, _rng()),
         lambda a: effects.widened(a, 0.2),
-        lambda a: effects.random_tone(a, _rng()),
+        lambda a: effects.random_eq(a, _rng()),
     ],
 )
 def test_effects_leave_length_input_and_silence_alone(effect) -> None:

@@ -49,5 +49,5 @@ def test_a_step_of_the_recipe_trains_on_generated_songs(tmp_path: Path) -> None:
         "fit.devices=1",
     ]
     seen: list[object] = []
-    run.try_out(read_config(RECIPE, changes), seen.append)
+    run.dry_run(read_config(RECIPE, changes), seen.append)
     assert seen

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.training import augment
-from stemsplit.training.draws import generator
+from stemsplit.training.rng import generator
 
 RATE = 44100
 
@@ -23,8 +23,8 @@ def test_remix_deals_every_stem_once() -> None:
 
 
 def test_remix_reaches_every_permutation() -> None:
-    source = generator(0)
-    seen = {tuple(augment.remix_order(3, 1, source)[0].tolist()) for _ in range(100)}
+    rng = generator(0)
+    seen = {tuple(augment.remix_order(3, 1, rng)[0].tolist()) for _ in range(100)}
     assert seen == set(itertools.permutations(range(3)))
 
 
@@ -49,15 +49,15 @@ def test_linear_gain_is_uniform_between_its_limits() -> None:
 
 
 def test_polarity_is_a_fair_coin() -> None:
-    signs = augment.polarities(2000, generator(0))
+    signs = augment.polarity_factors(2000, generator(0))
     assert set(signs.tolist()) == {-1.0, 1.0} and abs(float(signs.mean())) < 0.06
 
 
 def test_drop_has_its_probability() -> None:
-    kept = augment.keeps(5000, generator(0), 0.1)
+    kept = augment.drop_factors(5000, generator(0), 0.1)
     assert set(kept.tolist()) == {0.0, 1.0} and float(kept.mean()) == pytest.approx(0.9, abs=0.015)
-    assert augment.keeps(3, generator(0), 0.0).tolist() == [1, 1, 1]
-    assert augment.keeps(3, generator(0), 1.0).tolist() == [0, 0, 0]
+    assert augment.drop_factors(3, generator(0), 0.0).tolist() == [1, 1, 1]
+    assert augment.drop_factors(3, generator(0), 1.0).tolist() == [0, 0, 0]
 
 
 def test_shift_of_each_stem_or_of_all() -> None:
@@ -75,8 +75,8 @@ def test_channels_change_places_half_of_the_time() -> None:
 
 
 def test_repitch_is_drawn_as_demucs_draws_it() -> None:
-    source = generator(0)
-    drawn = [augment.draw_repitch(source, 2, 0.12) for _ in range(3000)]
+    rng = generator(0)
+    drawn = [augment.random_repitch(rng, 2, 0.12) for _ in range(3000)]
     assert {semitones for semitones, _ in drawn} == {-2, -1, 0, 1, 2}
     speeds = np.array([speed for _, speed in drawn])
     assert speeds.min() == 1 - 0.12 and speeds.max() == 1 + 0.12
@@ -139,8 +139,8 @@ def test_a_codec_does_not_clip() -> None:
 
 
 def test_codecs_are_drawn_with_their_quality() -> None:
-    source = generator(0)
-    drawn = [augment.draw_lossy(source) for _ in range(200)]
+    rng = generator(0)
+    drawn = [augment.random_codec(rng) for _ in range(200)]
     assert {name for name, _ in drawn} == set(augment.CODECS)
     assert all(0 <= quality < 1 for _, quality in drawn)
 
@@ -195,16 +195,16 @@ def test_an_equaliser_has_the_gains_it_was_given() -> None:
 
 def test_an_equaliser_without_gains_changes_nothing() -> None:
     audio = noise(2, 999)
-    torch.testing.assert_close(augment.equalise(audio, RATE, torch.zeros(augment.BANDS)), audio)
+    torch.testing.assert_close(augment.equalise(audio, RATE, torch.zeros(augment.EQ_BANDS)), audio)
 
 
 def test_curves_have_the_spread() -> None:
-    curves = torch.stack([augment.draw_curve(generator(i), 3.0) for i in range(400)])
-    assert curves.shape == (400, augment.BANDS)
+    curves = torch.stack([augment.random_eq_gains(generator(i), 3.0) for i in range(400)])
+    assert curves.shape == (400, augment.EQ_BANDS)
     assert float(curves.std()) == pytest.approx(3.0, rel=0.05) and abs(float(curves.mean())) < 0.2
 
 
 def test_one_stem_is_left_alone() -> None:
-    source = generator(0)
-    seen = {tuple(augment.alone(3, source).tolist()) for _ in range(50)}
+    rng = generator(0)
+    seen = {tuple(augment.solo_factors(3, rng).tolist()) for _ in range(50)}
     assert seen == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}

@@ -10,17 +10,17 @@ from torch import Tensor
 from stemsplit.core.stats import TrackStats
 from stemsplit.training.config import AugmentConfig, DataConfig, DataSetConfig
 from stemsplit.training.data import (
-    Chooser,
-    LegSampler,
+    MicroBatches,
+    ResumableSampler,
     Sample,
     Samples,
-    Shape,
-    Shares,
-    draw_factors,
-    loader,
+    SampleSpec,
+    SongSampler,
+    data_loader,
+    random_factors,
 )
-from stemsplit.training.draws import generator
-from stemsplit.training.library import MIX, Song, SongSet, Voice, Wanted, open_songs
+from stemsplit.training.library import MIX, DataSpec, SampledStem, Song, SongSet, open_songs
+from stemsplit.training.rng import generator
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 LENGTH = 20
@@ -43,23 +43,28 @@ def songs(*lengths: int, stems: tuple[str, ...] = STEMS, first: int = 0, weight:
     return SongSet(
         weight,
         tuple(
-            Song(str(k), length, {s: Voice(Counting(k, s, length)) for s in stems}, TrackStats(float(k), 2.0))
+            Song(
+                str(k),
+                length,
+                {s: SampledStem(Counting(k, s, length)) for s in stems},
+                TrackStats(float(k), 2.0),
+            )
             for k, length in enumerate(lengths, first)
         ),
     )
 
 
 def make(*sets: SongSet, data: dict[str, Any] | None = None, **changes: Any) -> Samples:
-    """Samples of 20 ms; `data`, `shape` and `augment` may be given in part."""
-    shape = Shape(**{"seed": 1, "stems": STEMS, "targets": (0, 1, 2, 3), "channels": 2, "samples": LENGTH,
-                     "sample_rate": RATE, **changes.pop("shape", {})})  # fmt: skip
+    """Return samples of 20 ms; `data`, `spec` and `augment` override some of the settings."""
+    spec = SampleSpec(**{"seed": 1, "stems": STEMS, "targets": (0, 1, 2, 3), "channels": 2, "samples": LENGTH,
+                         "sample_rate": RATE, **changes.pop("spec", {})})  # fmt: skip
     config = DataConfig(**{"train": (DataSetConfig("x"),), "segment_s": LENGTH / RATE, **(data or {})})
-    return Samples(sets, shape, config, AugmentConfig(**changes.pop("augment", {})), **changes)
+    return Samples(sets, spec, config, AugmentConfig(**changes.pop("augment", {})), **changes)
 
 
 def opened(path: Path) -> SongSet:
     (one,) = open_songs(
-        [DataSetConfig(str(path))], Wanted(STEMS, {}, RATE, 2), lambda *step: None, lambda line: None
+        [DataSetConfig(str(path))], DataSpec(STEMS, {}, RATE, 2), lambda *step: None, lambda line: None
     )
     return one
 
@@ -128,7 +133,7 @@ def test_samples_depend_on_seed_and_index_alone() -> None:
     order = torch.randperm(24, generator=generator(5)).tolist()
     shuffled = {i: again[i] for i in order}
     assert all(same(first[i], shuffled[i]) for i in range(24))
-    other = make(path, data={"remix": 0.7}, augment=EVERYTHING, shape={"seed": 2})
+    other = make(path, data={"remix": 0.7}, augment=EVERYTHING, spec={"seed": 2})
     assert not any(torch.equal(first[i].mix, other[i].mix) for i in range(24))
     assert len({tuple(first[i].mix.flatten().tolist()) for i in range(24)}) == 24
 
@@ -139,10 +144,10 @@ def test_workers_and_ranks_draw_the_same(counting_songs: WriteSongs, workers: in
     samples = make(opened(counting_songs(100, 120)), data={"remix": 1.0}, augment=EVERYTHING)
     found: dict[int, Tensor] = {}
     for rank in range(world):
-        sampler = LegSampler(
-            Shares(4, 3, 2, rank, world) if world == 1 else Shares(4, 3, 1, rank, 2), lambda: 5
+        sampler = ResumableSampler(
+            MicroBatches(4, 3, 2, rank, world) if world == 1 else MicroBatches(4, 3, 1, rank, 2), lambda: 5
         )
-        for batch in loader(samples, sampler, workers, pin=False):
+        for batch in data_loader(samples, sampler, workers, pin=False):
             assert batch.mix.shape == (2, 2, LENGTH) and batch.stems.shape == (2, 4, 2, LENGTH)
             found.update(zip(batch.number.tolist(), batch.mix, strict=True))
     assert sorted(found) == list(range(20, 32))
@@ -198,7 +203,7 @@ def test_a_stem_that_a_song_lacks_is_silent() -> None:
 
 def test_the_network_s_stems_are_the_targets() -> None:
     path = songs(60)
-    all_of, two = make(path), make(path, shape={"targets": (3, 1)})
+    all_of, two = make(path), make(path, spec={"targets": (3, 1)})
     assert torch.equal(two[3].stems, all_of[3].stems[[3, 1]])
     assert torch.equal(two[3].mix, all_of[3].mix)
 
@@ -261,11 +266,11 @@ def test_solos() -> None:
 
 def test_factors_are_combined() -> None:
     config = AugmentConfig(gain_db=(20.0, 20.0), polarity=True, drop=0.5)
-    factors = torch.stack([draw_factors(4, config, generator(i)) for i in range(100)])
+    factors = torch.stack([random_factors(4, config, generator(i)) for i in range(100)])
     assert {round(v, 4) for v in factors.abs().flatten().tolist()} == {0.0, 10.0}
     assert (factors < 0).any() and (factors > 0).any()
-    assert draw_factors(3, AugmentConfig(), generator(0)).tolist() == [1, 1, 1]
-    assert draw_factors(2, AugmentConfig(gain=(0.5, 0.5)), generator(0)).tolist() == [0.5, 0.5]
+    assert random_factors(3, AugmentConfig(), generator(0)).tolist() == [1, 1, 1]
+    assert random_factors(2, AugmentConfig(gain=(0.5, 0.5)), generator(0)).tolist() == [0.5, 0.5]
 
 
 def test_swap_by_hand() -> None:
@@ -281,9 +286,9 @@ def test_swap_by_hand() -> None:
 
 def test_every_augmentation_takes_part() -> None:
     path = songs(3000)
-    plain = make(path, shape={"samples": 500})
+    plain = make(path, spec={"samples": 500})
     for name, value in {**EVERYTHING, "gain": (0.25, 0.3), "codec": 1.0}.items():
-        changed = make(path, shape={"samples": 500, "sample_rate": 8000}, augment={name: value})
+        changed = make(path, spec={"samples": 500, "sample_rate": 8000}, augment={name: value})
         assert any(not torch.equal(changed[i].mix, plain[i].mix) for i in range(40)), name
 
 
@@ -298,26 +303,26 @@ class Noise:
 
 
 def noise(*stems: str) -> SongSet:
-    return SongSet(1.0, (Song("noise", Noise.frames, {stem: Voice(Noise()) for stem in stems}),))
+    return SongSet(1.0, (Song("noise", Noise.frames, {stem: SampledStem(Noise()) for stem in stems}),))
 
 
 def test_a_repitched_song_stays_together() -> None:
-    shape = {"stems": ("drums", "bass"), "targets": (0, 1), "samples": 3000}
-    samples = make(noise("drums", "bass"), shape=shape, augment={"repitch": 1.0})
+    spec = {"stems": ("drums", "bass"), "targets": (0, 1), "samples": 3000}
+    samples = make(noise("drums", "bass"), spec=spec, augment={"repitch": 1.0})
     for index in range(4):
         stems = samples[index].stems
         assert stems.shape == (2, 2, 3000) and torch.equal(stems[0], stems[1]) and stems.any()
 
 
 def test_codecs_change_the_mix_and_not_the_stems() -> None:
-    shape = {"stems": ("drums",), "targets": (0,), "samples": 8000, "sample_rate": 8000}
-    plain, coded = (make(noise("drums"), shape=shape, augment={"codec": p})[0] for p in (0.0, 1.0))
+    spec = {"stems": ("drums",), "targets": (0,), "samples": 8000, "sample_rate": 8000}
+    plain, coded = (make(noise("drums"), spec=spec, augment={"codec": p})[0] for p in (0.0, 1.0))
     assert torch.equal(plain.stems, coded.stems) and not torch.equal(plain.mix, coded.mix)
 
 
 def test_songs_are_standardised_by_their_own_statistics() -> None:
     path = songs(60, 70, first=3)
-    raw, scaled = make(path), make(path, shape={"normalise": True})
+    raw, scaled = make(path), make(path, spec={"normalise": True})
     for index in range(10):
         song, _, _ = origin(raw[index].stems[0])
         torch.testing.assert_close(scaled[index].stems, (raw[index].stems - song) / 2)
@@ -335,14 +340,14 @@ class Ramp:
 
 
 def salient(**stems: tuple[int, ...]) -> Song:
-    return Song("song", 1000, {name: Voice(Ramp(1000), starts) for name, starts in stems.items()})
+    return Song("song", 1000, {name: SampledStem(Ramp(1000), starts) for name, starts in stems.items()})
 
 
 def test_crops_lie_in_salient_segments() -> None:
     song = salient(drums=(100, 300), vocals=(700,))
-    shape = Shape(1, ("drums", "vocals"), (0, 1), 2, LENGTH, RATE, activity_samples=50)
+    spec = SampleSpec(1, ("drums", "vocals"), (0, 1), 2, LENGTH, RATE, activity_samples=50)
     data = DataConfig((DataSetConfig("x"),), segment_s=LENGTH / RATE, remix=1.0, remix_group=None)
-    samples = Samples([SongSet(1.0, (song,))], shape, data, AugmentConfig())
+    samples = Samples([SongSet(1.0, (song,))], spec, data, AugmentConfig())
     drawn = torch.stack([samples[i].stems[:, 0, 0] for i in range(400)]).int()
     segments = {100: range(100, 131), 300: range(300, 331)}
     assert all(any(d in r for r in segments.values()) for d in drawn[:, 0].tolist())
@@ -353,17 +358,15 @@ def test_crops_lie_in_salient_segments() -> None:
 
 def test_songs_are_weighted_by_their_salient_segments() -> None:
     many, few, none = salient(drums=tuple(range(30))), salient(drums=tuple(range(10))), salient(drums=())
-    chooser = Chooser([SongSet(1.0, (many, few, none))], "drums")
+    chooser = SongSampler([SongSet(1.0, (many, few, none))], "drums")
     source = generator(0)
-    counts = Counter(len(chooser.song(source).stems["drums"].starts or ()) for _ in range(800))
+    counts = Counter(len(chooser.sample(source).stems["drums"].starts or ()) for _ in range(800))
     assert set(counts) == {30, 10} and 2.4 < counts[30] / counts[10] < 3.7
 
 
 def test_unlabelled_mixes_come_along() -> None:
-    mixes = SongSet(1.0, (Song("loose", 70, {MIX: Voice(Counting(7, "drums", 70))}),))
-    samples = make(
-        songs(60), shape={"mixed_later": True}, unlabelled=[mixes], augment={"gain_db": (20.0, 20.0)}
-    )
+    mixes = SongSet(1.0, (Song("loose", 70, {MIX: SampledStem(Counting(7, "drums", 70))}),))
+    samples = make(songs(60), spec={"raw_stems": True}, unlabelled=[mixes], augment={"gain_db": (20.0, 20.0)})
     sample = samples[3]
     assert origin(sample.unlabelled)[0] == 7
     assert origin(sample.stems[0])[0] == 0  # no gain yet
@@ -372,7 +375,7 @@ def test_unlabelled_mixes_come_along() -> None:
 
 @pytest.mark.parametrize(("world", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 2)])
 def test_a_step_has_the_same_samples_on_any_hardware(world: int, accumulate: int) -> None:
-    parts = [list(Shares(8, 5, accumulate, rank, world).passes(3)) for rank in range(world)]
+    parts = [list(MicroBatches(8, 5, accumulate, rank, world).of_step(3)) for rank in range(world)]
     assert all(len(passes) == accumulate for passes in parts)
     assert sorted(i for passes in parts for p in passes for i in p) == list(range(24, 32))
     assert len({len(p) for passes in parts for p in passes}) == 1
@@ -380,7 +383,7 @@ def test_a_step_has_the_same_samples_on_any_hardware(world: int, accumulate: int
 
 def test_a_leg_begins_where_the_run_stands() -> None:
     position = 0
-    sampler = LegSampler(Shares(2, 3), lambda: position)
+    sampler = ResumableSampler(MicroBatches(2, 3), lambda: position)
     assert len(sampler) == 3 and list(sampler) == [[0, 1], [2, 3], [4, 5]]
     position = 6
     assert list(sampler) == [[12, 13], [14, 15], [16, 17]]

@@ -8,11 +8,11 @@ from torch.utils.data import default_collate
 
 from stemsplit.models import FAMILIES, build
 from stemsplit.training.config import AugmentConfig, Config, DataConfig, DataSetConfig, ModelConfig
-from stemsplit.training.data import Sample, Samples, Shape
-from stemsplit.training.draws import generator
+from stemsplit.training.data import Sample, Samples, SampleSpec
 from stemsplit.training.learning import LossConfig, OptimConfig
-from stemsplit.training.library import Song, SongSet, Voice
-from stemsplit.training.module import Training
+from stemsplit.training.library import SampledStem, Song, SongSet
+from stemsplit.training.module import TrainingModule
+from stemsplit.training.rng import generator
 from tests.models.test_band_unet import SMALL
 from tests.models.test_contract import FAMILIES as CONTRACT
 
@@ -41,9 +41,11 @@ def test_no_family_is_left_out() -> None:
 def test_two_steps_lower_the_loss(family: str, arguments: dict[str, Any], term: str) -> None:
     network = build(family, arguments).train()
     stems = network.stems if len(network.stems) > 1 else (*network.stems, "rest")
-    voices = {stem: Voice(Noise(i, network.channels)) for i, stem in enumerate(stems)}
+    sampled = {stem: SampledStem(Noise(i, network.channels)) for i, stem in enumerate(stems)}
     samples = network.padded_samples(network.segment_samples)
-    shape = Shape(1, stems, tuple(range(len(network.stems))), network.channels, samples, network.sample_rate)
+    spec = SampleSpec(
+        1, stems, tuple(range(len(network.stems))), network.channels, samples, network.sample_rate
+    )
     config = Config(
         "runs/x",
         ModelConfig(family=family),
@@ -52,10 +54,10 @@ def test_two_steps_lower_the_loss(family: str, arguments: dict[str, Any], term: 
         optim=OptimConfig(lr=1e-3),
     )
     source = Samples(
-        [SongSet(1.0, (Song("x", Noise.frames, voices),))], shape, config.data, AugmentConfig(polarity=True)
+        [SongSet(1.0, (Song("x", Noise.frames, sampled),))], spec, config.data, AugmentConfig(polarity=True)
     )
     batch = Sample(*default_collate([source[i] for i in range(2)]))
-    module = Training(network, config, [])
+    module = TrainingModule(network, config, [])
     optimizer = module.configure_optimizers()["optimizer"]
 
     def loss() -> float:

@@ -23,7 +23,7 @@ def run(text: str, *overrides: str, **how: Any) -> Result:
 
 @pytest.fixture(autouse=True)
 def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stemsplit.training.keeper._EVERY_S", -1.0)
+    monkeypatch.setattr("stemsplit.training.recorder._REPORT_INTERVAL_S", -1.0)
 
 
 @pytest.mark.parametrize("fresh", [False, True])

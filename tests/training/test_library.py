@@ -12,13 +12,21 @@ from stemsplit.datasets.tracks import Source
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.training import library
 from stemsplit.training.config import DataSetConfig
-from stemsplit.training.library import MIX, SongSet, Wanted, find, open_mixes, open_songs, open_whole
+from stemsplit.training.library import (
+    MIX,
+    DataSpec,
+    SongSet,
+    find_multitracks,
+    open_mixes,
+    open_songs,
+    open_whole,
+)
 from tests.conftest import Encode
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 
-def want(**changes: Any) -> Wanted:
-    return Wanted(**{"stems": STEMS, "groups": {}, "sample_rate": RATE, "channels": 2, **changes})
+def want(**changes: Any) -> DataSpec:
+    return DataSpec(**{"stems": STEMS, "groups": {}, "sample_rate": RATE, "channels": 2, **changes})
 
 
 def unheard(*_: object) -> None:
@@ -58,16 +66,18 @@ def test_patterns_choose_songs(
     counting_songs: WriteSongs, only: tuple[str, ...], exclude: tuple[str, ...], left: list[str]
 ) -> None:
     path = counting_songs(9, 9, 9)
-    assert [t.name for t in find(DataSetConfig(str(path), only=only, exclude=exclude), want())] == left
+    assert [
+        t.name for t in find_multitracks(DataSetConfig(str(path), only=only, exclude=exclude), want())
+    ] == left
 
 
 def test_patterns_that_leave_nothing(counting_songs: WriteSongs) -> None:
     with pytest.raises(InputError, match="none of its 2 tracks is left by only and exclude"):
-        find(DataSetConfig(str(counting_songs(9, 9)), only=("x",)), want())
+        find_multitracks(DataSetConfig(str(counting_songs(9, 9)), only=("x",)), want())
 
 
 def grouped(path: Path, **changes: Any) -> dict[str, Source]:
-    (track,) = find(DataSetConfig(str(path)), want(**changes))
+    (track,) = find_multitracks(DataSetConfig(str(path)), want(**changes))
     return track.stems
 
 
@@ -202,7 +212,9 @@ def test_the_cache_holds_no_more_than_a_file_whose_length_is_estimated(
 def test_audio_that_was_decoded_at_another_length_is_decoded_again(
     counting_songs: WriteSongs, tmp_path: Path
 ) -> None:
-    track = find(DataSetConfig(str(counting_songs(70, stems=("drums",)))), want(stems=("drums",)))[0]
+    track = find_multitracks(
+        DataSetConfig(str(counting_songs(70, stems=("drums",)))), want(stems=("drums",))
+    )[0]
     source = track.stems["drums"]
     (part,) = source.parts
     longer = replace(source, frames=90, parts=(replace(part, info=replace(part.info, frames=90)),))
@@ -238,8 +250,8 @@ def test_salient_segments(write_songs: WriteSongs) -> None:
     path = write_songs({"song": {"drums": audio, "vocals": np.zeros_like(audio)}})
     with pytest.raises(SettingsError, match="no vocals has a salient segment"):
         opened(path, stems=("drums", "vocals"), activity_samples=1000)
-    (track,) = find(DataSetConfig(str(path)), want(stems=("drums", "vocals")))
-    voice = library._voice(track.stems["drums"], want(activity_samples=1000), Notebook(path))
+    (track,) = find_multitracks(DataSetConfig(str(path)), want(stems=("drums", "vocals")))
+    voice = library._sampled_stem(track.stems["drums"], want(activity_samples=1000), Notebook(path))
     assert voice.starts is not None and 1000 in voice.starts and 2000 in voice.starts
     assert 0 not in voice.starts and 3000 not in voice.starts
 

@@ -11,9 +11,9 @@ from stemsplit.models.blocks.stft import stft
 from stemsplit.models.network import Network
 from stemsplit.models.spectral import SpectralNetwork, Transform
 from stemsplit.training import losses
-from stemsplit.training.draws import generator
 from stemsplit.training.learning import LossConfig, LossName, SvdConfig
 from stemsplit.training.losses import Signals
+from stemsplit.training.rng import generator
 
 
 def pair(*shape: int) -> tuple[Signals, Signals]:
@@ -109,7 +109,7 @@ def test_spectral_convergence_of_half_the_signal() -> None:
 
 
 def test_a_configuration_may_name_every_loss() -> None:
-    assert set(get_args(LossName)) == {*losses.LOSSES, losses.MASKS}
+    assert set(get_args(LossName)) == {*losses.LOSSES, losses.MASK_ERROR}
     asking = {name for name, one in losses.LOSSES.items() if one.spectral}
     assert asking == {"frequency_time", "magnitude", "phase"}
 

@@ -12,7 +12,7 @@ from stemsplit.errors import ResourceError, SettingsError
 from stemsplit.events import Event
 from stemsplit.training.configfile import ConfigFile, parse_config
 from stemsplit.training.progress import Finished, Trained, Validated
-from stemsplit.training.run import Result, train, try_out
+from stemsplit.training.run import Result, dry_run, train
 
 MakeConfig = Callable[..., str]
 
@@ -23,7 +23,7 @@ def run(text: str, *overrides: str, **how: Any) -> Result:
 
 @pytest.fixture(autouse=True)
 def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stemsplit.training.keeper._EVERY_S", -1.0)
+    monkeypatch.setattr("stemsplit.training.recorder._REPORT_INTERVAL_S", -1.0)
 
 
 def test_an_interrupt_arrives_as_one(tiny_config: MakeConfig) -> None:
@@ -73,7 +73,7 @@ def test_without_any_score_the_last_weights_are_exported(
     assert {e.best for e in events if isinstance(e, Validated)} == {None}  # infinity isn't JSON
 
 
-@pytest.mark.parametrize("work", [train, try_out])
+@pytest.mark.parametrize("work", [train, dry_run])
 def test_changes_for_a_stem_that_is_not_there_are_refused(
     tiny_config: MakeConfig, work: Callable[[ConfigFile], Any]
 ) -> None:

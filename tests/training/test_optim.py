@@ -8,7 +8,13 @@ from torch import nn
 from stemsplit.models import build
 from stemsplit.reading import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
-from stemsplit.training.optim import Average, build_optimizer, parameter_groups, schedule_factor, weights_of
+from stemsplit.training.optim import (
+    Ema,
+    build_optimizer,
+    parameter_groups,
+    schedule_factor,
+    temporary_weights,
+)
 
 
 class Net(nn.Module):
@@ -129,7 +135,7 @@ def test_cosine_with_warm_up() -> None:
 def test_the_average_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     net.weight.data.fill_(100.0)
-    average = Average(net, 0.5)
+    average = Ema(net, 0.5)
     for value in (1.0, 2.0, 4.0):
         net.weight.data.fill_(value)
         average.update(net)
@@ -140,7 +146,7 @@ def test_the_average_by_hand() -> None:
 
 def test_the_average_keeps_running_statistics() -> None:
     net = nn.BatchNorm1d(1)
-    average = Average(net, 0.5)
+    average = Ema(net, 0.5)
     for value in (1.0, 4.0):
         net(torch.full((8, 1), value))
         average.update(net)
@@ -152,13 +158,13 @@ def test_the_average_keeps_running_statistics() -> None:
 def test_the_average_resumes_exactly() -> None:
     torch.manual_seed(1)
     net = Net()
-    whole, first = Average(net, 0.9), Average(net, 0.9)
+    whole, first = Ema(net, 0.9), Ema(net, 0.9)
     for step in range(6):
         for parameter in net.parameters():
             parameter.data.normal_()
         whole.update(net)
         if step == 3:
-            second = Average(Net(), 0.9)
+            second = Ema(Net(), 0.9)
             second.load_state_dict(first.state_dict())
             first = second
         first.update(net)
@@ -169,7 +175,7 @@ def test_weights_are_lent_and_given_back() -> None:
     net, other = Net(), Net()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     parameter = net.conv.weight
-    with pytest.raises(RuntimeError, match="stop"), weights_of(net, other.state_dict()):
+    with pytest.raises(RuntimeError, match="stop"), temporary_weights(net, other.state_dict()):
         assert net.conv.weight.equal(other.conv.weight) and net.conv.weight is parameter
         raise RuntimeError("stop")
     assert all(value.equal(before[name]) for name, value in net.state_dict().items())

@@ -16,7 +16,7 @@ from stemsplit.hub.load import load_model
 from stemsplit.training.configfile import parse_config, read_config
 from stemsplit.training.prepare import build_network
 from stemsplit.training.progress import Finished, Preparing, Trained, Validated
-from stemsplit.training.run import Result, train, try_out
+from stemsplit.training.run import Result, dry_run, train
 from tests.training.conftest import DEMUCS, MASK
 
 MakeConfig = Callable[..., str]
@@ -63,7 +63,7 @@ def crash_at(step: int) -> Callable[[Event], None]:
 
 @pytest.fixture(autouse=True)
 def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stemsplit.training.keeper._EVERY_S", -1.0)
+    monkeypatch.setattr("stemsplit.training.recorder._REPORT_INTERVAL_S", -1.0)
 
 
 def test_a_run_leaves_what_was_promised(tiny_config: MakeConfig, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_the_callback_may_cancel(tiny_config: MakeConfig, tmp_path: Path) -> Non
 
 def test_trying_out_leaves_nothing(tiny_config: MakeConfig, tmp_path: Path) -> None:
     events: list[Event] = []
-    try_out(parse_config(tiny_config(extra=AVERAGES), "config.yaml"), events.append)
+    dry_run(parse_config(tiny_config(extra=AVERAGES), "config.yaml"), events.append)
     (step,) = [event for event in events if isinstance(event, Trained)]
     assert (step.step, step.steps) == (1, 1)
     assert not (tmp_path / "run").exists()

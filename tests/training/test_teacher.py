@@ -70,7 +70,7 @@ class Target(Network):
 
 
 def teacher(gain: float = 0.5, promote: bool = True, **change: Any) -> Teacher:
-    return Teacher(Target(gain), SemiConfig(promote=promote), AugmentConfig(**change), 1, covered=False)
+    return Teacher(Target(gain), SemiConfig(promote=promote), AugmentConfig(**change), 1, complete=False)
 
 
 def batch(size: int = 200) -> Sample:
@@ -86,7 +86,7 @@ def pairs(mixes: Tensor, stems: Tensor) -> list[tuple[float, float]]:
 
 
 def test_targets_and_residuals_are_drawn_from_both_sources() -> None:
-    mixes, stems = teacher().blend(batch())
+    mixes, stems = teacher().mix_batch(batch())
     assert mixes.shape == (200, 1, 4) and stems.shape == (200, 1, 1, 4)
     found = pairs(mixes, stems)
     assert set(found) == {(1, 2), (1, 10), (10, 2), (10, 10)}
@@ -94,35 +94,35 @@ def test_targets_and_residuals_are_drawn_from_both_sources() -> None:
 
 
 def test_a_clean_residual_is_used_for_residuals_only() -> None:
-    found = pairs(*teacher(0.001).blend(batch()))
+    found = pairs(*teacher(0.001).mix_batch(batch()))
     assert set(found) == {(1, 2), (1, 20)}
 
 
 def test_a_clean_target_is_used_for_targets_only() -> None:
-    found = pairs(*teacher(0.999).blend(batch()))
+    found = pairs(*teacher(0.999).mix_batch(batch()))
     assert set(found) == {(1, 2), (20, 2)}
 
 
 def test_new_mixes_are_scaled_and_dropped_after_resampling() -> None:
-    found = pairs(*teacher(gain_db=(20.0, 20.0)).blend(batch(40)))
+    found = pairs(*teacher(gain_db=(20.0, 20.0)).mix_batch(batch(40)))
     assert set(found) <= {(10, 20), (10, 100), (100, 20), (100, 100)}
-    mixes, stems = teacher(drop=0.5).blend(batch())
+    mixes, stems = teacher(drop=0.5).mix_batch(batch())
     assert 60 < sum(stem == 0 for stem, _ in pairs(mixes, stems)) < 140
-    mixes, stems = teacher(peak=True).blend(batch(40))
+    mixes, stems = teacher(peak=True).mix_batch(batch(40))
     assert mixes.abs().amax((1, 2)).allclose(torch.ones(40))
 
 
 def test_blending_depends_on_the_sample_s_number_alone() -> None:
     everything = batch(40)
     part = Sample(*(value[7:9] for value in everything))
-    mixes, stems = teacher().blend(everything)
-    again, same = teacher().blend(part)
+    mixes, stems = teacher().mix_batch(everything)
+    again, same = teacher().mix_batch(part)
     assert torch.equal(again, mixes[7:9]) and torch.equal(same, stems[7:9])
 
 
 def test_the_teacher_is_a_copy_that_does_not_learn() -> None:
     network = Target(0.5).train()
-    first = Teacher(network, SemiConfig(), AugmentConfig(), 1, covered=False)
+    first = Teacher(network, SemiConfig(), AugmentConfig(), 1, complete=False)
     network.gain.data.fill_(9.0)
     assert not first.network.training and not first.network.gain.requires_grad
     assert first.network.state_dict()["gain"] == 0.5 and network.gain.requires_grad
@@ -130,9 +130,9 @@ def test_the_teacher_is_a_copy_that_does_not_learn() -> None:
 
 def test_better_students_take_over() -> None:
     taught = teacher(0.5)
-    assert taught.offer({"gain": torch.tensor(0.5)}, 3.0)  # the first score is the teacher's own
-    assert not taught.offer({"gain": torch.tensor(0.6)}, 3.0)
-    assert taught.offer({"gain": torch.tensor(0.7)}, 3.1)
+    assert taught.promote_if_better({"gain": torch.tensor(0.5)}, 3.0)  # the first score is the teacher's own
+    assert not taught.promote_if_better({"gain": torch.tensor(0.6)}, 3.0)
+    assert taught.promote_if_better({"gain": torch.tensor(0.7)}, 3.1)
     assert taught.network.state_dict()["gain"] == pytest.approx(0.7) and taught.score == 3.1
     other = teacher(0.5)
     other.load_state_dict(taught.state_dict())
@@ -141,5 +141,5 @@ def test_better_students_take_over() -> None:
 
 def test_a_fixed_teacher_stays() -> None:
     taught = teacher(0.5, promote=False)
-    assert not taught.offer({"gain": torch.tensor(0.7)}, 9.0)
+    assert not taught.promote_if_better({"gain": torch.tensor(0.7)}, 9.0)
     assert taught.network.state_dict()["gain"] == 0.5

@@ -10,7 +10,7 @@ from stemsplit.evaluation import metrics
 from stemsplit.models.network import Network
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong
-from stemsplit.training.validation import VALIDATION, Contest, score_song, summary
+from stemsplit.training.validation import VALIDATION, BestCandidate, score_song, summary
 
 RATE = 100
 
@@ -97,10 +97,10 @@ def test_songs_are_summed_up(metric: Any, expected: list[float]) -> None:
 
 
 def test_the_best_candidate_wins_and_must_be_beaten() -> None:
-    contest, nan = Contest(), float("nan")
-    assert contest.enter(["raw", "mean"], torch.tensor([1.0, 2.0]), 10)
-    assert (contest.score, contest.candidate, contest.step, contest.losses) == (2.0, "mean", 10, 0)
-    assert not contest.enter(["raw", "mean"], torch.tensor([2.0, nan]), 20)
-    assert (contest.candidate, contest.losses) == ("mean", 1)
-    assert not contest.enter(["raw"], torch.tensor([nan]), 30)
-    assert contest.enter(["raw", "mean"], torch.tensor([nan, 2.5]), 40) and contest.losses == 0
+    best, nan = BestCandidate(), float("nan")
+    assert best.update(["raw", "mean"], torch.tensor([1.0, 2.0]), 10)
+    assert (best.score, best.candidate, best.step, best.stale_validations) == (2.0, "mean", 10, 0)
+    assert not best.update(["raw", "mean"], torch.tensor([2.0, nan]), 20)
+    assert (best.candidate, best.stale_validations) == ("mean", 1)
+    assert not best.update(["raw"], torch.tensor([nan]), 30)
+    assert best.update(["raw", "mean"], torch.tensor([nan, 2.5]), 40) and best.stale_validations == 0

@@ -1,1 +1,1 @@
-"""Songs made from a seed: composed, rendered stem by stem and mixed like records."""
+"""Generator of songs from a seed: composed, rendered stem by stem, and mixed like records."""

@@ -1,4 +1,4 @@
-"""Materials of songs: recordings, MIDI files and SoundFonts in folders, and which of them are held out."""
+"""Materials of songs: recordings, MIDI files and SoundFonts, split into training and held-out parts."""
 
 import zlib
 from collections.abc import Iterable, Sequence
@@ -10,13 +10,13 @@ from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.errors import InputError
 from stemsplit.listing import is_hidden
 
-# Kept out of training whole, by parts of names: a song, voices, drum loops, drummers, General MIDI songs.
-# Recorded notes, drum hits and SoundFonts are the same on both sides.
+# Kept out of training, by parts of names: a song, singers, drum loops, drummers, General MIDI songs.
+# Recorded notes, drum hits and SoundFonts are shared by both sides.
 HELD_OUT = (
     "3.Sodium", "vocadito_14", "antagata", "male1_vibrato", "rtvc_p2", "Singer2_Clear", "POP-ROK/125bpm",
     "JAZ-DRM/1", "HH-TRP/12", "EDM-HSE/123", "drummer10", "drummer5", "d_e3m", "d_map1",
 )  # fmt: skip
-# pitched recordings: folder, then the beginnings of the names that make up one instrument each
+# pitched recordings: a folder, and the prefixes of file names that make up one instrument each
 _BASSES = (("bass_gm_finger", ("",)), ("bass_growly", ("",)), ("bass_meat", ("arco", "pizz")))
 _GUITARS = (
     ("other_blackgreenguitar", ("black_ord", "black_stac", "green")), ("other_emilyguitar", ("",)),
@@ -34,13 +34,14 @@ _VOWELS = (
 
 @dataclass
 class Materials:
-    """All that a song may draw from; each list may be empty.
+    """Materials that a song may use; each list may be empty.
 
     Attributes:
-        fonts: General MIDI SoundFonts. takes: MIDI of human drumming. songs: General MIDI songs.
-        kit: drum hits. loops: recordings of drums alone. basses, guitars, others, vowels: recorded notes.
+        fonts: General MIDI SoundFonts. takes: MIDI of drummers. songs: General MIDI songs.
+        kit: drum hits of all folders. kits: drum hits of one folder each. loops: recordings of drums alone.
+        basses, guitars, others, vowels: recorded notes.
         singers, speakers: recordings of one voice each.
-        textures: recordings that are none of the three other stems.
+        textures: recordings without drums, bass and vocals.
         album: multitracks whose vocals are used.
     """
 
@@ -66,7 +67,7 @@ def is_held_out(name: str) -> bool:
 
 
 def _split(paths: Iterable[Path], held_out: bool) -> list[Path]:
-    """The training part, or the held-out part (all of it where nothing of a kind is held out)."""
+    """Return the training part or the held-out part; the same for both if nothing of a kind is held out."""
     paths = sorted(p for p in paths if not is_hidden(p.name))
     wanted = [p for p in paths if is_held_out("/".join(p.parts[-2:])) == held_out]
     return wanted or paths
@@ -80,13 +81,13 @@ def _instruments(root: Path, folders: Sequence[tuple[str, Sequence[str]]]) -> li
 def find_materials(
     fonts: Sequence[Path], samples: Path | None, album: Path | None, held_out: bool = False
 ) -> Materials:
-    """Look through the given folders.
+    """Collect materials from files and folders.
 
     Args:
         fonts: SoundFont files.
-        samples: a folder of folders named by what is in them (`drums_…`, `bass_…`, `vocals_…`, `midi_…`).
-        album: a folder of multitracks with vocals.
-        held_out: take what is kept out of training instead of the rest.
+        samples: folder of folders named by their content (`drums_…`, `bass_…`, `vocals_…`, `midi_…`).
+        album: folder of multitracks with vocals.
+        held_out: take the held-out part instead of the training part.
 
     Raises:
         InputError: a file or folder that was given isn't there.
@@ -122,5 +123,5 @@ def _add_samples(materials: Materials, root: Path, held_out: bool) -> None:
 
 
 def seed_of(name: str, seed: int) -> int:
-    """A seed that depends on the song's name and the run's seed alone."""
+    """Return the seed of a song, from its name and the run's seed alone."""
     return zlib.crc32(f"{seed}/{name}".encode())

@@ -8,17 +8,17 @@ from songmaker.notes import DRUM_CHANNEL, Note, Part
 from stemsplit.errors import InputError
 
 _TICKS_PER_QUARTER = 480
-_TICKS_PER_S = 960  # what write_part uses: 120 beats a minute
+_TICKS_PER_S = 960  # of `write_part`: 120 beats per minute
 _META, _SYSEX, _SYSEX_END, _TEMPO = 0xFF, 0xF0, 0xF7, 0x51
 _NOTE_OFF, _NOTE_ON, _PROGRAM, _PRESSURE = 0x80, 0x90, 0xC0, 0xD0
-# electronic kits put the edge and bow of a cymbal or a drum on keys that General MIDI gives to others
+# keys of electronic kits for the edge of a cymbal or a drum, to the keys of General MIDI
 DRUM_KEYS = {22: 42, 26: 46, 58: 43}
 
 Message = tuple[int, int, bytes]  # tick, status, data
 
 
 def _variable_length(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length quantity: seven bits a byte, the top bit says that more follow."""
+    """Return a variable-length quantity and its end: seven bits per byte, the top bit marks continuation."""
     value = 0
     while True:
         byte = data[at]
@@ -28,7 +28,7 @@ def _variable_length(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _messages(data: bytes) -> Iterator[Message]:
-    """The messages of one track chunk; a meta message carries its type as first data byte."""
+    """Yield the messages of a track chunk; a meta message has its type as first data byte."""
     at, tick, status = 0, 0, 0
     while at < len(data):
         delta, at = _variable_length(data, at)
@@ -59,7 +59,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _read_messages(path: Path) -> tuple[int, list[Message]]:
-    """Ticks per quarter note, and the messages of all tracks in order of time."""
+    """Return the ticks per quarter note, and the messages of all tracks by time."""
     chunks = list(_chunks(path.read_bytes()))
     if not chunks or chunks[0][0] != b"MThd":
         raise InputError(path, "not a MIDI file")
@@ -72,7 +72,7 @@ def _read_messages(path: Path) -> tuple[int, list[Message]]:
 
 
 def _timed(division: int, messages: list[Message]) -> Iterator[tuple[float, int, bytes]]:
-    """Ticks turned into seconds by the tempo messages on the way (500 000 µs a quarter at first)."""
+    """Yield messages with their times in seconds, following tempo messages (initially 0.5 s per quarter)."""
     time_s, last, quarter_s = 0.0, 0, 0.5
     for tick, status, data in messages:
         time_s += (tick - last) * quarter_s / division
@@ -83,7 +83,7 @@ def _timed(division: int, messages: list[Message]) -> Iterator[tuple[float, int,
 
 
 def read_channels(path: Path) -> dict[tuple[int, int], list[Note]]:
-    """The notes of a MIDI file by (channel, program).
+    """Return the notes of a MIDI file by (channel, program).
 
     Raises:
         InputError: it is no MIDI file or a damaged one.
@@ -113,7 +113,7 @@ def _quantity(value: int) -> bytes:
 
 
 def write_part(path: Path, part: Part) -> None:
-    """Write one part as a MIDI file of one track, drums on channel 10."""
+    """Write one part as a MIDI file with one track; drums are on channel 10."""
     channel = DRUM_CHANNEL if part.stem == "drums" else 0
     events = [(0, 0, bytes([_PROGRAM | channel, part.program]))]
     for note in part.notes:

@@ -1,4 +1,4 @@
-"""From a song on paper to its four stems: who plays each part, through which effects, at which level."""
+"""Rendering of a composed song to four stems: the sound of each part, its effects and its level."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from songmaker.effects import RATE, Audio, Rng
 from songmaker.materials import Materials
 from songmaker.notes import STEMS, Part, Song
 
-# level of each stem in dBFS: middle and spread over songs
+# level of each stem in dBFS: mean and standard deviation over songs
 LEVELS = {"drums": (-18.0, 2.5), "bass": (-19.5, 2.5), "other": (-19.5, 3.0), "vocals": (-18.5, 3.0)}
 _PEAK = 0.97
-_PARTS = 5  # at most, under *other*
+_PARTS = 5  # at most, in the stem `other`
 _GUITAR_PROGRAMS, _FUZZ_PROGRAMS = range(24, 29), range(29, 32)
 
 
@@ -29,17 +29,17 @@ def _by_formulas(part: Part, duration_s: float, rng: Rng) -> Audio:
     return effects.stereo(tones.play(part, duration_s, rng), 0.0)
 
 
-def _looped(path_audio: Audio, duration_s: float, rng: Rng) -> Audio:
-    """A recording repeated to the song's length, begun anywhere."""
+def _repeated(recording: Audio, duration_s: float, rng: Rng) -> Audio:
+    """Return a recording repeated to the song's length, from a random position, [2, T]."""
     samples = int(duration_s * RATE)
-    loop = voices.respun(path_audio, rng.uniform(0.88, 1.14))
+    loop = voices.varispeed(recording, rng.uniform(0.88, 1.14))
     repeated = np.tile(loop, (1, -(-samples // max(loop.shape[1], 1)) + 1))
     start = int(rng.integers(loop.shape[1]))
     return np.ascontiguousarray(repeated[:, start : start + samples])
 
 
 def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """The drums by a SoundFont's kit, recorded hits, recorded loops or formulas, mixed."""
+    """Render the drums with a SoundFont, recorded hits, a recorded loop or formulas, [2, T]."""
     weights = {
         "font": 0.42 * bool(materials.fonts),
         "kit": 0.33 * bool(materials.kit.sounds),
@@ -54,10 +54,10 @@ def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audi
         kit = (pick(rng, materials.kits) if one_kit else materials.kit).chosen(rng)
         audio = sampler.play(part, duration_s, kit.play, rng)
     elif source == "loop":
-        audio = _looped(sampler.read(pick(rng, materials.loops)), duration_s, rng)
+        audio = _repeated(sampler.read(pick(rng, materials.loops)), duration_s, rng)
     else:
         audio = _by_formulas(part, duration_s, rng)
-    audio = effects.random_tone(effects.level(audio, -20), rng)
+    audio = effects.random_eq(effects.level(audio, -20), rng)
     audio = effects.compressed(audio, rng.uniform(-24, -8), rng.uniform(1.5, 6), rng.uniform(0.05, 0.2))
     if rng.random() < 0.4:
         audio = effects.saturated(audio, rng.uniform(0.5, 3))
@@ -65,7 +65,7 @@ def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audi
 
 
 def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """The bass by a SoundFont, recorded notes or formulas, through an amplifier, near the middle."""
+    """Render the bass with a SoundFont, recorded notes or formulas, through an amplifier, [2, T]."""
     weights = {"font": 0.5 * bool(materials.fonts), "notes": 0.3 * bool(materials.basses), "formula": 0.2}
     source = _weighted(rng, weights)
     if source == "font":
@@ -75,7 +75,7 @@ def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio
     else:
         audio = _by_formulas(part, duration_s, rng)
         audio = effects.filtered(audio, {300: 0, rng.uniform(600, 3000): -12, 9000: -40})
-    audio = effects.random_tone(effects.level(audio, -20), rng)
+    audio = effects.random_eq(effects.level(audio, -20), rng)
     if rng.random() < 0.5:
         audio = effects.saturated(audio, 10 ** rng.uniform(-0.3, 1.0))
     audio = effects.compressed(audio, rng.uniform(-30, -14), rng.uniform(2, 8), rng.uniform(0.05, 0.3))
@@ -83,13 +83,13 @@ def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio
 
 
 def _distorted(audio: Audio, rng: Rng) -> Audio:
-    """An amplifier turned up and its loudspeaker."""
+    """Apply an overdriven amplifier and the loudspeaker's frequency response."""
     hot = effects.saturated(effects.filtered(audio, {80: -12, 200: 0, 8000: 0}), rng.uniform(5, 30))
     return effects.filtered(hot, {60: -18, 110: 0, 2500: 3, rng.uniform(3500, 6000): 0, 9000: -35})
 
 
 def instrument(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """One part of the rest by a SoundFont, recorded notes or formulas, placed in the stereo picture."""
+    """Render one part of `other` with a SoundFont, recorded notes or formulas, panned, [2, T]."""
     guitar = part.program in _GUITAR_PROGRAMS or part.program in _FUZZ_PROGRAMS
     recorded = materials.guitars if guitar else materials.others
     weights = {"font": 0.58 * bool(materials.fonts), "notes": 0.25 * bool(recorded), "formula": 0.17}
@@ -102,11 +102,11 @@ def instrument(part: Part, duration_s: float, materials: Materials, rng: Rng) ->
         audio = _by_formulas(part, duration_s, rng)
     if part.program in _FUZZ_PROGRAMS and (source != "font" or rng.random() < 0.3):
         audio = _distorted(audio, rng)
-    return _placed(effects.random_tone(effects.level(audio, -22 + rng.normal(0, 3)), rng), rng)
+    return _in_stereo(effects.random_eq(effects.level(audio, -22 + rng.normal(0, 3)), rng), rng)
 
 
-def _placed(audio: Audio, rng: Rng) -> Audio:
-    """Panned, doubled, echoed and put into a room, each in some songs."""
+def _in_stereo(audio: Audio, rng: Rng) -> Audio:
+    """Pan and add chorus, echo and reverberation, each with some probability."""
     pan = float(np.clip(rng.normal(0, 0.45), -1, 1))
     if rng.random() < 0.35:
         audio = effects.doubled(audio, rng)
@@ -118,33 +118,33 @@ def _placed(audio: Audio, rng: Rng) -> Audio:
 
 
 def others(song: Song, materials: Materials, rng: Rng) -> Audio:
-    """Everything that is no drums, no bass and no voice, now and then with a texture behind."""
+    """Render the stem `other`: the parts with most notes, in some songs over a texture, [2, T]."""
     total = _silence(song.duration_s)
     parts = sorted((p for p in song.parts if p.stem == "other"), key=lambda p: -len(p.notes))
     for part in parts[:_PARTS]:
         total = total + instrument(part, song.duration_s, materials, rng)
     if materials.textures and rng.random() < 0.12:
-        texture = _looped(sampler.read(pick(rng, materials.textures)), song.duration_s, rng)
-        total = total + _placed(effects.level(texture, -25 + rng.normal(0, 3)), rng)
+        texture = _repeated(sampler.read(pick(rng, materials.textures)), song.duration_s, rng)
+        total = total + _in_stereo(effects.level(texture, -25 + rng.normal(0, 3)), rng)
     return effects.compressed(total, rng.uniform(-20, -8), rng.uniform(1.2, 3), 0.2)
 
 
 def _album_vocals(duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """All vocals of a stretch of a real song, as they were mixed, respun."""
+    """Return an excerpt of an album track's mixed vocals at another speed, [2, T]."""
     track = pick(rng, materials.album)
     factor = 2 ** (rng.normal(0, 1.5) / 12)
     frames = int(duration_s * RATE * factor) + 2
     start = int(rng.integers(max(1, track.frames - frames)))
-    return voices.respun(track.stems["vocals"].read(start, frames), factor)
+    return voices.varispeed(track.stems["vocals"].read(start, frames), factor)
 
 
-def _recorded_voice(duration_s: float, path_audio: Audio, rng: Rng) -> Audio:
-    lines = voices.changed(voices.phrases(path_audio), rng)
+def _recorded_voice(duration_s: float, recording: Audio, rng: Rng) -> Audio:
+    lines = voices.randomised(voices.phrases(recording), rng)
     return voices.lay_out(lines, duration_s, rng)
 
 
 def _singing(part: Part, duration_s: float, materials: Materials, rng: Rng) -> tuple[str, Audio]:
-    """Return the name of the vocals' source, and the voice before any effect."""
+    """Return the kind of the vocals' source, and the dry voice [2, T]."""
     weights = {
         "album": 0.38 * bool(materials.album),
         "singer": 0.27 * bool(materials.singers),
@@ -164,12 +164,12 @@ def _singing(part: Part, duration_s: float, materials: Materials, rng: Rng) -> t
 
 
 def vocals(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """The vocals: a real song's, a singer's or a speaker's phrases, sung vowels or formulas."""
+    """Render the vocals: an album's, phrases of a singer or speaker, sung vowels or formulas, [2, T]."""
     source, audio = _singing(part, duration_s, materials, rng)
     samples = int(duration_s * RATE)
     audio = np.pad(audio[:, :samples], ((0, 0), (0, max(0, samples - audio.shape[1]))))
     audio = effects.filtered(effects.level(audio, -20), {40: -40, rng.uniform(70, 150): 0, 20000: 0})
-    audio = effects.random_tone(audio, rng, 2.0)
+    audio = effects.random_eq(audio, rng, 2.0)
     audio = effects.compressed(audio, rng.uniform(-32, -18), rng.uniform(2, 6), rng.uniform(0.1, 0.4))
     if source != "album":
         audio = _produced(audio, rng)
@@ -189,12 +189,14 @@ def _produced(audio: Audio, rng: Rng) -> Audio:
 
 
 def render(song: Song, materials: Materials, rng: Rng) -> dict[str, Audio]:
-    """The song's stems at the levels of a mix whose peak is below 1; a stem without notes is silent.
+    """Render the stems of a song at the levels of a mix with a peak below 1.
+
+    Stems without notes are silent.
 
     Args:
-        song: what is played; the first part for drums, bass and vocals counts.
-        materials: what it is played with.
-        rng: decides everything else.
+        song: composed song; for drums, bass and vocals, only the first part is rendered.
+        materials: sounds to render it with.
+        rng: source of all other randomness.
 
     Returns:
         [2, T] per stem of `STEMS`.

@@ -1,4 +1,4 @@
-"""Notes, the part that an instrument plays, and the song that the parts make up."""
+"""Notes, the parts of instruments, and songs."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 
 @dataclass(frozen=True)
 class Note:
-    """One note. Times in seconds, pitch and velocity as in MIDI (60 is middle C, 1 to 127)."""
+    """A note; times in seconds, pitch and velocity as in MIDI (0 to 127, middle C is 60; 1 to 127)."""
 
     start_s: float
     length_s: float
@@ -18,12 +18,12 @@ class Note:
 
 @dataclass(frozen=True)
 class Part:
-    """The notes of one instrument.
+    """Notes of one instrument.
 
     Attributes:
         stem: drums, bass, other or vocals.
-        program: General MIDI program (0 to 127); for drums the kit.
-        notes: in any order. Drums use the General MIDI percussion keys.
+        program: General MIDI program (0 to 127); for drums, the kit.
+        notes: in any order; drums use the General MIDI percussion keys.
     """
 
     stem: str
@@ -31,7 +31,7 @@ class Part:
     notes: tuple[Note, ...]
 
     def within(self, start_s: float, end_s: float) -> "Part":
-        """The notes that begin in [start_s, end_s), moved so that start_s is zero."""
+        """Return the notes that begin in [start_s, end_s), moved so that start_s is zero."""
         kept = (
             replace(n, start_s=n.start_s - start_s, length_s=min(n.length_s, end_s - n.start_s))
             for n in self.notes
@@ -40,12 +40,12 @@ class Part:
         return replace(self, notes=tuple(kept))
 
     def stretched(self, factor: float) -> "Part":
-        """All times multiplied by `factor`."""
+        """Return the part with all times multiplied by `factor`."""
         notes = (replace(n, start_s=n.start_s * factor, length_s=n.length_s * factor) for n in self.notes)
         return replace(self, notes=tuple(notes))
 
     def transposed(self, semitones: int) -> "Part":
-        """Another key; drums stay as they are."""
+        """Return the part in another key; drums stay as they are."""
         if self.stem == "drums":
             return self
         notes = (replace(n, pitch=min(max(n.pitch + semitones, 0), 127)) for n in self.notes)
@@ -54,7 +54,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Song:
-    """The parts of a song and how long it is."""
+    """Parts of a song and its length."""
 
     name: str
     duration_s: float

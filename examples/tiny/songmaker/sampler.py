@@ -1,4 +1,4 @@
-"""Parts played with recorded notes and drum hits, found in folders by what their names say."""
+"""Sampler: parts played with recorded notes and drum hits, which are recognised by their file names."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from stemsplit.listing import visible_files
 
 _NOTE = re.compile(r"(?:^|_)([A-Ga-g])([b#]?)(-?\d)(?=v\d|_|$)")
 _STEPS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-# what a file or its folder is called -> the percussion keys that it can play
+# pattern of a file's and its folder's name → percussion keys that the file can play
 _DRUMS: tuple[tuple[str, tuple[int, ...]], ...] = (
     (r"kdrum|/bd_|kick|drum_bass|heavy_kick|/ks_|soft_kick", (35, 36)),
     (r"snare(?!_brush)|/sn_|/sd_|top_sn|oh_sn|/ss_|/sc_", (38, 40)),
@@ -35,7 +35,7 @@ _DRUMS: tuple[tuple[str, tuple[int, ...]], ...] = (
 
 @lru_cache(maxsize=2000)
 def read(path: Path) -> Audio:
-    """A sound file as [2, T] at `RATE`, mono in the middle."""
+    """Return a sound file as [2, T] at `RATE`; mono is copied to both channels."""
     audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
     if rate != RATE:
         audio = soxr.resample(audio, rate, RATE)
@@ -45,13 +45,13 @@ def read(path: Path) -> Audio:
 
 
 def sound_files(folder: Path) -> list[Path]:
-    """All sound files below a folder, sorted."""
+    """Return all sound files below a folder, sorted."""
     found = visible_files(folder) if folder.is_dir() else []
     return [p for p in found if p.suffix in (".ogg", ".wav", ".flac")]
 
 
 def fundamental_hz(mono: Audio) -> float:
-    """The strongest period of a note between 30 and 1000 Hz, by autocorrelation after its attack."""
+    """Return the fundamental frequency of a note, from 30 to 1000 Hz: the maximum of its autocorrelation."""
     cut = mono[int(0.1 * RATE) : int(0.4 * RATE)] if len(mono) > 0.5 * RATE else mono
     spectrum = np.abs(np.fft.rfft(cut, 2 * len(cut))) ** 2
     correlation = np.fft.irfft(spectrum)
@@ -60,7 +60,7 @@ def fundamental_hz(mono: Audio) -> float:
 
 
 def _named_pitch(path: Path) -> int | None:
-    """The MIDI pitch that the name says; octaves are counted differently from library to library."""
+    """Return the MIDI pitch in a file's name; the numbering of octaves differs between libraries."""
     found = _NOTE.search(path.stem)
     if found is None:
         return None
@@ -68,8 +68,8 @@ def _named_pitch(path: Path) -> int | None:
     return 12 * (int(found[3]) + 1) + _STEPS[found[1].lower()] + shift
 
 
-def _true_pitch(path: Path) -> int | None:
-    """The named pitch class in the octave that is heard."""
+def _sounding_pitch(path: Path) -> int | None:
+    """Return the pitch class in the file's name, in the octave that the recording has."""
     named = _named_pitch(path)
     if named is None:
         return None
@@ -79,12 +79,12 @@ def _true_pitch(path: Path) -> int | None:
 
 @dataclass
 class Instrument:
-    """Notes of one instrument by pitch."""
+    """Recorded notes of one instrument, by pitch."""
 
     sounds: dict[int, list[Path]] = field(default_factory=dict)
 
     def play(self, note: Note, rng: Rng) -> Audio:
-        """The nearest recorded pitch, resampled to the note's and released when it ends, as [2, T]."""
+        """Play the nearest recorded pitch, resampled to the note's pitch, with a release of 0.1 s, [2, T]."""
         nearest = min(self.sounds, key=lambda p: (abs(p - note.pitch), p))
         sound = _repitched(pick(rng, self.sounds[nearest]), note.pitch - nearest)
         held = max(1, int(note.length_s * RATE))
@@ -97,7 +97,7 @@ class Instrument:
 
 @lru_cache(maxsize=3000)
 def _repitched(path: Path, semitones: int) -> Audio:
-    """A sound played faster or slower, its loud part brought to 0.3."""
+    """Return a sound resampled by some semitones and scaled to a peak of 0.3, [2, T]."""
     sound = read(path)
     at = np.arange(0, sound.shape[1] - 1, 2 ** (semitones / 12))
     moved = np.stack([np.interp(at, np.arange(sound.shape[1]), channel) for channel in sound])
@@ -106,12 +106,12 @@ def _repitched(path: Path, semitones: int) -> Audio:
 
 @dataclass
 class Kit:
-    """Drum hits by percussion key."""
+    """Recorded drum hits, by percussion key."""
 
     sounds: dict[int, list[Path]] = field(default_factory=dict)
 
     def chosen(self, rng: Rng) -> "Kit":
-        """A kit of one to three similar sounds per key, as a drummer has."""
+        """Return a kit with one to three random sounds per key."""
         kit = {}
         for key, paths in sorted(self.sounds.items()):
             start = int(rng.integers(len(paths)))
@@ -119,7 +119,7 @@ class Kit:
         return Kit(kit)
 
     def play(self, note: Note, rng: Rng) -> Audio:
-        """A hit as [2, T]; a key that the kit lacks is silent."""
+        """Return a hit, [2, T]; a key that the kit doesn't have is silent."""
         if note.pitch not in self.sounds:
             return np.zeros((2, 0), np.float32)
         sound = _repitched(pick(rng, self.sounds[note.pitch]), 0)
@@ -127,7 +127,7 @@ class Kit:
         return sound * loudness
 
 
-# how loud a drummer's instruments are beside each other
+# relative loudness of percussion keys
 _BALANCE = {
     42: 0.35,
     44: 0.25,
@@ -144,7 +144,7 @@ _BALANCE = {
 
 
 def find_kit(folders: Sequence[Path]) -> Kit:
-    """The drum hits in folders."""
+    """Collect the drum hits in some folders."""
     sounds: dict[int, list[Path]] = {}
     for path in (p for folder in folders for p in sound_files(folder)):
         name = f"/{path.parent.name}/{path.name}".lower()
@@ -155,17 +155,17 @@ def find_kit(folders: Sequence[Path]) -> Kit:
 
 
 def find_instrument(folder: Path, prefix: str = "") -> Instrument | None:
-    """The notes in a folder whose names begin with `prefix`; None if there are fewer than four pitches."""
+    """Collect the notes in a folder with a prefix; return None if there are fewer than four pitches."""
     sounds: dict[int, list[Path]] = {}
     for path in sound_files(folder):
-        pitch = _true_pitch(path) if path.name.startswith(prefix) and "release" not in path.name else None
+        pitch = _sounding_pitch(path) if path.name.startswith(prefix) and "release" not in path.name else None
         if pitch is not None:
             sounds.setdefault(pitch, []).append(path)
     return Instrument(sounds) if len(sounds) >= 4 else None
 
 
 def play(part: Part, duration_s: float, sound: Callable[[Note, Rng], Audio], rng: Rng) -> Audio:
-    """A part played by an instrument's or a kit's `play`, as [2, T]."""
+    """Render a part with the `play` of an instrument or a kit, [2, T]."""
     out = np.zeros((2, int(duration_s * RATE)), np.float32)
     for note in part.notes:
         at = int(note.start_s * RATE)

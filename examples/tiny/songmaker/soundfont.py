@@ -1,4 +1,4 @@
-"""Parts played by FluidSynth with a General MIDI SoundFont."""
+"""Rendering of parts by FluidSynth with a General MIDI SoundFont."""
 
 import subprocess
 import tempfile
@@ -12,7 +12,7 @@ from songmaker.effects import RATE, Audio
 from songmaker.notes import Part
 from stemsplit.errors import ResourceError
 
-# the player's own reverberation and chorus are off: rooms are added later and differ from song to song
+# FluidSynth's reverberation and chorus are off: effects are added later and differ between songs
 _COMMAND = (
     "fluidsynth", "-n", "-i", "-q", "-O", "float", "-T", "wav", "-r", str(RATE), "-g", "0.4",
     "-o", "synth.dynamic-sample-loading=1", "-R", "0", "-C", "0",
@@ -20,7 +20,7 @@ _COMMAND = (
 
 
 def play(part: Part, duration_s: float, font: Path) -> Audio:
-    """A part as [2, T].
+    """Render a part, [2, T].
 
     Raises:
         ResourceError: FluidSynth isn't installed or fails.

@@ -1,12 +1,12 @@
-"""Styles as data: tempi, patterns of sixteen steps a bar, instruments.
+"""Styles as data: tempi, patterns of sixteen steps per bar, instruments.
 
-Patterns of bass: R root, F fifth, O octave, T third, S seventh, A a semitone or two below the next root.
-Patterns of chords and melodies: # plays. In all of them `-` holds and `.` rests.
+Symbols of bass patterns: R root, F fifth, O octave, T third, S seventh, A a semitone or two below the next
+root. In patterns of chords and melodies, # begins a note. In all of them, `-` holds it and `.` is a rest.
 """
 
 from dataclasses import dataclass
 
-# degrees of the scale (0 is the tonic), one chord a bar
+# chord progressions as degrees of the scale (0 is the tonic), one chord per bar
 PROGRESSIONS = (
     (0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 4, 3), (0, 3, 0, 4), (1, 4, 0, 0), (0, 6, 5, 6),
     (0, 5, 6, 4), (0, 2, 3, 4), (3, 4, 2, 5), (0, 0, 3, 0), (5, 4, 3, 4), (0, 6, 3, 0), (0, 0, 5, 6),
@@ -28,14 +28,14 @@ MELODY_RHYTHMS = (
 
 @dataclass(frozen=True)
 class Style:
-    """A style.
+    """Style of a composed song.
 
     Attributes:
-        tempo: from and to, in beats a minute.
-        takes: human drum takes fit whose name holds one of these.
+        tempo: lowest and highest, in beats per minute.
+        takes: words; a drummer's take fits if its file name contains one of them.
         kits, basses, chords, leads: General MIDI programs.
         bass_patterns, chord_patterns: one bar each.
-        beats: bars of drums where no take is used: pattern per percussion key, x soft and # loud.
+        beats: drum patterns of one bar by percussion key, used without a take; x is soft, # is loud.
     """
 
     tempo: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Instruments from formulas: plucked and held tones, an electronic drum kit, a voice with formants.
+"""Synthesisers: plucked and held tones, an electronic drum kit, and a voice with formants.
 
 They need no sample and no SoundFont, so songs can be made anywhere.
 """
@@ -14,7 +14,7 @@ from songmaker.notes import Note, Part
 Mono = NDArray[np.float32]
 Curve = NDArray[np.floating[Any]]
 _TABLE = 2048
-# first three formants in Hz of sung vowels (a e i o u), and of a schwa
+# first three formants in Hz of the sung vowels a e i o u and of a schwa
 _VOWELS = (
     (800, 1200, 2700),
     (480, 1900, 2600),
@@ -26,12 +26,12 @@ _VOWELS = (
 
 
 def frequency_hz(pitch: float) -> float:
-    """Equal temperament, 440 Hz at MIDI pitch 69."""
+    """Return the frequency of a MIDI pitch in equal temperament; pitch 69 is 440 Hz."""
     return float(440 * 2 ** ((pitch - 69) / 12))
 
 
-def _table(hz: float, rolloff: float, odd_only: bool, rng: Rng) -> Mono:
-    """One period with harmonics up to 16 kHz, of amplitude k^−rolloff and random phase."""
+def _wavetable(hz: float, rolloff: float, odd_only: bool, rng: Rng) -> Mono:
+    """Return one period with harmonics up to 16 kHz of amplitude k^−rolloff and random phase, [_TABLE]."""
     harmonics = np.arange(1, min(_TABLE // 2 - 1, max(2, int(16000 / hz))))
     amplitude = harmonics**-rolloff * (harmonics % 2 if odd_only else 1)
     spectrum = np.zeros(_TABLE // 2 + 1, complex)
@@ -41,16 +41,16 @@ def _table(hz: float, rolloff: float, odd_only: bool, rng: Rng) -> Mono:
 
 
 def _envelope(samples: int, held: int, attack_s: float, decay_s: float) -> Mono:
-    """Rise, exponential decay, and a release of 60 ms after `held` samples."""
+    """Return a rise, an exponential decay, and a linear release of 60 ms after `held` samples, [T]."""
     time = np.arange(samples) / RATE
     release = np.clip(1 - (time - held / RATE) / 0.06, 0, 1)
     return np.asarray(np.minimum(time / attack_s, 1) * np.exp(-time / decay_s) * release, np.float32)
 
 
 class Tone:
-    """A subtractive synthesiser in small: two wavetables, bright and dark, the bright one fading first.
+    """Subtractive synthesiser: a bright wavetable that fades into a dark one.
 
-    Attributes are drawn once per part: brightness, attack, decay, vibrato, detuned second oscillator.
+    Its sound is random for each part: brightness, attack, decay, vibrato, detuned second oscillator.
     """
 
     def __init__(self, rng: Rng) -> None:
@@ -64,11 +64,11 @@ class Tone:
         self.detune = float(rng.choice([0.0, 0.003, 0.008, 0.012]))
 
     def play(self, note: Note) -> Mono:
-        """One note as [T]."""
+        """Return one note, [T]."""
         held = int(note.length_s * RATE)
         samples = held + int(0.06 * RATE)
         hz, time = frequency_hz(note.pitch), np.arange(samples) / RATE
-        tables = [_table(hz, rolloff, self.odd, self.rng) for rolloff in self.rolloffs]
+        tables = [_wavetable(hz, rolloff, self.odd, self.rng) for rolloff in self.rolloffs]
         bend = 1 + self.vibrato * np.sin(2 * np.pi * 5.5 * time)
         phase = np.cumsum(hz * bend / RATE)
         bright = np.exp(-time / self.bright_s)
@@ -82,7 +82,7 @@ class Tone:
 
 
 class Drums:
-    """An electronic kit: sine sweeps for drums, shaped noise for the rest."""
+    """Electronic drum kit: sine sweeps for drums, filtered noise for the rest."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -96,13 +96,13 @@ class Drums:
         return np.asarray(np.sin(2 * np.pi * np.cumsum(hz) / RATE) * np.exp(-time / decay_s), np.float32)
 
     def _noise(self, decay_s: float, order: int) -> Mono:
-        """Noise differentiated `order` times (6 dB an octave each), decaying."""
+        """Return decaying noise, differentiated `order` times (+6 dB per octave each), [T]."""
         noise = self.rng.standard_normal(int(5 * decay_s * RATE) + order)
         sharp = np.diff(noise, order) / 2**order
         return np.asarray(sharp * np.exp(-np.arange(len(sharp)) / RATE / decay_s), np.float32)
 
     def play(self, note: Note) -> Mono:
-        """One stroke as [T]."""
+        """Return one hit, [T]."""
         loudness = np.float32((note.velocity / 127) ** 1.5)
         if note.pitch in (35, 36):
             return loudness * self._sweep(180, self.kick_hz, self.kick_s)
@@ -118,7 +118,7 @@ class Drums:
 
 
 def _formant_gains(hz: Curve, vowel: tuple[int, int, int], size: float) -> Curve:
-    """Resonances at the formants, 80 to 150 Hz wide; `size` multiplies their frequencies."""
+    """Return the gains of resonances at a vowel's formants, scaled in frequency by `size`, like `hz`."""
     gains = np.full_like(hz, 0.01)
     for formant, width, strength in zip(vowel, (80, 110, 150), (1.0, 0.5, 0.25), strict=True):
         centre = formant * size
@@ -126,8 +126,8 @@ def _formant_gains(hz: Curve, vowel: tuple[int, int, int], size: float) -> Curve
     return gains
 
 
-class Voice:
-    """A singer: a glottal tone with vibrato, glides and breath, through the formants of a vowel per note."""
+class Singer:
+    """Singing voice: a glottal tone with vibrato, glides and breath, filtered by a random vowel per note."""
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
@@ -147,11 +147,11 @@ class Voice:
         return self.rng.normal(0, 0.12, len(np.arange(0, length_s + 0.1, 0.05)))
 
     def play(self, note: Note) -> Mono:
-        """One syllable as [T]."""
+        """Return one syllable, [T]."""
         held = max(int(note.length_s * RATE), RATE // 10)
         samples = held + int(0.06 * RATE)
         hz = self._pitch_hz(note, samples)
-        table = _table(frequency_hz(note.pitch), self.rolloff, False, self.rng)
+        table = _wavetable(frequency_hz(note.pitch), self.rolloff, False, self.rng)
         tone = table[(np.cumsum(hz / RATE) * _TABLE).astype(np.int64) % _TABLE]
         source = tone + self.breath * self.rng.standard_normal(samples)
         vowel = _VOWELS[int(self.rng.integers(len(_VOWELS)))]
@@ -160,7 +160,7 @@ class Voice:
         return np.asarray(self._with_consonant(sung) * (note.velocity / 127) ** 1.5, np.float32)
 
     def _with_consonant(self, sung: Curve) -> Curve:
-        """A hiss of 30 to 90 ms before two syllables in three."""
+        """Put a hiss of 30 to 90 ms before two of three syllables."""
         if self.rng.random() < 0.33:
             return sung
         samples = int(self.rng.uniform(0.03, 0.09) * RATE)
@@ -173,11 +173,11 @@ class _Player(Protocol):
 
 
 def _player(stem: str, rng: Rng) -> _Player:
-    return Drums(rng) if stem == "drums" else Voice(rng) if stem == "vocals" else Tone(rng)
+    return Drums(rng) if stem == "drums" else Singer(rng) if stem == "vocals" else Tone(rng)
 
 
 def play(part: Part, duration_s: float, rng: Rng) -> Mono:
-    """A part played by formulas, as [T]."""
+    """Render a part with a synthesiser, [T]."""
     player = _player(part.stem, rng)
     out = np.zeros(int(duration_s * RATE), np.float32)
     for note in part.notes:

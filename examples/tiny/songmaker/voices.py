@@ -1,4 +1,4 @@
-"""Vocals for a song: recorded singing and speech, cut at breaths, re-pitched and laid out anew."""
+"""Vocals of a song: recorded singing and speech, cut into phrases, changed in pitch, and arranged anew."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ _HOP = RATE // 50
 
 
 def phrases(audio: Audio, quiet_db: float = -38, gap_s: float = 0.25, longest_s: float = 10) -> list[Audio]:
-    """The stretches between pauses.
+    """Cut a recording at its pauses.
 
     Args:
         audio: [C, T].
-        quiet_db: what counts as a pause, against the loudest 20 ms.
-        gap_s: a pause is at least that long.
-        longest_s: longer stretches are cut.
+        quiet_db: level of a pause, relative to the loudest 20 ms.
+        gap_s: shortest pause.
+        longest_s: length at which a phrase is cut without a pause.
 
     Returns:
         [C, n] each, at least 0.3 s.
@@ -36,8 +36,8 @@ def phrases(audio: Audio, quiet_db: float = -38, gap_s: float = 0.25, longest_s:
     return [audio[:, a * _HOP : b * _HOP] for a, b in found if (b - a) * 0.02 >= 0.3]
 
 
-def resung(audio: Audio, semitones: float, tempo: float) -> Audio:
-    """Pitch and tempo changed apart from each other, as [C, about T / tempo]."""
+def pitch_shifted(audio: Audio, semitones: float, tempo: float) -> Audio:
+    """Change pitch and tempo independently, [C, about T / tempo]."""
     from python_stretch import Signalsmith
 
     stretch = Signalsmith.Stretch()
@@ -47,14 +47,14 @@ def resung(audio: Audio, semitones: float, tempo: float) -> Audio:
     return np.asarray(stretch.process(np.ascontiguousarray(audio)), np.float32)
 
 
-def respun(audio: Audio, factor: float) -> Audio:
-    """Played faster by `factor`, as a tape: pitch, tempo and formants together."""
+def varispeed(audio: Audio, factor: float) -> Audio:
+    """Change pitch, tempo and formants together, as a tape does that runs faster by `factor`."""
     at = np.arange(0, max(audio.shape[1] - 1, 0), factor)
     return np.stack([np.interp(at, np.arange(audio.shape[1]), c) for c in audio]).astype(np.float32)
 
 
 def lay_out(lines: Sequence[Audio], duration_s: float, rng: Rng) -> Audio:
-    """Phrases in random order with pauses between, at about equal loudness, as [2, T]."""
+    """Join random phrases with pauses, at about equal loudness, [2, T]."""
     out = np.zeros((2, int(duration_s * RATE)), np.float32)
     at = int(rng.uniform(0, 3) * RATE)
     while at < out.shape[1] and lines:
@@ -66,15 +66,15 @@ def lay_out(lines: Sequence[Audio], duration_s: float, rng: Rng) -> Audio:
     return out
 
 
-def changed(lines: Sequence[Audio], rng: Rng) -> list[Audio]:
-    """The same singer as somebody else: one change of pitch, tempo and formants for all lines."""
+def randomised(lines: Sequence[Audio], rng: Rng) -> list[Audio]:
+    """Change pitch, tempo and formants of all phrases alike, so that the singer sounds like another."""
     factor, semitones, tempo = 2 ** (rng.normal(0, 1.8) / 12), rng.normal(0, 2.0), rng.uniform(0.85, 1.2)
-    spun = [respun(line, factor) for line in lines]
-    return [resung(line, semitones, tempo) for line in spun] if rng.random() < 0.5 else spun
+    spun = [varispeed(line, factor) for line in lines]
+    return [pitch_shifted(line, semitones, tempo) for line in spun] if rng.random() < 0.5 else spun
 
 
 def harmonised(audio: Audio, rng: Rng) -> Audio:
-    """A second voice a third, fourth, fifth or octave away, quieter and to one side."""
-    second = resung(audio, float(rng.choice([-12, -5, 3, 4, 5, 7])), 1.0)[:, : audio.shape[1]].mean(0)
+    """Add a quieter second voice a third, fourth, fifth or octave away, to one side."""
+    second = pitch_shifted(audio, float(rng.choice([-12, -5, 3, 4, 5, 7])), 1.0)[:, : audio.shape[1]].mean(0)
     second = np.pad(second, (0, audio.shape[1] - len(second)))
     return audio + np.float32(rng.uniform(0.2, 0.6)) * stereo(second, rng.uniform(-0.8, 0.8))

@@ -1,4 +1,4 @@
-"""Configurations to begin with, as commented YAML files: `stemsplit train --init NAME`."""
+"""Recipes: commented configuration files to start from, printed by `stemsplit train --init NAME`."""
 
 from importlib.resources import files
 
@@ -6,16 +6,16 @@ from stemsplit.errors import UnknownNameError
 
 
 def recipe_names() -> list[str]:
-    """The names of all recipes."""
+    """Return the names of all recipes."""
     found = files(__name__).iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in found if file.name.endswith(".yaml"))
 
 
 def recipe_text(name: str) -> str:
-    """A recipe as it stands.
+    """Return the text of a recipe.
 
     Raises:
-        UnknownNameError: there is none of that name.
+        UnknownNameError: no recipe has that name.
     """
     names = recipe_names()
     if name not in names:

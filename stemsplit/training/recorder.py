@@ -1,4 +1,4 @@
-"""What happens around the steps: checkpoints, exports, measurements, progress, and stopping early."""
+"""Lightning callback that writes checkpoints, exports, metrics and progress events, and stops early."""
 
 import shutil
 import time
@@ -15,91 +15,93 @@ from stemsplit.events import Callback, emit
 from stemsplit.files import replacing
 from stemsplit.training.config import Config
 from stemsplit.training.folder import RunFolder
-from stemsplit.training.module import Training
+from stemsplit.training.module import TrainingModule
 from stemsplit.training.progress import Trained, Validated
 
-_EVERY_S = 0.5  # between two progress events
+_REPORT_INTERVAL_S = 0.5  # shortest time between two progress events
 
 
-class Keeper(Checkpoint):
-    """Keeps a run's folder up to date and its owner informed.
+class RunRecorder(Checkpoint):
+    """Callback that keeps a run's folder up to date and emits progress events.
+
+    One Lightning epoch is one checkpoint interval (`run._settings`).
 
     Args:
         folder: of the run.
         config: of the run.
         callback: receives the events of `progress.py`.
-        name: of the run in them.
+        name: name of the run in the events.
     """
 
     def __init__(self, folder: RunFolder, config: Config, callback: Callback | None, name: str) -> None:
         self.folder, self.config, self.callback, self.name = folder, config, callback, name
         self.losses: list[torch.Tensor] = []
-        self.began = self.told = time.monotonic()
+        self.started = self.reported = time.monotonic()
         self.first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the time, and forget measurements that will come again."""
-        self.began, self.first_step = time.monotonic(), trainer.global_step
+        """Start the clock, and drop the metrics that a resumed run measures again."""
+        self.started, self.first_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero and trainer.global_step:
-            self.folder.rewind(trainer.global_step)
+            self.folder.drop_later_metrics(trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last weights are validated whatever the interval: they are often the best."""
+        """Force a validation after the last epoch: the last weights are often the best."""
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Collect the loss, and tell about it now and then."""
+        """Collect the loss, and report progress every `_REPORT_INTERVAL_S`."""
         self.losses.append(outputs["loss"].detach())
         stepped = (batch_idx + 1) % self.config.fit.accumulate == 0
-        if stepped and trainer.is_global_zero and time.monotonic() - self.told > _EVERY_S:
-            self._tell(trainer)
+        if stepped and trainer.is_global_zero and time.monotonic() - self.reported > _REPORT_INTERVAL_S:
+            self._report(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell what was done up to here, which comes first."""
+        """Report the progress up to here before the scores."""
         if trainer.is_global_zero:
-            self._tell(trainer)
+            self._report(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the scores, and export the best weights if these are they."""
-        module, step = cast(Training, pl_module), trainer.global_step
+        """Report the scores, and export the best weights if they are new."""
+        module, step = cast(TrainingModule, pl_module), trainer.global_step
         if not trainer.is_global_zero:
             return
-        contest, improved = module.contest, module.contest.losses == 0
+        best, improved = module.best, module.best.stale_validations == 0
         if improved:
-            self._export(module, contest.candidate, step)
+            self._export(module, best.candidate, step)
         rows = module.scores.items()
         self._log(trainer, {f"valid/{c}/{s}": v for c, row in rows for s, v in row.items() if v is not None})
         if step == 0:
-            self.folder.note({"step": 0, "epoch": 0, **self._scores(module)})
-        best = contest.score if isfinite(contest.score) else None
-        scored = Validated(self.name, self._epoch(step), step, module.scores, best, improved)
+            self.folder.append_metrics({"step": 0, "epoch": 0, **self._scores(module)})
+        score = best.score if isfinite(best.score) else None
+        scored = Validated(self.name, self._epoch(step), step, module.scores, score, improved)
         emit(self.callback, scored)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a checkpoint after every leg; after an epoch's last leg also note its measurements."""
-        module, step = cast(Training, pl_module), trainer.global_step
+        """Save a checkpoint after every interval, and write metrics after the last interval of an epoch."""
+        module, step = cast(TrainingModule, pl_module), trainer.global_step
         means = module.mean_losses()
         if trainer.is_global_zero:
-            self._tell(trainer)
+            self._report(trainer)
         if step % self.config.fit.steps_per_epoch == 0:
             if trainer.is_global_zero:
                 self._finish_epoch(trainer, module, means)
-            module.forget_losses()
+            module.reset_losses()
         self._save(trainer, module)
         patience = self.config.valid.patience
-        if patience is not None and module.contest.losses >= patience:
+        if patience is not None and module.best.stale_validations >= patience:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Where no validation gave a score there is no best, and the last weights stand for the run."""
-        module = cast(Training, pl_module)
-        if trainer.is_global_zero and module.songs and not isfinite(module.contest.score):
+        """Export the last weights if no validation gave a score, so that none is the best."""
+        module = cast(TrainingModule, pl_module)
+        if trainer.is_global_zero and module.songs and not isfinite(module.best.score):
             self._export(module, next(reversed(module.candidates())), trainer.global_step)
 
-    def _finish_epoch(self, trainer: Trainer, module: Training, means: list[float]) -> None:
+    def _finish_epoch(self, trainer: Trainer, module: TrainingModule, means: list[float]) -> None:
         step = trainer.global_step
         record: dict[str, Any] = {
             "step": step,
@@ -112,38 +114,38 @@ class Keeper(Checkpoint):
             self._export(module, next(reversed(module.candidates())), step)
         elif module.scored_step == step:
             record.update(self._scores(module))
-        self.folder.note({**record, "wall_s": round(time.monotonic() - self.began, 1)})
+        self.folder.append_metrics({**record, "wall_s": round(time.monotonic() - self.started, 1)})
 
-    def _scores(self, module: Training) -> dict[str, Any]:
-        return {"valid": module.scores, "best": vars(module.contest)}
+    def _scores(self, module: TrainingModule) -> dict[str, Any]:
+        return {"valid": module.scores, "best": module.best.state_dict()}
 
-    def _export(self, module: Training, candidate: str, step: int) -> None:
+    def _export(self, module: TrainingModule, candidate: str, step: int) -> None:
         note = {"candidate": candidate, "step": step, "scores": module.scores.get(candidate)}
         self.folder.export(module.network, module.weights(candidate), self.config, note)
 
-    def _save(self, trainer: Trainer, module: Training) -> None:
-        """The checkpoint, under its final name only when it's complete; every process takes part."""
+    def _save(self, trainer: Trainer, module: TrainingModule) -> None:
+        """Save a checkpoint, under its final name only when it's complete; every process takes part."""
         last, writes = self.folder.last, trainer.is_global_zero
         with replacing(last) if writes else nullcontext(last) as part:
             trainer.save_checkpoint(part)
             scored = module.songs and module.scored_step == trainer.global_step
-            if writes and scored and module.contest.losses == 0:
+            if writes and scored and module.best.stale_validations == 0:
                 with replacing(self.folder.best) as copy:
                     shutil.copyfile(part, copy)
         trainer.strategy.barrier()
 
-    def _tell(self, trainer: Trainer) -> None:
+    def _report(self, trainer: Trainer) -> None:
         if not self.losses:
             return
         fit, step = self.config.fit, trainer.global_step
         loss, steps = torch.stack(self.losses).mean().item(), fit.epochs * fit.steps_per_epoch
-        self.losses, self.told = [], time.monotonic()
+        self.losses, self.reported = [], time.monotonic()
         if not isfinite(loss):
             raise StemsplitError(
                 f"the loss is {loss} after {step} steps", hint="lower optim.lr, or set optim.clip"
             )
         self._log(trainer, {"loss": loss, "lr": self._rate(trainer)})
-        per_step = (self.told - self.began) / max(1, step - self.first_step)
+        per_step = (self.reported - self.started) / max(1, step - self.first_step)
         eta_s = per_step * (steps - step)
         emit(self.callback, Trained(self.name, self._epoch(step), fit.epochs, step, steps, loss, eta_s))
 
@@ -152,7 +154,7 @@ class Keeper(Checkpoint):
             logger.log_metrics(values, step=trainer.global_step)
 
     def _epoch(self, step: int) -> int:
-        """The epoch, from 1, that a number of steps ends in; 0 before the first."""
+        """Return the epoch, from 1, that a number of steps ends in; 0 before the first step."""
         return -(-step // self.config.fit.steps_per_epoch)
 
     def _rate(self, trainer: Trainer) -> float:
