@@ -1,9 +1,11 @@
-"""Ways to make one signal of several estimates of it, block by block.
+"""Blend several estimates of a signal into one, block by block.
 
 Samples or STFT bins are averaged, or one of the estimates is chosen for each. The names and the STFT (Hann
 window of 2048 samples, hop 1024, centred frames, zeros beyond the ends) are those of audio-separator and UVR.
-Everything is computed in float64: where two estimates are nearly equally loud, rounding would decide which of
-them is chosen.
+Everything is computed in float64: in single precision, rounding would choose between two estimates that are
+nearly equally loud.
+
+Legend: `M` estimates, `C` channels, `K` frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +19,12 @@ from stemsplit.settings import BLENDS
 
 WINDOW, HOP = 2048, 1024
 
-# From [M, ...] of M estimates and their weights [M] to [...].
+# From estimates [M, ...] and their weights [M] to the blend [...].
 Choice = Callable[[Tensor, Tensor], Tensor]
 
 
 class Blend(Protocol):
-    """Several estimates of one signal on their way to one."""
+    """A blend of several estimates, fed block by block."""
 
     def push(self, parts: Sequence[Tensor]) -> Tensor:
         """Take the next samples of every estimate, [C, n] each; return what is ready, [C, m]."""
@@ -34,10 +36,10 @@ class Blend(Protocol):
 
 
 class WaveBlend:
-    """Blends sample by sample.
+    """Blend sample by sample.
 
     Args:
-        choice: makes one value of several.
+        choice: blends the values of one sample.
         weights: of the estimates.
     """
 
@@ -58,15 +60,15 @@ class WaveBlend:
 
 
 class SpectrumBlend:
-    """Blends the bins of the estimates' STFTs.
+    """Blend bin by bin of the estimates' STFTs.
 
     Frame k is centred on sample 1024·k, so that every sample lies in two frames. Their windowed inverse
     transforms are added up and divided by the sum of the squared windows. The last frame begins where the
-    signal ends, or before: audio-separator does without it, and divides what lies in one frame alone by a
+    signal ends, or before. audio-separator leaves it out and divides samples that lie in one frame only by a
     window that goes to zero, which makes a click of up to a hundred thousand times the signal.
 
     Args:
-        choice: makes one complex value of several.
+        choice: blends the complex values of one bin.
         weights: of the estimates.
     """
 
@@ -84,7 +86,7 @@ class SpectrumBlend:
         self._received += stacked.shape[-1]
         if self._waiting is None:
             self._waiting = stacked.new_zeros(*stacked.shape[:2], HOP)  # before the first sample
-        self._waiting = torch.cat([self._waiting, stacked], dim=-1)
+        self._waiting = torch.cat([self._waiting, stacked], dim=-1)  # [M, C, waiting + n]
         return self._transform((self._waiting.shape[-1] - WINDOW) // HOP + 1)
 
     def finish(self) -> Tensor:
@@ -105,11 +107,11 @@ class SpectrumBlend:
         back = torch.fft.irfft(bins, WINDOW) * self._window  # [C, K, WINDOW]
         first, second = back[..., :HOP], back[..., HOP:]  # [C, K, HOP] each
         before = back.new_zeros(len(back), HOP) if self._tail is None else self._tail
-        sums = first + torch.cat([before[:, None], second[:, :-1]], dim=1)
+        sums = first + torch.cat([before[:, None], second[:, :-1]], dim=1)  # [C, K, HOP]
         squares = self._window[:HOP].square() + self._window[HOP:].square()
         samples = (sums / squares).flatten(1)  # [C, K·HOP]
         if self._tail is None:
-            samples = samples[:, HOP:]  # what lies before the first sample
+            samples = samples[:, HOP:]  # without the half frame before the first sample
         self._tail = second[:, -1]
         self._waiting = waiting[..., count * HOP :].clone()
         self._done += count
@@ -119,35 +121,35 @@ class SpectrumBlend:
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    shape = (-1, *[1] * (values.dim() - 1))
-    total: Tensor = (values * weights.view(shape)).sum(0) / weights.sum()
+    factors = weights.view(-1, *[1] * (values.dim() - 1))  # [M, 1, ...]
+    total: Tensor = (values * factors).sum(0) / weights.sum()  # [...]
     return total
 
 
 def _median(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the middle value or the mean of the middle two, of real and imaginary parts apart."""
+    """Return the median, of real and imaginary parts separately."""
     if values.is_complex():
         return torch.complex(_median(values.real, weights), _median(values.imag, weights))
     ordered, count = values.sort(dim=0).values, len(values)
-    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
+    return (ordered[(count - 1) // 2] + ordered[count // 2]) / 2  # the mean of the middle two if M is even
 
 
 def _quietest(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the value of the least magnitude, the first one of equals."""
+    """Return the value of least magnitude, of equal ones the first."""
     return _picked(values, values.abs().argmin(dim=0))
 
 
 def _loudest(values: Tensor, weights: Tensor) -> Tensor:
-    """Return the value of the greatest magnitude, the first one of equals."""
+    """Return the value of greatest magnitude, of equal ones the first."""
     return _picked(values, values.abs().argmax(dim=0))
 
 
 def _picked(values: Tensor, indices: Tensor) -> Tensor:
-    return values.gather(0, indices[None])[0]
+    return values.gather(0, indices[None])[0]  # [M, ...] at indices [...] -> [...]
 
 
 def _last_first(choice: Choice) -> Choice:
-    """Let the last one of equals be chosen, as UVR does."""
+    """Choose the last of equal values instead of the first, as UVR does."""
     return lambda values, weights: choice(values.flip(0), weights)
 
 
@@ -166,11 +168,11 @@ _CHOICES: dict[str, tuple[type[WaveBlend] | type[SpectrumBlend], Choice]] = {
 
 
 def make_blend(name: str, weights: Sequence[float]) -> Blend:
-    """Return a new blend of as many estimates as there are weights.
+    """Return a blend of as many estimates as there are weights.
 
     Args:
         name: one of `settings.BLENDS`.
-        weights: of the estimates; only those of `settings.WEIGHTED` look at them.
+        weights: of the estimates; only the blends in `settings.WEIGHTED` use them.
 
     Raises:
         UnknownNameError: there is no such blend.

@@ -1,4 +1,4 @@
-"""Where and how a model computes: device, precision, threads, and what happens when memory runs out."""
+"""Device, precision and threads of a model's computations, and batches that shrink when memory runs out."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,54 +19,54 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Compute:
-    """A device that is really there, and the type of the arithmetic on it.
+    """A device that exists, and the precision to compute in.
 
     Attributes:
-        device: where the model is.
-        dtype: of the arithmetic.
-        wish: do without that type where the model has no use for it.
-        compiled: let torch.compile rewrite the model.
+        device: that the model is on.
+        dtype: precision of the model's computations.
+        optional: fall back to fp32 if the model doesn't support `dtype`.
+        compiled: compile the model with torch.compile.
     """
 
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
-    wish: bool = False
+    optional: bool = False
     compiled: bool = False
 
 
 class Preparable(Protocol):
-    """What `place` needs of a model.
+    """A model that `place` can prepare for inference on a CPU.
+
+    Any of its modules may have an attribute `trim_before`: names of submodules before which freed memory goes
+    back to the operating system.
 
     Attributes:
-        precisions: types of arithmetic that it can be prepared for on a CPU.
-
-    Any module below it may have an attribute `rests`: names of modules of its own before which it pays to
-    give back the memory that was freed so far.
+        precisions: dtypes that it can be prepared for on a CPU.
     """
 
     @property
     def precisions(self) -> tuple[torch.dtype, ...]:
-        """Types of arithmetic that it can be prepared for on a CPU."""
+        """Dtypes that it can be prepared for on a CPU."""
 
     def prepare(self, dtype: torch.dtype = ...) -> Self:
         """Rearrange the weights for inference on a CPU."""
 
 
 def resolve(settings: ComputeSettings) -> Compute:
-    """The device and precision that `settings` mean on this machine.
+    """Return the device and precision that `settings` ask for on this machine.
 
     Raises:
-        DeviceError: the device isn't there.
-        SettingsError: the device can't compute in that precision, or can't be compiled for.
+        DeviceError: the device doesn't exist.
+        SettingsError: the device doesn't support that precision, or compilation.
     """
     device = find_device(settings.device)
     if settings.compile and device.type == "cpu":
         raise SettingsError("--compile: not on a CPU, where models are prepared instead", setting="compile")
     if settings.precision == "auto":
-        dtype, wish = _gainful_dtype(device), False
+        dtype, optional = fastest_dtype(device), False
         if settings.reduced and dtype == torch.float32 and has_bf16():
-            dtype, wish = torch.bfloat16, True
-        return Compute(device, dtype, wish, settings.compile)
+            dtype, optional = torch.bfloat16, True
+        return Compute(device, dtype, optional, settings.compile)
     dtype = DTYPES[settings.precision]
     if dtype == torch.float16 and device.type == "cpu":
         raise SettingsError("--precision fp16: not on a CPU", setting="precision", hint="use bf16 or fp32")
@@ -74,10 +74,10 @@ def resolve(settings: ComputeSettings) -> Compute:
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device called auto, cpu, cuda, cuda:N or mps.
+    """Return the torch device called auto, cpu, cuda, cuda:N or mps.
 
     Raises:
-        DeviceError: there is no such device in this machine or in this build of torch.
+        DeviceError: this machine, or this build of torch, has no such device.
     """
     check_device(name)
     if name == "auto":
@@ -86,7 +86,7 @@ def find_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     device = torch.device(name)
     there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there[device.type]:
+    if (device.index or 0) >= there[device.type]:  # N counts from 0
         raise DeviceError(
             name,
             f"--device {name}: PyTorch {torch.__version__} doesn't see it",
@@ -95,14 +95,16 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def _gainful_dtype(device: torch.device) -> torch.dtype:
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """Return the dtype in which a device computes fastest: half precision on CUDA, fp32 elsewhere."""
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def has_bf16() -> bool:
-    """Whether this CPU multiplies numbers of type bf16 by itself."""
+    """Return True if this CPU has instructions to multiply in bf16."""
+    # Private functions of torch: a version without them counts as a CPU without bf16.
     asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(ask is not None and ask() for ask in asked)
 
@@ -110,10 +112,10 @@ def has_bf16() -> bool:
 def place(model: M, compute: Compute) -> M:
     """Move a network, or the members of a bag, to the device and prepare them for inference there.
 
-    What is no module, such as a function with a model's attributes, is left as it is.
+    A plain function with a model's attributes stays as it is.
 
     Raises:
-        SettingsError: a network isn't offered in that precision on a CPU.
+        SettingsError: a network doesn't support that precision on a CPU.
     """
     for network in getattr(model, "members", (model,)):
         if isinstance(network, nn.Module):
@@ -127,14 +129,14 @@ def _place(module: nn.Module, compute: Compute) -> None:
     if compute.device.type != "cpu":
         module.to(compute.device)
         if compute.compiled:
-            module.compile(dynamic=False)
+            module.compile(dynamic=False)  # chunks have one length, so one compilation serves them all
         return
     if not hasattr(model, "prepare"):  # a user's own module
-        if compute.dtype != torch.float32 and not compute.wish:
+        if compute.dtype != torch.float32 and not compute.optional:
             raise _inaccurate(module, compute)
         return
-    if compute.dtype in model.precisions or compute.wish:
-        _lean(model.prepare(compute.dtype if compute.dtype in model.precisions else torch.float32))
+    if compute.dtype in model.precisions or compute.optional:
+        _trim_during(model.prepare(compute.dtype if compute.dtype in model.precisions else torch.float32))
         return
     raise _inaccurate(module, compute)
 
@@ -148,21 +150,24 @@ def _inaccurate(module: nn.Module, compute: Compute) -> SettingsError:
     )
 
 
-def _lean(model: Preparable) -> None:
-    """Have a model give back what its parts leave behind, and give back what was freed by preparing it."""
+def _trim_during(model: Preparable) -> None:
+    """Trim memory now, and during every forward pass before the submodules in `trim_before`."""
     for part in cast(nn.Module, model).modules():
-        for name in getattr(part, "rests", ()):
+        for name in getattr(part, "trim_before", ()):
             part.get_submodule(name).register_forward_pre_hook(lambda *_: memory.trim())
     memory.trim()
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Let this thread use `count` CPU threads for torch inside the block; None changes nothing.
+    """Set the number of OpenMP threads that torch uses from this thread inside the block.
 
-    OpenMP gives every thread that computes in parallel helpers of its own. While there are more of them than
-    cores they all sleep between any two layers: 12 % slower on two cores. So what goes before, in another
-    thread than the one that computes, takes one.
+    OpenMP starts a team of workers for every thread that runs parallel code. With more workers than cores,
+    all of them sleep between any two layers: 12 % slower on two cores. Threads that don't run the model
+    therefore use one OpenMP thread.
+
+    Args:
+        count: threads; None changes nothing.
     """
     before = torch.get_num_threads()
     if count is not None:
@@ -175,7 +180,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Hold a network in evaluation mode inside the block and give it back as it was."""
+    """Keep a network in evaluation mode inside the block, then restore its mode."""
     training = getattr(model, "training", False)  # plain functions have no mode
     if training:
         model.eval()
@@ -187,15 +192,17 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:
-    """The one place that calls a model for inference.
+    """Run a model on a batch of chunks, in halves if the batch doesn't fit the device's memory.
+
+    This is the only place that calls a model for inference.
 
     Args:
         model: a `Separable`.
         batch: [B, C, T] on the CPU.
-        compute: the device that the model is on, and its arithmetic.
+        compute: the device that the model is on, and the precision.
 
     Returns:
-        [B, S, C, n] in float32 on the CPU. A batch that doesn't fit the device's memory is halved.
+        [B, S, C, n] in float32 on the CPU.
 
     Raises:
         ResourceError: not even one chunk fits.
@@ -210,14 +217,16 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
                 f"out of memory on {compute.device}",
                 hint="use a shorter --segment, or --device cpu",
             ) from error
+    # Outside `except`: the error's traceback holds the tensors of the failed call until here.
     if compute.device.type == "cuda":
         torch.cuda.empty_cache()
     half = (len(batch) + 1) // 2
-    return torch.cat([run(model, part, compute) for part in torch.split(batch, half)])
+    return torch.cat([run(model, part, compute) for part in torch.split(batch, half)])  # [B, S, C, n]
 
 
 def batch_size(compute: Compute) -> int:
-    """How many chunks to compute at once, after one was: what fits, and one on a CPU, which gains nothing."""
+    """Return how many chunks to batch, once one has been computed."""
+    # A CPU gains nothing from batches: one chunk keeps all its cores busy.
     return cuda.fitting_batch(compute.device) if compute.device.type == "cuda" else 1
 
 
@@ -230,7 +239,8 @@ def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) ->
 
 @contextmanager
 def arithmetic(compute: Compute) -> Iterator[None]:
-    """Compute in `compute.dtype` inside the block; on a CPU prepared models do so by themselves."""
+    """Compute in `compute.dtype` inside the block, by autocast."""
+    # On a CPU `prepare` has set the dtype of every layer already.
     kind = compute.device.type
     mixed = kind != "cpu" and compute.dtype != torch.float32
     cast_to = torch.autocast(kind, compute.dtype) if mixed else nullcontext()
@@ -239,6 +249,7 @@ def arithmetic(compute: Compute) -> Iterator[None]:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; a worker process may have made a text of the error."""
+    """Return True if the error means that memory ran out."""
+    # By its text too: torch raises a plain RuntimeError on a CPU, and worker processes only pass texts on.
     signs = ("allocate memory", "MemoryError")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in str(error) for s in signs)

@@ -1,4 +1,4 @@
-"""Names of devices, checked without importing torch: a typing error should not cost its import."""
+"""Check the names of devices without importing torch, so that a typing error is reported at once."""
 
 import ctypes
 import os
@@ -15,13 +15,13 @@ GET_STARTED = "https://pytorch.org/get-started"
 
 
 def check_device(name: str) -> None:
-    """See whether the device called `name` can be there.
+    """Check that this machine can have the device called `name`.
 
     Args:
         name: auto, cpu, cuda, cuda:N or mps.
 
     Raises:
-        DeviceError: it can't.
+        DeviceError: it can't have one, or the name is unknown.
     """
     if not NAME.fullmatch(name):
         raise DeviceError(name, f"--device {name}: no such device", hint="use auto, cpu, cuda, cuda:N or mps")
@@ -33,6 +33,7 @@ def check_device(name: str) -> None:
 
 def _check_cuda(name: str, index: int) -> None:
     torch = _torch_version()
+    # The wheels of torch for CPUs have a version such as 2.9.0+cpu.
     if torch.endswith("+cpu") or sys.platform == "darwin":
         raise DeviceError(
             name,
@@ -53,7 +54,7 @@ def _torch_version() -> str:
 
 
 def cuda_device_count() -> int | None:
-    """How many CUDA devices the driver shows; 0 without a driver, None if it doesn't say."""
+    """Return the number of CUDA devices that the driver reports: 0 without one, None if the call fails."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -65,10 +66,10 @@ def cuda_device_count() -> int | None:
 
 
 def free_memory(device: str = "cpu") -> int | None:
-    """Return how many bytes a device's memory has left, None where the system doesn't tell.
+    """Return how many bytes of a device's memory are free, None if the system doesn't say.
 
     Args:
-        device: cpu or cuda, perhaps with a number; that of a GPU takes torch.
+        device: cpu, cuda or cuda:N; CUDA imports torch.
     """
     if device.startswith("cuda"):
         import torch
@@ -79,7 +80,7 @@ def free_memory(device: str = "cpu") -> int | None:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         pass
-    try:  # without what the system's cache would give back
+    try:  # not Linux: counts free pages only, without those of the file cache
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None

@@ -1,10 +1,10 @@
-"""Keep the memory of the C library's allocator near what is in use.
+"""Return memory that the C library's allocator has freed to the operating system.
 
-All of it is for glibc, the C library of most Linux systems; elsewhere the functions do nothing.
+The functions work with glibc, the C library of most Linux systems; elsewhere they do nothing.
 
-A network's layers take and give back hundreds of megabytes per chunk. What lives longer falls into the gaps
-between, so that the heap grows for many minutes although nothing is held. Giving unused pages back to the
-system every few chunks stops that: measured with a tiny HT Demucs, 520 MB at the peak instead of 709.
+A network's layers allocate and free hundreds of megabytes per chunk. Longer-lived blocks fill the gaps, so
+the heap fragments and grows for many minutes although nothing leaks. Trimming it every few chunks stops that:
+a tiny HT Demucs peaks at 520 MB instead of 709.
 """
 
 import ctypes
@@ -16,31 +16,31 @@ ARENA_MAX = -8  # M_ARENA_MAX in glibc's malloc.h
 
 
 def share_memory() -> bool:
-    """Let all threads share one pool of memory.
+    """Let all threads share one arena of the allocator.
 
-    By default glibc gives every thread a pool of its own, which keeps what that thread has ever used. It is a
-    setting of the whole process, so it is for programs, not for libraries, and made before threads start.
+    By default glibc gives every thread an arena of its own, which keeps all that the thread has ever used.
+    The setting holds for the whole process: for programs, not libraries, to call before any thread starts.
 
     Returns:
-        True where the allocator took the setting.
+        True if the allocator accepted the setting.
     """
     return bool(_allocator("mallopt", ARENA_MAX, 1))
 
 
 def trim() -> None:
-    """Give the unused pages of the heap back to the system."""
+    """Return the heap's unused pages to the operating system."""
     _allocator("malloc_trim", 0)
 
 
 def _allocator(name: str, *arguments: int) -> int:
-    """Call a function of glibc's allocator; 0, as when it does nothing, on systems without it."""
+    """Call a function of glibc's allocator; return 0 without it, as when the call had no effect."""
     function = _function(name) if sys.platform == "linux" else None
     return 0 if function is None else function(*arguments)
 
 
 @cache
 def _function(name: str) -> Callable[..., int] | None:
-    """Return a function of the C library; None where it has none of that name, as musl."""
+    """Return a function of the C library, None if it has none of that name (musl)."""
     try:
         found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError):

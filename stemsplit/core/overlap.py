@@ -1,10 +1,10 @@
-"""Cutting a stream into overlapping chunks (`Split`) and fading them together again (`Merge`).
+"""Cut a stream into overlapping chunks (`Split`) and crossfade their outputs (`Merge`).
 
-The pair knows nothing about models. Chunk k covers samples [k·stride, min(k·stride + segment, length)) and
+Neither knows about models. Chunk k covers samples [k·stride, min(k·stride + segment, length)) and
 carries `context` more samples on each side: real audio, zeros only beyond the ends of the track. `Merge` adds
 the chunks up under triangular weights and divides by the weights' sum, which is a linear crossfade.
 
-Both hold a bounded window, whatever the length of the stream.
+Both hold a bounded window, whatever the stream's length.
 """
 
 from collections import deque
@@ -16,9 +16,12 @@ from torch import Tensor
 
 
 class Chunk(NamedTuple):
-    """`samples` of a stream from sample `start` on, with context around them.
+    """A stretch of a stream, with context on both sides.
 
-    `audio` is [C, context + samples + context].
+    Attributes:
+        start: first sample of the stretch, without its context.
+        samples: length of the stretch.
+        audio: [C, context + samples + context].
     """
 
     start: int
@@ -27,16 +30,16 @@ class Chunk(NamedTuple):
 
 
 def stride_samples(segment: int, overlap: float) -> int:
-    """The distance between the starts of two chunks of `segment` samples sharing the fraction `overlap`."""
+    """Return the hop between chunks of `segment` samples that share the fraction `overlap` with the next."""
     return max(1, int((1 - overlap) * segment))
 
 
 def crossfade_weights(segment: int, device: torch.device | None = None) -> Tensor:
-    """Triangular weights 1 … L//2, L − L//2 … 1 over their maximum.
+    """Return the crossfade's triangular weights: 1 … L//2, L − L//2 … 1, divided by their maximum.
 
     Args:
-        segment: L, the length of a full chunk. A shorter one uses the first of the weights.
-        device: where to put them.
+        segment: L, samples of a full chunk. A shorter chunk takes the first of the weights.
+        device: of the result.
 
     Returns:
         [L], in (0, 1].
@@ -44,40 +47,40 @@ def crossfade_weights(segment: int, device: torch.device | None = None) -> Tenso
     half = segment // 2
     rise = torch.arange(1, half + 1, dtype=torch.float32, device=device)
     fall = torch.arange(segment - half, 0, -1, dtype=torch.float32, device=device)
-    weights = torch.cat([rise, fall])
+    weights = torch.cat([rise, fall])  # [L]
     return weights / weights.max()
 
 
 class Split:
-    """Cuts a stream into chunks as soon as all of a chunk's context has arrived.
+    """Cut a stream into chunks, each as soon as its context has arrived.
 
     Args:
         segment: samples of a full chunk.
         stride: samples from one chunk's start to the next one's.
-        context: samples of real audio wanted on each side of a chunk.
+        context: samples of real audio on each side of a chunk.
         channels: of the stream.
-        lead: zeros that count as the beginning of the track (a delay, for time-shifted passes).
+        lead: samples of silence to put before the track, for time-shifted passes.
     """
 
     def __init__(self, segment: int, stride: int, context: int, channels: int, lead: int = 0) -> None:
         self.segment, self.stride, self.context = segment, stride, context
-        self.window = torch.zeros(channels, context + lead)  # starts `context` samples before the track
+        self.window = torch.zeros(channels, context + lead)  # [C, ·], from `context` samples before the track
         self.window_start = -context
         self.next_start = 0
 
     @property
     def received(self) -> int:
-        """How many samples of the track have arrived, the lead included."""
+        """Number of samples of the track that have arrived, the lead included."""
         return self.window_start + self.window.shape[-1]
 
     def push(self, block: Tensor) -> Iterator[Chunk]:
         """Take the next samples of the stream, [C, any], and yield the chunks that they complete."""
-        self.window = torch.cat([self.window, block], dim=-1)
+        self.window = torch.cat([self.window, block], dim=-1)  # [C, window + n]
         while self.next_start + self.segment + self.context <= self.received:
             yield self._cut(self.segment)
 
     def finish(self) -> Iterator[Chunk]:
-        """Yield the chunks that were waiting for audio beyond the end of the track."""
+        """Yield the chunks that waited for audio beyond the end of the track, with zeros for it."""
         end = self.received
         self.window = torch.nn.functional.pad(self.window, (0, self.segment + self.context))
         while self.next_start < end:
@@ -85,31 +88,31 @@ class Split:
 
     def _cut(self, samples: int) -> Chunk:
         start = self.next_start
-        self._forget(start - self.context)
+        self._drop(start - self.context)
         self.next_start += self.stride
         return Chunk(start, samples, self.window[:, : samples + 2 * self.context])
 
-    def _forget(self, until: int) -> None:
-        # A fresh tensor, so that the audio before `until` is really given back.
+    def _drop(self, until: int) -> None:
+        # A copy: a view would keep the memory of the audio before `until`.
         if until > self.window_start:
             self.window = self.window[:, until - self.window_start :].clone()
             self.window_start = until
 
 
 class Merge:
-    """Adds overlapping chunks up and gives back what no later chunk can change.
+    """Crossfade overlapping chunks, and return every sample once no later chunk can change it.
 
     Args:
         segment: samples of a full chunk.
         stride: samples from one chunk's start to the next one's.
-        shape: of the chunks without their last axis, such as (S, C).
+        shape: of a chunk without its last axis, such as (S, C).
     """
 
     def __init__(self, segment: int, stride: int, shape: tuple[int, ...]) -> None:
         self.stride = stride
         self.weights = crossfade_weights(segment)
-        self.sum = torch.zeros(*shape, 0)  # the weighted sum from `start` on, and the weights' own
-        self.weight_sum = torch.zeros(0)
+        self.sum = torch.zeros(*shape, 0)  # [..., n]: Σ w·x of the samples from `start` on
+        self.weight_sum = torch.zeros(0)  # [n]: Σ w
         self.start = 0
 
     def push(self, start: int, samples: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ class Merge:
             samples: [..., n], n at most the segment.
 
         Returns:
-            [..., m], the samples from the last returned one up to the start of the next chunk.
+            [..., m], the samples from the last returned one to before the start of the next chunk.
         """
         length = samples.shape[-1]
         weights = self.weights[:length]
@@ -133,23 +136,23 @@ class Merge:
         return self._take(offset + self.stride)
 
     def finish(self) -> Tensor:
-        """What is left, [..., m]."""
+        """Return the samples that are left, [..., m]."""
         return self._take(self.sum.shape[-1])
 
     def _take(self, count: int) -> Tensor:
         count = min(count, self.sum.shape[-1])
-        done = self.sum[..., :count] / self.weight_sum[:count]
-        self.sum = self.sum[..., count:].clone()
+        done = self.sum[..., :count] / self.weight_sum[:count]  # x = Σ w·x / Σ w
+        self.sum = self.sum[..., count:].clone()  # a copy, which frees the memory of what is done
         self.weight_sum = self.weight_sum[count:].clone()
         self.start += count
         return done
 
 
 class Fifo:
-    """A queue of samples along the last axis: blocks of any size in, counts of any size out.
+    """A queue of samples along the last axis: push blocks of any length, pop any number of samples.
 
     Args:
-        skip: drop this many of the first samples.
+        skip: number of samples to drop from the start of the stream.
     """
 
     def __init__(self, skip: int = 0) -> None:
@@ -166,7 +169,7 @@ class Fifo:
             self.samples += block.shape[-1] - dropped
 
     def pop(self, count: int) -> Tensor:
-        """The oldest `count` samples, [..., count]; 0 < count ≤ samples."""
+        """Return the oldest `count` samples, [..., count]; 0 < count ≤ samples."""
         self.samples -= count
         parts = []
         while count > 0:
@@ -175,4 +178,4 @@ class Fifo:
             if count < block.shape[-1]:
                 self.blocks.appendleft(block[..., count:])
             count -= parts[-1].shape[-1]
-        return torch.cat(parts, dim=-1)
+        return torch.cat(parts, dim=-1)  # [..., count]

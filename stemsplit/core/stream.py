@@ -1,10 +1,10 @@
 """The separation core: a stream of audio in, a stream of stems out, in bounded memory.
 
-It knows nothing of files or classes of networks. Whatever satisfies `Separable` can be run: networks, also
-narrowed ones, a user's own module, and plain functions in tests.
+It knows no files and no classes of networks. Anything that satisfies `Separable` can run: networks, a user's
+own module, plain functions in tests.
 
-A model is run in passes. Passes over one stream are averaged: time-shifted passes of one model, the members
-of a bag, or both. They may differ in segment, context, overlap, normalisation and stems.
+A model runs in passes. Passes over one stream are averaged: time-shifted passes of one model, the members of
+a bag, or both. They may differ in segment, context, overlap, normalisation and stems.
 """
 
 import random
@@ -22,7 +22,7 @@ from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
 from stemsplit.core.stats import TrackStats, track_stats
 from stemsplit.settings import DEFAULT_OVERLAP, ChunkSettings
 
-CALLS_PER_TRIM = 8
+CALLS_PER_TRIM = 8  # of the model, between two trims of the heap
 LONGEST_SHIFT_S = 0.5  # the largest random delay of a time-shifted pass (Demucs, "shift trick")
 
 
@@ -31,12 +31,12 @@ class Separable(Protocol):
 
     Attributes:
         stems: names, in the order of the output's stem axis.
-        sample_rate: that the model works at, in Hz.
+        sample_rate: of its input and output, in Hz.
         channels: of mix and stems.
-        segment_samples: the length of a chunk.
-        context_samples: real audio that it wants on each side of every chunk.
-        normalise: whether it wants the mix standardised over the whole track.
-        overlap: the fraction of a chunk shared with the next that it was made for, None for the default.
+        segment_samples: length of a chunk.
+        context_samples: real audio that it needs on each side of every chunk.
+        normalise: True if its input is the mix standardised over the whole track.
+        overlap: recommended fraction of a chunk shared with the next, None for the default.
     """
 
     stems: tuple[str, ...]
@@ -48,7 +48,7 @@ class Separable(Protocol):
     overlap: float | None
 
     def __call__(self, mix: Tensor, /) -> Tensor:
-        """[B, C, context + n + context] to [B, S, C, n], for any 0 < n ≤ segment_samples."""
+        """Separate [B, C, context + n + context] into [B, S, C, n], for any 0 < n ≤ segment_samples."""
         ...
 
 
@@ -57,11 +57,11 @@ class Several(Protocol):
 
     Attributes:
         members: the models, of one sample rate and number of channels.
-        weights: for each of them, how much it counts for each stem.
+        weights: for each model, its weight in the mean of each stem.
         stems: names of all stems.
-        sample_rate: that the models work at, in Hz.
+        sample_rate: of the models, in Hz.
         channels: of mix and stems.
-        normalise: whether one of them wants the mix standardised over the whole track.
+        normalise: True if a model's input is the mix standardised over the whole track.
     """
 
     @property
@@ -88,7 +88,12 @@ class Several(Protocol):
 
 
 class Piece(NamedTuple):
-    """The stems [S, C, n] of a track from sample `start` on."""
+    """The stems of a stretch of the track.
+
+    Attributes:
+        start: its first sample.
+        stems: [S, C, n].
+    """
 
     start: int
     stems: Tensor
@@ -96,15 +101,15 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of a model over a stream. Several of them are averaged.
+    """One run of a model over a stream; several are averaged.
 
     Attributes:
         model: on the device that computes.
-        chunks: how the stream is cut.
-        delay: samples of silence before the stream, for a pass that is shifted in time.
-        inverted: with the other polarity.
-        swapped: with left and right exchanged.
-        weights: how much each of the model's stems counts; None counts each of them once.
+        chunks: overlap, batch size and the like.
+        delay: samples of silence before the stream, for a time-shifted pass.
+        weights: weight of each of the model's stems in the mean; None weighs each by 1.
+        inverted: invert the polarity of the model's input, and of its output again.
+        swapped: swap left and right in the model's input, and in its output again.
     """
 
     model: Separable
@@ -115,19 +120,19 @@ class Pass:
     swapped: bool = False
 
     def turned(self, audio: Tensor) -> Tensor:
-        """Return audio [..., C, n] as the model is to see it, and also as it was: done twice, it's undone."""
-        audio = audio.flip(-2) if self.swapped else audio
+        """Return audio [..., C, n] inverted and swapped as the pass says; doing so twice undoes it."""
+        audio = audio.flip(-2) if self.swapped else audio  # the channels, [..., C, n]
         return -audio if self.inverted else audio
 
     def weight(self, stem: str) -> float:
-        """Return how much the pass counts for a stem, 0 for one that it doesn't give."""
+        """Return the weight of a stem, 0 if the pass doesn't give it."""
         if self.weights is None:
             return float(stem in self.model.stems)
         return self.weights.get(stem, 0.0)
 
 
 class PerChannel:
-    """A mono model that separates each channel of a stream by itself.
+    """A mono model, applied to each channel of a stream.
 
     Args:
         model: of one channel.
@@ -142,22 +147,23 @@ class PerChannel:
 
     def __call__(self, mix: Tensor, /) -> Tensor:
         """Separate [B, C, context + n + context] to [B, S, C, n]."""
-        alone = self.model(mix.flatten(0, 1)[:, None])  # [B·C, 1, T] -> [B·C, S, 1, n]
-        stems: Tensor = alone.unflatten(0, mix.shape[:2])[:, :, :, 0].transpose(1, 2)  # [B, S, C, n]
+        mono = self.model(mix.flatten(0, 1)[:, None])  # [B·C, 1, T] -> [B·C, S, 1, n]
+        stems: Tensor = mono.unflatten(0, mix.shape[:2])[:, :, :, 0].transpose(1, 2)  # [B, S, C, n]
         return stems
 
 
 def each_channel(passes: Sequence[Pass], channels: int) -> tuple[Pass, ...]:
-    """Return the passes of mono models over a stream of several channels."""
+    """Return passes of mono models that take each channel of a stream separately."""
+    # One wrapper per model, so that passes of one model still share its batches.
     models = {id(one.model): PerChannel(one.model, channels) for one in passes}
     return tuple(replace(one, model=models[id(one.model)]) for one in passes)
 
 
 def passes_of(model: "Separable | Several", chunks: ChunkSettings = ChunkSettings()) -> tuple[Pass, ...]:
-    """Return the passes that a model or a bag of models means: one for each member, shift and variant.
+    """Return the passes of a model or a bag: one for each member, shift and augmentation.
 
     Args:
-        model: a bag has `members` and their `weights`; anything else is its own only member.
+        model: a bag has `members` and `weights`; any other model counts as its only member.
         chunks: overlap, shifts, seed, batch size and test-time augmentation.
     """
     members = cast(Sequence[Separable], getattr(model, "members", (model,)))
@@ -166,20 +172,20 @@ def passes_of(model: "Separable | Several", chunks: ChunkSettings = ChunkSetting
         Pass(member, chunks, delay, own, inverted, swapped)
         for member, own in zip(members, weights, strict=True)
         for delay in _delays(member, chunks)
-        for inverted, swapped in _variants(member, chunks)
+        for inverted, swapped in _augmentations(member, chunks)
     )
 
 
 def stems_of(passes: Sequence[Pass]) -> tuple[str, ...]:
-    """Return the stems that some pass gives, in the order of the passes."""
+    """Return the stems that the passes give, in the order of the passes."""
     stems = dict.fromkeys(stem for one in passes for stem in one.model.stems)
     return tuple(stem for stem in stems if any(one.weight(stem) for one in passes))
 
 
 def overlap_of(model: Separable, chunks: ChunkSettings) -> float:
-    """Return the overlap of a model's chunks: the one that was asked for, its own, or the default."""
-    asked = (chunks.overlap, model.overlap, DEFAULT_OVERLAP)
-    return next(overlap for overlap in asked if overlap is not None)
+    """Return the overlap of a model's chunks: the setting, else the model's own, else the default."""
+    candidates = (chunks.overlap, model.overlap, DEFAULT_OVERLAP)
+    return next(overlap for overlap in candidates if overlap is not None)
 
 
 def separate_stream(
@@ -189,23 +195,23 @@ def separate_stream(
     compute: Compute = Compute(),
     stems: Sequence[str] | None = None,
 ) -> Iterator[Piece]:
-    """Separate a stream by the weighted mean of some passes, which advance in lockstep.
+    """Separate a stream by the weighted mean of several passes, which advance in lockstep.
 
-    The memory held doesn't depend on the stream's length.
+    The memory in use doesn't depend on the stream's length.
 
     Args:
         passes: of models with the same sample rate and channels.
         blocks: [C, any] each, at the models' rate and channels, float32 on the CPU.
-        stats: of the whole track. Where a model normalises and they aren't given, `blocks` are read twice.
+        stats: of the whole track. If a model normalises and they are None, `blocks` are read twice.
         compute: the models' device and precision.
-        stems: which are wanted, in which order; None is `stems_of`.
+        stems: to return, in this order; None for `stems_of`.
 
     Yields:
         Consecutive pieces that cover the track exactly.
 
     Raises:
-        ValueError: the models differ in rate or channels, or the statistics are needed of an iterator, which
-            can be read only once.
+        ValueError: the models differ in rate or channels, or a model normalises, `stats` is None and `blocks`
+            is an iterator, which can be read only once.
         ResourceError: one chunk doesn't fit the device's memory.
     """
     if len({(one.model.sample_rate, one.model.channels) for one in passes}) != 1:
@@ -214,31 +220,31 @@ def separate_stream(
         stats = track_stats(blocks)
     start = 0
     wanted = tuple(stems_of(passes) if stems is None else stems)
-    for found in _lockstep([_Run(one, stats) for one in passes], wanted, blocks, compute):
-        yield Piece(start, found)
-        start += found.shape[-1]
+    for separated in _lockstep([_Run(one, stats) for one in passes], wanted, blocks, compute):
+        yield Piece(start, separated)
+        start += separated.shape[-1]
 
 
 class _Run:
-    """A pass on its way: the chunks that wait for audio, and what came of the others."""
+    """The state of a pass: audio that waits for a full chunk, and stems that wait for the other passes."""
 
     def __init__(self, one: Pass, stats: TrackStats | None) -> None:
         model = one.model
-        self.what, self.model = one, model
+        self.one, self.model = one, model
         self.scale = stats if model.normalise else None
         stride = stride_samples(model.segment_samples, overlap_of(model, one.chunks))
         self.split = Split(model.segment_samples, stride, model.context_samples, model.channels, one.delay)
         self.merge = Merge(model.segment_samples, stride, (len(model.stems), model.channels))
-        self.ready = Fifo(skip=one.delay)
+        self.ready = Fifo(skip=one.delay)  # [S, C, n], realigned with the stream
 
     def push(self, block: Tensor) -> Iterator[Chunk]:
-        """Take the next samples of the stream, [C, n]; yield the chunks that they complete."""
+        """Add the next samples of the stream, [C, n]; yield the chunks that they complete."""
         scaled = self.scale.standardise(block) if self.scale else block
-        yield from self.split.push(self.what.turned(scaled))
+        yield from self.split.push(self.one.turned(scaled))
 
     def done(self, stems: Tensor) -> None:
-        """Take the next samples of the stems, [S, C, n]."""
-        turned = self.what.turned(stems)
+        """Add the next samples of the stems, [S, C, n]."""
+        turned = self.one.turned(stems)
         self.ready.push(self.scale.undo(turned) if self.scale else turned)
 
 
@@ -246,7 +252,8 @@ def _lockstep(
     runs: list[_Run], stems: Sequence[str], blocks: Iterable[Tensor], compute: Compute
 ) -> Iterator[Tensor]:
     """Yield the weighted mean of all runs, [S, C, n] at a time."""
-    batches = {id(run.model): _Batch(run.model, run.what.chunks.batch_size, compute) for run in runs}
+    # Passes of one model fill its batches together.
+    batches = {id(run.model): _Batch(run.model, run.one.chunks.batch_size, compute) for run in runs}
     for run, chunk in _chunks(runs, blocks):
         batches[id(run.model)].add(run, chunk)
         yield from _mean(runs, stems)
@@ -266,34 +273,34 @@ def _chunks(runs: list[_Run], blocks: Iterable[Tensor]) -> Iterator[tuple[_Run, 
 
 
 def _mean(runs: list[_Run], stems: Sequence[str]) -> Iterator[Tensor]:
-    """Yield what is ready in all runs, averaged stem by stem; nothing where one has to wait."""
+    """Yield the mean, stem by stem, of the samples that are ready in all runs, if any."""
     if not (count := min(run.ready.samples for run in runs)):
         return
-    parts = [(run.what, run.ready.pop(count)) for run in runs]  # [S of the model, C, n] each
-    if len(parts) == 1 and runs[0].what.weights is None and stems == runs[0].model.stems:
+    parts = [(run.one, run.ready.pop(count)) for run in runs]  # [S of the model, C, n] each
+    if len(parts) == 1 and runs[0].one.weights is None and stems == runs[0].model.stems:
         yield parts[0][1]
         return
     yield torch.stack([_weighted(parts, stem) for stem in stems])  # [S, C, n]
 
 
 def _weighted(parts: Sequence[tuple[Pass, Tensor]], stem: str) -> Tensor:
-    """Return a stem's mean over the passes that give it, [C, n]."""
+    """Return a stem's weighted mean over the passes that give it, [C, n]."""
     total, weights = None, 0.0
     for one, samples in parts:
         if weight := one.weight(stem):
             part = samples[one.model.stems.index(stem)]
-            part = part if weight == 1 else weight * part
+            part = part if weight == 1 else weight * part  # times 1 would be a copy for nothing
             total = part if total is None else total + part
             weights += weight
     if total is None:
         raise ValueError(f"no pass gives {stem}")
-    return total if weights == 1 else total / weights
+    return total if weights == 1 else total / weights  # Σ w·x / Σ w
 
 
 class _Batch:
     """Chunks of equal length that wait to be computed in one call.
 
-    Without a given size the first is computed alone, which shows how many fit.
+    If no size is given, the first chunk is computed by itself, to measure how many fit into memory.
     """
 
     def __init__(self, model: Separable, size: int | None, compute: Compute) -> None:
@@ -312,7 +319,7 @@ class _Batch:
     def flush(self) -> None:
         if not self.waiting:
             return
-        batch = torch.stack([chunk.audio for _, chunk in self.waiting])
+        batch = torch.stack([chunk.audio for _, chunk in self.waiting])  # [B, C, context + n + context]
         with computing.evaluating(self.model):
             outputs = computing.run(self.model, batch, self.compute)
         if not self.measured:
@@ -326,18 +333,18 @@ class _Batch:
 
 
 def _delays(model: Separable, chunks: ChunkSettings) -> list[int]:
-    """Return the delay of each shifted pass in samples, [0] for a single pass that isn't shifted."""
+    """Return the delays of the time-shifted passes in samples, [0] without shifts."""
     longest = int(LONGEST_SHIFT_S * model.sample_rate)
     generator = random.Random(chunks.seed)
     return [longest - generator.randint(0, longest) for _ in range(chunks.shifts)] or [0]
 
 
-def _variants(model: Separable, chunks: ChunkSettings) -> list[tuple[bool, bool]]:
-    """Return the passes of test-time augmentation, as whether each is inverted and swapped."""
-    variants = [(False, False)]
+def _augmentations(model: Separable, chunks: ChunkSettings) -> list[tuple[bool, bool]]:
+    """Return (inverted, swapped) of each pass of test-time augmentation; one plain pass without it."""
+    augmentations = [(False, False)]
     if chunks.tta:
-        variants += [(True, False)] + [(False, True)] * (model.channels == 2)
-    return variants
+        augmentations += [(True, False)] + [(False, True)] * (model.channels == 2)
+    return augmentations
 
 
 def separate_array(
@@ -347,14 +354,14 @@ def separate_array(
     compute: Compute = Compute(),
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Separate a whole track that is in memory: the concatenation of `separate_stream`.
+    """Separate a track in memory: the concatenation of `separate_stream`.
 
     Args:
         model: a model or a bag, on `compute.device` already.
         mix: [C, T] at the model's rate and channels, float32 on the CPU.
         chunks: overlap, shifts, seed and batch size.
         compute: the model's device and precision.
-        progress: called with the number of finished samples.
+        progress: callback that gets the number of finished samples.
 
     Returns:
         [S, C, T].

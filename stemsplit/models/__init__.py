@@ -1,4 +1,4 @@
-"""The table of network families, and how one is built from a checkpoint's arguments."""
+"""Table of network families, and `build`, which makes a network from a checkpoint's arguments."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from stemsplit.settings import HIGHEST_RATE, LONGEST_SEGMENT_S
 if TYPE_CHECKING:
     from stemsplit.models.network import Network
 
-# name -> where its class is; imported only when asked for
+# Name -> module:class; imported only when a network of the family is built.
 FAMILIES: dict[str, str] = {
     "band_unet": "stemsplit.models.band_unet:BandUNet",
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
@@ -29,7 +29,7 @@ FAMILIES: dict[str, str] = {
 
 
 def family(name: str) -> "type[Network]":
-    """The class of a family.
+    """Return the class of a family.
 
     Raises:
         UnknownNameError: there is no such family.
@@ -42,11 +42,11 @@ def family(name: str) -> "type[Network]":
 
 
 def build(name: str, arguments: Mapping[str, Any]) -> "Network":
-    """A network of family `name` with fresh weights.
+    """Build a network of family `name` with fresh weights.
 
     Args:
         name: a key of `FAMILIES`.
-        arguments: fields of the family's `Arguments`; what is left out keeps its default.
+        arguments: fields of the family's `Arguments`; fields left out keep their defaults.
 
     Raises:
         UnknownNameError: there is no such family.
@@ -60,7 +60,7 @@ def build(name: str, arguments: Mapping[str, Any]) -> "Network":
 
     for key, value in arguments.items():
         require_bounded(key, value)
-    # Families take their arguments alone, unlike the base that they call.
+    # For mypy: families take `Arguments` only, unlike the constructor of their base.
     make = cast("Callable[[Any], Network]", cls)
     with bounded_parts():
         network = make(cls.Arguments(**arguments))

@@ -1,4 +1,4 @@
-"""Networks that are run one beside the other and averaged, stem by stem (the bags of Demucs)."""
+"""Bags of models, as in Demucs: networks that all run and are averaged stem by stem."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,25 +10,25 @@ from stemsplit.stems import find_stem
 
 
 class Bag:
-    """Networks with the same sample rate and channels, and how much each of them counts.
+    """Networks with the same sample rate and channels, and their weights in the mean of each stem.
 
-    A bag isn't a network: the separation core runs each member over the stream and averages what comes out.
+    A bag isn't a network: the separation core runs each member over the stream and averages the outputs.
 
     Attributes:
-        members: the networks; those without a weight for any stem are left out.
-        weights: for each member, the weight of every stem that it counts for.
+        members: the networks, without those that have no weight for any stem.
+        weights: for each member, its weight for every stem that it contributes to.
         stems: names of the stems, in the order of the members.
         residual: a stem that is the mix minus all others, None for none.
-        identity: of the weights' files, once they are known.
+        identity: of the weights' files, once known.
 
     Args:
         members: the networks.
-        rows: one row per member with one weight per stem of `joint_stems`, not negative, zero for stems that
-            the member doesn't estimate.
-        stems: the stems wanted, None for all.
+        rows: a row per member with a weight ≥ 0 per stem of `joint_stems`, 0 for stems that the member
+            doesn't estimate.
+        stems: to estimate, None for all.
 
     Raises:
-        StemsplitError: members and weights don't fit together.
+        StemsplitError: members and weights don't match.
         UnknownNameError: no member estimates such a stem.
     """
 
@@ -51,7 +51,7 @@ class Bag:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate of the members, in Hz."""
         return self.members[0].sample_rate
 
     @property
@@ -61,11 +61,11 @@ class Bag:
 
     @property
     def normalise(self) -> bool:
-        """True if a member wants the mix standardised over the whole track."""
+        """True if a member's input is the mix standardised over the whole track."""
         return any(member.normalise for member in self.members)
 
     def select(self, stems: Sequence[str]) -> Self:
-        """Estimate only `stems`; members without a weight for any of them are dropped.
+        """Estimate only `stems`, and drop members without a weight for any of them.
 
         Raises:
             UnknownNameError: no member estimates such a stem.
@@ -99,7 +99,7 @@ class Bag:
 
 
 def joint_stems(members: Iterable[Network]) -> tuple[str, ...]:
-    """Return all stems that some member estimates, in the order of the members."""
+    """Return the stems that the members estimate, in the order of the members."""
     return tuple(dict.fromkeys(stem for member in members for stem in member.stems))
 
 

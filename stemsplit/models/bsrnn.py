@@ -1,4 +1,9 @@
-"""Band-Split RNN (Luo and Yu 2022): LSTMs along time and across bands, a complex mask for one stem."""
+"""Band-Split RNN: LSTMs along time and across bands estimate a complex mask for one stem.
+
+Luo and Yu, "Music Source Separation with Band-Split RNN", 2022.
+
+Legend: `B` batch, `C` channels, `F` bins, `T` samples, `N` width of a band's features.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +15,19 @@ from stemsplit.errors import UnknownNameError
 from stemsplit.models.blocks.bands import SCHEMES, BandSplit, MaskEstimator, Table, hertz_bands, linear_bands
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
-# The spectrogram isn't standardised, so what is added to a variance has to stay below those of quiet music.
+# Added to variances: small, because the spectrogram isn't standardised and quiet music's variances are too.
 EPSILON = torch.finfo(torch.float32).eps
 
 STEM_SCHEMES = {"bass": "bass", "drums": "drums"}  # section V-A; every other stem takes v7
 
 
 def layer_norm(width: int) -> nn.LayerNorm:
-    """Over one band of one frame."""
+    """Return a normalisation over the features of one band in one frame."""
     return nn.LayerNorm(width, eps=EPSILON)
 
 
 class ResidualRNN(nn.Module):
-    """Normalisation over the whole sequence, a BiLSTM and a linear layer, added to their input.
+    """Residual normalisation over the whole sequence, BiLSTM and linear layer (section II-B).
 
     Args:
         width: of the features.
@@ -37,13 +42,14 @@ class ResidualRNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, steps, width] -> [N, steps, width]."""
-        hidden, _ = self.lstm(self.norm(x.transpose(1, 2)).transpose(1, 2))
+        # GroupNorm takes [N, width, steps].
+        hidden, _ = self.lstm(self.norm(x.transpose(1, 2)).transpose(1, 2))  # [N, steps, 2·hidden]
         y: Tensor = self.linear(hidden)
         return x + y
 
 
 class DualPath(nn.Module):
-    """Along time, all bands alike; then across the bands, all frames alike."""
+    """An LSTM along time, with shared weights for all bands, then one across bands, shared by all frames."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -52,20 +58,21 @@ class DualPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, bands, frames, width] -> [B, bands, frames, width]."""
-        x = self.along_time(x.flatten(0, 1)).view_as(x).transpose(1, 2)
-        y: Tensor = self.across_bands(x.flatten(0, 1)).view_as(x).transpose(1, 2)
+        # over [B·bands, frames, width], then over [B·frames, bands, width]
+        x = self.along_time(x.flatten(0, 1)).view_as(x).transpose(1, 2)  # [B, frames, bands, width]
+        y: Tensor = self.across_bands(x.flatten(0, 1)).view_as(x).transpose(1, 2)  # [B, bands, frames, width]
         return y
 
 
 class BSRNN(SpectralNetwork):
-    """One stem per network; the audio channels are separated each by itself."""
+    """A network for one stem, which separates each audio channel by itself."""
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments:
-        """The paper's values (section IV-A).
+        """Arguments; the defaults are the paper's (section IV-A).
 
         Attributes:
-            stem: the one that is estimated.
+            stem: that is estimated.
             bands: a key of `SCHEMES`, or the bins of each band; None is the scheme for `stem`.
             sample_rate: in Hz.
             audio_channels: of mix and stem.
@@ -73,7 +80,7 @@ class BSRNN(SpectralNetwork):
             n_fft: samples per frame, under a Hann window.
             hop: samples from frame to frame.
             width: N, of a band's features; the LSTMs have 2N per direction, the mask estimators 4N inside.
-            modules: how many pairs of LSTMs.
+            modules: number of LSTM pairs.
         """
 
         stem: str = "vocals"
@@ -88,10 +95,10 @@ class BSRNN(SpectralNetwork):
 
         @property
         def table(self) -> Table:
-            """The bands.
+            """Table of the bands.
 
             Raises:
-                UnknownNameError: there is no such scheme.
+                UnknownNameError: `bands` is no scheme.
                 StemsplitError: the bands don't fit the transform.
             """
             bands = self.bands or STEM_SCHEMES.get(self.stem, "v7")
@@ -118,8 +125,8 @@ class BSRNN(SpectralNetwork):
     def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, 1, C, F, frames]."""
         z = self.transform.analyse(mix)
-        flat = torch.view_as_real(z.flatten(0, 1)).transpose(1, 2).flatten(2)
-        x = self.dual_paths(self.band_split(flat).transpose(1, 2)).transpose(1, 2)
-        pairs = self.mask_estimator(x).float().unflatten(-1, (-1, 2))
-        mask = torch.view_as_complex(pairs.contiguous()).transpose(1, 2)
-        return (z * mask.view_as(z))[:, None]
+        flat = torch.view_as_real(z.flatten(0, 1)).transpose(1, 2).flatten(2)  # [B·C, frames, F·2]
+        x = self.dual_paths(self.band_split(flat).transpose(1, 2)).transpose(1, 2)  # [B·C, frames, bands, N]
+        pairs = self.mask_estimator(x).float().unflatten(-1, (-1, 2))  # [B·C, frames, F, 2]
+        mask = torch.view_as_complex(pairs.contiguous()).transpose(1, 2)  # [B·C, F, frames]
+        return (z * mask.view_as(z))[:, None]  # [B, 1, C, F, frames]

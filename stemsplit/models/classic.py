@@ -1,8 +1,11 @@
-"""A separator without weights: the baseline that every network must beat.
+"""A separator without weights, as a baseline for the networks.
 
-Percussive sounds are vertical lines of a spectrogram and harmonic ones horizontal lines, so that two median
-filters tell them apart (Fitzgerald 2010). Of the harmonic part the lowest band is called bass, what is panned
-to the centre is called vocals, and the rest is called other. The four masks sum to one, so do the stems.
+Percussive sounds are vertical lines of a spectrogram and harmonic sounds horizontal ones, so two median
+filters tell them apart (Fitzgerald, "Harmonic/percussive separation using median filtering", 2010). The
+percussive part is the drums. The lowest band of the harmonic part is the bass, its centre the vocals, its
+rest the other stem. The four masks sum to one, so the stems sum to the mix.
+
+Legend: `B` batch, `S` stems, `F` bins, `T` samples.
 """
 
 from dataclasses import dataclass
@@ -13,20 +16,20 @@ from torch.nn import functional as F
 
 from stemsplit.models.network import Network
 
-TINY = 1e-12
+TINY = 1e-12  # keeps 0/0 of silence finite
 
 
 @dataclass(frozen=True)
 class ClassicArguments:
-    """Sizes of the analysis.
+    """Sizes of the STFT and of the filters.
 
     Attributes:
         sample_rate: in Hz.
-        fft: window of the STFT in samples; its hop is a quarter.
-        harmonic_frames: length of the median filter along time.
-        percussive_bins: length of the median filter along frequency.
-        bass_hz: where the low band ends (half power).
-        segment_s: length of a chunk.
+        fft: window of the STFT in samples; the hop is a quarter.
+        harmonic_frames: length of the median filter along time, odd.
+        percussive_bins: length of the median filter along frequency, odd.
+        bass_hz: half-power frequency of the low-pass for the bass.
+        segment_s: length of a chunk, in s.
     """
 
     sample_rate: int = 44100
@@ -38,7 +41,7 @@ class ClassicArguments:
 
 
 class Classic(Network):
-    """Harmonic/percussive, low/high and centre/side soft masks on one STFT."""
+    """Soft masks on one STFT: harmonic/percussive, low/high, centre/side."""
 
     Arguments = ClassicArguments
     arguments: ClassicArguments
@@ -55,35 +58,35 @@ class Classic(Network):
             segment_samples=int(a.segment_s * a.sample_rate),
         )
         self.hop = a.fft // 4
-        # Enough for the median along time and for the windows that reach over the chunk's ends.
+        # Half the median filter, and four hops for windows that reach over the chunk's ends.
         self.context_samples = (a.harmonic_frames // 2 + 4) * self.hop
         hz = torch.fft.rfftfreq(a.fft, 1 / a.sample_rate)
         self.register_buffer("window", torch.hann_window(a.fft), persistent=False)
-        # Butterworth power response of order 4.
+        # Power response of a Butterworth low-pass of order 4: 1/(1 + (f/f₀)⁸), [F, 1].
         self.register_buffer("low", (1 / (1 + (hz / a.bass_hz) ** 8))[:, None], persistent=False)
 
     def padded_samples(self, samples: int) -> int:
-        """A chunk and all of its context."""
+        """Return P(n): the chunk and all of its context."""
         return samples + 2 * self.context_samples
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """[B, 2, T] to [B, S, 2, T]."""
+        """[B, 2, T] -> [B, S, 2, T]."""
         batch, channels, samples = mix.shape
-        spectrum = self._stft(mix.flatten(0, 1))
-        spectrum = spectrum.view(batch, channels, *spectrum.shape[1:])
-        masks = self.masks(spectrum)[:, list(self.kept), None]
-        stems = (masks * spectrum[:, None]).flatten(0, 2)
+        spectrum = self._stft(mix.flatten(0, 1))  # [B·2, F, frames]
+        spectrum = spectrum.view(batch, channels, *spectrum.shape[1:])  # [B, 2, F, frames]
+        masks = self.masks(spectrum)[:, list(self.kept), None]  # [B, S, 1, F, frames]
+        stems = (masks * spectrum[:, None]).flatten(0, 2)  # [B·S·2, F, frames]
         audio = torch.istft(stems, self.arguments.fft, self.hop, window=self.window, length=samples)
-        return audio.view(batch, len(self.kept), channels, samples)
+        return audio.view(batch, len(self.kept), channels, samples)  # [B, S, 2, T]
 
     def _stft(self, mix: Tensor) -> Tensor:
-        # Zeros, because a reflection needs more samples than a short track has.
+        # Padded with zeros: a reflection needs more samples than a short track has.
         return torch.stft(
             mix, self.arguments.fft, self.hop, window=self.window, pad_mode="constant", return_complex=True
         )
 
     def masks(self, spectrum: Tensor) -> Tensor:
-        """The share of every stem in every bin.
+        """Return the mask of every stem.
 
         Args:
             spectrum: complex [B, 2, F, frames].
@@ -91,9 +94,10 @@ class Classic(Network):
         Returns:
             [B, 4, F, frames], in [0, 1], summing to one over the stems.
         """
-        left, right = spectrum.unbind(1)
+        left, right = spectrum.unbind(1)  # [B, F, frames] each
         power = left.abs().square() + right.abs().square()
-        # 1 where both channels agree in level and phase, 0 where they have nothing in common.
+        # 1 where both channels agree in level and phase, 0 where they have nothing in common:
+        # (2 Re(L·R*) / (|L|² + |R|²))², negative correlations counting as none.
         centre = (2 * (left * right.conj()).real / (power + TINY)).clamp(0, 1).square()
         magnitude = power.sqrt()
         harmonic = median(magnitude, self.arguments.harmonic_frames).square()
@@ -101,9 +105,10 @@ class Classic(Network):
         drums = percussive / (harmonic + percussive + TINY)
         bass = (1 - drums) * self.low
         vocals = (1 - drums - bass) * centre
-        return torch.stack([drums, bass, 1 - drums - bass - vocals, vocals], dim=1)
+        return torch.stack([drums, bass, 1 - drums - bass - vocals, vocals], dim=1)  # [B, 4, F, frames]
 
 
 def median(x: Tensor, length: int) -> Tensor:
-    """Running median of odd `length` along the last axis; the ends see zeros. [..., n] to [..., n]."""
-    return F.pad(x, (length // 2, length // 2)).unfold(-1, length, 1).median(dim=-1).values
+    """Running median of odd `length` along the last axis, zeros beyond the ends: [..., n] -> [..., n]."""
+    windows = F.pad(x, (length // 2, length // 2)).unfold(-1, length, 1)  # [..., n, length]
+    return windows.median(dim=-1).values

@@ -1,10 +1,10 @@
-"""Demucs: a U-Net on the waveform itself.
+"""Demucs: a U-Net on the waveform.
 
-Strided convolutions halve the rate again and again while the channels double, transposed ones mirror them,
-and every level of the decoder adds what the encoder gave at its own. `DemucsV2` has an LSTM at the bottom
-(Défossez, Usunier, Bottou, Bach: Music Source Separation in the Waveform Domain, 2019); in the third
-generation, `Demucs`, compressed residual branches take its place (Défossez: Hybrid Spectrogram and Waveform
-Source Separation, 2021).
+Strided convolutions reduce the rate level by level while the channels grow, transposed convolutions mirror
+them, and every level of the decoder adds the encoder's output of the same level. `DemucsV2` has an LSTM at
+the bottom (Défossez, Usunier, Bottou, Bach, "Music Source Separation in the Waveform Domain", 2019; demucs
+2.0.3, model.py). In the third generation, `Demucs`, compressed residual branches take its place (Défossez,
+"Hybrid Spectrogram and Waveform Source Separation", 2021; demucs 4.1.0, demucs.py).
 
 Legend: `B` batch, `S` stems, `C` audio channels, `T` samples.
 """
@@ -23,9 +23,9 @@ from stemsplit.models.blocks.recurrent import BLSTM
 from stemsplit.models.fast.tiled import OverTime
 from stemsplit.models.network import Network
 
-STD_FLOOR = 1e-5
-ZERO_CROSSINGS = 24
-ROLLOFF = 0.945
+STD_FLOOR = 1e-5  # added to standard deviations before dividing by them
+ZERO_CROSSINGS = 24  # of the resampler's sinc on each side, as in julius
+ROLLOFF = 0.945  # cutoff over the lower of both Nyquist frequencies, as in julius
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,23 @@ class DemucsArguments:
         growth: channels grow by this factor from level to level.
         depth: levels of the U-Net.
         rewrite: mix the channels through a GLU in every layer.
-        lstm_layers: of an LSTM at the bottom; 0 for none.
+        lstm_layers: layers of an LSTM at the bottom; 0 for none.
         kernel_size: of the strided convolutions.
         stride: of the strided convolutions.
-        context: neighbours that the decoder's GLUs see on each side.
+        context: neighbours on each side that the decoder's GLUs see.
         gelu: GELU rather than ReLU.
-        glu: GLU rather than ReLU to rewrite.
+        glu: GLU rather than ReLU to mix the channels.
         norm_starts: the first level with group normalisation.
         norm_groups: its groups.
         dconv_mode: residual branches in the encoder (1), the decoder (2) or both (3).
         dconv_depth: residual branches per layer; negative for as many without dilation.
-        dconv_comp: they are narrower by this factor.
+        dconv_comp: factor by which they are narrower.
         dconv_attn: the first level whose branches have local attention.
         dconv_lstm: the first level whose branches have an LSTM.
         dconv_init: their initial LayerScale.
-        normalize: standardise every chunk, and undo it.
+        normalize: standardise every chunk, and undo it at the output.
         resample: work at twice the rate.
-        rescale: initial scale that convolutions are pulled to; 0 leaves them.
+        rescale: reference of `rescale_weights`; 0 for none.
         samplerate: in Hz.
         segment: length of a chunk in seconds.
     """
@@ -91,10 +91,10 @@ class DemucsArguments:
 class DemucsV2Arguments:
     """Arguments of `DemucsV2`. Names, order and defaults are those of the class in demucs 2.0.3.
 
-    They mean what they mean in `DemucsArguments`, but for two.
+    All but two mean the same as in `DemucsArguments`.
 
     Attributes:
-        context: kernel size of the decoder's GLUs, which aren't padded.
+        context: kernel size of the decoder's GLUs, which have no padding.
         segment_length: samples per chunk.
     """
 
@@ -118,7 +118,14 @@ class DemucsV2Arguments:
 
 @dataclass(frozen=True)
 class Level:
-    """Channels around one level of the U-Net; levels are counted from the audio inwards."""
+    """Channels of one level of the U-Net.
+
+    Attributes:
+        index: number of the level, from the audio inwards.
+        outer: channels on the side of the audio.
+        inner: channels on the side of the bottom.
+        outputs: channels of the decoder's output; `outer`, times the stems at the outermost level.
+    """
 
     index: int
     outer: int
@@ -127,7 +134,7 @@ class Level:
 
 
 def levels_of(a: DemucsArguments | DemucsV2Arguments) -> list[Level]:
-    """The levels from the audio inwards. The outermost gives all stems."""
+    """Return the levels from the audio inwards."""
     outer, inner = a.audio_channels, a.channels
     levels = []
     for index in range(a.depth):
@@ -138,13 +145,13 @@ def levels_of(a: DemucsArguments | DemucsV2Arguments) -> list[Level]:
 
 
 class WaveformUNet(Network):
-    """What both generations share.
+    """Base of both generations.
 
     Args:
-        a: the family's arguments.
-        encoder: its layers from the audio inwards.
-        decoder: its layers from the inside out; the last ends in a transposed convolution.
-        lost: steps by which the first convolution of a decoder's layer shortens its input.
+        a: arguments of the family.
+        encoder: layers from the audio inwards.
+        decoder: layers from the bottom outwards; the last ends in a transposed convolution.
+        lost: steps by which the GLU of a decoder's layer shortens its input.
         segment_samples: samples per chunk.
     """
 
@@ -175,7 +182,7 @@ class WaveformUNet(Network):
         self.context_samples = math.ceil(self._widest_padding() / 2)
 
     def padded_samples(self, samples: int) -> int:
-        """P(n): the shortest length that every convolution divides without rest and that gives n again."""
+        """Return P(n): the shortest length ≥ n that every convolution divides without remainder."""
         steps = samples * self.rate
         for _ in self.encoder:
             steps = max(1, math.ceil((steps - self.kernel_size) / self.stride) + 1) + self.lost
@@ -184,40 +191,42 @@ class WaveformUNet(Network):
         return math.ceil(steps / self.rate)
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Rearrange the convolutions for inference on a CPU, in fp32 whatever `dtype`."""
+        """Rearrange the convolutions for inference on a CPU; they compute in fp32 whatever `dtype`."""
         for index, layer in enumerate(self.encoder):
             self.encoder[index] = OverTime(cast(nn.Sequential, layer))
         *inner, outermost = (cast(nn.Sequential, layer) for layer in self.decoder)
         for index, layer in enumerate(inner):
             self.decoder[index] = OverTime(layer)
-        # the last convolution of all is cut down to the selected stems at every call
+        # The very last convolution stays: every call reduces its weights to the selected stems.
         self.decoder[-1] = nn.Sequential(OverTime(cast(nn.Sequential, outermost[:-1])), outermost[-1])
         return self
 
     def _widest_padding(self) -> int:
-        """The maximum of P(n) − n. P is a staircase, so it lies at n = 1 or right after one of the steps."""
-        first = [1]
-        for steps in (self.lost + 1, self.lost + 2):  # at the bottom; half samples can make two steps differ
+        """Return the maximum of P(n) − n over all n."""
+        # P is a staircase, so the maximum is at n = 1 or right after a step. Rounding to whole samples can
+        # make two neighbouring steps differ, so the first two are tried.
+        candidates = [1]
+        for steps in (self.lost + 1, self.lost + 2):
             for _ in self.decoder:
                 steps = (steps - self.lost - 1) * self.stride + self.kernel_size
-            first.append(steps // self.rate + 1)
-        return max(self.padded_samples(n) - n for n in first)
+            candidates.append(steps // self.rate + 1)
+        return max(self.padded_samples(n) - n for n in candidates)
 
-    def _surrounded(self, mix: Tensor) -> Tensor:
-        """A mix [B, C, T] in the middle of P(T) samples, zeros around it."""
+    def _padded(self, mix: Tensor) -> Tensor:
+        """Centre a mix in P(T) samples, with zeros around it: [B, C, T] -> [B, C, P(T)]."""
         missing = self.padded_samples(mix.shape[-1]) - mix.shape[-1]
         return F.pad(mix, (missing // 2, missing - missing // 2))
 
     def waveforms(self, mix: Tensor) -> Tensor:
-        """The U-Net.
+        """Run the U-Net.
 
         Args:
             mix: [B, C, P(n)].
 
         Returns:
-            [B, S, C, m], of the selected stems, centred on the mix; n ≤ m ≤ P(n).
+            the selected stems, [B, S, C, m], centred in the mix; n ≤ m ≤ P(n).
         """
-        x = resample(mix, 1, self.rate)
+        x = resample(mix, 1, self.rate)  # [B, C, rate·P(n)]
         skips = []
         for layer in self.encoder:
             x = layer(x)
@@ -231,7 +240,7 @@ class WaveformUNet(Network):
         return resample(x, self.rate, 1)
 
     def _outputs(self, layer: nn.Sequential, x: Tensor) -> Tensor:
-        """The outermost layer of the decoder, for the selected stems only: [B, inner, ·] to [B, S, C, ·]."""
+        """Apply the decoder's outermost layer, for the selected stems only: [B, inner, ·] -> [B, S, C, ·]."""
         *before, final = layer
         for module in before:
             x = module(x)
@@ -239,13 +248,13 @@ class WaveformUNet(Network):
         kept = [stem * self.channels + c for stem in self.kept for c in range(self.channels)]
         bias = None if widen.bias is None else widen.bias[kept]
         with torch.autocast(x.device.type, enabled=False):  # these are samples of audio
-            weight = widen.weight[:, kept]
+            weight = widen.weight[:, kept]  # [inner, S·C, kernel]
             y = F.conv_transpose1d(x.to(weight.dtype), weight, bias, self.stride)
-        return y.view(len(y), len(self.kept), self.channels, -1)
+        return y.view(len(y), len(self.kept), self.channels, -1)  # [B, S, C, ·]
 
 
 class Demucs(WaveformUNet):
-    """The third generation."""
+    """Third generation: compressed residual branches, group normalisation, GLUs with padding."""
 
     Arguments = DemucsArguments
     arguments: DemucsArguments
@@ -261,13 +270,13 @@ class Demucs(WaveformUNet):
         )
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """[B, C, T] to [B, S, C, T]."""
+        """[B, C, T] -> [B, S, C, T]."""
         samples = mix.shape[-1]
         if not self.arguments.normalize:
-            return centre(self.waveforms(self._surrounded(mix)), samples)
-        mean, std = _moments(mix)
-        stems = self.waveforms(self._surrounded((mix - mean) / (STD_FLOOR + std)))
-        return centre(stems, samples) * std[:, None] + mean[:, None]
+            return centre(self.waveforms(self._padded(mix)), samples)
+        mean, std = _moments(mix)  # [B, 1, 1] each
+        stems = self.waveforms(self._padded((mix - mean) / (STD_FLOOR + std)))
+        return centre(stems, samples) * std[:, None] + mean[:, None]  # by [B, 1, 1, 1]
 
 
 def _encoder_layer(a: DemucsArguments, level: Level) -> Iterator[nn.Module]:
@@ -314,10 +323,9 @@ def _residual_branches(a: DemucsArguments, level: Level) -> DConv:
 
 
 class DemucsV2(WaveformUNet):
-    """The second generation: no normalisation, no residual branches, an LSTM, and GLUs without padding.
+    """Second generation: an LSTM, GLUs without padding, no normalisation layers, no residual branches.
 
-    The GLUs of the decoder use up their neighbours at both ends, so that a chunk needs real audio beyond the
-    length that its convolutions divide.
+    Every GLU of the decoder shortens its input at both ends, so a chunk needs real audio around it.
     """
 
     Arguments = DemucsV2Arguments
@@ -334,22 +342,22 @@ class DemucsV2(WaveformUNet):
         )
 
     def forward(self, mix: Tensor) -> Tensor:
-        """[B, C, context + n + context] to [B, S, C, n], from the P(n) samples around the chunk."""
+        """Separate a chunk from the P(n) samples around it: [B, C, context + n + context] -> [B, S, C, n]."""
         samples = mix.shape[-1] - 2 * self.context_samples
         padded = self.padded_samples(samples)
         start = self.context_samples - (padded - samples) // 2
         return self._middle(mix[..., start : start + padded], samples)
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """[B, C, T] to [B, S, C, T]."""
-        return self._middle(self._surrounded(mix), mix.shape[-1])
+        """[B, C, T] -> [B, S, C, T]."""
+        return self._middle(self._padded(mix), mix.shape[-1])
 
     def _middle(self, mix: Tensor, samples: int) -> Tensor:
-        """[B, C, P(n)] to the n samples in the middle, [B, S, C, n]."""
+        """Separate the n samples in the middle: [B, C, P(n)] -> [B, S, C, n]."""
         if not self.arguments.normalize:
-            # The published models were trained with the floor, and nothing to add it to but one.
+            # demucs 2 sets std to 1 and divides by std + floor all the same.
             return centre(self.waveforms(mix / (1 + STD_FLOOR)), samples)
-        mean, std = _moments(mix)
+        mean, std = _moments(mix)  # [B, 1, 1] each
         stems = self.waveforms((mix - mean) / (STD_FLOOR + std))
         return centre(stems, samples) * std[:, None] + mean[:, None]
 
@@ -375,24 +383,24 @@ def _plain_rewrite(a: DemucsV2Arguments, level: Level, kernel_size: int) -> Iter
 
 
 def _moments(mix: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the mono mix: [B, C, T] to [B, 1, 1] each."""
-    mono = mix.mean(dim=1, keepdim=True)
+    """Return mean and standard deviation of the mono mix: [B, C, T] -> [B, 1, 1] each."""
+    mono = mix.mean(dim=1, keepdim=True)  # [B, 1, T]
     return mono.mean(dim=-1, keepdim=True), mono.std(dim=-1, keepdim=True)
 
 
 def centre(x: Tensor, samples: int) -> Tensor:
-    """The middle of [..., T]; of an odd surplus the greater half is cut off at the end."""
+    """Return the middle `samples` of [..., T]; an odd surplus is cut off at the end."""
     before = (x.shape[-1] - samples) // 2
     return x[..., before : before + samples]
 
 
 def resample(x: Tensor, old: int, new: int) -> Tensor:
-    """Band-limited interpolation (J. O. Smith, Digital Audio Resampling).
+    """Resample by windowed-sinc interpolation (J. O. Smith, Digital Audio Resampling; julius, resample.py).
 
     Args:
-        x: [..., T], which goes on as its first and last sample say.
+        x: [..., T]; its first and last samples are repeated beyond its ends.
         old: its rate, as a small integer.
-        new: the rate wanted, as a small integer.
+        new: rate of the result, as a small integer.
 
     Returns:
         [..., ⌊T · new/old⌋].
@@ -400,28 +408,30 @@ def resample(x: Tensor, old: int, new: int) -> Tensor:
     if old == new:
         return x
     kernels, width = _sinc_kernels(old, new)
-    ends = F.pad(x.reshape(-1, 1, x.shape[-1]), (width, width + old), mode="replicate")
+    padded = x.reshape(-1, 1, x.shape[-1])  # [N, 1, T]
+    padded = F.pad(padded, (width, width + old), mode="replicate")  # [N, 1, width + T + width + old]
     with torch.autocast(x.device.type, enabled=False):  # these are samples of audio
-        phases = F.conv1d(ends, kernels[:, None].to(x), stride=old)
-    y = phases.transpose(1, 2).reshape(*x.shape[:-1], -1)
+        phases = F.conv1d(padded, kernels[:, None].to(x), stride=old)  # [N, new, ⌊T/old⌋ + 1]
+    y = phases.transpose(1, 2).reshape(*x.shape[:-1], -1)  # [..., (⌊T/old⌋ + 1)·new]
     return y[..., : x.shape[-1] * new // old]
 
 
 def _sinc_kernels(old: int, new: int) -> tuple[Tensor, int]:
-    """One windowed sinc per phase of the output.
+    """Return a windowed sinc per phase of the output.
 
-    Output sample j lies at time j/new, input sample i at time i/old. The phase j mod new alone decides how
-    far the samples around are from it, and so how they are weighted.
+    Output sample j is at time j/new, input sample i at time i/old. The distances to the surrounding input
+    samples, and so their weights, depend on the phase j mod new only.
 
     Returns:
-        [new, width + old + width], and the width. In single precision on purpose: rounded differently, the
-        kernels take 8 dB of the agreement with julius' that the published networks were trained with.
+        [new, width + old + width], and the width.
     """
-    cutoff = ROLLOFF * min(old, new)  # twice, in Hz
+    # In fp32 on purpose: in float64, the output agrees 8 dB less with julius, which the published networks
+    # were trained with.
+    cutoff = ROLLOFF * min(old, new)  # twice the cutoff frequency: zero crossings per unit of time
     width = math.ceil(ZERO_CROSSINGS * old / cutoff)
     taps = torch.arange(-width, width + old, dtype=torch.float32) / old
     times = torch.arange(new, dtype=torch.float32)[:, None] / new
     crossings = ((taps - times) * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
-    window = torch.cos(torch.pi / 2 * crossings / ZERO_CROSSINGS).square()
+    window = torch.cos(torch.pi / 2 * crossings / ZERO_CROSSINGS).square()  # Hann
     kernels = torch.sinc(crossings) * window
-    return kernels / kernels.sum(dim=1, keepdim=True), width
+    return kernels / kernels.sum(dim=1, keepdim=True), width  # a gain of 1 for a constant

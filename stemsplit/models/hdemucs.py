@@ -1,6 +1,6 @@
-"""Hybrid Demucs: a spectrogram and a waveform branch that meet in common layers.
+"""Hybrid Demucs: a spectrogram and a waveform branch that join in common layers.
 
-Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021.
+Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021; demucs 4.1.0, hdemucs.py.
 """
 
 from collections.abc import Sequence
@@ -22,39 +22,39 @@ class Arguments:
         sources: names of the stems.
         audio_channels: of the mix and of every stem.
         channels: after the first layer of the spectral branch.
-        channels_time: after the first layer of the temporal branch; None for as many.
-        growth: channels grow by this factor from level to level.
+        channels_time: after the first layer of the temporal branch; None for the same number.
+        growth: factor by which channels grow from level to level.
         nfft: samples per frame of the spectrogram; the hop is a quarter.
-        wiener_iters: without `cac`, iterations of Wiener filtering; 0 takes the mix's phase, a negative
-            number takes it without care for empty bins.
-        end_iters: the same while training; must be the same number if `hybrid`.
-        wiener_residual: filter with one more stem, what the others leave of the mix.
-        cac: real and imaginary parts as channels instead of magnitudes.
+        wiener_iters: without `cac`, iterations of Wiener filtering; 0 takes the mix's phase z/|z|, a negative
+            number z/(|z| + 1e-8).
+        end_iters: the same in training; must be the same number if `hybrid`.
+        wiener_residual: filter with one more stem, the rest of the mix.
+        cac: complex as channels: real and imaginary parts as channels instead of magnitudes.
         depth: levels of the U-Net.
         rewrite: a GLU in every layer.
         hybrid: with a temporal branch.
-        hybrid_old: frame the spectrogram as the first checkpoints did, see `AlignedFraming.legacy`.
-        multi_freqs: own weights for bands of frequency, which end at these fractions of the bins.
-        multi_freqs_depth: so many outermost levels have bands.
+        hybrid_old: frame the spectrogram as for the first checkpoints, see `AlignedFraming.legacy`.
+        multi_freqs: edges between frequency bands with weights of their own, as fractions of the bins.
+        multi_freqs_depth: number of outermost levels with such bands.
         freq_emb: weight of the frequency embedding after the first layer; 0 for none.
-        emb_scale: the embedding learns faster by this factor.
+        emb_scale: factor by which the embedding learns faster.
         emb_smooth: neighbouring frequencies start with similar embeddings.
         kernel_size: of the strided convolutions.
-        time_stride: of the layers below the joint of the branches.
+        time_stride: of the layers after the join of the branches.
         stride: of the other strided convolutions.
-        context: neighbours that the decoder's GLUs see on each side.
-        context_enc: neighbours that the encoder's GLUs see on each side.
+        context: neighbours on each side that the decoder's GLUs see.
+        context_enc: neighbours on each side that the encoder's GLUs see.
         norm_starts: the first level with group normalisation.
         norm_groups: its groups.
         dconv_mode: residual branches in the encoder (1), the decoder (2) or both (3).
         dconv_depth: residual branches per layer; negative for as many without dilation.
-        dconv_comp: they are narrower by this factor.
+        dconv_comp: factor by which they are narrower.
         dconv_attn: the first level with local attention in its residual branches.
         dconv_lstm: the first level with an LSTM in its residual branches.
         dconv_init: initial LayerScale of the residual branches.
-        rescale: initial scale that convolutions are pulled to; 0 leaves them.
+        rescale: reference of `rescale_weights`; 0 for none.
         samplerate: in Hz.
-        segment: a good length in seconds for chunks.
+        segment: length of a chunk in seconds.
     """
 
     sources: Sequence[str]
@@ -95,9 +95,9 @@ class Arguments:
 
 
 class HDemucs(HybridNetwork):
-    """Hybrid Demucs. It takes chunks of any length, of which it sees nothing beyond the ends.
+    """Hybrid Demucs, for chunks of any length, without context.
 
-    Between encoders and decoders nothing happens: the decoders start from zeros and the skip connections.
+    There is no bottleneck: the decoders start from the skip connections.
     """
 
     Arguments: ClassVar[Any] = Arguments
@@ -114,5 +114,5 @@ class HDemucs(HybridNetwork):
         super().__init__(a, segment_samples=int(a.segment * a.samplerate))
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """All stems that are left, of any length: [B, C, T] -> [B, S, C, T]."""
+        """[B, C, T] -> [B, S, C, T], of any length."""
         return self.separate(mix)

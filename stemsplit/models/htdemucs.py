@@ -1,6 +1,6 @@
-"""HT Demucs: Hybrid Demucs with a Transformer across its two branches in the middle.
+"""HT Demucs: Hybrid Demucs with a cross-domain Transformer between its encoders and decoders.
 
-Rouard, Massa, Défossez, "Hybrid Transformers for Music Source Separation", 2022.
+Rouard, Massa, Défossez, "Hybrid Transformers for Music Source Separation", 2022; demucs 4.1.0, htdemucs.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,66 +29,66 @@ class Arguments:
         sources: names of the stems.
         audio_channels: of the mix and of every stem.
         channels: after the first layer of the spectral branch.
-        channels_time: after the first layer of the temporal branch; None for as many.
-        growth: channels grow by this factor from level to level.
+        channels_time: after the first layer of the temporal branch; None for the same number.
+        growth: factor by which channels grow from level to level.
         nfft: samples per frame of the spectrogram; the hop is a quarter.
-        wiener_iters: without `cac`, iterations of Wiener filtering; 0 takes the mix's phase, a negative
-            number takes it without care for empty bins.
-        end_iters: the same while training.
-        wiener_residual: filter with one more stem, what the others leave of the mix.
-        cac: real and imaginary parts as channels instead of magnitudes.
+        wiener_iters: without `cac`, iterations of Wiener filtering; 0 takes the mix's phase z/|z|, a negative
+            number z/(|z| + 1e-8).
+        end_iters: the same in training.
+        wiener_residual: filter with one more stem, the rest of the mix.
+        cac: complex as channels: real and imaginary parts as channels instead of magnitudes.
         depth: levels of the U-Net.
         rewrite: a GLU in every layer.
-        multi_freqs: own weights for bands of frequency, which end at these fractions of the bins.
-        multi_freqs_depth: so many outermost levels have bands.
+        multi_freqs: edges between frequency bands with weights of their own, as fractions of the bins.
+        multi_freqs_depth: number of outermost levels with such bands.
         freq_emb: weight of the frequency embedding after the first layer; 0 for none.
-        emb_scale: the embedding learns faster by this factor.
+        emb_scale: factor by which the embedding learns faster.
         emb_smooth: neighbouring frequencies start with similar embeddings.
         kernel_size: of the strided convolutions.
-        time_stride: of the layers below the joint of the branches.
+        time_stride: of the layers after the join of the branches.
         stride: of the other strided convolutions.
-        context: neighbours that the decoder's GLUs see on each side.
-        context_enc: neighbours that the encoder's GLUs see on each side.
+        context: neighbours on each side that the decoder's GLUs see.
+        context_enc: neighbours on each side that the encoder's GLUs see.
         norm_starts: the first level with group normalisation.
         norm_groups: its groups.
         dconv_mode: residual branches in the encoder (1), the decoder (2) or both (3).
         dconv_depth: residual branches per layer; negative for as many without dilation.
-        dconv_comp: they are narrower by this factor.
+        dconv_comp: factor by which they are narrower.
         dconv_init: their initial LayerScale.
-        bottom_channels: channels within the Transformer; 0 for as many as around it.
+        bottom_channels: channels of the Transformer; 0 for those of the innermost level.
         t_layers: layers of the Transformer; 0 for none.
         t_emb: positions of the waveform: "sin", "cape" or "scaled".
-        t_hidden_scale: the feed-forward part is wider than the Transformer by this factor.
+        t_hidden_scale: factor by which the feed-forward part is wider than the Transformer.
         t_heads: attention heads.
-        t_dropout: within the Transformer.
+        t_dropout: of the Transformer.
         t_max_positions: number of learnt positions, with "scaled".
-        t_norm_in: normalise every step of the Transformer's input; being False,
-        t_norm_in_group: normalise it over time in this many groups.
-        t_group_norm: normalise within the layers over time in this many groups, 0 for every step by itself.
-        t_norm_first: normalise what enters a residual branch rather than what leaves the addition.
-        t_norm_out: with `t_norm_first`, normalise the output of every layer over time, in this many groups.
-        t_max_period: 2π times this bounds the wavelengths of the sinusoids.
+        t_norm_in: layer normalisation of the Transformer's input.
+        t_norm_in_group: without `t_norm_in`, groups of a group normalisation of that input; 0 for none.
+        t_group_norm: groups of group normalisations within the layers; 0 for layer normalisations.
+        t_norm_first: normalise the input of every residual branch rather than the sums (pre-norm).
+        t_norm_out: with `t_norm_first`, groups of a group normalisation of every layer's output; 0 for none.
+        t_max_period: 2π times this bounds the wavelengths of the sinusoids, in positions.
         t_weight_decay: of the Transformer's weights.
         t_lr: learning rate of the Transformer; None for that of the rest.
         t_layer_scale: LayerScale in the Transformer.
         t_gelu: GELU rather than ReLU in the Transformer.
         t_weight_pos_embed: weight of the position embeddings.
-        t_sin_random_shift: with "sin", start while training at a random position up to this one.
+        t_sin_random_shift: with "sin", the largest random start position in training.
         t_cape_mean_normalize: with "cape", count positions from the middle.
-        t_cape_augment: with "cape", jitter positions while training.
-        t_cape_glob_loc_scale: the largest shift of all positions, shift of one and scale.
-        t_sparse_self_attn: attend sparsely within a branch.
-        t_sparse_cross_attn: attend sparsely from branch to branch.
+        t_cape_augment: with "cape", jitter positions in training.
+        t_cape_glob_loc_scale: largest shift of all positions, largest shift of one, largest scaling.
+        t_sparse_self_attn: sparse self-attention.
+        t_sparse_cross_attn: sparse cross-attention.
         t_mask_type: patterns "diag", "jmask", "random" and "global", joined by underscores.
         t_mask_random_seed: of the random pattern.
-        t_sparse_attn_window: keys on each side of the diagonal.
-        t_global_window: steps that see, and are seen by, all.
-        t_sparsity: the fraction of pairs that the random pattern or hashing drops.
-        t_auto_sparsity: choose the pairs by hashing instead of a pattern.
-        t_cross_first: start with attention from branch to branch.
-        rescale: initial scale that convolutions are pulled to; 0 leaves them.
+        t_sparse_attn_window: half width of the diagonal pattern, in keys.
+        t_global_window: number of first keys that all queries see, see `Sparsity`.
+        t_sparsity: fraction of the pairs that the random pattern or hashing drops.
+        t_auto_sparsity: select the pairs by hashing instead of a pattern.
+        t_cross_first: start with cross-attention.
+        rescale: reference of `rescale_weights`; 0 for none.
         samplerate: in Hz.
-        segment: the length in seconds that the network was trained at.
+        segment: length of the training's chunks in seconds.
         use_train_segment: always run at that length.
     """
 
@@ -156,7 +156,7 @@ class Arguments:
     segment: float | Fraction = 10
     use_train_segment: bool = True
 
-    # what only Hybrid Demucs varies
+    # Settings that only Hybrid Demucs varies.
     hybrid: ClassVar[bool] = True
     hybrid_old: ClassVar[bool] = False
     dconv_attn: ClassVar[float] = float("inf")
@@ -164,7 +164,7 @@ class Arguments:
 
 
 def layer_shape(a: Arguments, channels: int) -> LayerShape:
-    """What the Transformer's layers are made of."""
+    """Return the settings of the Transformer's layers."""
     sparsity = Sparsity(
         pattern=a.t_mask_type,
         seed=a.t_mask_random_seed,
@@ -188,7 +188,7 @@ def layer_shape(a: Arguments, channels: int) -> LayerShape:
 
 
 def positions(a: Arguments, channels: int) -> nn.Module:
-    """How the waveform's positions are embedded.
+    """Build the embedding of the waveform's positions.
 
     Raises:
         UnknownNameError: there is no such embedding.
@@ -205,7 +205,7 @@ def positions(a: Arguments, channels: int) -> nn.Module:
 
 
 def input_norm(a: Arguments, channels: int) -> Callable[[], nn.Module]:
-    """Makes the normalisation of the Transformer's input."""
+    """Return a function that makes the normalisation of the Transformer's input."""
     if a.t_norm_in:
         return partial(nn.LayerNorm, channels)
     if a.t_norm_in_group:
@@ -214,7 +214,11 @@ def input_norm(a: Arguments, channels: int) -> Callable[[], nn.Module]:
 
 
 def cross_transformer(a: Arguments, channels: int) -> CrossTransformer:
-    """The Transformer in the middle."""
+    """Build the Transformer.
+
+    Raises:
+        StemsplitError: the channels are no multiple of the heads and of 4.
+    """
     if channels % a.t_heads or channels % 4:
         raise StemsplitError(
             f"t_heads {a.t_heads}: the Transformer's {channels} channels must be a multiple of it and of 4"
@@ -235,8 +239,8 @@ def cross_transformer(a: Arguments, channels: int) -> CrossTransformer:
 class HTDemucs(HybridNetwork):
     """Hybrid Transformer Demucs.
 
-    It has only ever seen chunks of one length, and does best at that: P(n) is the segment, and a chunk's
-    margin is real audio. A segment shorter than the trained one is filled up with zeros at its end.
+    It was trained with chunks of one length and is most accurate at that length: P(n) is the segment for any
+    n, filled up with real audio. If the segment is shorter than in training, zeros are appended to it.
     """
 
     Arguments: ClassVar[Any] = Arguments
@@ -262,22 +266,22 @@ class HTDemucs(HybridNetwork):
         elif outside != outside_t:
             raise StemsplitError("channels_time: without bottom_channels both branches need as many channels")
         self.crosstransformer = cross_transformer(a, inside) if a.t_layers else None
-        if a.t_layers:  # 1020 to 880 MB for the released arguments, and 2 % slower
-            self.rests = ("crosstransformer", f"decoder.{len(self.decoder) - 1}")
+        if a.t_layers:  # 880 instead of 1020 MB with the released arguments, and 2 % slower
+            self.trim_before = ("crosstransformer", f"decoder.{len(self.decoder) - 1}")
 
     def padded_samples(self, samples: int) -> int:
-        """P(n): the segment, whatever n."""
+        """Return P(n): the segment, whatever n."""
         return self.segment_samples if self.arguments.use_train_segment else samples
 
     def longest_segment_samples(self) -> int | None:
-        """The length that the network was trained at."""
+        """Return the length that the network was trained at; None if it isn't bound to it."""
         return self.trained_samples if self.arguments.use_train_segment else None
 
     def use_segment(self, seconds: float) -> Self:
         """Work on chunks of `seconds`.
 
         Raises:
-            SettingsError: that is longer than the network was trained at.
+            SettingsError: that is longer than the network's training chunks.
         """
         super().use_segment(seconds)
         if self.arguments.use_train_segment:
@@ -285,7 +289,7 @@ class HTDemucs(HybridNetwork):
         return self
 
     def optimizer_overrides(self) -> dict[str, dict[str, float]]:
-        """The Transformer's own weight decay and learning rate."""
+        """Return the weight decay and the learning rate of the Transformer."""
         if self.crosstransformer is None:
             return {}
         own = {"weight_decay": self.arguments.t_weight_decay}
@@ -294,7 +298,7 @@ class HTDemucs(HybridNetwork):
         return {"crosstransformer.*": own}
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """All stems that are left; of any length while training, up to the trained one otherwise.
+        """Estimate the selected stems, of any length in training, else up to the trained length.
 
         Args:
             mix: [B, C, T].
@@ -303,7 +307,7 @@ class HTDemucs(HybridNetwork):
             [B, S, C, T].
 
         Raises:
-            StemsplitError: the mix is longer than the network was trained at.
+            StemsplitError: the mix is longer than the trained length.
         """
         if self.training or not self.arguments.use_train_segment:
             return self.separate(mix)
@@ -315,7 +319,7 @@ class HTDemucs(HybridNetwork):
         return self.separate(F.pad(mix, (0, self.trained_samples - samples)))[..., :samples]
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Pack the weights for inference on a CPU; the Transformer computes in `dtype`."""
+        """Pack the weights for inference on a CPU; only the Transformer computes in `dtype`."""
         super().prepare(dtype)
         if self.crosstransformer is None:
             return self
@@ -323,12 +327,12 @@ class HTDemucs(HybridNetwork):
         if self.arguments.bottom_channels:
             for name in ("upsampler", "downsampler", "upsampler_t", "downsampler_t"):
                 conv = getattr(self, f"channel_{name}")
-                packed = PackedPointwise(conv.weight[..., 0], conv.bias, dtype=dtype)
+                packed = PackedPointwise(conv.weight[..., 0], conv.bias, dtype=dtype)  # [outputs, inputs]
                 setattr(self, f"channel_{name}", packed)
         return self
 
     def bottleneck(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The Transformer, in its own number of channels.
+        """Run the Transformer, in its own number of channels.
 
         Args:
             x: [B, C, F, frames].
@@ -343,7 +347,8 @@ class HTDemucs(HybridNetwork):
             x, xt = self.crosstransformer(x, xt)
             return x, xt
         bins = x.shape[-2]
-        x = self.channel_upsampler(x.flatten(2)).unflatten(-1, (bins, -1))
+        # Over [B, C, F·frames]; the results are [B, C', F, frames].
+        x = self.channel_upsampler(x.flatten(2)).unflatten(-1, (bins, -1))  # [B, bottom, F, frames]
         x, xt = self.crosstransformer(x, self.channel_upsampler_t(xt))
-        x = self.channel_downsampler(x.flatten(2)).unflatten(-1, (bins, -1))
+        x = self.channel_downsampler(x.flatten(2)).unflatten(-1, (bins, -1))  # [B, C, F, frames]
         return x, self.channel_downsampler_t(xt)

@@ -1,7 +1,10 @@
-"""The masking Transformer (Porcelli, Politecnico di Torino 2024): attention over frames of a magnitude.
+"""Masking Transformer: attention over the frames of the mix's magnitude spectrogram.
 
-Transformer encoders estimate a mask between 0 and 1 for the magnitude of the mix's spectrogram; the phase is
-the mix's. Every variant that the thesis compares is a choice among the arguments.
+Porcelli, thesis at the Politecnico di Torino, 2024; sections and equations below are the thesis's.
+Transformer encoders estimate a mask between 0 and 1 for the magnitude; the phase is the mix's. The arguments
+select every variant that the thesis compares.
+
+Legend: `B` batch, `C` channels, `F` bins, `T` samples, `N` = B·C audio channels.
 """
 
 from dataclasses import dataclass
@@ -16,26 +19,26 @@ from stemsplit.models.blocks.attention import LayerShape, SelfLayer
 from stemsplit.models.blocks.audio_encoder import LayerSum, hidden_states, load_encoder
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
-PERIOD = 10_000.0  # of the slowest position sinusoid, in radians
+PERIOD = 10_000.0  # 2π times this bounds the wavelengths of the position sinusoids, in frames
 
 
 def positions(x: Tensor) -> Tensor:
-    """Sines and cosines of the frame number, alternating, at rates from 1 down to 1/PERIOD.
+    """Return sines and cosines of the frame number, alternating, at rates from 1 down to 1/PERIOD.
 
     Args:
-        x: [..., frames, width], for which they are wanted; the width may be odd.
+        x: features to add them to, [..., frames, width]; the width may be odd.
 
     Returns:
         [frames, width].
     """
     frames, width = x.shape[-2:]
-    rates = PERIOD ** -(torch.arange(0, width, 2, device=x.device) / width)
-    phase = torch.outer(torch.arange(frames, device=x.device), rates)
-    return torch.stack([phase.sin(), phase.cos()], dim=-1).flatten(1)[:, :width]
+    rates = PERIOD ** -(torch.arange(0, width, 2, device=x.device) / width)  # [⌈width/2⌉]
+    phase = torch.outer(torch.arange(frames, device=x.device), rates)  # [frames, ⌈width/2⌉]
+    return torch.stack([phase.sin(), phase.cos()], dim=-1).flatten(1)[:, :width]  # [frames, width]
 
 
 def encoder(width: int, layers: int, heads: int, hidden: int, dropout: float) -> nn.Sequential:
-    """Layers of the original Transformer's encoder (Vaswani et al. 2017), normalised after each addition."""
+    """Build an encoder of post-norm Transformer layers (Vaswani et al. 2017)."""
     shape = LayerShape(
         channels=width,
         heads=heads,
@@ -52,48 +55,48 @@ def encoder(width: int, layers: int, heads: int, hidden: int, dropout: float) ->
 
 
 def rmse(frames: Tensor) -> Tensor:
-    """Root of the mean square of each frame (equation 2.5): [..., n] -> [...]."""
+    """Return the root mean square of each frame (equation 2.5): [..., n] -> [...]."""
     return frames.square().mean(-1).sqrt()
 
 
 def zero_crossing_rate(frames: Tensor) -> Tensor:
-    """The share of neighbouring samples whose product isn't positive (section 2.2.2): [..., n] -> [...]."""
+    """Return the fraction of adjacent samples with a product ≤ 0 (section 2.2.2): [..., n] -> [...]."""
     crossings = frames[..., 1:] * frames[..., :-1] <= 0
     return crossings.sum(-1) / frames.shape[-1]
 
 
 class MaskTransformer(SpectralNetwork):
-    """One stem per network; the audio channels are separated each by itself."""
+    """A network for one stem, which separates each audio channel by itself."""
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments:
-        """The thesis's values, at its best depth.
+        """Arguments; the defaults are the thesis's, at its best depth.
 
         Attributes:
-            stem: the one that is estimated.
+            stem: that is estimated.
             sample_rate: in Hz.
             audio_channels: of mix and stem.
-            segment_samples: length of a chunk; with attention over frequencies the only one there is.
+            segment_samples: length of a chunk, fixed if there is attention over frequencies.
             n_fft: samples per frame, under a Hann window.
             hop: samples from frame to frame.
-            window_trim: the window is that of n_fft + 2·window_trim samples without its ends, which are so
-                close to zero that the inverse would be ill-conditioned.
+            window_trim: samples to cut off both ends of a window of n_fft + 2·window_trim samples, for the
+                inverse transform would be ill-conditioned by values so close to zero.
             layers: over time.
             heads: of attention over time and of the phase branch, a divisor of n_fft/2 + 1.
-            attention: over time alone; over time and over frequencies in parallel, their masks averaged
-                with learnt weights; or over frequencies after time, with residual connections.
+            attention: over time only; over time and over frequencies in parallel, both masks averaged with
+                learnt weights; or over frequencies after time, with residual connections.
             frequency_layers: over frequencies.
             frequency_heads: of attention over frequencies, a divisor of the number of frames.
             hidden: width of the feed-forward parts.
-            dropout: while training.
-            rmse: a feature per frame.
-            zcr: zero crossing rate, a feature per frame.
-            encoder: folder of a self-supervised encoder whose features are used too.
-            encoder_layers: which of them: the last alone, or all, summed with learnt weights.
-            encoder_depth: how many it has, its convolutions included.
-            encoder_width: of its features.
-            projection: a linear layer before the encoders even where there are no additional features.
-            phase: estimate the phase too, by an encoder of its own.
+            dropout: in training.
+            rmse: use the root mean square as a feature of every frame.
+            zcr: use the zero-crossing rate as a feature of every frame.
+            encoder: folder of a self-supervised encoder whose features are used, too.
+            encoder_layers: the last layer of that encoder, or all, summed with learnt weights.
+            encoder_depth: number of its layers, the convolutions counted as one.
+            encoder_width: width of its features.
+            projection: use a linear layer before the encoders even without additional features.
+            phase: estimate the phase, too, with another encoder.
             phase_layers: of that encoder.
         """
 
@@ -133,22 +136,22 @@ class MaskTransformer(SpectralNetwork):
 
         @property
         def bins(self) -> int:
-            """F."""
+            """Number of bins, F."""
             return self.n_fft // 2 + 1
 
         @property
         def frames(self) -> int:
-            """Of a chunk."""
+            """Number of frames of a chunk."""
             return self.segment_samples // self.hop + 1
 
         @property
         def over_frequencies(self) -> bool:
-            """Whether there is attention over frequencies, whose features are the frames."""
+            """True if there is attention over frequencies; its features are the frames."""
             return self.attention != "time"
 
         @property
         def additional(self) -> int:
-            """Features per frame beside the magnitude."""
+            """Number of features per frame besides the magnitude."""
             return self.rmse + self.zcr + (self.encoder_width if self.encoder else 0)
 
     def __init__(self, arguments: Arguments) -> None:
@@ -174,34 +177,35 @@ class MaskTransformer(SpectralNetwork):
             self.layer_sum = LayerSum(a.encoder_depth)
         if a.phase:
             self.over_phase = encoder(a.bins, a.phase_layers, a.heads, a.hidden, a.dropout)
-        self._loaded: tuple[nn.Module, ...] = ()  # in a tuple: its weights are no part of ours
+        # In a tuple, so that the encoder's weights aren't among this network's.
+        self._loaded: tuple[nn.Module, ...] = ()
 
     def spectrograms(self, mix: Tensor) -> Tensor:
-        """[B, C, T] -> complex [B, 1, C, F, frames], the frames being a whole chunk's where that is fixed.
+        """[B, C, T] -> complex [B, 1, C, F, frames]; if the chunk's length is fixed, T is filled up to it.
 
         Raises:
-            StemsplitError: there are more frames than attention over frequencies has features.
+            StemsplitError: T exceeds the fixed length.
         """
         longest = self.longest_segment_samples()
         if longest is not None and mix.shape[-1] > longest:
             raise StemsplitError(f"the network takes {longest} samples, not {mix.shape[-1]}")
         mix = mix if longest is None else F.pad(mix, (0, longest - mix.shape[-1]))
-        z = self.transform.analyse(mix).flatten(0, 1).transpose(1, 2)
+        z = self.transform.analyse(mix).flatten(0, 1).transpose(1, 2)  # [N, frames, F]
         magnitude = z.abs()
-        stem = magnitude * self._mask(self._features(mix.flatten(0, 1), magnitude))
+        stem = magnitude * self._mask(self._features(mix.flatten(0, 1), magnitude))  # [N, frames, F]
         phase = z.angle()
         if self.arguments.phase:
             phase = self.over_phase(phase + positions(phase))
-        estimate = torch.polar(stem.float(), phase.float()).transpose(1, 2)
-        return estimate.reshape(-1, 1, self.channels, *estimate.shape[1:])
+        estimate = torch.polar(stem.float(), phase.float()).transpose(1, 2)  # [N, F, frames]
+        return estimate.reshape(-1, 1, self.channels, *estimate.shape[1:])  # [B, 1, C, F, frames]
 
     def _mask(self, x: Tensor) -> Tensor:
-        """[N, frames, F] -> [N, frames, F], between 0 and 1."""
+        """Estimate the mask: [N, frames, F] -> [N, frames, F], between 0 and 1."""
         timed: Tensor = self.over_time(x + positions(x))
         match self.arguments.attention:
             case "parallel":
                 masks = torch.stack([timed.sigmoid(), self._over_frequencies(x).sigmoid()], dim=-1)
-                return masks @ self.fusion.softmax(0)
+                return masks @ self.fusion.softmax(0)  # [N, frames, F, 2] @ [2] -> [N, frames, F]
             case "consecutive":
                 timed = timed + x
                 return (timed + self._over_frequencies(timed)).sigmoid()
@@ -209,12 +213,12 @@ class MaskTransformer(SpectralNetwork):
                 return timed.sigmoid()
 
     def _over_frequencies(self, x: Tensor) -> Tensor:
-        """Attention over frequencies, which has no positions: [N, frames, F] -> [N, frames, F]."""
-        y: Tensor = self.over_frequencies(x.transpose(1, 2))
-        return y.transpose(1, 2)
+        """Attend over frequencies, without positions: [N, frames, F] -> [N, frames, F]."""
+        y: Tensor = self.over_frequencies(x.transpose(1, 2))  # [N, F, frames]
+        return y.transpose(1, 2)  # [N, frames, F]
 
     def _features(self, audio: Tensor, magnitude: Tensor) -> Tensor:
-        """The magnitude and whatever else is known of each frame, brought to the magnitude's width.
+        """Project the magnitude and the additional features of every frame to the magnitude's width.
 
         Args:
             audio: [N, T].
@@ -227,22 +231,22 @@ class MaskTransformer(SpectralNetwork):
         if not (a.additional or a.projection):
             return magnitude
         padded = F.pad(audio, (a.n_fft // 2, a.n_fft // 2))
-        frames = padded.unfold(-1, a.n_fft, a.hop)
-        known = [magnitude]
+        frames = padded.unfold(-1, a.n_fft, a.hop)  # [N, frames, n_fft]
+        features = [magnitude]
         if a.rmse:
-            known.append(rmse(frames)[..., None])
+            features.append(rmse(frames)[..., None])  # [N, frames, 1]
         if a.zcr:
-            known.append(zero_crossing_rate(frames)[..., None])
+            features.append(zero_crossing_rate(frames)[..., None])  # [N, frames, 1]
         if a.encoder:
-            known.append(self._encoded(padded, frames.shape[1]))
-        y: Tensor = self.projection(torch.cat(known, dim=-1))
+            features.append(self._encoded(padded, frames.shape[1]))  # [N, frames, encoder_width]
+        y: Tensor = self.projection(torch.cat(features, dim=-1))  # [N, frames, F]
         return y
 
     def _encoded(self, audio: Tensor, frames: int) -> Tensor:
-        """The self-supervised encoder's features: [N, T] -> [N, frames, encoder_width].
+        """Return the self-supervised encoder's features: [N, T] -> [N, frames, encoder_width].
 
         Raises:
-            StemsplitError: the encoder isn't of the shape that the network was made for.
+            StemsplitError: the encoder has another width or number of layers than the arguments say.
         """
         a = self.arguments
         if not self._loaded:
@@ -254,5 +258,5 @@ class MaskTransformer(SpectralNetwork):
         return encoded
 
     def longest_segment_samples(self) -> int | None:
-        """A chunk with attention over frequencies, whose features are the chunk's frames."""
+        """Return the fixed length of a chunk if there is attention over frequencies; None without."""
         return self.arguments.segment_samples if self.arguments.over_frequencies else None

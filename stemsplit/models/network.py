@@ -1,4 +1,7 @@
-"""The base of every family: a network that the separation core can call chunk by chunk."""
+"""Base class of every family: a network that the separation core calls chunk by chunk.
+
+Legend: `B` batch, `S` stems, `C` channels, `T` samples.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +16,12 @@ from stemsplit.stems import canonical_stems, find_stem
 
 @dataclass(frozen=True)
 class Identity:
-    """A network's weights: the name they were asked for by, and their file's sha256 (None without one)."""
+    """The weights of a network.
+
+    Attributes:
+        name: that they were requested by.
+        sha256: of their file; None without a file.
+    """
 
     name: str
     sha256: str | None
@@ -22,8 +30,8 @@ class Identity:
 class Network(nn.Module):
     """A network that estimates stems from a mix.
 
-    A family implements `estimate`, and overrides `padded_samples` when its layers want more samples
-    than the chunk has. Everything else follows: `forward` is the call that the core makes.
+    A family implements `estimate`, and overrides `padded_samples` if its layers need more samples than the
+    chunk has. The core calls `forward`.
 
     Attributes:
         Arguments: a frozen dataclass of the constructor's arguments, stored in the family's checkpoints.
@@ -32,15 +40,14 @@ class Network(nn.Module):
         channels: audio channels of the mix and of every stem.
         segment_samples: the chunk length that the network was made for.
         context_samples: real audio needed on each side of a chunk.
-        normalise: the mix is to be standardised over the whole track.
-        kept: which of the network's outputs are estimated.
-        narrowed: whether `select` left out any.
+        normalise: True if the input is the mix standardised over the whole track.
+        kept: indices of the network's outputs that are estimated.
+        narrowed: True if `select` left out any.
         identity: of the weights, once they are loaded from a checkpoint.
-        precisions: types of arithmetic that `prepare` takes.
-        overlap: the fraction of a chunk shared with the next that it was made for, None for the default.
-        residual: a stem that isn't estimated and is the mix minus all that are; None for none.
-        rests: names of modules before which memory is given back, so that the waste of what came before and
-            their own don't add up.
+        precisions: dtypes that `prepare` takes.
+        overlap: recommended fraction of a chunk shared with the next, None for the default.
+        residual: a stem that isn't estimated but is the mix minus all others; None for none.
+        trim_before: submodules before which freed memory goes back to the operating system.
     """
 
     Arguments: ClassVar[Any]
@@ -51,7 +58,7 @@ class Network(nn.Module):
     precisions: tuple[torch.dtype, ...] = (torch.float32,)
     overlap: float | None = None
     residual: str | None = None
-    rests: tuple[str, ...] = ()
+    trim_before: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -71,7 +78,7 @@ class Network(nn.Module):
         self.kept: tuple[int, ...] = tuple(range(len(self.stems)))
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """All stems that `select` left, from a mix of any length that the family can take.
+        """Estimate the stems that `select` kept, from a mix of any length that the family can take.
 
         Args:
             mix: [B, C, T], standardised if `normalise`.
@@ -82,14 +89,13 @@ class Network(nn.Module):
         raise TypeError(f"{type(self).__name__} estimates nothing")
 
     def padded_samples(self, samples: int) -> int:
-        """P(n): how many samples `estimate` is given for a chunk of n."""
+        """Return P(n), the number of samples that `estimate` gets for a chunk of n."""
         return samples
 
     def forward(self, mix: Tensor) -> Tensor:
         """Separate one batch of chunks, each with its context.
 
-        The chunk is centred in P(n) samples, (P − n)//2 of them before it, and the output is cut back the
-        same way.
+        The chunk is centred in P(n) samples, (P − n)//2 of them before it, and the output is cut back to n.
 
         Args:
             mix: [B, C, context + n + context].
@@ -101,10 +107,11 @@ class Network(nn.Module):
         padded = self.padded_samples(samples)
         before = (padded - samples) // 2
         start = self.context_samples - before
-        return self.estimate(mix[..., start : start + padded])[..., before : before + samples]
+        stems = self.estimate(mix[..., start : start + padded])  # [B, S, C, P(n)]
+        return stems[..., before : before + samples]  # [B, S, C, n]
 
     def select(self, stems: Sequence[str]) -> Self:
-        """Estimate only `stems`, in the network's own order. Called once, before the first use.
+        """Estimate only `stems`, in the network's own order. Call it once, before the first use.
 
         Raises:
             UnknownNameError: the network has no such stem.
@@ -117,7 +124,7 @@ class Network(nn.Module):
         return self
 
     def use_segment(self, seconds: float) -> Self:
-        """Work on chunks of `seconds`. Families whose length is bounded override `longest_segment_samples`.
+        """Work on chunks of `seconds`, at most `longest_segment_samples`.
 
         Raises:
             SettingsError: the network can't take chunks of that length.
@@ -134,20 +141,17 @@ class Network(nn.Module):
         return self
 
     def longest_segment_samples(self) -> int | None:
-        """The longest chunk that the network can take; None for any."""
+        """Return the longest chunk that the network can take; None for any."""
         return None
 
     def optimizer_overrides(self) -> dict[str, dict[str, float]]:
-        """Settings of the optimiser, such as lr and weight_decay, by pattern of parameter names.
-
-        They hold for parameters that want something else than the rest.
-        """
+        """Return optimiser settings that differ from the rest's: lr or weight_decay by pattern of names."""
         return {}
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Rearrange the weights for inference, once, after loading; the plain forward needs nothing.
+        """Rearrange the weights for faster inference on a CPU, once, after loading.
 
         Args:
-            dtype: of the arithmetic where the family offers a choice.
+            dtype: to compute in, one of `precisions`.
         """
         return self

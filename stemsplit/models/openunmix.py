@@ -1,7 +1,7 @@
-"""Open-Unmix: an LSTM per stem guesses its magnitudes, and a Wiener filter turns all guesses into sound.
+"""Open-Unmix: a network per stem estimates magnitudes, and a Wiener filter combines all estimates.
 
-F.-R. Stöter, S. Uhlich, A. Liutkus, Y. Mitsufuji: Open-Unmix – A Reference Implementation for Music Source
-Separation (2019). The networks are trained one by one and stored in a file each; the filter makes them agree.
+Stöter, Uhlich, Liutkus, Mitsufuji, "Open-Unmix – A Reference Implementation for Music Source Separation",
+2019; open-unmix 1.3, model.py. The networks are trained separately and stored in a file each.
 
 Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples.
 """
@@ -26,22 +26,22 @@ LSTM_DROPOUT = 0.4
 
 @dataclass(frozen=True)
 class OpenUnmixArguments:
-    """Sizes of the networks, and how the filter joins them. The defaults are those of umx and umxhq.
+    """Sizes of the networks and settings of the filter; the defaults are those of umx and umxhq.
 
     Attributes:
-        targets: the stems that have a network.
+        targets: stems that have a network.
         nb_channels: of mix and stems, 1 or 2.
         hidden_size: width of the network.
         nb_layers: stacked LSTM layers.
-        max_bin: the network sees only so many bins from the lowest; 1487 end at 16 kHz.
-        unidirectional: look at the past alone.
+        max_bin: number of bins that the network sees, from the lowest; 1487 end at 16 kHz.
+        unidirectional: see the past only.
         niter: iterations of expectation maximisation in the Wiener filter; 0 for the mix's phase.
-        softmask: start it from shares of the mix rather than from the guessed magnitudes.
-        residual: add a stem for what the others leave of the mix.
+        softmask: start the filter from shares of the mix rather than from the estimated magnitudes.
+        residual: add a stem, the rest of the mix.
         sample_rate: in Hz.
         n_fft: samples per STFT frame.
         n_hop: samples from frame to frame.
-        segment_s: length of a chunk. At the usual overlap of a quarter, a track of up to 60 s is one chunk.
+        segment_s: length of a chunk, in s. With an overlap of a quarter, a track of up to 60 s is one chunk.
     """
 
     targets: Sequence[str] = ("vocals", "drums", "bass", "other")
@@ -66,17 +66,17 @@ class OpenUnmixArguments:
 
 
 class Target(nn.Module):
-    """The network of one stem: a mask from the mix's magnitudes by three dense layers around an LSTM.
+    """Network of one stem: three dense layers around an LSTM estimate a mask for the mix's magnitudes.
 
     Args:
-        a: the family's arguments.
+        a: arguments of the family.
     """
 
     def __init__(self, a: OpenUnmixArguments) -> None:
         super().__init__()
         self.max_bin = a.max_bin
         bins, hidden = a.n_fft // 2 + 1, a.hidden_size
-        self.input_mean = nn.Parameter(torch.zeros(a.max_bin))  # minus the mean, in fact
+        self.input_mean = nn.Parameter(torch.zeros(a.max_bin))  # to be added: minus the mean
         self.input_scale = nn.Parameter(torch.ones(a.max_bin))
         self.fc1 = nn.Linear(a.nb_channels * a.max_bin, hidden, bias=False)
         self.bn1 = nn.BatchNorm1d(hidden)
@@ -93,31 +93,32 @@ class Target(nn.Module):
         self.bn3 = nn.BatchNorm1d(a.nb_channels * bins)
         self.output_scale = nn.Parameter(torch.ones(bins))
         self.output_mean = nn.Parameter(torch.ones(bins))
-        self.register_load_state_dict_pre_hook(_forget_transform)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
 
     def forward(self, mix: Tensor) -> Tensor:
-        """Magnitudes of the mix, [B, C, F, frames], to those of the stem."""
+        """Return the stem's magnitudes from the mix's: [B, C, F, frames] -> [B, C, F, frames]."""
         batch, channels, bins, frames = mix.shape
-        heard = (mix.permute(3, 0, 1, 2)[..., : self.max_bin] + self.input_mean) * self.input_scale
-        x = torch.tanh(self.bn1(self.fc1(heard.reshape(frames * batch, -1))))
-        recurrent, _ = self.lstm(x.view(frames, batch, -1))
-        x = torch.cat([x, recurrent.flatten(0, 1)], dim=-1)  # a way around the LSTM
+        cropped = mix.permute(3, 0, 1, 2)[..., : self.max_bin]  # [frames, B, C, max_bin]
+        scaled = (cropped + self.input_mean) * self.input_scale
+        x = torch.tanh(self.bn1(self.fc1(scaled.reshape(frames * batch, -1))))  # [frames·B, hidden]
+        recurrent, _ = self.lstm(x.view(frames, batch, -1))  # [frames, B, hidden]
+        x = torch.cat([x, recurrent.flatten(0, 1)], dim=-1)  # [frames·B, 2·hidden]: a skip connection
         x = torch.relu(self.bn2(self.fc2(x)))
-        x = self.bn3(self.fc3(x)).view(frames, batch, channels, bins)
+        x = self.bn3(self.fc3(x)).view(frames, batch, channels, bins)  # [frames, B, C, F]
         mask = torch.relu(x * self.output_scale + self.output_mean)
-        return mask.permute(1, 2, 3, 0) * mix
+        return mask.permute(1, 2, 3, 0) * mix  # [B, C, F, frames]
 
 
-def _forget_transform(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop what the published files hold besides the weights: their STFT's window and their sample rate."""
+def _drop_transform(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Drop the STFT's window and the sample rate, which published files hold besides the weights."""
     for key in ("sample_rate", "stft.window", "transform.0.window"):
         state.pop(prefix + key, None)
 
 
 class OpenUnmix(Network):
-    """All targets of a model, and the filter that joins them.
+    """Networks of all targets, and the filter that combines their estimates.
 
-    A target's weights are found under `targets.<stem>.`.
+    In checkpoints the keys of a target begin with `targets.<stem>.`.
     """
 
     Arguments = OpenUnmixArguments
@@ -135,49 +136,49 @@ class OpenUnmix(Network):
         self.targets = nn.ModuleDict({name: Target(a) for name in a.targets})
 
     def targets_needed(self, stems: Sequence[str]) -> tuple[str, ...]:
-        """The targets whose weights `stems` depend on: all of them where one stem depends on the others."""
+        """Return the targets that `stems` depend on: all if the filter weighs them against each other."""
         a = self.arguments
         together = a.niter > 0 or a.softmask or RESIDUAL in stems
         return tuple(name for name in a.targets if together or canonical(name) in stems)
 
     def select(self, stems: Sequence[str]) -> Self:
-        """Estimate only `stems`, and drop the targets that they don't need."""
+        """Estimate only `stems`, and drop the targets that they don't depend on."""
         super().select(stems)
         for name in set(self.targets) - set(self.targets_needed(self.stems)):
             del self.targets[name]
         return self
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """[B, C, T] to [B, S, C, T]."""
+        """[B, C, T] -> [B, S, C, T]."""
         a, samples = self.arguments, mix.shape[-1]
         mix = F.pad(mix, (0, self._tail(samples)))
         half = a.n_fft // 2
-        spectrum = stft(reflect_pad(mix, half, half), a.n_fft, a.n_hop, centred=False)
-        stems = self._spectra(spectrum).unbind(1)
-        # One at a time: the inverse holds several copies of what it is given.
+        spectrum = stft(reflect_pad(mix, half, half), a.n_fft, a.n_hop, centred=False)  # [B, C, F, frames]
+        stems = self._spectra(spectrum).unbind(1)  # [B, C, F, frames] each
+        # One at a time: the inverse transform holds several copies of its input. [B, S, C, T]
         return torch.stack([istft(stem, a.n_hop, mix.shape[-1])[..., :samples] for stem in stems], dim=1)
 
     def _spectra(self, mix: Tensor) -> Tensor:
-        """The mix's spectrum [B, C, F, frames] to those of the stems [B, S, C, F, frames]."""
+        """Return the stems' spectra from the mix's: [B, C, F, frames] -> [B, S, C, F, frames]."""
         a = self.arguments
         magnitudes = mix.abs()
         guesses = torch.stack([target(magnitudes) for target in self.targets.values()], dim=1)
         residual = a.residual and len(self.targets) == len(a.targets)
-        found = [*map(canonical, self.targets), RESIDUAL]
+        names = [*map(canonical, self.targets), RESIDUAL]
         return wiener(
             guesses,
             mix,
             iterations=a.niter,
             softmask=a.softmask,
             residual=residual,
-            keep=[found.index(stem) for stem in self.stems],
+            keep=[names.index(stem) for stem in self.stems],
         )
 
     def _tail(self, samples: int) -> int:
-        """Zeros to put behind a chunk so that its last samples don't lie under a window's vanishing end.
+        """Return how many zeros to append, so that no last sample lies under the end of a single window.
 
-        The inverse divides by the window. Where frames overlap by half only (umxse), that would turn the
-        tiniest error in the last quarter of a hop into a click.
+        The inverse transform divides by the window, which goes to zero there. If frames overlap by half only
+        (umxse), that would turn the tiniest error in the last quarter of a hop into a click.
         """
         a = self.arguments
         rest = samples % a.n_hop

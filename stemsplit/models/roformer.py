@@ -1,7 +1,11 @@
-"""BS-RoFormer and Mel-Band RoFormer (Lu et al. 2023, Wang et al. 2023): rotary attention over time and bands.
+"""BS-RoFormer and Mel-Band RoFormer: rotary attention over time and over bands estimates complex masks.
 
-The two differ in the table of bands, in where the features are normalised and in how the depth of the mask
-estimators is counted. Keys, arguments and their defaults are those of the released checkpoints' code.
+Lu et al., "Music Source Separation with Band-Split RoPE Transformer", 2023; Wang et al., "Mel-Band RoFormer
+for Music Source Separation", 2023. The two differ in the bands, in where the features are normalised and in
+how the depth of the mask estimators is counted. Keys, arguments and their defaults are those of the released
+checkpoints' code (lucidrains/BS-RoFormer, bs_roformer.py and mel_band_roformer.py).
+
+Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples, `dim` width of a band's features.
 """
 
 import re
@@ -20,9 +24,10 @@ from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.fast.packed import pack_linears
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
+# Bins per band, 1025 in all.
 BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 
-# constructor arguments of released configurations that choose between equal computations or describe a loss
+# Arguments in released configurations that select between equal computations or configure a loss.
 IGNORED = {
     "dim_freqs_in",
     "flash_attn",
@@ -35,37 +40,37 @@ IGNORED = {
     "use_torch_checkpoint",
 }
 
-# tensors of later variants that compute something else: value residuals, hyper-connections, polar positions
+# Tensors of later variants with other mathematics: value residuals, hyper-connections, polar positions.
 FOREIGN = re.compile(r"to_value_residual_mix|\.branch\.|pope|shared_\w*bias")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoformerArguments:
-    """What both share.
+    """Arguments of both families.
 
     Attributes:
         stems: names of the `num_stems` outputs.
         sample_rate: in Hz.
         segment_samples: length of a chunk.
         dim: width of a band's features.
-        depth: blocks of a transformer over time and one over bands.
+        depth: number of blocks, of a transformer over time and one over bands each.
         stereo: two channels rather than one.
-        num_stems: mask estimators.
+        num_stems: number of mask estimators.
         time_transformer_depth: layers of each transformer over time.
         freq_transformer_depth: layers of each transformer over bands.
         linear_transformer_depth: layers of linear attention over both, at the start of a block.
         dim_head: width of a head.
         heads: attention heads.
-        attn_dropout: on attention.
-        ff_dropout: on feed-forward layers.
+        attn_dropout: of attention.
+        ff_dropout: of feed-forward layers.
         stft_n_fft: samples per frame.
         stft_hop_length: samples from frame to frame.
         stft_win_length: length of the Hann window.
         stft_normalized: divide the transform by √stft_n_fft.
         mask_estimator_depth: layers of the mask estimators, as the family counts them.
-        mlp_expansion_factor: width of their hidden layers over `dim`.
-        skip_connection: every block also gets the sum of all earlier blocks' outputs.
-        zero_dc: the stems have nothing at 0 Hz.
+        mlp_expansion_factor: width of their hidden layers, divided by `dim`.
+        skip_connection: add the sum of all earlier blocks' outputs to every block's input.
+        zero_dc: set the stems' lowest bin to zero.
     """
 
     stems: Sequence[str] = ("vocals",)
@@ -106,11 +111,11 @@ class RoformerArguments:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The arguments of a released checkpoint, from the configuration published beside it.
+        """Return the arguments of a released checkpoint, from the configuration published beside it.
 
         Args:
             config: with the sections `model` (the constructor's arguments) and `training` (instruments and
-                target_instrument), and perhaps `audio` and `inference` (`released_arguments`).
+                target_instrument), and perhaps `audio` and `inference`; see `released_arguments`.
 
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
@@ -124,37 +129,37 @@ class RoformerArguments:
 
 
 class AxialBlock(nn.ModuleList):
-    """Transformers over time and over bands, perhaps after one over both; in that order in checkpoints."""
+    """Transformers over time and over bands, optionally after one over both, in checkpoints' order."""
 
     def forward(self, x: Tensor, earlier: Tensor | None) -> Tensor:
-        """Run them in turn.
+        """Run the transformers one after the other.
 
         Args:
             x: [B, frames, bands, dim].
-            earlier: added to what the transformer over time is given.
+            earlier: to add to the input of the transformer over time, [B, frames, bands, dim].
 
         Returns:
             [B, frames, bands, dim].
         """
         *both, over_time, over_bands = self
         for transformer in both:
-            x = transformer(x.flatten(1, 2)).view_as(x)
+            x = transformer(x.flatten(1, 2)).view_as(x)  # over [B, frames·bands, dim]
         if earlier is not None:
             x = x + earlier
-        x = x.transpose(1, 2)
-        x = over_time(x.flatten(0, 1)).view_as(x).transpose(1, 2)
-        y: Tensor = over_bands(x.flatten(0, 1)).view_as(x)
+        x = x.transpose(1, 2)  # [B, bands, frames, dim]
+        x = over_time(x.flatten(0, 1)).view_as(x).transpose(1, 2)  # over [B·bands, frames, dim]
+        y: Tensor = over_bands(x.flatten(0, 1)).view_as(x)  # over [B·frames, bands, dim]
         return y
 
 
 class Roformer(SpectralNetwork):
-    """A mask per stem for every number of the spectrogram, from axial transformers over features of bands.
+    """Axial transformers over features of bands, and a complex mask per stem.
 
     Args:
         arguments: of the family.
         table: the bands.
-        norm_transformers: normalise at the end of each transformer rather than once after all.
-        mask_layers: hidden layers of the mask estimators.
+        norm_transformers: normalise at the end of every transformer rather than once after the last block.
+        mask_layers: number of hidden layers of the mask estimators.
     """
 
     def __init__(
@@ -178,7 +183,7 @@ class Roformer(SpectralNetwork):
             (a.time_transformer_depth, Rotary(a.dim_head)),
             (a.freq_transformer_depth, Rotary(a.dim_head)),
         ]
-        parts = 2 * a.channels
+        parts = 2 * a.channels  # real and imaginary part of every channel
         self.layers = nn.ModuleList(
             AxialBlock(
                 Transformer(shape, depth, rotary, norm_transformers)
@@ -196,11 +201,11 @@ class Roformer(SpectralNetwork):
     def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, S, C, F, frames]."""
         spectrum = self.transform.analyse(mix)
-        stems = spectrum[:, None] * self.masks(spectrum)
+        stems = spectrum[:, None] * self.masks(spectrum)  # [B, 1, C, F, frames] · [B, S, C, F, frames]
         return F.pad(stems[..., 1:, :], (0, 0, 1, 0)) if self.arguments.zero_dc else stems
 
     def masks(self, spectrum: Tensor) -> Tensor:
-        """Complex masks, unbounded.
+        """Estimate complex masks of any magnitude.
 
         Args:
             spectrum: complex [B, C, F, frames].
@@ -208,15 +213,15 @@ class Roformer(SpectralNetwork):
         Returns:
             complex [B, S, C, F, frames].
         """
-        flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)
-        x = self.final_norm(self._blocks(self.band_split(flat)))
+        flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)  # [B, frames, F·C·2]
+        x = self.final_norm(self._blocks(self.band_split(flat)))  # [B, frames, bands, dim]
         parts = 2 * self.channels
         masks = torch.stack([join_bands(mask(x), self.table, parts) for mask in self.mask_estimators], dim=1)
-        pairs = masks.float().unflatten(-1, (self.channels, 2))
-        return torch.view_as_complex(pairs.contiguous()).permute(0, 1, 4, 3, 2)
+        pairs = masks.float().unflatten(-1, (self.channels, 2))  # [B, S, frames, F, C, 2]
+        return torch.view_as_complex(pairs.contiguous()).permute(0, 1, 4, 3, 2)  # [B, S, C, F, frames]
 
     def _blocks(self, x: Tensor) -> Tensor:
-        """[B, frames, bands, dim] -> [B, frames, bands, dim]."""
+        """Run all blocks: [B, frames, bands, dim] -> [B, frames, bands, dim]."""
         earlier: Tensor | None = None
         for block in self.layers:
             x = block(x, earlier)
@@ -225,24 +230,24 @@ class Roformer(SpectralNetwork):
         return x
 
     def select(self, stems: Sequence[str]) -> Self:
-        """Keep only the mask estimators of `stems`."""
+        """Estimate only `stems`, and drop the other mask estimators."""
         before = self.kept
         super().select(stems)
         self.mask_estimators = nn.ModuleList(self.mask_estimators[before.index(k)] for k in self.kept)
         return self
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Pack the linear layers for inference on a CPU; they compute in `dtype`."""
+        """Pack the linear layers for inference on a CPU, to compute in `dtype`."""
         pack_linears(self, dtype)
         return self
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """As for every module; takes the old numbering that leaves a place for an absent linear transformer.
+        """Load weights; old checkpoints number the transformers from 1, without a linear one at 0.
 
         Raises:
-            StemsplitError: the tensors are those of a variant with other mathematics.
+            StemsplitError: the weights belong to a variant with other mathematics.
         """
         if foreign := [key for key in state_dict if FOREIGN.search(key)]:
             raise StemsplitError(
@@ -257,18 +262,19 @@ class Roformer(SpectralNetwork):
 
 
 def _one_place_down(key: str) -> str:
+    """Return the key with the transformer's number in its block less one."""
     return re.sub(r"^(layers\.\d+\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", key)
 
 
 class BSRoformer(Roformer):
-    """Bands side by side; one normalisation after the last block; depth counts all layers of an estimator."""
+    """Adjacent bands, one normalisation after the last block; mask_estimator_depth counts all layers."""
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments(RoformerArguments):
-        """As in the released code.
+        """Arguments of the released class.
 
         Attributes:
-            freqs_per_bands: bins of each band.
+            freqs_per_bands: number of bins of each band.
         """
 
         freqs_per_bands: Sequence[int] = BANDS_62
@@ -284,14 +290,14 @@ class BSRoformer(Roformer):
 
 
 class MelBandRoformer(Roformer):
-    """Overlapping mel bands; every transformer ends in a normalisation; depth counts the hidden layers."""
+    """Mel bands, a normalisation after every transformer; mask_estimator_depth counts the hidden layers."""
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments(RoformerArguments):
-        """As in the released code.
+        """Arguments of the released class.
 
         Attributes:
-            num_bands: on the mel scale.
+            num_bands: number of bands on the mel scale.
         """
 
         num_bands: int = 60

@@ -1,4 +1,7 @@
-"""Networks that go from the mix's spectrogram to the stems'."""
+"""Networks that map the mix's spectrogram to the stems' spectrograms.
+
+Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +17,15 @@ from stemsplit.models.network import Network
 
 @dataclass(frozen=True)
 class Transform:
-    """A centred STFT with all its bins, for signals of any length.
+    """A centred STFT of all fft_size/2 + 1 bins, for signals of any length.
 
     Attributes:
         fft_size: samples per frame, even.
         hop: samples from frame to frame; frame k is centred on sample k·hop, k = 0 … ⌊T/hop⌋.
-        window_size: samples in the middle of the frame that the window covers; None for all.
-        trim: the window is the middle of one that is longer by so many samples at either end.
-        rectangular: the window is all ones rather than Hann's.
-        reflect: what lies beyond the ends is the signal's reflection rather than silence.
+        window_size: length of the window, centred in the frame; None for the whole frame.
+        trim: samples cut off both ends of the window, which is made longer by as many before.
+        rectangular: a window of ones rather than Hann's.
+        reflect: continue the signal by its reflection beyond its ends, rather than by silence.
         normalised: divide by √fft_size.
     """
 
@@ -36,7 +39,7 @@ class Transform:
 
     @property
     def bins(self) -> int:
-        """F."""
+        """Number of bins, F."""
         return self.fft_size // 2 + 1
 
     def analyse(self, x: Tensor) -> Tensor:
@@ -52,24 +55,24 @@ class Transform:
         return istft(z, self.hop, samples, normalised=self.normalised, window=self._window(z.real))
 
     def _window(self, like: Tensor) -> Tensor:
-        """[fft_size]."""
+        """Return the window, [fft_size]."""
         size = self.fft_size if self.window_size is None else self.window_size
         make = torch.ones if self.rectangular else torch.hann_window
         window = make(size + 2 * self.trim, dtype=like.dtype, device=like.device)
         left = (self.fft_size - size) // 2
-        return F.pad(window[self.trim : self.trim + size], (left, self.fft_size - size - left))
+        return F.pad(window[self.trim : self.trim + size], (left, self.fft_size - size - left))  # [fft_size]
 
 
 class SpectralNetwork(Network):
-    """A family implements `spectrograms`.
+    """Base class of families that implement `spectrograms` instead of `estimate`.
 
     Args:
         arguments: of the family.
-        stems: as for every network, and so on.
+        stems: names, in the order of the output.
         sample_rate: in Hz.
         channels: of mix and stems.
         segment_samples: length of a chunk.
-        transform: between audio and spectrograms.
+        transform: STFT between audio and spectrograms.
     """
 
     def __init__(
@@ -92,13 +95,14 @@ class SpectralNetwork(Network):
         self.transform = transform
 
     def spectrograms(self, mix: Tensor) -> Tensor:
-        """The stems' spectrograms, which needn't be consistent: what losses on spectrograms look at.
+        """Estimate the stems' spectrograms; losses on spectrograms use them before they are synthesised.
 
         Args:
             mix: [B, C, T].
 
         Returns:
-            complex [B, S, C, F, frames], as `transform.analyse` would give of the stems.
+            complex [B, S, C, F, frames], at the scale of `transform.analyse`. They needn't be consistent,
+            that is, be the STFT of any signal.
         """
         raise TypeError(f"{type(self).__name__} estimates nothing")
 

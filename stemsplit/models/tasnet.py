@@ -1,9 +1,10 @@
 """Conv-TasNet: a learnt spectrogram, and masks for it from a stack of dilated convolutions.
 
-Y. Luo, N. Mesgarani: Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech Separation
-(2019), with stereo filters as in Demucs 2 (A. Défossez et al. 2019). The arguments keep the paper's letters.
+Luo and Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech Separation",
+2019, with stereo filters as in Demucs 2 (Défossez et al. 2019; demucs 2.0.3, tasnet.py). Arguments and shapes
+have the paper's letters: `N` filters, `B` and `H` channels, `K` frames.
 
-Legend: `batch`, `S` stems, `C` channels, `T` samples, `N` filters, `K` frames.
+Legend: `batch`, `S` stems, `C` audio channels, `T` samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,17 +18,17 @@ from torch.nn import functional as F
 from stemsplit.errors import StemsplitError
 from stemsplit.models.network import Network
 
-EPSILON = 1e-8
+EPSILON = 1e-8  # added to variances
 
 
 @dataclass(frozen=True)
 class ConvTasNetArguments:
-    """The constructor's arguments in demucs 2.0.3, where both published models differ by X = 10.
+    """Arguments of the class in demucs 2.0.3; both published models have X = 10.
 
     Attributes:
         sources: names of the stems.
         N: filters of encoder and decoder.
-        L: samples per filter; they overlap by half.
+        L: samples per filter; filters overlap by half.
         B: channels between the convolutional blocks.
         H: channels inside a block.
         P: kernel size inside a block, odd unless causal.
@@ -35,7 +36,7 @@ class ConvTasNetArguments:
         R: repeats.
         audio_channels: of mix and stems.
         norm_type: gLN over channels and time, cLN over channels, BN over the batch, or id for none.
-        causal: look at the past alone.
+        causal: see the past only.
         mask_nonlinear: relu, or softmax over the stems.
         samplerate: in Hz.
         segment_length: samples per chunk.
@@ -66,7 +67,7 @@ class ConvTasNetArguments:
 
 
 class ChannelNorm(nn.Module):
-    """Zero mean and unit variance over the channels of every frame, then a gain and a bias per channel."""
+    """Normalisation over the channels of every frame, with a gain and a bias per channel (cLN)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,17 +75,18 @@ class ChannelNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, K], and back."""
-        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)
+        """[batch, channels, K] -> [batch, channels, K]."""
+        variance, mean = torch.var_mean(x, 1, correction=0, keepdim=True)  # [batch, 1, K]
         return self.gamma * (x - mean) / (variance + EPSILON).sqrt() + self.beta
 
 
 class GlobalNorm(ChannelNorm):
-    """The same over channels and time together."""
+    """Normalisation over channels and time together (gLN)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, K], and back."""
-        return F.group_norm(x, 1, self.gamma.flatten(), self.beta.flatten(), EPSILON)
+        """[batch, channels, K] -> [batch, channels, K]."""
+        gain, bias = self.gamma.flatten(), self.beta.flatten()  # [channels] each
+        return F.group_norm(x, 1, gain, bias, EPSILON)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -96,19 +98,19 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class Chomp(nn.Module):
-    """Cuts off the last frames, which have seen the future."""
+    """Cut off the last frames, which depend on the future."""
 
     def __init__(self, frames: int) -> None:
         super().__init__()
         self.frames = frames
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, channels, K + frames] to [batch, channels, K]."""
+        """[batch, channels, K + frames] -> [batch, channels, K]."""
         return x[..., : x.shape[-1] - self.frames]
 
 
 class DepthwiseSeparable(nn.Module):
-    """A dilated convolution of every channel by itself, then a mixture of the channels (Section II-C)."""
+    """Depthwise separable convolution: dilated per channel, then pointwise over channels (Section II-C)."""
 
     def __init__(self, a: ConvTasNetArguments, dilation: int) -> None:
         super().__init__()
@@ -123,13 +125,13 @@ class DepthwiseSeparable(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, H, K] to [batch, B, K]."""
+        """[batch, H, K] -> [batch, B, K]."""
         y: Tensor = self.net(x)
         return y
 
 
 class Block(nn.Module):
-    """A residual block of the separator: widen, then a depthwise separable convolution (Figure 1C)."""
+    """Residual block of the separator: a pointwise, then a depthwise separable convolution (Figure 1C)."""
 
     def __init__(self, a: ConvTasNetArguments, dilation: int) -> None:
         super().__init__()
@@ -141,26 +143,26 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, B, K], and back."""
+        """[batch, B, K] -> [batch, B, K]."""
         y: Tensor = x + self.net(x)
         return y
 
 
 class Encoder(nn.Module):
-    """Samples to a spectrogram of N learnt filters, not negative."""
+    """Encoder of samples into a spectrogram of N learnt filters, ≥ 0."""
 
     def __init__(self, a: ConvTasNetArguments) -> None:
         super().__init__()
         self.conv1d_U = nn.Conv1d(a.audio_channels, a.N, a.L, stride=a.L // 2, bias=False)
 
     def forward(self, mix: Tensor) -> Tensor:
-        """[batch, C, T] to [batch, N, K]."""
+        """[batch, C, T] -> [batch, N, K]."""
         with torch.autocast(mix.device.type, enabled=False):  # samples of audio need full precision
             return torch.relu(self.conv1d_U(mix))
 
 
 class Separator(nn.Module):
-    """The spectrogram of the mix to a mask per stem (Figure 1B)."""
+    """Temporal convolutional network that estimates a mask per stem (Figure 1B)."""
 
     def __init__(self, a: ConvTasNetArguments) -> None:
         super().__init__()
@@ -175,27 +177,28 @@ class Separator(nn.Module):
         )
 
     def forward(self, mix: Tensor, stems: Sequence[int]) -> Tensor:
-        """The masks of some stems.
+        """Estimate the masks of some stems.
 
         Args:
             mix: [batch, N, K].
-            stems: their positions among the sources.
+            stems: their indices among the sources.
 
         Returns:
-            [batch, S, N, K], not negative.
+            [batch, S, N, K], ≥ 0.
         """
-        features: Tensor = self.network[:-1](mix)
+        features: Tensor = self.network[:-1](mix)  # [batch, B, K]
         last = cast(nn.Conv1d, self.network[-1])
         if self.softmax:
-            shares: Tensor = last(features).unflatten(1, (-1, self.filters)).softmax(1)
+            # over all sources, [batch, sources, N, K]
+            shares: Tensor = last(features).unflatten(1, (-1, self.filters)).softmax(1)  # [batch, ·, N, K]
             return shares[:, list(stems)]
-        matrices: Tensor = last.weight.unflatten(0, (-1, self.filters))  # one per source
-        scores: Tensor = F.conv1d(features, matrices[list(stems)].flatten(0, 1))
-        return torch.relu(scores).view(len(mix), len(stems), self.filters, -1)
+        matrices: Tensor = last.weight.unflatten(0, (-1, self.filters))  # [sources, N, B, 1]
+        scores: Tensor = F.conv1d(features, matrices[list(stems)].flatten(0, 1))  # [batch, S·N, K]
+        return torch.relu(scores).view(len(mix), len(stems), self.filters, -1)  # [batch, S, N, K]
 
 
 class Decoder(nn.Module):
-    """Spectrograms to samples: every frame becomes C × L samples, and frames add up where they overlap."""
+    """Decoder of spectrograms into samples: C × L samples per frame, overlapped and added."""
 
     def __init__(self, a: ConvTasNetArguments) -> None:
         super().__init__()
@@ -204,16 +207,16 @@ class Decoder(nn.Module):
         self.basis_signals = nn.Linear(a.N, a.audio_channels * a.L, bias=False)
 
     def forward(self, stems: Tensor) -> Tensor:
-        """[batch, S, N, K] to [batch, S, C, (K − 1) L/2 + L]."""
-        basis: Tensor = self.basis_signals.weight.T.unflatten(1, (self.channels, -1))
-        frames = stems.flatten(0, 1).to(basis.dtype)
-        with torch.autocast(stems.device.type, enabled=False):
-            samples: Tensor = F.conv_transpose1d(frames, basis, stride=self.hop)
-        return samples.view(*stems.shape[:2], self.channels, -1)
+        """[batch, S, N, K] -> [batch, S, C, (K − 1) L/2 + L]."""
+        basis: Tensor = self.basis_signals.weight.T.unflatten(1, (self.channels, -1))  # [N, C, L]
+        frames = stems.flatten(0, 1).to(basis.dtype)  # [batch·S, N, K]
+        with torch.autocast(stems.device.type, enabled=False):  # samples of audio need full precision
+            samples: Tensor = F.conv_transpose1d(frames, basis, stride=self.hop)  # [batch·S, C, T]
+        return samples.view(*stems.shape[:2], self.channels, -1)  # [batch, S, C, T]
 
 
 class ConvTasNet(Network):
-    """Encoder, separator and decoder. Released as tasnet and tasnet_extra."""
+    """Encoder, separator and decoder; released as tasnet and tasnet_extra."""
 
     Arguments = ConvTasNetArguments
     arguments: ConvTasNetArguments
@@ -236,9 +239,9 @@ class ConvTasNet(Network):
                 nn.init.xavier_normal_(layer.weight)
 
     def estimate(self, mix: Tensor) -> Tensor:
-        """[batch, C, T] to [batch, S, C, T]. Samples after the last whole filter stay zero."""
+        """[batch, C, T] -> [batch, S, C, T]; samples after the last whole filter are zero."""
         samples = mix.shape[-1]
         spectrum = self.encoder(F.pad(mix, (0, max(0, self.arguments.L - samples))))
         masks = self.separator(spectrum, self.kept)
-        stems: Tensor = self.decoder(masks * spectrum[:, None])
-        return F.pad(stems, (0, samples - stems.shape[-1]))  # or cut what a short mix was filled up with
+        stems: Tensor = self.decoder(masks * spectrum[:, None])  # [batch, S, N, K] · [batch, 1, N, K]
+        return F.pad(stems, (0, samples - stems.shape[-1]))  # negative, a crop, if a short mix was padded

@@ -33,7 +33,7 @@ def streamed(name: str, parts: Sequence[torch.Tensor], weights: Sequence[float],
 
 
 def chosen(name: str, values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """What a blend makes of the values [M, ...] of M estimates."""
+    """Blend the values [M, ...] of M estimates, in numpy."""
     kind = name.removeprefix("uvr_").partition("_")[0]
     if kind == "avg":
         return np.average(values, axis=0, weights=weights)
@@ -47,7 +47,7 @@ def chosen(name: str, values: np.ndarray, weights: Sequence[float]) -> np.ndarra
 
 
 def whole(name: str, parts: Sequence[torch.Tensor], weights: Sequence[float]) -> np.ndarray:
-    """The definition, on whole tracks: frames of 2048 around every 1024th sample, and one behind the end."""
+    """Blend whole tracks by definition: frames of 2048 around every 1024th sample, one more at the end."""
     audio = np.stack([part.double().numpy() for part in parts])  # [M, C, T]
     if name.endswith("wave"):
         return chosen(name, audio, weights)
@@ -88,7 +88,7 @@ def test_equal_estimates_stay_what_they_are(name: str) -> None:
     torch.testing.assert_close(streamed(name, [part] * 3, [1, 2, 3], 999), part, rtol=0, atol=1e-6)
 
 
-def test_of_equal_magnitudes_the_first_is_chosen_or_uvrs_last() -> None:
+def test_ties_go_to_the_first_estimate_and_in_uvr_to_the_last() -> None:
     part = torch.zeros(1, 4096)
     part[0, 2000] = 1.0
     for end in ("min", "max"):
@@ -97,7 +97,7 @@ def test_of_equal_magnitudes_the_first_is_chosen_or_uvrs_last() -> None:
             assert float(found[0, 2000]) == pytest.approx(sign, abs=1e-6), name
 
 
-def test_only_means_look_at_weights() -> None:
+def test_only_means_use_weights() -> None:
     parts = estimates(2, 3000)
     for name in BLENDS:
         same = torch.equal(streamed(name, parts, [1, 1], 3000), streamed(name, parts, [1, 9], 3000))
@@ -128,7 +128,7 @@ def test_no_length_makes_a_click_at_the_end(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def ensembler() -> Any:
-    """The class of audio-separator, without the packages that its other modules want."""
+    """The class of audio-separator, imported without the dependencies of its other modules."""
     pytest.importorskip("librosa")
     found = importlib.util.find_spec("audio_separator")
     if found is None or found.submodule_search_locations is None:
@@ -146,7 +146,7 @@ def ensembler() -> Any:
 @pytest.mark.parametrize("length", [3072, 44_100, 50_001])
 @pytest.mark.parametrize("name", BLENDS)
 def test_blends_are_those_of_audio_separator(name: str, length: int, ensembler: Any) -> None:
-    """Up to the centre of its last frame: its `uvr_*_spec` ends there, the others divide by almost zero."""
+    """Up to its last centre of a frame: `uvr_*_spec` ends there, the others divide by almost zero."""
     weights = [1.0, 0.5, 2.0] if name in WEIGHTED else [1.0, 1.0, 1.0]
     parts = estimates(3, length)
     waves = [part.double().numpy() for part in parts]

@@ -1,4 +1,4 @@
-"""Placing models, and what a GPU is given, as far as that shows on a CPU."""
+"""Placing models and running them, on a CPU and as far as possible for a GPU without one."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ HALF = torch.bfloat16
 
 
 class Model(nn.Module):
-    """Remembers what was asked of it; separates nothing."""
+    """A model that records its calls and returns the mix."""
 
     stems: tuple[str, ...] = ("a",)
     sample_rate, channels = 8, 2
@@ -44,11 +44,11 @@ def test_on_a_cpu_models_are_prepared_once_and_evaluate() -> None:
     assert not model.training and not model.weight.requires_grad
 
 
-def test_memory_is_given_back_where_a_part_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_trimmed_before_the_named_submodules(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
     class Part(nn.Module):
-        rests = ("second",)
+        trim_before = ("second",)
 
         def __init__(self) -> None:
             super().__init__()
@@ -64,7 +64,7 @@ def test_memory_is_given_back_where_a_part_rests(monkeypatch: pytest.MonkeyPatch
     assert order == ["trim", "first", "trim", "second"]
 
 
-def test_half_precision_is_offered_by_the_model() -> None:
+def test_half_precision_needs_a_model_that_supports_it() -> None:
     assert place(Model(torch.float32, HALF), Compute(dtype=HALF)).prepared == [HALF]
     with pytest.raises(SettingsError, match="--precision bf16: Model") as caught:
         place(Model(), Compute(dtype=HALF))
@@ -72,7 +72,7 @@ def test_half_precision_is_offered_by_the_model() -> None:
 
 
 @pytest.mark.parametrize("capable", [True, False])
-def test_the_fast_quality_only_wishes_for_half_precision(
+def test_the_fast_quality_uses_half_precision_where_it_is_supported(
     capable: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compute, "has_bf16", lambda: capable)
@@ -89,7 +89,7 @@ def test_compiling_is_for_gpus() -> None:
         resolve(ComputeSettings(device="cpu", compile=True))
 
 
-def test_elsewhere_models_are_moved_and_compiled_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_other_devices_models_are_moved_and_compiled_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[dict[str, Any]] = []
     monkeypatch.setattr(Model, "compile", lambda self, **options: compiled.append(options))
     model = place(Model(), Compute(torch.device("meta"), torch.float16))
@@ -98,7 +98,7 @@ def test_elsewhere_models_are_moved_and_compiled_not_prepared(monkeypatch: pytes
     assert compiled == [{"dynamic": False}]
 
 
-def test_single_precision_is_exact_on_a_gpu_and_the_switches_are_given_back() -> None:
+def test_single_precision_is_exact_on_a_gpu_and_the_settings_are_restored() -> None:
     def switches() -> list[object]:
         return [getattr(owner, name) for owner, name, _ in cuda._switches()]
 

@@ -8,9 +8,7 @@ from stemsplit.errors import DeviceError
     ("count", "told"),
     [(0, "there are no CUDA devices"), (1, "there is one CUDA device"), (2, "there are 2 CUDA devices")],
 )
-def test_an_absent_gpu_is_told_from_those_that_are_there(
-    count: int, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_counts_the_gpus_that_exist(count: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_torch_version", lambda: "2.6.0")
     monkeypatch.setattr(devices, "cuda_device_count", lambda: count)
     monkeypatch.setattr("sys.platform", "linux")

@@ -1,4 +1,4 @@
-"""The allocator is asked on systems that have glibc's, and nothing is touched on others."""
+"""glibc's allocator is used where it exists, and nothing happens elsewhere."""
 
 import ctypes
 import importlib
@@ -21,11 +21,11 @@ threads = [threading.Thread(target=lambda: kept.append([bytes(1000) for _ in ran
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 maps = open("/proc/self/maps").read()
-# a pool of its own is reserved 64 MiB at a time, on such a boundary
+# a thread's own arena is reserved 64 MiB at a time, on such a boundary
 print(len(re.findall(r"^[0-9a-f]*[048c]000000-[0-9a-f]+ rw-p 00000000 00:00 0 ?$", maps, re.M)))
 """
 
-# Small blocks come from the heap; the last one keeps its end where it is, so that only trimming shrinks it.
+# Small blocks come from the heap. The last one stays allocated at its end, so that only trimming shrinks it.
 TRIMMED = """
 import ctypes, sys
 from stemsplit.core import memory
@@ -43,7 +43,7 @@ print(before, resident())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
-def test_threads_share_one_pool() -> None:
+def test_threads_share_one_arena() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     if done.returncode == 3:
         pytest.skip("the C library isn't glibc")
@@ -61,7 +61,7 @@ def test_freed_pages_go_back_to_the_system() -> None:
 
 @pytest.fixture
 def _forgotten() -> Iterator[None]:
-    """Look functions up anew, before the test and after it."""
+    """Clear the cache of library functions before and after the test."""
     memory._function.cache_clear()
     yield
     memory._function.cache_clear()
@@ -69,7 +69,7 @@ def _forgotten() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_forgotten")
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_elsewhere_nothing_is_called(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_systems_call_nothing(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise TypeError("bad argument type for built-in operation")  # as on Windows
 

@@ -21,7 +21,7 @@ def blocks_of(mix: Tensor, seed: int) -> list[Tensor]:
     return blocks
 
 
-def test_weights_are_the_triangle_of_the_drawing() -> None:
+def test_weights_are_a_triangle() -> None:
     assert torch.equal(crossfade_weights(4), torch.tensor([1.0, 2, 2, 1]) / 2)
     assert torch.equal(crossfade_weights(5), torch.tensor([1.0, 2, 3, 2, 1]) / 3)
     assert torch.equal(crossfade_weights(1), torch.ones(1))
@@ -64,7 +64,7 @@ def test_split_holds_one_segment_and_two_contexts() -> None:
         assert split.window.shape[-1] <= 100 + 2 * 30 + 75 + 10
 
 
-def test_merge_of_untouched_chunks_gives_the_track_back() -> None:
+def test_merge_undoes_split() -> None:
     track = torch.randn(3, 2, 1000, dtype=torch.float64).float()
     split, merge = Split(100, 60, 0, 6), Merge(100, 60, (3, 2))
     flat = track.reshape(6, -1)

@@ -1,4 +1,4 @@
-"""The core with linear models: bit for bit what a whole-array loop computes."""
+"""With linear models the core computes the same as a whole-array loop, bit for bit."""
 
 import random
 from dataclasses import dataclass, replace
@@ -49,7 +49,7 @@ class Linear:
 
 
 def whole_array_loop(model: Separable, mix: Tensor, overlap: float) -> Tensor:
-    """The drawing's algorithm on the whole track at once; shares nothing with the core but the weights."""
+    """Separate a whole track at once; shares nothing with the core but the weights."""
     segment, context, length = model.segment_samples, model.context_samples, mix.shape[-1]
     out = torch.zeros(len(model.stems), *mix.shape)
     total = torch.zeros(length)
@@ -124,7 +124,7 @@ def test_shifts_average_delayed_passes(shifts: int, length: int) -> None:
 @pytest.mark.parametrize("read", [1, 7, 40, 10_000])
 @pytest.mark.parametrize("length", [0, 1, 29, 30, 31, 39, 40, 41, 79, 80, 81, 403])
 def test_passes_are_averaged_whatever_they_differ_in(length: int, read: int) -> None:
-    """Segment, context, overlap, stems and weights are each pass's own."""
+    """The passes differ in segment, context, overlap, stems and weights."""
     models = (
         Linear(context_samples=5),
         Linear(segment_samples=17, overlap=0.5, stems=("b", "c", "d")),
@@ -208,7 +208,7 @@ def test_the_statistics_of_blocks_that_can_be_read_twice_are_taken() -> None:
 
 
 class Skewed(Linear):
-    """Neither linear nor the same for both channels."""
+    """A model that is neither linear nor the same for both channels."""
 
     def __call__(self, mix: Tensor) -> Tensor:
         bent = mix + 0.3 * mix.square() + torch.tensor([[0.1], [0.2]])
@@ -250,7 +250,7 @@ def test_silence_and_a_single_sample_stay_finite(length: int) -> None:
     assert separate_array(Linear(normalise=True), torch.ones(2, length)).isfinite().all()
 
 
-def test_one_stem_tracks_of_length_zero() -> None:
+def test_tracks_of_length_zero() -> None:
     assert StatsMeter().stats() == TrackStats(0.0, 0.0)
     assert separate_array(Linear(normalise=True), torch.zeros(2, 0)).shape == (3, 2, 0)
 
@@ -271,7 +271,7 @@ def test_the_stream_can_be_left_early() -> None:
 
 
 class Hungry(Linear):
-    """Fits only so many chunks into memory at once."""
+    """A model that runs out of memory with more than `fits` chunks."""
 
     fits = 1
 
@@ -303,7 +303,7 @@ def test_errors_of_the_model_are_not_taken_for_lack_of_memory() -> None:
         run(broken, torch.zeros(2, 2, 2), Compute())
 
 
-def test_the_network_gets_its_mode_back() -> None:
+def test_the_networks_mode_is_restored() -> None:
     network = torch.nn.Dropout()
     with evaluating(network):
         assert not network.training
@@ -313,7 +313,7 @@ def test_the_network_gets_its_mode_back() -> None:
     assert network.training
 
 
-def test_threads_are_given_back() -> None:
+def test_threads_are_restored() -> None:
     before = torch.get_num_threads()
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1

@@ -1,4 +1,4 @@
-"""What the tests of families compare with, and how."""
+"""References that the tests of families compare with."""
 
 import json
 import os
@@ -22,7 +22,7 @@ DEMUCS_RELEASES = Path(__file__).parents[1] / "data/released/demucs"
 
 @pytest.fixture(scope="session")
 def decibels() -> Callable[[Tensor, Tensor], float]:
-    """How far an estimate's error lies below its reference."""
+    """Signal-to-error ratio of an estimate against its reference, in dB."""
 
     def measure(reference: Tensor, estimate: Tensor) -> float:
         assert estimate.shape == reference.shape
@@ -33,7 +33,7 @@ def decibels() -> Callable[[Tensor, Tensor], float]:
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:
-    """Names of tensors and their shapes, from nested names."""
+    """Flatten nested names of tensors, with their shapes."""
     for name, child in tree.items():
         if isinstance(child, Mapping):
             yield from leaves(child, f"{prefix}{name}.")
@@ -43,7 +43,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, lis
 
 @pytest.fixture(scope="session")
 def demucs_release() -> Callable[[str], dict[str, Any]]:
-    """What a released checkpoint of the Demucs families holds: its `arguments`, and `shapes` by name."""
+    """Contents of a released checkpoint of the Demucs families: its `arguments`, and `shapes` by name."""
 
     def load(name: str) -> dict[str, Any]:
         signature, _, variant = name.partition(":")
@@ -61,7 +61,7 @@ def demucs_release() -> Callable[[str], dict[str, Any]]:
 def demucs_twins() -> Callable[[str, dict[str, Any]], tuple[nn.Module, Network]]:
     """The demucs package's network and ours with the same random weights.
 
-    Every LayerScale is that of a trained network, for the initial ones would hide what they scale.
+    Every LayerScale is as large as in a trained network; the initial ones would hide the branches.
     """
 
     def make(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, Network]:
@@ -100,7 +100,7 @@ def demucs_signature() -> Callable[[str], tuple[list[Any], list[Any]]]:
 
 @pytest.fixture(scope="session")
 def demucs2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Tensor]]:
-    """Separates tracks [C, T] with demucs 2.0.3, given its network's name, arguments and weights."""
+    """Separate tracks [C, T] with demucs 2.0.3, given its network's name, arguments and weights."""
     folder = os.environ.get("STEMSPLIT_DEMUCS2", "")
     if not Path(folder, "demucs").is_dir():
         pytest.skip(
@@ -123,7 +123,7 @@ def demucs2(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Tens
 
 @pytest.fixture(scope="session")
 def trained() -> Callable[[nn.Module], None]:
-    """Gives a time-domain network weights in which every one matters, as training would leave them."""
+    """Give a time-domain network weights of realistic size, so that every one changes the output."""
 
     @torch.no_grad()
     def randomise(network: nn.Module) -> None:
@@ -142,7 +142,7 @@ def trained() -> Callable[[nn.Module], None]:
 
 @pytest.fixture(scope="session")
 def music() -> Callable[[int], Tensor]:
-    """A stereo track of so many samples, [2, T]: swelling notes, each at its place, over noise."""
+    """A stereo track [2, T] of swelling notes, panned differently, over noise."""
 
     def play(samples: int) -> Tensor:
         time = torch.arange(samples) / 44100

@@ -1,4 +1,4 @@
-"""Bags: weighted means of networks that differ, and members that aren't needed."""
+"""Bags: weighted means of different networks, without the members that aren't needed."""
 
 from dataclasses import dataclass
 
@@ -62,7 +62,7 @@ def track(samples: int = 137) -> Tensor:
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 def test_a_bag_is_the_weighted_mean_of_whole_tracks(overlap: float) -> None:
-    """What demucs does: every member over the whole track, then weights over their sum."""
+    """Average as demucs does: every member over the whole track, then the weighted mean."""
     chunks = ChunkSettings(overlap=overlap, batch_size=2)
     weights = [[1, 0.5, 2], [3, 0.5, 0]]
     mix = track()
@@ -152,7 +152,7 @@ def test_every_member_is_placed_in_its_own_precision() -> None:
     members = [Blur(), Blur()]
     members[0].precisions = (torch.float32, torch.bfloat16)
     bag = Bag(members, [[1] * 3] * 2)
-    assert place(bag, Compute(dtype=torch.bfloat16, wish=True)) is bag
+    assert place(bag, Compute(dtype=torch.bfloat16, optional=True)) is bag
     assert [m.prepared for m in members] == [torch.bfloat16, torch.float32]
     with pytest.raises(SettingsError, match="--precision bf16: Blur isn't accurate enough"):
         place(bag, Compute(dtype=torch.bfloat16))
@@ -170,7 +170,7 @@ def test_every_member_is_placed_in_its_own_precision() -> None:
         ([Blur()], [[1, 0, 1]]),
     ],
 )
-def test_what_does_not_fit_is_refused(members: list[Blur], weights: list[list[float]]) -> None:
+def test_weights_that_do_not_match_are_refused(members: list[Blur], weights: list[list[float]]) -> None:
     with pytest.raises(StemsplitError):
         Bag(members, weights)
 

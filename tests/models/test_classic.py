@@ -1,4 +1,4 @@
-"""The separator without weights does what its masks promise."""
+"""The separator without weights puts simple sounds into the right stems."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What every family promises, whatever is inside: a line in `FAMILIES` and all of it is checked."""
+"""The contract of every family; a new family needs a line in `FAMILIES` only."""
 
 import io
 from typing import Any
@@ -102,7 +102,7 @@ def network(case: tuple[str, dict[str, Any]]) -> Network:
 
 
 def lengths(network: Network) -> list[int]:
-    """From a single sample to three segments, or as far as the network goes."""
+    """Lengths from a single sample to three segments, or to the network's longest."""
     segment = network.segment_samples
     wanted = [1, 2, 17, segment // 2, segment - 1, segment, segment + 1, 3 * segment]
     longest = network.longest_segment_samples()
@@ -132,7 +132,7 @@ def test_silence_stays_finite(network: Network) -> None:
 
 
 @torch.inference_mode()
-def test_items_of_a_batch_are_strangers(network: Network) -> None:
+def test_items_of_a_batch_are_independent(network: Network) -> None:
     mix = noise(network, network.segment_samples, batch=3)
     together, alone = network(mix), network(mix[1:2])
     torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
@@ -145,7 +145,7 @@ def test_the_same_input_gives_the_same_output(network: Network) -> None:
 
 
 @torch.inference_mode()
-def test_half_the_precision_is_enough(network: Network) -> None:
+def test_half_precision_is_close(network: Network) -> None:
     mix = noise(network, network.segment_samples)
     exact = network(mix)
     try:
@@ -221,7 +221,7 @@ def test_saved_weights_give_the_same_bytes(case: tuple[str, dict[str, Any]]) -> 
 
 
 @torch.inference_mode()
-def test_weights_fit_a_network_laid_out_without_memory(case: tuple[str, dict[str, Any]]) -> None:
+def test_weights_fit_a_network_on_the_meta_device(case: tuple[str, dict[str, Any]]) -> None:
     whole = build(*case).eval()
     with torch.device("meta"):
         outline = build(*case).eval()
@@ -230,7 +230,7 @@ def test_weights_fit_a_network_laid_out_without_memory(case: tuple[str, dict[str
     assert torch.equal(outline(mix), whole(mix))
 
 
-def test_a_segment_of_nothing_is_refused(network: Network) -> None:
+def test_an_empty_segment_is_refused(network: Network) -> None:
     with pytest.raises(SettingsError):
         network.use_segment(0)
 

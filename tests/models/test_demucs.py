@@ -1,4 +1,4 @@
-"""Demucs in the time domain is the network of demucs 4.1.0 (third generation) and 2.0.3 (second)."""
+"""Demucs on waveforms equals the networks of demucs 4.1.0 (third generation) and 2.0.3 (second)."""
 
 import ast
 import math
@@ -241,7 +241,7 @@ def test_the_greater_half_of_an_odd_surplus_is_cut_off_at_the_end() -> None:
 
 @pytest.mark.parametrize(("family", "arguments"), [("demucs", TINY), ("demucs_v2", TINY_V2)])
 @torch.inference_mode()
-def test_only_the_stems_wanted_leave_the_last_layer(family: str, arguments: dict[str, Any]) -> None:
+def test_the_last_layer_computes_the_selected_stems_only(family: str, arguments: dict[str, Any]) -> None:
     whole, narrow = (build(family, arguments).eval() for _ in range(2))
     narrow.load_state_dict(whole.state_dict())
     narrow.select(["vocals", "bass"])

@@ -1,4 +1,4 @@
-"""Hybrid Demucs is the network of the demucs package, at any length."""
+"""Hybrid Demucs equals the network of the demucs package, at any length."""
 
 from collections.abc import Callable
 from typing import Any
@@ -134,7 +134,7 @@ def test_released_networks_are_those_of_demucs(
 
 @pytest.mark.parametrize("hybrid", [True, False])
 @torch.inference_mode()
-def test_a_sample_is_enough(hybrid: bool) -> None:
+def test_a_single_sample_works(hybrid: bool) -> None:
     for channels in (1, 2):
         network = build("hdemucs", TINY | {"hybrid": hybrid, "audio_channels": channels}).eval()
         for samples in (1, 2, 63, 64, 65):

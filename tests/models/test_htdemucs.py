@@ -1,4 +1,4 @@
-"""HT Demucs is the network of the demucs package, and keeps the promises of its arguments."""
+"""HT Demucs equals the network of the demucs package, for every choice of its arguments."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -245,7 +245,7 @@ def test_positions_are_random_only_in_training() -> None:
     assert not torch.equal(moving[0][0], moving[0][1]), "each item is jittered by itself"
 
 
-def test_cape_without_augmentation_is_still() -> None:
+def test_cape_without_augmentation_is_fixed() -> None:
     network = build("htdemucs", TINY | {"t_emb": "cape", "t_cape_augment": False, "t_dropout": 0.0}).train()
     mix = torch.randn(1, 2, SEGMENT)
     assert torch.equal(network.estimate(mix), network.estimate(mix))

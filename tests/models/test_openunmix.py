@@ -1,4 +1,4 @@
-"""Open-Unmix is the separator of the openunmix package, and can do with a part of it."""
+"""Open-Unmix equals the separator of the openunmix package, also with a part of the targets."""
 
 import sys
 from collections.abc import Callable
@@ -31,7 +31,7 @@ SPEECH = MONO | {"sample_rate": 16000, "n_fft": 1024, "n_hop": 512, "hidden_size
 
 
 def train(network: Network) -> None:
-    """Statistics and scales as training would leave them: every one of them matters."""
+    """Give statistics and scales realistic values, so that every one changes the output."""
     for key, value in network.state_dict().items():
         name = key.rpartition(".")[2]
         if name == "running_mean" or (".bn" in key and name == "bias"):
@@ -45,7 +45,7 @@ def train(network: Network) -> None:
 
 
 def notes(network: Network, seconds: float, batch: int = 1) -> Tensor:
-    """Swelling notes at their own places in the panorama, over noise: [B, C, T]."""
+    """Swelling notes, panned differently, over noise: [B, C, T]."""
     samples = round(seconds * network.sample_rate)
     time = torch.arange(samples) / network.sample_rate
     mix = 0.05 * torch.randn(batch, network.channels, samples)
@@ -134,7 +134,7 @@ def test_released_networks_are_those_of_openunmix(name: str, twins: Twins, decib
         assert decibels(theirs(mix)[0], separate_array(ours, mix[0])) >= 112, seconds
 
 
-def test_published_files_load_in_spite_of_what_else_they_hold() -> None:
+def test_published_files_load_with_their_additional_tensors() -> None:
     network = build("openunmix", TINY)
     own = {
         key.removeprefix("targets.bass."): torch.full_like(value, 2)

@@ -91,7 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def twins(
     family: str, arguments: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> tuple[Network, Network]:
-    """A network whose every weight counts, plain and prepared."""
+    """A network plain and prepared, with weights of realistic size."""
     plain = build(family, arguments).eval()
     for name, parameter in plain.named_parameters():
         if name.endswith(".scale"):
@@ -112,7 +112,7 @@ TILED = ("ht", "ht contexts", "ht other kernels", "hybrid", "hybrid bands")
 def test_prepared_networks_agree(
     case: str, cached: int, decibels: Decibels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiled, "CACHED_BYTES", cached)
+    monkeypatch.setattr(tiled, "TILE_BYTES", cached)
     plain, prepared = twins(*CASES[case])
     for batch, samples in ((1, 2000), (2, 1777)):
         mix = 0.1 * torch.randn(batch, plain.channels, samples)
@@ -133,7 +133,7 @@ def test_selected_stems_agree(family: str, decibels: Decibels) -> None:
 
 
 @torch.inference_mode()
-def test_half_precision_agrees_to_what_it_has(decibels: Decibels) -> None:
+def test_half_precision_agrees_within_its_accuracy(decibels: Decibels) -> None:
     plain, prepared = twins("htdemucs", HT, torch.bfloat16)
     mix = 0.1 * torch.randn(1, 2, 2000)
     agreement = decibels(plain.estimate(mix), prepared.estimate(mix))
@@ -150,7 +150,9 @@ def test_inputs_are_left_as_they_were() -> None:
 
 
 @torch.inference_mode()
-def test_without_the_operators_public_ones_do(decibels: Decibels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_public_operators_replace_missing_private_ones(
+    decibels: Decibels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed.packs.cache_clear()
     monkeypatch.setattr(packed, "_samples", _missing)
     try:
@@ -169,7 +171,7 @@ def _missing(*_: Tensor) -> list[Tensor]:
 @pytest.mark.slow
 @torch.inference_mode()
 def test_a_chunk_that_ends_in_silence_agrees(decibels: Decibels) -> None:
-    """Statistics over a long time axis of which most is alike lose digits where sums aren't pairwise."""
+    """Sums over a long, mostly constant time axis lose digits unless they are pairwise."""
     released = {"dconv_mode": 3, "bottom_channels": 512, "t_dropout": 0.02, "segment": Fraction(39, 5)}
     plain, prepared = twins("htdemucs", {"sources": HT["sources"], **released})
     mix = 0.1 * torch.randn(1, 2, plain.segment_samples)

@@ -105,7 +105,7 @@ def test_another_variants_configuration_is_refused(name: str, foreign: str) -> N
         from_config(name, {"model": model, "training": {"instruments": ["vocals"]}})
 
 
-def test_what_has_no_bearing_on_the_result_is_ignored() -> None:
+def test_arguments_that_do_not_change_the_output_are_ignored() -> None:
     model = {"flash_attn": True, "sage_attention": True, "stft_window_fn": None, "use_pope": False, "dim": 16}
     config = {"model": model | {"depth": 1}, "training": {"instruments": ["vocals"]}}
     assert from_config("bs_roformer", config).arguments.dim == 16

@@ -1,4 +1,4 @@
-"""What the RoFormers' structure promises; their released weights are compared in test_released.py."""
+"""The structure of the RoFormers; their released weights are compared in test_released.py."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def roformer(name: str, *arguments: dict[str, Any]) -> Roformer:
 
 @both
 @torch.inference_mode()
-def test_the_gain_of_the_mix_is_that_of_the_stems(name: str, table: dict[str, Any]) -> None:
+def test_stems_scale_with_the_mix(name: str, table: dict[str, Any]) -> None:
     network, mix = roformer(name, SMALL, table), torch.randn(1, 2, 700)
     for gain in (1e-3, 100.0):
         torch.testing.assert_close(network(gain * mix) / gain, network(mix), rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""What SCNet's structure promises; released weights are compared in test_released.py."""
+"""The structure of SCNet; released weights are compared in test_released.py."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models import build
-from stemsplit.models.scnet import Band, Heights, SCNet, Thickening, Thinning
+from stemsplit.models.scnet import Band, BandBins, SCNet, SDLayer, SULayer
 
 SMALL = {"dims": [4, 8, 8], "nfft": 64, "win_size": 64, "hop_size": 16, "num_dplayer": 2}
 
@@ -46,15 +46,15 @@ def test_bands_lie_where_the_released_networks_have_them(
     shares: list[float], strides: list[int], levels: list[tuple[list[int], list[int]]]
 ) -> None:
     bands = [Band(share, stride, max(3, stride), 1) for share, stride in zip(shares, strides, strict=True)]
-    thinning, bins = Thinning(1, 1, bands), 2049
-    thickening = Thickening(1, 1, bands)
-    for thick, thin in levels:
-        assert thinning.heights(bins) == thick
-        pieces = thinning(torch.zeros(1, 1, bins, 1))
-        assert [piece.shape[2] for piece in pieces] == thin
-        back = thickening(torch.cat(pieces, dim=2), Heights(thick, thin))
+    downsample, bins = SDLayer(1, 1, bands), 2049
+    upsample = SULayer(1, 1, bands)
+    for before, after in levels:
+        assert downsample.band_bins(bins) == before
+        pieces = downsample(torch.zeros(1, 1, bins, 1))
+        assert [piece.shape[2] for piece in pieces] == after
+        back = upsample(torch.cat(pieces, dim=2), BandBins(before, after))
         assert back.shape == (1, 1, bins, 1)
-        bins = sum(thin)
+        bins = sum(after)
 
 
 @pytest.mark.parametrize("samples", [1, 15, 16, 17, 31, 32, 47, 48, 49, 500])
@@ -65,7 +65,7 @@ def test_the_frames_are_even_in_number(samples: int) -> None:
 
 
 @torch.inference_mode()
-def test_a_standardised_spectrogram_makes_the_gain_that_of_the_mix() -> None:
+def test_with_a_standardised_spectrogram_stems_scale_with_the_mix() -> None:
     network, mix = scnet(normalise_spectrogram=True), torch.randn(1, 2, 500)
     torch.testing.assert_close(10 * network(mix), network(10 * mix), rtol=1e-3, atol=1e-3)
     plain = scnet()

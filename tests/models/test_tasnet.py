@@ -77,7 +77,7 @@ def test_masks_of_a_softmax_share_the_mix() -> None:
     torch.testing.assert_close(separator(frames, (2,)), separator(frames, (0, 1, 2))[:, 2:])
 
 
-def test_norms_standardise_what_they_say() -> None:
+def test_norms_standardise_their_axes() -> None:
     x = 3 + 5 * torch.randn(2, 8, 50)
     for norm, dims in ((GlobalNorm(8), (1, 2)), (ChannelNorm(8), (1,))):
         y = norm(x)

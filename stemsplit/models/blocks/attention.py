@@ -1,6 +1,8 @@
 """Transformer layers, and the encoder that lets a spectrogram and a waveform attend to each other.
 
-HT Demucs (Rouard, Massa, Défossez 2022), "Cross-domain Transformer Encoder".
+HT Demucs (Rouard, Massa, Défossez 2022), "Cross-domain Transformer Encoder"; demucs 4.1.0, transformer.py.
+
+Legend: `B` batch, `C` channels, `F` bins, `T` steps of a sequence, `N` steps of another.
 """
 
 from collections.abc import Callable
@@ -16,24 +18,24 @@ from stemsplit.models.blocks.embeddings import grid_sinusoids
 from stemsplit.models.blocks.sparse_attention import SparseAttention, Sparsity
 from stemsplit.models.fast.packed import PackedLinear, PackedSequenceNorm
 
-LAYER_SCALE = 1e-4
+LAYER_SCALE = 1e-4  # initial factor of the residual branches
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What a Transformer layer is made of.
+    """Settings of a Transformer layer.
 
     Attributes:
         channels: C, a multiple of `heads`.
         heads: attention heads.
         hidden: width of the feed-forward part.
-        dropout: of attention, feed-forward part and both residuals.
-        gelu: rather than ReLU.
-        groups: normalise over this many groups of channels and over time; 0 normalises every step by itself.
-        norm_first: normalise what enters a residual branch rather than what leaves the addition.
-        norm_out: with `norm_first`, normalise the layer's output over time as well, in this many groups.
+        dropout: of attention, feed-forward part and both residual branches.
+        gelu: GELU rather than ReLU.
+        groups: of a group normalisation over channels and time; 0 for a layer normalisation of every step.
+        norm_first: normalise the input of every residual branch (pre-norm) rather than the sums (post-norm).
+        norm_out: with `norm_first`, groups of one more normalisation, of the layer's output.
         layer_scale: scale the residual branches by learnt factors.
-        sparsity: which pairs attention keeps, None for all.
+        sparsity: pairs that attention keeps, None for all.
     """
 
     channels: int
@@ -48,17 +50,17 @@ class LayerShape:
     sparsity: Sparsity | None
 
     def norm(self) -> nn.Module:
-        """A normalisation of [B, T, C]."""
+        """Make a normalisation of [B, T, C]."""
         return SequenceNorm(self.groups, self.channels) if self.groups else nn.LayerNorm(self.channels)
 
     def scale(self) -> nn.Module:
-        """What a residual branch ends with."""
+        """Make the LayerScale at the end of a residual branch, or an identity."""
         return (
             LayerScale(self.channels, LAYER_SCALE, channel_last=True) if self.layer_scale else nn.Identity()
         )
 
     def attention(self) -> nn.Module:
-        """Attention of [B, T, C] to [B, N, C]."""
+        """Make an attention of [B, T, C] to [B, N, C]."""
         if self.sparsity is None:
             return Attention(self.channels, self.heads, self.dropout)
         return SparseAttention(self.channels, self.heads, self.dropout, self.sparsity)
@@ -69,11 +71,11 @@ class SequenceNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)  # [B, C, T] -> [B, T, C]
 
 
 class Attention(nn.Module):
-    """Multi-head attention; queries, keys and values are projected by one stacked weight.
+    """Multi-head attention with one stacked weight for queries, keys and values, as in torch's class.
 
     Args:
         channels: a multiple of `heads`.
@@ -92,26 +94,26 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        """Queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
+        """Let queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
         channels = query.shape[-1]
         weight_q, weight_kv = self.in_proj_weight.split([channels, 2 * channels])
         bias_q, bias_kv = self.in_proj_bias.split([channels, 2 * channels])
         q = F.linear(query, weight_q, bias_q)
-        k, v = F.linear(source, weight_kv, bias_kv).chunk(2, dim=-1)
+        k, v = F.linear(source, weight_kv, bias_kv).chunk(2, dim=-1)  # [B, N, C] each
         dropout = self.dropout if self.training else 0.0
         q, k, v = (split_heads(x, self.heads) for x in (q, k, v))
-        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)  # [B, heads, T, C/heads]
+        out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))  # [B, T, C]
         return out
 
 
 class PackedAttention(nn.Module):
-    """`Attention` with packed projections.
+    """`Attention` with packed projections, for inference on a CPU.
 
     Args:
-        attention: what it computes.
-        scale: a factor per channel of the output, [C].
-        dtype: of the arithmetic.
+        attention: to take the weights from.
+        scale: factor per channel of the output, [C].
+        dtype: to compute in.
     """
 
     def __init__(self, attention: Attention, scale: Tensor | None, dtype: torch.dtype) -> None:
@@ -128,22 +130,22 @@ class PackedAttention(nn.Module):
         self.out = PackedLinear(out.weight, out.bias, scale=scale, dtype=dtype)
 
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        """Queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
+        """Let queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
         projected = (self.query(query), *self.key_value(source).chunk(2, dim=-1))
-        # A head's rows lie far apart, each on its own page of memory; side by side they are read faster.
+        # The rows of a head lie a page of memory apart; a contiguous copy is read faster.
         q, k, v = (split_heads(x, self.heads).contiguous() for x in projected)
         attended = F.scaled_dot_product_attention(q, k, v)
-        out: Tensor = self.out(attended.transpose(1, 2).flatten(2)).to(query.dtype)
+        out: Tensor = self.out(attended.transpose(1, 2).flatten(2)).to(query.dtype)  # [B, T, C]
         return out
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[B, T, C] -> [B, heads, T, C/heads]."""
-    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
+    """Give every head its channels: [B, T, C] -> [B, heads, T, C/heads]."""
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)  # [B, heads, T, C/heads]
 
 
 class FeedForward(nn.Module):
-    """The part that every Transformer layer ends with, and the scale of both its residual branches."""
+    """Base of both Transformer layers: the feed-forward branch, and the LayerScales of both branches."""
 
     def __init__(self, shape: LayerShape) -> None:
         super().__init__()
@@ -159,23 +161,23 @@ class FeedForward(nn.Module):
             self.norm_out = SequenceNorm(int(shape.norm_out), shape.channels)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        """The second residual branch: [B, T, C] -> [B, T, C]."""
+        """Compute the second residual branch: [B, T, C] -> [B, T, C]."""
         hidden = self.dropout(self.activation(self.linear1(x)))
         out: Tensor = self.gamma_2(self.dropout(self.linear2(hidden)))
         return out
 
     def prepare(self, dtype: torch.dtype) -> None:
-        """Pack the weights for inference, the activation and the second LayerScale with them."""
+        """Pack the weights for inference, with the activation and the second LayerScale folded in."""
         activation = "gelu" if self.activation is F.gelu else "relu"
         wide, narrow = self.linear1, self.linear2
         self.linear1 = PackedLinear(wide.weight, wide.bias, activation=activation, dtype=dtype, keep=True)
         self.linear2 = PackedLinear(narrow.weight, narrow.bias, scale=_factors(self.gamma_2), dtype=dtype)
-        self.activation, self.gamma_2 = nn.Identity(), nn.Identity()
+        self.activation, self.gamma_2 = nn.Identity(), nn.Identity()  # the packed layers compute both
         if isinstance(self.norm_out, SequenceNorm) and self.norm_out.num_groups == 1:
             self.norm_out = PackedSequenceNorm(self.norm_out)
 
     def packed_attention(self, attention: nn.Module, dtype: torch.dtype) -> nn.Module:
-        """The layer's attention for inference, the first LayerScale with it; a sparse one stays as it is."""
+        """Return attention packed for inference with the first LayerScale; a sparse one stays as it is."""
         if not isinstance(attention, Attention):
             return attention
         packed = PackedAttention(attention, _factors(self.gamma_1), dtype)
@@ -184,7 +186,7 @@ class FeedForward(nn.Module):
 
 
 def _factors(scale: nn.Module) -> Tensor | None:
-    """What a LayerScale multiplies by, None for the identity: [C]."""
+    """Return the factors of a LayerScale, [C]; None for an identity."""
     return scale.scale if isinstance(scale, LayerScale) else None
 
 
@@ -220,7 +222,7 @@ class SelfLayer(FeedForward):
 class CrossLayer(FeedForward):
     """A Transformer layer in which a sequence attends to another one.
 
-    `norm3` has parameters even where the norms come last and use two, as in the released class.
+    A post-norm layer uses two of its three norms; the third has parameters too, as in released checkpoints.
     """
 
     def __init__(self, shape: LayerShape) -> None:
@@ -231,7 +233,7 @@ class CrossLayer(FeedForward):
         self.norm3 = shape.norm()
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        """[B, T, C] attends to [B, N, C]: [B, T, C]."""
+        """Let [B, T, C] attend to [B, N, C]: [B, T, C]."""
         if self.norm_first:
             x = x + self._attend(self.norm1(x), self.norm2(other))
             out: Tensor = self.norm_out(x + self.feed_forward(self.norm3(x)))
@@ -251,21 +253,21 @@ class CrossLayer(FeedForward):
 
 
 class CrossTransformer(nn.Module):
-    """Layers over a spectrogram and a waveform, which attend to themselves and to each other in turn.
+    """Transformer in which a spectrogram and a waveform attend to themselves and to each other by turns.
 
-    The bins of a spectrogram's frames are laid out frame after frame as one sequence. Its positions are
-    embedded by two-dimensional sinusoids.
+    The spectrogram becomes a sequence of F·frames steps, bin after bin of frame after frame, with
+    two-dimensional sinusoids for positions.
 
     Args:
         shape: of the layers.
         layers: in each of the two branches.
-        cross_first: start with a layer that attends to the other branch.
-        sparse_self: keep the shape's sparsity where a branch attends to itself.
-        sparse_cross: keep it where a branch attends to the other.
+        cross_first: start with cross-attention between the branches.
+        sparse_self: apply the shape's sparsity to self-attention.
+        sparse_cross: apply it to cross-attention.
         norm_in: makes a normalisation of the input.
         positions: embeds the waveform's positions.
-        period: of the spectrogram's sinusoids.
-        position_weight: factor on the embeddings of both branches.
+        period: of the spectrogram's sinusoids, in positions per radian.
+        position_weight: factor on the position embeddings of both branches.
     """
 
     def __init__(
@@ -298,7 +300,7 @@ class CrossTransformer(nn.Module):
         self.layers_t = branch()
 
     def forward(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """Spectrogram [B, C, F, frames] and waveform [B, C, T]; the same shapes come back."""
+        """Return a spectrogram [B, C, F, frames] and a waveform [B, C, T] in the same shapes."""
         bins = x.shape[-2]
         x, xt = self._embed(x, xt)
         for layer, layer_t in zip(self.layers, self.layers_t, strict=True):
@@ -306,7 +308,8 @@ class CrossTransformer(nn.Module):
                 x, xt = layer(x, xt), layer_t(xt, x)
             else:
                 x, xt = layer(x), layer_t(xt)
-        return x.transpose(1, 2).unflatten(-1, (-1, bins)).transpose(-1, -2), xt.transpose(1, 2)
+        x = x.transpose(1, 2).unflatten(-1, (-1, bins)).transpose(-1, -2)  # [B, C, F, frames]
+        return x, xt.transpose(1, 2)  # [B, C, T]
 
     def prepare(self, dtype: torch.dtype) -> None:
         """Pack the weights for inference."""
@@ -314,10 +317,10 @@ class CrossTransformer(nn.Module):
             cast(SelfLayer | CrossLayer, layer).prepare(dtype)
 
     def _embed(self, x: Tensor, xt: Tensor) -> tuple[Tensor, Tensor]:
-        """Both branches as normalised sequences with their positions: [B, frames · F, C] and [B, T, C]."""
+        """Return both branches as normalised sequences plus positions, [B, frames·F, C] and [B, T, C]."""
         batch, channels, bins, frames = x.shape
         grid = grid_sinusoids(bins, frames, channels, self.period, x.device)
         steps = self.position_embeddings(batch, xt.shape[-1], x.device)
-        x = self.norm_in(x.transpose(-1, -2).flatten(2).transpose(1, 2))
-        xt = self.norm_in_t(xt.transpose(1, 2))
+        x = self.norm_in(x.transpose(-1, -2).flatten(2).transpose(1, 2))  # [B, frames·F, C]
+        xt = self.norm_in_t(xt.transpose(1, 2))  # [B, T, C]
         return x + self.position_weight * grid, xt + self.position_weight * steps

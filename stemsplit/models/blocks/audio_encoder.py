@@ -1,4 +1,4 @@
-"""Features from a self-supervised audio encoder: wav2vec 2.0, HuBERT, WavLM and their like."""
+"""Features of a self-supervised audio encoder: wav2vec 2.0, HuBERT, WavLM and the like."""
 
 import importlib
 from typing import Any
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from stemsplit.errors import ModelUnavailableError, StemsplitError
 
-SHORTEST = 400  # samples that the convolutions of all these encoders see for one frame
+SHORTEST = 400  # samples: receptive field of one frame, the same for all these encoders
 
 
 def load_encoder(path: str) -> nn.Module:
-    """An encoder saved by the `transformers` package, frozen, with twice its usual frame rate.
+    """Load an encoder saved by the `transformers` package, frozen, and double its frame rate.
 
     Args:
         path: the folder with its weights and configuration.
@@ -46,31 +46,31 @@ def _double_frame_rate(encoder: nn.Module, path: str) -> None:
 
 
 def hidden_states(encoder: nn.Module, audio: Tensor, frames: int) -> Tensor:
-    """What every layer of the encoder says of the audio, the convolutions' features first.
+    """Return the hidden states of all layers, the convolutions' features first.
 
     Args:
-        encoder: as from `load_encoder`.
+        encoder: from `load_encoder`.
         audio: [B, T].
-        frames: how many are wanted; the encoder's are spread over them where it has more or fewer.
+        frames: to return, by linear interpolation if the encoder gives another number.
 
     Returns:
         [layers, B, frames, width], without gradients.
     """
     audio = F.pad(audio, (0, max(0, SHORTEST - audio.shape[-1])))
     with torch.no_grad():
-        states = torch.stack(encoder(audio, output_hidden_states=True).hidden_states)
+        states = torch.stack(encoder(audio, output_hidden_states=True).hidden_states)  # [layers, B, ·, width]
     if states.shape[2] == frames:
         return states
-    flat = states.flatten(0, 1).transpose(1, 2)
-    spread = F.interpolate(flat, frames, mode="linear").transpose(1, 2)
-    return spread.reshape(*states.shape[:2], frames, -1)
+    flat = states.flatten(0, 1).transpose(1, 2)  # [layers·B, width, ·]
+    resampled = F.interpolate(flat, frames, mode="linear").transpose(1, 2)  # [layers·B, frames, width]
+    return resampled.reshape(*states.shape[:2], frames, -1)  # [layers, B, frames, width]
 
 
 class LayerSum(nn.Module):
-    """The sum of an encoder's layers, weighted by the softmax of learnt numbers.
+    """Sum of an encoder's layers, weighted by the softmax of learnt numbers.
 
     Args:
-        layers: how many there are.
+        layers: of the encoder.
     """
 
     def __init__(self, layers: int) -> None:
@@ -81,7 +81,7 @@ class LayerSum(nn.Module):
         """[layers, B, frames, width] -> [B, frames, width].
 
         Raises:
-            StemsplitError: it's another number of layers.
+            StemsplitError: the encoder has another number of layers.
         """
         if len(states) != len(self.weights):
             raise StemsplitError(f"the encoder has {len(states)} layers, {len(self.weights)} are expected")

@@ -1,7 +1,9 @@
-"""Networks that look at a spectrogram band by band: the tables of bands, and the way in and out of them.
+"""Bands of a spectrogram: tables of bands, and the layers that split into them and estimate masks for them.
 
-A band is a `range` of bins and a table a tuple of them. A spectrogram goes in flat, bin after bin, with the
-same `parts` numbers in each: the channels, and within a channel the real and the imaginary part.
+A band is a `range` of bins, a table a tuple of bands. Spectrograms are flat, bin after bin, with `parts`
+numbers per bin: the channels, and within a channel the real and the imaginary part.
+
+Legend: `B` batch, `F` bins.
 """
 
 import math
@@ -15,7 +17,7 @@ from stemsplit.errors import StemsplitError
 
 Table = tuple[range, ...]
 
-# (width, end) in Hz: bands of that width up to that end; what remains above is one band more.
+# (width, end) in Hz: bands of that width up to that end; one more band takes the bins above the last end.
 # Band-Split RNN, section V-A; "other" takes v7 there.
 SCHEMES: dict[str, tuple[tuple[int, int], ...]] = {
     "v1": ((1000, 21_000),),
@@ -31,10 +33,10 @@ SCHEMES: dict[str, tuple[tuple[int, int], ...]] = {
 
 
 def linear_bands(widths: Sequence[int], bins: int) -> Table:
-    """Bands of `widths` bins side by side.
+    """Return adjacent bands of `widths` bins.
 
     Raises:
-        StemsplitError: they don't add up to `bins`, or one is empty.
+        StemsplitError: they don't add up to `bins`, or a band is empty.
     """
     if sum(widths) != bins or min(widths, default=0) < 1:
         raise StemsplitError(f"the bands have {sum(widths)} bins, the spectrogram {bins}")
@@ -42,7 +44,7 @@ def linear_bands(widths: Sequence[int], bins: int) -> Table:
 
 
 def hertz_bands(scheme: Iterable[tuple[int, int]], n_fft: int, sample_rate: int) -> Table:
-    """The bands of one of the `SCHEMES`: a bin belongs to the band that its frequency k·rate/n_fft lies in.
+    """Return the bands of one of the `SCHEMES`; bin k belongs to the band that contains k·rate/n_fft Hz.
 
     Raises:
         StemsplitError: the transform is so short that a band has no bin.
@@ -56,16 +58,16 @@ def hertz_bands(scheme: Iterable[tuple[int, int]], n_fft: int, sample_rate: int)
 
 
 def mel_bands(count: int, n_fft: int, sample_rate: int) -> Table:
-    """The bins on which each of `count` triangular filters, spaced evenly on Slaney's mel scale, is positive.
+    """Return the supports of `count` triangular filters that are spaced evenly on Slaney's mel scale.
 
-    Neighbours overlap by half. The lowest bin belongs to the first band and the highest to the last, though
-    both filters vanish there.
+    Neighbours overlap by half. The lowest bin belongs to the first band and the highest to the last, although
+    both filters are zero there (as in Mel-Band RoFormer).
 
     Raises:
         StemsplitError: the transform is so short that a band has no bin.
     """
     top = _mel(sample_rate / 2)
-    edges = [_hertz(top * i / (count + 1)) * n_fft / sample_rate for i in range(count + 2)]
+    edges = [_hertz(top * i / (count + 1)) * n_fft / sample_rate for i in range(count + 2)]  # in bins
     last = n_fft // 2
     starts = [0] + [math.floor(edge) + 1 for edge in edges[1:count]]
     stops = [math.ceil(edge) for edge in edges[2 : count + 1]] + [last + 1]
@@ -79,7 +81,7 @@ def _checked(bands: Iterable[range]) -> Table:
     return table
 
 
-# Slaney's scale: 3 mel per 200 Hz below 1 kHz, then 27 mel per factor of 6.4
+# Slaney's scale: 3 mel per 200 Hz below 1 kHz (15 mel), then 27 mel per factor of 6.4.
 def _mel(hertz: float) -> float:
     return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
@@ -89,7 +91,9 @@ def _hertz(mel: float) -> float:
 
 
 class BandSplit(nn.Module):
-    """Every band normalised and brought to one width by layers of its own.
+    """Band split: a normalisation and a linear layer per band bring all bands to one width.
+
+    Band-Split RNN, section II-A.
 
     Args:
         table: the bands.
@@ -107,19 +111,21 @@ class BandSplit(nn.Module):
     def forward(self, flat: Tensor) -> Tensor:
         """[B, frames, F·parts] -> [B, frames, bands, width]."""
         features = [layer(flat[..., s]) for layer, s in zip(self.to_features, self.slices, strict=True)]
-        return torch.stack(features, dim=-2)
+        return torch.stack(features, dim=-2)  # [B, frames, bands, width]
 
 
 class MaskEstimator(nn.Module):
-    """A mask for every number of every band, from an MLP of the band's own that ends in a GLU.
+    """Mask estimation: an MLP per band that ends in a GLU gives a mask for every number of the band.
+
+    Band-Split RNN, section II-C.
 
     Args:
         table: the bands.
         parts: numbers per bin.
         width: of a band's features.
         hidden: width of the hidden layers.
-        depth: how many hidden layers there are.
-        norm: makes a normalisation to begin with; None for none.
+        depth: number of hidden layers.
+        norm: makes the normalisation before the MLP; None for none.
     """
 
     def __init__(
@@ -146,7 +152,7 @@ class MaskEstimator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, frames, bands, width] -> [B, frames, Σ band·parts], band after band."""
         masks = [layer(band) for layer, band in zip(self.to_freqs, x.unbind(dim=-2), strict=True)]
-        return torch.cat(masks, dim=-1)
+        return torch.cat(masks, dim=-1)  # [B, frames, Σ band·parts]
 
 
 def _mlp(width: int, hidden: int, depth: int, out: int) -> Iterable[nn.Module]:
@@ -157,21 +163,21 @@ def _mlp(width: int, hidden: int, depth: int, out: int) -> Iterable[nn.Module]:
 
 
 def join_bands(masks: Tensor, table: Table, parts: int) -> Tensor:
-    """One mask per bin: the mean of the masks of all bands that the bin lies in.
+    """Return one mask per bin, the mean over the bands that contain the bin.
 
     Args:
         masks: [..., Σ band·parts], band after band.
-        table: the bands; every bin is in one of them at least.
+        table: the bands; every bin is in at least one.
         parts: numbers per bin.
 
     Returns:
         [..., F, parts].
     """
-    by_bin: Tensor = masks.unflatten(-1, (-1, parts))
+    by_bin: Tensor = masks.unflatten(-1, (-1, parts))  # [..., Σ band, parts]
     bins = torch.tensor([k for band in table for k in band], device=masks.device)
     count = table[-1].stop
-    if len(bins) == count:
+    if len(bins) == count:  # bands without overlap
         return by_bin
-    covering = masks.new_zeros(count).index_add(0, bins, masks.new_ones(len(bins)))
+    covering = masks.new_zeros(count).index_add(0, bins, masks.new_ones(len(bins)))  # [F] bands per bin
     total = by_bin.new_zeros(*by_bin.shape[:-2], count, parts).index_add(-2, bins, by_bin)
     return total / covering[:, None]

@@ -1,7 +1,7 @@
-"""Limits to what a checkpoint's arguments may ask for, so that a false one fails at once.
+"""Limits on a checkpoint's arguments, so that a malicious or broken file fails at once.
 
-A file may say `depth: 1000000000`. No list of arguments that make layers would stay complete, so what is
-bounded is what they make: layers and tensors, counted while a network is built.
+A file may say `depth: 1000000000`. A list of the arguments that create layers would never be complete, so the
+limits are on the layers and tensors themselves, counted while a network is built.
 """
 
 import re
@@ -15,11 +15,11 @@ from torch.nn.modules import module as hooks
 
 from stemsplit.errors import StemsplitError
 
-# Of a number that is no rate, length or seed; released networks have none above 8192, the size of a window.
+# Largest argument that is no rate, length or seed; released networks have none above 8192, a window size.
 LARGEST = 1_000_000
-# Of a number of layers, which some families plan before they make any; released networks have up to 12.
+# Largest number of layers, which some families plan before they make any; released networks have up to 12.
 DEEPEST = 1_000
-# Layers, parameters and buffers of a network; the largest of the registry has 3343.
+# Layers, parameters and buffers of a network; the largest in the registry has 3343.
 MOST_PARTS = 20_000
 # Parameters of one layer: an LSTM of three layers in both directions has 24. torch takes quadratic time to
 # add them, which is minutes for a hundred thousand.
@@ -27,17 +27,17 @@ MOST_OF_ONE = 1_000
 
 
 def require_bounded(key: str, value: Any) -> None:
-    """Refuse a whole number in an argument, or in the lists of one, that no network has.
+    """Refuse an argument that is, or contains, an integer larger than any network has.
 
     Raises:
-        StemsplitError: it's too large.
+        StemsplitError: it is too large.
     """
     inside = (
         value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     )
     for item in inside:
         require_bounded(key, item)
-    if re.search("sample|segment|seed", key):  # rates and lengths make no layers, and are large
+    if re.search("sample|segment|seed", key):  # rates and lengths are large but create no layers
         return
     most = DEEPEST if re.search("depth|layers", key) else LARGEST
     if isinstance(value, int) and abs(value) > most:
@@ -46,16 +46,16 @@ def require_bounded(key: str, value: Any) -> None:
 
 @contextmanager
 def bounded_parts() -> Iterator[None]:
-    """Stop this thread from building networks of more parts than any has, inside the block.
+    """Stop this thread from building a network with too many parts, inside the block.
 
     Raises:
-        StemsplitError: a network would have.
+        StemsplitError: a network would have more than `MOST_PARTS`, or a layer more than `MOST_OF_ONE`.
     """
     builder, count = get_ident(), 0
 
     def add(module: nn.Module, name: str, part: Any) -> None:
         nonlocal count
-        if get_ident() != builder:
+        if get_ident() != builder:  # torch's hooks are global: other threads may build networks too
             return
         count += 1
         if count > MOST_PARTS or len(module._parameters) > MOST_OF_ONE:

@@ -1,4 +1,7 @@
-"""Convolutional parts that the Demucs families share."""
+"""Convolutional blocks that the Demucs families share.
+
+Legend: `B` batch, `C` channels, `T` steps in time.
+"""
 
 from collections.abc import Iterator
 
@@ -9,11 +12,11 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.local_attention import LocalState
 from stemsplit.models.blocks.recurrent import BLSTM
 
-LSTM_SPAN = 200
+LSTM_SPAN = 200  # steps, as in the released class
 
 
 class LayerScale(nn.Module):
-    """A learnt factor per channel, small at first, for the end of a residual branch (Touvron et al. 2021).
+    """Learnt factor per channel, small at first, for the end of a residual branch (Touvron et al. 2021).
 
     Args:
         channels: of the input.
@@ -27,15 +30,15 @@ class LayerScale(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), float(init)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., C, T], or [..., T, C] if `channel_last`; the same shape comes back."""
-        return x * (self.scale if self.channel_last else self.scale[:, None])
+        """Scale [..., C, T], or [..., T, C] if `channel_last`; the shape stays."""
+        return x * (self.scale if self.channel_last else self.scale[:, None])  # by [C] or [C, 1]
 
 
 class DConv(nn.Module):
     """Compressed residual branches over time (Hybrid Demucs, "Compressed residual branches").
 
-    Branch d narrows its input with a convolution of dilation 2^d, optionally runs a BiLSTM of limited span
-    and local attention over it, widens it again through a GLU, scales it and adds it to the input.
+    Branch d narrows its input with a convolution of dilation 2^d, optionally applies a BiLSTM of limited span
+    and local attention, widens it again through a GLU, scales it and adds it to the input.
 
     Args:
         channels: of input and output.
@@ -46,7 +49,7 @@ class DConv(nn.Module):
         lstm: insert a two-layer BiLSTM.
 
     Raises:
-        StemsplitError: nothing is left of the channels.
+        StemsplitError: `compress` leaves no channel.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class DConv(nn.Module):
                 f"residual branches {compress:g} times narrower than {channels} channels have none"
             )
         self.layers = nn.ModuleList()
+        # The order of the layers is that of the keys in checkpoints.
         for index in range(abs(depth)):
             dilation = 2**index if depth > 0 else 1
             inner: list[nn.Module] = []
@@ -94,8 +98,8 @@ class DConv(nn.Module):
 def rescale_weights(module: nn.Module, reference: float) -> None:
     """Pull the initial scale of every convolution halfway (geometrically) to `reference`, in place.
 
-    A weight of standard deviation σ is divided, with its bias, by √(σ/reference) (Demucs, "Weight rescaling
-    at initialization").
+    A weight of standard deviation σ and its bias are divided by √(σ/reference) (Demucs, "Weight rescaling at
+    initialization").
     """
     with torch.no_grad():
         for conv in _convolutions(module):

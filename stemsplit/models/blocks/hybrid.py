@@ -1,9 +1,10 @@
-"""The U-Net of two branches that Hybrid Demucs and HT Demucs are built on.
+"""The U-Net with two branches that Hybrid Demucs and HT Demucs share.
 
 A spectral branch encodes a spectrogram by convolutions over frequency, a temporal branch the waveform by
-convolutions over time. Where no more bins are left than the kernel is long, the spectral branch ends in a
-single bin and the branches join; deeper levels are common to both and run over time. The decoder mirrors
-it. The outputs of both branches are summed as waveforms (Hybrid Demucs, Figure 1).
+convolutions over time. At the level that has no more bins left than the kernel is long, the spectral branch
+is reduced to a single bin and the branches join; deeper levels are common to both and run over time. The
+decoder mirrors the encoder. The outputs of both branches are added as waveforms (Hybrid Demucs, Figure 1;
+demucs 4.1.0, hdemucs.py).
 
 Legend: `B` batch, `S` stems, `C` audio channels, `F` bins, `T` samples.
 """
@@ -31,8 +32,8 @@ from stemsplit.models.blocks.stft import AlignedFraming, CentredFraming, Framing
 from stemsplit.models.fast.tiled import tiled
 from stemsplit.models.network import Network
 
-STD_FLOOR = 1e-5
-Skip = tuple[Tensor, int]  # what a layer of the encoder gave, and the length of what it got
+STD_FLOOR = 1e-5  # added to standard deviations before dividing by them
+Skip = tuple[Tensor, int]  # output of an encoder layer, and the length of its input
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Level:
     """One level of the U-Net.
 
     Attributes:
-        spectral: the layer of the spectral branch, or of the common one below the joint.
-        temporal: the layer of the temporal branch, or None where there is none (any more).
-        bands: where the spectral layer is cut into bands, as fractions of the bins; mostly nowhere.
-        bins: left after the encoder's layer.
+        spectral: layer of the spectral branch, or of the common one after the join.
+        temporal: layer of the temporal branch; None if there is none, or after the join.
+        bands: edges between bands of the spectral layer, as fractions of the bins; mostly none.
+        bins: number left after the encoder's layer.
     """
 
     spectral: LayerPlan
@@ -53,14 +54,14 @@ class Level:
 
 
 def plan_levels(a: Any, width: int) -> Iterator[Level]:
-    """The levels from the audio inwards.
+    """Plan the levels, from the outermost to the innermost.
 
     Args:
         a: arguments of the family.
         width: real channels of the spectrogram per audio channel.
 
     Raises:
-        StemsplitError: the branches wouldn't line up.
+        StemsplitError: the branches wouldn't be aligned.
     """
     check_alignment(a)
     bins = a.nfft // 2
@@ -68,11 +69,11 @@ def plan_levels(a: Any, width: int) -> Iterator[Level]:
     inner, inner_t = a.channels, a.channels_time or a.channels
     for index in range(a.depth):
         over_bins, joins = bins > 1, 1 < bins <= a.kernel_size
-        if joins:
+        if joins:  # their outputs are added
             inner = inner_t = max(inner, inner_t)
         make = partial(_plan, a, index)
         kernel, stride = (a.kernel_size, a.stride) if over_bins else (2 * a.time_stride, a.time_stride)
-        kernel, padding = (bins, 0) if joins else (kernel, kernel // 4)
+        kernel, padding = (bins, 0) if joins else (kernel, kernel // 4)  # all bins to one
         spectral = make(outer, inner, kernel=kernel, stride=stride, padding=padding, spectral=over_bins)
         temporal = None
         if over_bins and a.hybrid:
@@ -89,7 +90,7 @@ def plan_levels(a: Any, width: int) -> Iterator[Level]:
 def _plan(
     a: Any, index: int, outer: int, inner: int, *, spectral: bool = False, bare: bool = False, **geometry: int
 ) -> LayerPlan:
-    """The plan of one layer at a level, with what both branches have in common there."""
+    """Plan the layer of one branch at level `index`; the settings below are the same for both branches."""
     outermost = index == 0
     return LayerPlan(
         outer=outer,
@@ -110,14 +111,14 @@ def _plan(
             attention=index >= a.dconv_attn,
             lstm=index >= a.dconv_lstm,
         ),
-        residual_encoder=bool(a.dconv_mode & 1),
+        residual_encoder=bool(a.dconv_mode & 1),  # bit 0: encoder, bit 1: decoder
         residual_decoder=bool(a.dconv_mode & 2),
         **geometry,
     )
 
 
 def _bands(a: Any, index: int, plan: LayerPlan) -> tuple[float, ...]:
-    """Where a level is cut into bands."""
+    """Return the edges between the bands of level `index`, as fractions of the bins; () for none."""
     if not a.multi_freqs or index >= a.multi_freqs_depth:
         return ()
     if plan.groups or not plan.spectral or not plan.padding:
@@ -129,7 +130,7 @@ def _bands(a: Any, index: int, plan: LayerPlan) -> tuple[float, ...]:
 
 
 def check_alignment(a: Any) -> None:
-    """Strided convolutions must divide lengths exactly, padded by half of kernel minus stride.
+    """Check that strided convolutions, padded by (kernel − stride)/2, divide all lengths exactly.
 
     Raises:
         StemsplitError: they don't.
@@ -150,6 +151,7 @@ def check_alignment(a: Any) -> None:
             raise StemsplitError(f"nfft {a.nfft}: {bins} bins can't be divided by the stride {a.stride}")
         bins //= a.stride
         levels += 1
+    # Where the branches join, the waveform must have one step per frame.
     if a.hybrid and a.depth >= levels and a.stride**levels != hop:
         raise StemsplitError(
             f"nfft {a.nfft}: the branches can't join at level {levels}, "
@@ -158,34 +160,34 @@ def check_alignment(a: Any) -> None:
 
 
 def _framing(a: Any) -> Framing:
-    """Where the frames of the spectrogram lie."""
+    """Return the framing of the spectrogram; only a temporal branch needs aligned frames."""
     return AlignedFraming(a.nfft, legacy=a.hybrid_old) if a.hybrid else CentredFraming(a.nfft)
 
 
 def _representation(a: Any) -> Representation:
-    """How the spectrogram becomes real channels."""
+    """Return the representation of the spectrogram as real channels."""
     if a.cac:
         return ComplexAsChannels()
     return Magnitudes(a.wiener_iters, a.end_iters, a.wiener_residual)
 
 
 def _standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Take mean and standard deviation out of every item.
+    """Standardise every item of a batch.
 
     Args:
         x: [B, ...].
 
     Returns:
-        the standardised x, the mean and the standard deviation, these two [B, 1, ...].
+        the standardised x, the mean [B, 1, ...] and the standard deviation [B, 1, ...].
     """
     dims = tuple(range(1, x.dim()))
     mean = x.mean(dim=dims, keepdim=True)
-    std = x.std(dim=dims, keepdim=True) if x[0].numel() > 1 else torch.zeros_like(mean)
+    std = x.std(dim=dims, keepdim=True) if x[0].numel() > 1 else torch.zeros_like(mean)  # no 0/0 of one value
     return (x - mean) / (STD_FLOOR + std), mean, std
 
 
 class HybridNetwork(Network):
-    """The U-Net with its transforms. A family says what happens in the middle, by `bottleneck`.
+    """The U-Net with its transforms. A family implements `bottleneck`, between encoders and decoders.
 
     Args:
         a: arguments of the family.
@@ -224,18 +226,21 @@ class HybridNetwork(Network):
             rescale_weights(self, a.rescale)
 
     def bottleneck(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """What the decoders start from; None for zeros, which leaves them the skip connections.
+        """Return the decoders' inputs; None for zeros, so that they start from the skip connections.
 
         Args:
-            x: the innermost level of the spectral branch, [B, C, F, frames], or [B, C, T] below the joint.
-            xt: that of the temporal branch, [B, C, T]; None without such a branch.
+            x: output of the spectral encoder, [B, C, F, frames], or [B, C, T] after the join.
+            xt: output of the temporal encoder, [B, C, T]; None without such a branch.
+
+        Returns:
+            both in the same shapes, or None.
         """
         return None, None
 
     def select(self, stems: Sequence[str]) -> Self:
-        """Estimate only `stems`: the outermost layers compute nothing else.
+        """Estimate only `stems`: the outermost layers compute no others.
 
-        With Wiener filtering the spectral branch still computes all, to weigh them against each other.
+        With Wiener filtering the spectral branch still computes all stems, to weigh them against each other.
 
         Raises:
             UnknownNameError: the network has no such stem.
@@ -247,71 +252,73 @@ class HybridNetwork(Network):
         return self
 
     def _select_outputs(self, decoder: Any, per_stem: int) -> None:
-        """Keep `per_stem` channels of every wanted stem in a decoder's outermost layer."""
+        """Keep the `per_stem` channels of every selected stem in a decoder's outermost layer."""
         channels = [stem * per_stem + channel for stem in self.kept for channel in range(per_stem)]
         for outermost in decoder[-1:]:
             outermost.select_outputs(channels)
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Rearrange the convolutions for inference on a CPU, in fp32 whatever `dtype`."""
+        """Rearrange the convolutions for inference on a CPU; they compute in fp32 whatever `dtype`."""
         for layers in (self.encoder, self.tencoder, self.decoder, self.tdecoder):
             for index, layer in enumerate(layers):
                 layers[index] = tiled(layer)
         return self
 
     def separate(self, mix: Tensor) -> Tensor:
-        """The whole network at the length it is given: [B, C, T] -> [B, S, C, T]."""
-        z = self.framing.analyse(mix)
+        """Run the whole network on the mix, whatever its length: [B, C, T] -> [B, S, C, T]."""
+        z = self.framing.analyse(mix)  # [B, C, F, frames]
         x, mean, std = _standardise(self.representation.encode(z))
         xt, mean_t, std_t = _standardise(mix)
         y, yt = self._unet(x, xt if len(self.tencoder) else None)
         stems = self._synthesise(y, mean, std, z, mix.shape[-1])
         if yt is None:
             return stems
-        return yt.view_as(stems) * std_t[:, None] + mean_t[:, None] + stems
+        # std_t and mean_t: [B, 1, 1] -> [B, 1, 1, 1]
+        return yt.view_as(stems) * std_t[:, None] + mean_t[:, None] + stems  # [B, S, C, T]
 
     def _synthesise(self, x: Tensor, mean: Tensor, std: Tensor, z: Tensor, samples: int) -> Tensor:
-        """The waveforms of the spectral branch.
+        """Return the waveforms of the spectral branch.
 
         Args:
-            x: [B, S · C · width, F, frames].
-            mean: [B, 1, 1, 1], to be put back as `std`.
-            std: [B, 1, 1, 1].
+            x: [B, S·C·width, F, frames], standardised.
+            mean: of the mix's spectrogram, [B, 1, 1, 1].
+            std: of the mix's spectrogram, [B, 1, 1, 1].
             z: the mix's spectrogram, [B, C, F, frames].
             samples: T.
 
         Returns:
             [B, S, C, T].
         """
-        x = x.view(x.shape[0], -1, self.channels * self.representation.width, *x.shape[2:])
+        per_stem = self.channels * self.representation.width
+        x = x.view(x.shape[0], -1, per_stem, *x.shape[2:])  # [B, S, C·width, F, frames]
         if not self.representation.separable:
             spectra = self._spectra(x, mean, std, z)[:, list(self.kept)]
             return self.framing.synthesise(spectra, samples)
-        # stem by stem, for spectrograms are larger than anything else in the network
+        # Stem by stem: spectrograms are the network's largest tensors.
         stems = [
             self.framing.synthesise(self._spectra(stem, mean, std, z), samples) for stem in x.split(1, dim=1)
         ]
-        return torch.cat(stems, dim=1)
+        return torch.cat(stems, dim=1)  # [B, 1, C, T] each -> [B, S, C, T]
 
     def _spectra(self, x: Tensor, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
-        """What `_synthesise` makes waveforms of: complex [B, S, C, F, frames]."""
+        """Undo the standardisation and return complex spectra, [B, S, C, F, frames]."""
         return self.representation.decode(torch.addcmul(mean[:, None], x, std[:, None]), z, self.training)
 
     def _unet(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Both branches.
+        """Run encoders, bottleneck and decoders of both branches.
 
         Args:
-            x: [B, C · width, F, frames].
+            x: [B, C·width, F, frames].
             xt: [B, C, T], or None without a temporal branch.
 
         Returns:
-            the same for every stem: [B, S · C · width, F, frames] and [B, S · C, T].
+            the same for every stem, [B, S·C·width, F, frames] and [B, S·C, T].
         """
         x, xt, skips, skips_t = self._encode(x, xt)
         return self._decode(*self.bottleneck(x, xt), skips, skips_t)
 
     def _encode(self, x: Tensor, xt: Tensor | None) -> tuple[Tensor, Tensor | None, list[Skip], list[Skip]]:
-        """Both encoders, and what they leave for the decoders, from the audio inwards."""
+        """Run both encoders; return their outputs and the skip connections, outermost first."""
         skips: list[Skip] = []
         skips_t: list[Skip] = []
         layers_t: Sequence[Any] = () if xt is None else list(self.tencoder)
@@ -320,7 +327,7 @@ class HybridNetwork(Network):
             if xt is not None and index < len(layers_t):
                 length_t, xt = xt.shape[-1], layers_t[index](xt)
                 skips_t.append((xt, length_t))
-                inject = xt if layers_t[index].plan.bare else None
+                inject = xt if layers_t[index].plan.bare else None  # the branches join here
             x = layer(x, inject)
             if index == 0 and self.freq_emb is not None:
                 x = x + self._frequencies(x.shape[-2], x.device)
@@ -328,22 +335,22 @@ class HybridNetwork(Network):
         return x, xt, skips, skips_t
 
     def _frequencies(self, bins: int, device: torch.device) -> Tensor:
-        """What is added to the outermost level's `bins`: [C, F, 1]."""
+        """Return the frequency embedding of the outermost level, [C, F, 1]."""
         embedded: Tensor = self.freq_emb(torch.arange(bins, device=device))  # type: ignore[misc]
-        scaled: Tensor = self.arguments.freq_emb * embedded.t()[..., None]
+        scaled: Tensor = self.arguments.freq_emb * embedded.t()[..., None]  # [F, C] -> [C, F, 1]
         return scaled
 
     def _decode(
         self, x: Any, xt: Tensor | None, skips: list[Skip], skips_t: list[Skip]
     ) -> tuple[Tensor, Tensor | None]:
-        """Both decoders, which take the encoders' lists from the end."""
+        """Run both decoders, which take the skip connections from the innermost outwards."""
         layers_t: list[Any] = list(self.tdecoder)
         for layer in self.decoder:
             x, inner = layer(x, *skips.pop())
-            if len(skips) < len(skips_t):
+            if len(skips) < len(skips_t):  # at and above the level where the branches part
                 layer_t, (skip, length) = layers_t.pop(0), skips_t.pop()
                 xt = (
-                    layer_t.contract(inner[:, :, 0], length)
+                    layer_t.contract(inner[:, :, 0], length)  # [B, inner, 1, T] -> [B, inner, T]
                     if layer_t.plan.bare
                     else layer_t(xt, skip, length)[0]
                 )

@@ -1,4 +1,7 @@
-"""Attention that is content-based and, by a learnt penalty on distance, local."""
+"""Content-based attention that a learnt penalty on distance makes local.
+
+Legend: `B` batch, `C` channels, `T` steps in time.
+"""
 
 import math
 
@@ -7,15 +10,15 @@ from torch import Tensor, nn
 
 from stemsplit.errors import StemsplitError
 
-SELF_SCORE = -100.0
+SELF_SCORE = -100.0  # a weight of zero after the softmax, and finite in half precision
 
 
 class LocalState(nn.Module):
-    """Local attention (Hybrid Demucs, "Local attention").
+    """Residual local attention (Hybrid Demucs, "Local attention"; demucs 4.1.0, demucs.py, `LocalState`).
 
-    No position is embedded. A query s scores a key t by ⟨q_s, k_t⟩/√d − a_s |t − s|, where the slope a_s ≥ 0
-    is the query's own choice among `decays` rates: a_s = Σ_f f σ(w_f(s)) / (2 √decays). A step doesn't attend
-    to itself. The result is added to the input.
+    There are no position embeddings. A query s scores a key t by ⟨q_s, k_t⟩/√d − a_s |t − s|, where the query
+    determines its slope a_s = Σ_f f σ(w_f(s)) / (2 √decays) ≥ 0, f = 1 … decays. A step doesn't attend to
+    itself.
 
     Args:
         channels: a multiple of `heads`.
@@ -37,33 +40,33 @@ class LocalState(nn.Module):
         self.key = nn.Conv1d(channels, channels, 1)
         self.query_decay = nn.Conv1d(channels, heads * decays, 1)
         self.proj = nn.Conv1d(channels, channels, 1)
-        with torch.no_grad():  # start with a nearly constant and wide window
+        with torch.no_grad():  # start with a wide window that hardly depends on the query
             self.query_decay.weight.mul_(0.01)
             self.query_decay.bias.fill_(-2)  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, T] -> [B, C, T]."""
         query, key, content = (self._heads(layer(x)) for layer in (self.query, self.key, self.content))
-        scores = query.transpose(-1, -2) @ key / math.sqrt(key.shape[-2])
-        scores = scores - self._slopes(x)[..., None] * _distances(x)
+        scores = query.transpose(-1, -2) @ key / math.sqrt(key.shape[-2])  # [B, heads, T, T]
+        scores = scores - self._slopes(x)[..., None] * _distances(x)  # [B, heads, T, 1] · [T, T]
         itself = torch.eye(x.shape[-1], dtype=torch.bool, device=x.device)
         weights = scores.masked_fill(itself, SELF_SCORE).softmax(dim=-1)
-        attended = content @ weights.transpose(-1, -2)
-        out: Tensor = x + self.proj(attended.flatten(1, 2))
+        attended = content @ weights.transpose(-1, -2)  # [B, heads, C/heads, T]
+        out: Tensor = x + self.proj(attended.flatten(1, 2))  # [B, C, T]
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, C, T] -> [B, heads, C/heads, T]."""
-        return x.reshape(x.shape[0], self.heads, -1, x.shape[-1])
+        """Give every head its channels: [B, C, T] -> [B, heads, C/heads, T]."""
+        return x.reshape(x.shape[0], self.heads, -1, x.shape[-1])  # [B, heads, C/heads, T]
 
     def _slopes(self, x: Tensor) -> Tensor:
-        """The penalty per step of distance that each query chooses: [B, C, T] -> [B, heads, T]."""
+        """Return each query's penalty per step of distance, a_s: [B, C, T] -> [B, heads, T]."""
         rates = torch.arange(1, self.decays + 1, device=x.device, dtype=x.dtype)
-        chosen = self._heads(self.query_decay(x)).sigmoid() / (2 * math.sqrt(self.decays))
-        return torch.einsum("f,bhft->bht", rates, chosen)
+        gates = self._heads(self.query_decay(x)).sigmoid() / (2 * math.sqrt(self.decays))
+        return torch.einsum("f,bhft->bht", rates, gates)  # gates: [B, heads, decays, T]
 
 
 def _distances(x: Tensor) -> Tensor:
-    """|t − s| for all pairs of steps of x [..., T]: [T, T]."""
+    """Return |t − s| for all pairs of steps of x: [..., T] -> [T, T]."""
     steps = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
     return (steps[:, None] - steps).abs()

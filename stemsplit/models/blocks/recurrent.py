@@ -1,4 +1,7 @@
-"""Recurrent layers over time."""
+"""Recurrent layers over time.
+
+Legend: `B` batch, `C` channels, `T` steps in time.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +10,14 @@ from torch import Tensor, nn
 class BLSTM(nn.Module):
     """A bidirectional LSTM and a linear layer back to its input's width.
 
-    With a span it never looks further than that many steps (Hybrid Demucs, "Compressed residual branches"):
-    it runs over frames of `span` steps that overlap by half, and every step is taken from the frame in which
-    it lies furthest from the edge.
+    A span limits its receptive field to that many steps (Hybrid Demucs, "Compressed residual branches"): it
+    runs over frames of `span` steps that overlap by half, and takes every step from the frame in which it
+    lies furthest from the edge.
 
     Args:
         channels: of the input, of each direction's state and of the output.
         layers: stacked LSTM layers.
-        span: None looks at the whole input; otherwise a multiple of four.
+        span: steps per frame, a multiple of four; None runs over the whole input.
         skip: add the input to the output.
     """
 
@@ -30,19 +33,19 @@ class BLSTM(nn.Module):
         if self.span is None or x.shape[-1] <= self.span:
             y = self._run(x)
         else:
-            frames = overlapping_frames(x, self.span)
-            y = join_frames(self._run(frames.flatten(0, 1)).view_as(frames), x.shape[-1])
+            frames = overlapping_frames(x, self.span)  # [B, N, C, span], run as [B·N, C, span]
+            y = join_frames(self._run(frames.flatten(0, 1)).view_as(frames), x.shape[-1])  # [B, C, T]
         return x + y if self.skip else y
 
     def _run(self, x: Tensor) -> Tensor:
-        """The LSTM over everything it is given: [B, C, T] -> [B, C, T]."""
-        hidden, _ = self.lstm(x.permute(2, 0, 1))
+        """Run the LSTM over the whole input: [B, C, T] -> [B, C, T]."""
+        hidden, _ = self.lstm(x.permute(2, 0, 1))  # over [T, B, C]: [T, B, 2C]
         y: Tensor = self.linear(hidden)
-        return y.permute(1, 2, 0)
+        return y.permute(1, 2, 0)  # [B, C, T]
 
 
 def overlapping_frames(x: Tensor, width: int) -> Tensor:
-    """Frames of `width` steps, one every half width, zeros after the end.
+    """Cut into frames of `width` steps, one every half width, with zeros after the end.
 
     Args:
         x: [B, C, T], T > width.
@@ -54,20 +57,20 @@ def overlapping_frames(x: Tensor, width: int) -> Tensor:
     stride = width // 2
     count = -(-x.shape[-1] // stride)
     padded = nn.functional.pad(x, (0, (count - 1) * stride + width - x.shape[-1]))
-    return padded.unfold(-1, width, stride).permute(0, 2, 1, 3)
+    return padded.unfold(-1, width, stride).permute(0, 2, 1, 3)  # [B, C, N, width] -> [B, N, C, width]
 
 
 def join_frames(frames: Tensor, length: int) -> Tensor:
-    """Undo `overlapping_frames`: the middle half of every frame, and the two outermost quarters.
+    """Undo `overlapping_frames`, with the middle half of every frame and the two outermost quarters.
 
     Args:
         frames: [B, N, C, width], N ≥ 2.
-        length: T.
+        length: T, steps of the result.
 
     Returns:
         [B, C, T].
     """
     quarter = frames.shape[-1] // 4
     first, last = frames[:, 0, :, :-quarter], frames[:, -1, :, quarter:]
-    middle = frames[:, 1:-1, :, quarter:-quarter].transpose(1, 2).flatten(2)
-    return torch.cat([first, middle, last], dim=-1)[..., :length]
+    middle = frames[:, 1:-1, :, quarter:-quarter].transpose(1, 2).flatten(2)  # [B, C, (N − 2)·width/2]
+    return torch.cat([first, middle, last], dim=-1)[..., :length]  # [B, C, T]

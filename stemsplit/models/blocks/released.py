@@ -1,4 +1,4 @@
-"""The configurations that are published beside community checkpoints."""
+"""Configurations that are published beside community checkpoints."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -9,19 +9,19 @@ from stemsplit.errors import StemsplitError
 def released_arguments(
     config: Mapping[str, Any], known: Collection[str], ignored: Collection[str] = ()
 ) -> dict[str, Any]:
-    """A network's arguments from a configuration file.
+    """Return a network's arguments from such a configuration.
 
     Args:
         config: with the section `model` (the constructor's arguments) and perhaps `audio` (sample_rate,
-            chunk_size) and `inference` (a chunk_size that takes precedence).
+            chunk_size) and `inference` (whose chunk_size takes precedence).
         known: names of the family's arguments.
-        ignored: arguments of the original constructor that have no bearing on the result.
+        ignored: arguments of the original constructor that don't change the output.
 
     Returns:
-        what the configuration says of `known`; with it `segment_samples` and `sample_rate`.
+        the values of `known` arguments, with `segment_samples` and `sample_rate` if given.
 
     Raises:
-        StemsplitError: the configuration switches on something that the family doesn't have.
+        StemsplitError: the configuration switches on a feature that the family doesn't have.
     """
     model = {name: value for name, value in config["model"].items() if name not in ignored}
     if foreign := sorted(k for k, v in model.items() if k not in known and v not in (None, False)):

@@ -1,4 +1,9 @@
-"""Pre-norm transformers with rotary positions and gated heads, along one axis of a grid of features."""
+"""Pre-norm transformers with rotary positions and gated heads, along one axis of a grid of features.
+
+BS-RoFormer (Lu et al. 2023), as in lucidrains/BS-RoFormer, bs_roformer/bs_roformer.py.
+
+Legend: `N` sequences (batch · the other axis), `T` steps of a sequence.
+"""
 
 import math
 from collections import OrderedDict
@@ -12,12 +17,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Shape:
-    """What all transformers of a network have in common.
+    """Settings that all transformers of a network share.
 
     Attributes:
         width: of the features.
         heads: number of attention heads.
-        head_width: of each; heads·head_width needn't be `width`.
+        head_width: width of a head; heads·head_width needn't be `width`.
         attention_dropout: of the attention's weights and output.
         hidden_dropout: of the feed-forward layers.
     """
@@ -35,7 +40,7 @@ class Shape:
 
 
 class RMSNorm(nn.Module):
-    """x / ‖x‖ · √width · γ over the last dimension."""
+    """RMS normalisation over the last dimension: x / ‖x‖ · √width · γ."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,10 +54,10 @@ class RMSNorm(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021): pair i at position t turns by t·10000^(−2i/width).
+    """Rotary positions (Su et al. 2021): pair i at position t turns by the angle t·10000^(−2i/width).
 
-    The angles are computed in full precision every time. `freqs` keeps its place in checkpoints, which have
-    it once per attention, perhaps rounded to half precision, perhaps not at all.
+    The angles are computed in full precision at every call. Checkpoints have `freqs` once per attention,
+    rounded to half precision or missing, so the stored values are ignored.
     """
 
     freqs: Tensor
@@ -71,7 +76,7 @@ class Rotary(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cosine and sine of every position's angles, [length, width/2] each."""
+        """Return cosine and sine of every position's angles, [length, width/2] each."""
         angles = torch.outer(
             torch.arange(length, device=device, dtype=torch.float32), self._frequencies(device)
         )
@@ -85,17 +90,21 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x: [..., T, width].
         cos: [T, width/2].
         sin: [T, width/2].
+
+    Returns:
+        [..., T, width].
     """
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).type_as(x)
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)  # [..., T, width/2] each
+    turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1)  # [..., T, width/2, 2]
+    return turned.flatten(-2).type_as(x)  # [..., T, width]
 
 
 class Attention(nn.Module):
-    """Self-attention whose heads are each weighted by a gate that sees the same features.
+    """Self-attention with rotary positions; a gate computed from the input weighs each head's output.
 
     Args:
         shape: of the heads.
-        rotary: the positions, one module for all attentions along the same axis.
+        rotary: positions, one module for all attentions along the same axis.
     """
 
     def __init__(self, shape: Shape, rotary: Rotary) -> None:
@@ -113,21 +122,22 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, T, width] -> [N, T, width]."""
         x = self.norm(x)
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))  # [N, T, 3, heads, head width]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [N, heads, T, head width] each
         cos, sin = self.rotary_embed(x.shape[1], x.device)
         dropout = self.dropout if self.training else 0.0
         q, k = turn(q, cos, sin), turn(k, cos, sin)
         heads = F.scaled_dot_product_attention(q, k, v.contiguous(), dropout_p=dropout)
-        gated = heads.transpose(1, 2) * self.to_gates(x).sigmoid()[..., None]
-        y: Tensor = self.to_out(gated.flatten(2))
+        gated = heads.transpose(1, 2) * self.to_gates(x).sigmoid()[..., None]  # [N, T, heads, head width]
+        y: Tensor = self.to_out(gated.flatten(2))  # [N, T, width]
         return y
 
 
 class LinearAttention(nn.Module):
-    """Attention between the features of a head instead of between positions, so linear in their number.
+    """Attention between the features of a head rather than between positions, in time linear in T.
 
-    Queries and keys are normalised along the positions; their products are scaled by a learnt temperature
-    (El-Nouby et al. 2021).
+    Queries and keys are normalised along the positions, and a learnt temperature scales their products
+    (XCiT, El-Nouby et al. 2021).
     """
 
     SCALE = 8.0
@@ -139,18 +149,19 @@ class LinearAttention(nn.Module):
         self.norm = RMSNorm(shape.width)
         self.to_qkv = nn.Sequential(nn.Linear(shape.width, 3 * shape.inner, bias=False))
         self.temperature = nn.Parameter(torch.zeros(shape.heads, 1, 1))
-        # released checkpoints have a parameterless layer at 0
+        # Released checkpoints have a layer without parameters at index 0.
         self.to_out = nn.Sequential(OrderedDict([("1", nn.Linear(shape.inner, shape.width, bias=False))]))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, T, width] -> [N, T, width]."""
-        q, k, v = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 4, 1)
+        qkv = self.to_qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1))  # [N, T, 3, heads, head width]
+        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # [N, heads, head width, T] each
         q = F.normalize(q, dim=-1) * self.temperature.exp()
         dropout = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(
             q, F.normalize(k, dim=-1), v, dropout_p=dropout, scale=self.SCALE
         )
-        y: Tensor = self.to_out(heads.permute(0, 3, 1, 2).flatten(2))
+        y: Tensor = self.to_out(heads.permute(0, 3, 1, 2).flatten(2))  # [N, T, width]
         return y
 
 
@@ -175,12 +186,12 @@ class FeedForward(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Residual attention and feed-forward layers in turn.
+    """Residual attention and feed-forward layers by turns.
 
     Args:
         shape: of every layer.
-        depth: how many of each.
-        rotary: the positions along the axis; None for linear attention, which has none.
+        depth: number of pairs of layers.
+        rotary: positions along the axis; None for linear attention, which has no positions.
         norm: normalise the output.
     """
 

@@ -1,6 +1,9 @@
-"""Attention to a part of the keys: fixed patterns, or pairs that locality-sensitive hashing finds alike.
+"""Sparse attention, to the keys of a fixed pattern or to those that locality-sensitive hashing finds similar.
 
-The patterns say which scores enter the softmax; PyTorch's own attention takes them as a boolean mask.
+HT Demucs (Rouard, Massa, Défossez 2022), "Sparse attention"; demucs 4.1.0, transformer.py. There xformers
+computes the kept scores only; here PyTorch's attention gets the pattern as a boolean mask.
+
+Legend: `B` batch, `C` channels, `T` queries, `N` keys.
 """
 
 from collections.abc import Callable
@@ -13,21 +16,22 @@ from torch.nn import functional as F
 
 from stemsplit.errors import UnknownNameError
 
-HASH_ROUNDS = 32
+HASH_ROUNDS = 32  # as in the released class
 HASH_BUCKETS = 4
 
 
 @dataclass(frozen=True)
 class Sparsity:
-    """Which pairs of queries and keys attention keeps.
+    """Rule that selects the pairs of queries and keys that attention keeps.
 
     Attributes:
-        pattern: of `PATTERNS`, joined by underscores: a pair is kept that any of them keeps.
+        pattern: names of `PATTERNS`, joined by underscores; a pair is kept if any of them keeps it.
         seed: of the random pattern, and of the hashes outside training.
-        window: of the diagonal, in keys on each side.
-        global_window: keys that all queries see, and, in proportion, queries that see all keys.
-        sparsity: the fraction of pairs that the random pattern and the hashes drop.
-        hashed: choose the pairs by hashing, and ignore the pattern.
+        window: half width of the diagonal, in keys.
+        global_window: number of first keys that all queries see, and, in proportion, of first queries that
+            see all keys.
+        sparsity: fraction of the pairs that the random pattern and hashing drop.
+        hashed: select the pairs by hashing, and ignore the pattern.
     """
 
     pattern: str
@@ -44,30 +48,30 @@ class Sparsity:
 
 
 def _diagonal(rule: Sparsity, queries: int, keys: int) -> Tensor:
-    """Keys within `window` of the query's place in the keys' sequence."""
+    """Keep keys within `window` of the query's position in the keys' sequence."""
     return _around(queries, keys, torch.arange(-rule.window, rule.window + 1))
 
 
 def _triangular(rule: Sparsity, queries: int, keys: int) -> Tensor:
-    """Keys at distances 0, 1, 3, 6, 10 …: dense nearby, sparse far away.
+    """Keep keys at distances 0, 1, 3, 6, 10 …, dense nearby and sparse far away.
 
-    One row and one column beyond each end are laid out and cut off, so that clamped offsets fall away.
+    The mask gets one more row and column at each end, which collect the clamped offsets and are cut off.
     """
     steps = torch.arange(int((2 * keys) ** 0.5 + 1))
-    distances = steps * (steps + 1) // 2
+    distances = steps * (steps + 1) // 2  # triangular numbers
     offsets = torch.cat([-distances.flip(0)[:-1], distances])
     return _around(queries + 2, keys + 2, offsets, keys / queries)[1:-1, 1:-1]
 
 
 def _around(queries: int, keys: int, offsets: Tensor, slope: float | None = None) -> Tensor:
-    """Keys at `offsets` from slope · query, slope being keys/queries unless given."""
+    """Keep keys at `offsets` from slope·query; the default slope is keys/queries."""
     slope = keys / queries if slope is None else slope
     columns = (slope * torch.arange(queries)[:, None] + offsets).long().clamp(0, keys - 1)
     return torch.zeros(queries, keys, dtype=torch.bool).scatter_(1, columns, True)
 
 
 def _global(rule: Sparsity, queries: int, keys: int) -> Tensor:
-    """The first keys for everyone, everything for the first queries."""
+    """Keep the first keys for all queries, and all keys for the first queries."""
     mask = torch.zeros(queries, keys, dtype=torch.bool)
     mask[:, : rule.global_window] = True
     mask[: int(rule.global_window * queries / keys)] = True
@@ -75,9 +79,9 @@ def _global(rule: Sparsity, queries: int, keys: int) -> Tensor:
 
 
 def _random(rule: Sparsity, queries: int, keys: int) -> Tensor:
-    """Any pair with probability 1 − sparsity, the same pairs at every call."""
+    """Keep every pair with probability 1 − sparsity, the same pairs at every call."""
     generator = torch.Generator().manual_seed(rule.seed)
-    return torch.rand(queries * keys, generator=generator).view(queries, keys) > rule.sparsity
+    return torch.rand(queries * keys, generator=generator).view(queries, keys) > rule.sparsity  # [T, N]
 
 
 PATTERNS: dict[str, Callable[[Sparsity, int, int], Tensor]] = {
@@ -90,17 +94,17 @@ PATTERNS: dict[str, Callable[[Sparsity, int, int], Tensor]] = {
 
 @lru_cache(maxsize=8)
 def pattern_mask(rule: Sparsity, queries: int, keys: int, device: torch.device) -> Tensor:
-    """The kept pairs of a fixed pattern: boolean [queries, keys]. Don't write into it."""
+    """Return the mask of a fixed pattern, boolean [queries, keys]; cached, so don't write into it."""
     with torch.inference_mode(False):
         masks = [PATTERNS[name](rule, queries, keys) for name in rule.pattern.split("_")]
         return torch.stack(masks).any(dim=0).to(device)
 
 
 def hashed_mask(query: Tensor, key: Tensor, sparsity: float, generator: torch.Generator | None) -> Tensor:
-    """The pairs that random hashes most often put into one bucket (HT Demucs, "Sparse attention").
+    """Return the pairs that random hashes most often put into the same bucket.
 
     Each of 32 rounds sorts queries and keys into four buckets by the largest of ±⟨x, r₁⟩, ±⟨x, r₂⟩ for random
-    directions r. Pairs that meet in at least k rounds are kept, k being the least that drops a fraction
+    directions r. Pairs that meet in at least k rounds are kept, for the smallest k that drops a fraction
     `sparsity` of all pairs; a query always keeps the keys that it meets most often.
 
     Args:
@@ -114,26 +118,28 @@ def hashed_mask(query: Tensor, key: Tensor, sparsity: float, generator: torch.Ge
     """
     directions = torch.randn(query.shape[-1], HASH_ROUNDS * HASH_BUCKETS // 2, generator=generator)
     directions = directions.to(query)
-    meetings = _buckets(query, directions) @ _buckets(key, directions).transpose(-1, -2)
+    # One-hot vectors: their products count the rounds in which a pair meets.
+    meetings = _buckets(query, directions) @ _buckets(key, directions).transpose(-1, -2)  # [..., T, N]
     best = meetings.amax(dim=-1, keepdim=True)
     return (meetings >= _least_meetings(meetings, sparsity)) | (meetings == best)
 
 
 def _buckets(x: Tensor, directions: Tensor) -> Tensor:
-    """The bucket of every vector in every round, one-hot: [..., T, D] -> [..., T, rounds · buckets]."""
-    projected = (x @ directions).unflatten(-1, (HASH_ROUNDS, HASH_BUCKETS // 2))
-    chosen = torch.cat([projected, -projected], dim=-1).argmax(dim=-1)
-    return F.one_hot(chosen, HASH_BUCKETS).flatten(-2).to(x.dtype)
+    """Return every vector's bucket in every round, one-hot: [..., T, D] -> [..., T, rounds·buckets]."""
+    projected = (x @ directions).unflatten(-1, (HASH_ROUNDS, HASH_BUCKETS // 2))  # [..., T, rounds, 2]
+    chosen = torch.cat([projected, -projected], dim=-1).argmax(dim=-1)  # [..., T, rounds]
+    return F.one_hot(chosen, HASH_BUCKETS).flatten(-2).to(x.dtype)  # [..., T, rounds·buckets]
 
 
 def _least_meetings(meetings: Tensor, sparsity: float) -> Tensor:
-    """The smallest k for which at most a fraction 1 − sparsity of the pairs meets k times: [..., 1, 1]."""
-    flat = meetings.float().flatten(-2)
-    rows = flat.reshape(-1, flat.shape[-1])
+    """Return the least k for which at most 1 − sparsity of the pairs meet k times or more: [..., 1, 1]."""
+    flat = meetings.float().flatten(-2)  # [..., T·N]
+    rows = flat.reshape(-1, flat.shape[-1])  # [B·heads, T·N]
     counts = [torch.histc(row, HASH_ROUNDS + 1, -0.5, HASH_ROUNDS + 0.5) for row in rows]
-    reaching = torch.stack(counts).flip(-1).cumsum(-1).flip(-1)
+    # Number of pairs that meet k times or more, k = 0 … rounds: a cumulative sum from the right.
+    reaching = torch.stack(counts).flip(-1).cumsum(-1).flip(-1)  # [B·heads, rounds + 1]
     least = (reaching > (1 - sparsity) * flat.shape[-1]).sum(-1)
-    return least.view(*flat.shape[:-1], 1, 1)
+    return least.view(*flat.shape[:-1], 1, 1)  # [..., 1, 1]
 
 
 class SparseAttention(nn.Module):
@@ -143,7 +149,7 @@ class SparseAttention(nn.Module):
         channels: a multiple of `heads`.
         heads: attention heads.
         dropout: on the attention weights and on the output.
-        rule: which pairs are kept.
+        rule: selects the pairs.
     """
 
     def __init__(self, channels: int, heads: int, dropout: float, rule: Sparsity) -> None:
@@ -158,15 +164,15 @@ class SparseAttention(nn.Module):
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, source: Tensor) -> Tensor:
-        """Queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
+        """Let queries [B, T, C] attend to the source [B, N, C]: [B, T, C]."""
         q, k, v = self._heads(self.q(query)), self._heads(self.k(source)), self._heads(self.v(source))
         attended = self._attend_hashed(q, k, v) if self.rule.hashed else self._attend_pattern(q, k, v)
-        out: Tensor = self.proj_drop(self.proj(attended.transpose(1, 2).flatten(2)))
+        out: Tensor = self.proj_drop(self.proj(attended.transpose(1, 2).flatten(2)))  # [B, T, C]
         return out
 
     def _heads(self, x: Tensor) -> Tensor:
-        """[B, T, C] -> [B, heads, T, C/heads]."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        """Give every head its channels: [B, T, C] -> [B, heads, T, C/heads]."""
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)  # [B, heads, T, C/heads]
 
     def _attend_pattern(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         mask = pattern_mask(self.rule, q.shape[-2], k.shape[-2], q.device)
@@ -174,11 +180,11 @@ class SparseAttention(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
 
     def _attend_hashed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One head at a time: a mask has as many elements as there are pairs."""
+        """Attend one head at a time, because a mask has as many elements as there are pairs."""
         generator = None if self.training else torch.Generator().manual_seed(self.rule.seed)
         heads = []
         for one_q, one_k, one_v in zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True):
             with torch.no_grad():
                 mask = hashed_mask(one_q, one_k, self.rule.sparsity, generator)
             heads.append(F.scaled_dot_product_attention(one_q, one_k, one_v, attn_mask=mask))
-        return torch.cat(heads, dim=1)
+        return torch.cat(heads, dim=1)  # [B, heads, T, C/heads]

@@ -1,4 +1,4 @@
-"""How a spectrogram enters a network as real channels, and how the stems' spectrograms leave it.
+"""Real channels for complex spectrograms at a network's input, and complex spectrograms from its output.
 
 Hybrid Demucs, "Spectrogram representation". Legend: `B` batch, `S` stems, `C` audio channels, `F` bins.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stemsplit.models.blocks.wiener import wiener
 
-PHASE_FLOOR = 1e-8
+PHASE_FLOOR = 1e-8  # added to magnitudes before dividing by them, as in demucs
 
 
 class Representation(Protocol):
@@ -19,7 +19,7 @@ class Representation(Protocol):
 
     Attributes:
         width: real channels per audio channel.
-        separable: each stem's spectrogram depends on its own channels only.
+        separable: True if each stem's spectrogram depends on its own channels only.
     """
 
     @property
@@ -28,7 +28,7 @@ class Representation(Protocol):
 
     @property
     def separable(self) -> bool:
-        """Each stem's spectrogram depends on its own channels only."""
+        """True if each stem's spectrogram depends on its own channels only."""
 
     def encode(self, z: Tensor) -> Tensor:
         """Complex [B, C, F, frames] -> real [B, C · width, F, frames]."""
@@ -39,32 +39,31 @@ class Representation(Protocol):
 
 @dataclass(frozen=True)
 class ComplexAsChannels:
-    """Real and imaginary part as two channels, in and out (Choi et al. 2020)."""
+    """Real and imaginary part as two channels, at input and output (Choi et al. 2020)."""
 
     width: int = 2
     separable: bool = True
 
     def encode(self, z: Tensor) -> Tensor:
         """Complex [B, C, F, frames] -> real [B, 2C, F, frames]."""
-        return torch.view_as_real(z).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        return torch.view_as_real(z).permute(0, 1, 4, 2, 3).flatten(1, 2)  # [B, 2C, F, frames]
 
     def decode(self, x: Tensor, z: Tensor, training: bool) -> Tensor:
         """Real [B, S, 2C, F, frames] -> complex [B, S, C, F, frames]; the mix isn't needed."""
-        parts = x.unflatten(2, (-1, 2)).movedim(3, -1)
-        if parts.stride(-1) == 1:  # channels lie last in memory, the parts of a number side by side
+        parts = x.unflatten(2, (-1, 2)).movedim(3, -1)  # [B, S, C, F, frames, 2]
+        if parts.stride(-1) == 1:  # channels last in memory: both parts of a number are adjacent, no copy
             return torch.view_as_complex(parts)
         return torch.complex(parts[..., 0], parts[..., 1])
 
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """Magnitudes in; magnitudes out, which get their phase from the mix.
+    """Magnitudes at input and output; the stems' phases come from the mix.
 
     Attributes:
-        iterations: of Wiener filtering; 0 takes the mix's phase as it is, a negative number divides the mix
-            by its magnitude plus 1e-8 for it.
-        iterations_in_training: the same, while training.
-        residual: filter with one more stem, what the others leave of the mix, and drop it.
+        iterations: of Wiener filtering; 0 takes the mix's phase z/|z|, a negative number z/(|z| + 1e-8).
+        iterations_in_training: the same in training.
+        residual: filter with one more stem, the rest of the mix, and drop it.
     """
 
     iterations: int
@@ -74,7 +73,7 @@ class Magnitudes:
 
     @property
     def separable(self) -> bool:
-        """Wiener filtering weighs all stems against each other."""
+        """False with Wiener filtering, which weighs all stems against each other."""
         return max(self.iterations, self.iterations_in_training) <= 0
 
     def encode(self, z: Tensor) -> Tensor:
@@ -85,6 +84,6 @@ class Magnitudes:
         """Real [B, S, C, F, frames], the mix [B, C, F, frames] -> complex [B, S, C, F, frames]."""
         iterations = self.iterations_in_training if training else self.iterations
         if iterations < 0:
-            return x * (z / (PHASE_FLOOR + z.abs()))[:, None]
+            return x * (z / (PHASE_FLOOR + z.abs()))[:, None]  # phase: [B, 1, C, F, frames]
         residual = self.residual and iterations > 0
         return wiener(x, z, iterations=iterations, residual=residual)[:, : x.shape[1]]

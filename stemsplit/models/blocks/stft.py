@@ -1,4 +1,7 @@
-"""Short-time Fourier transforms, and the framing that lines them up with strided convolutions."""
+"""Short-time Fourier transforms, and framings that align them with strided convolutions.
+
+Legend: `B` batch, `C` channels, `F` bins, `T` samples.
+"""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,13 +20,13 @@ def stft(
     normalised: bool = False,
     window: Tensor | None = None,
 ) -> Tensor:
-    """STFT over the last dimension.
+    """Short-time Fourier transform over the last dimension.
 
     Args:
         x: [..., T].
         fft_size: samples per frame.
         hop: samples from frame to frame.
-        centred: frame k is centred on sample k·hop, x being reflected at its ends; otherwise it starts there.
+        centred: centre frame k on sample k·hop and reflect x at its ends; otherwise frame k starts there.
         normalised: divide by √fft_size.
         window: [fft_size]; None is a periodic Hann window.
 
@@ -33,7 +36,7 @@ def stft(
     if window is None:
         window = torch.hann_window(fft_size, dtype=x.dtype, device=x.device)
     z = torch.stft(
-        x.reshape(-1, x.shape[-1]),
+        x.reshape(-1, x.shape[-1]),  # [N, T]
         fft_size,
         hop,
         window=window,
@@ -41,20 +44,20 @@ def stft(
         normalized=normalised,
         return_complex=True,
     )
-    return z.view(*x.shape[:-1], *z.shape[-2:])
+    return z.view(*x.shape[:-1], *z.shape[-2:])  # [N, F, frames] -> [..., F, frames]
 
 
 def istft(
     z: Tensor, hop: int, samples: int, *, normalised: bool = False, window: Tensor | None = None
 ) -> Tensor:
-    """The inverse of the centred `stft`.
+    """Inverse of the centred `stft`.
 
     Args:
         z: complex [..., fft_size/2 + 1, frames].
         hop: samples from frame to frame.
-        samples: T.
+        samples: T, length of the result.
         normalised: multiply by √fft_size.
-        window: that of the transform.
+        window: of the transform, [fft_size]; None is a periodic Hann window.
 
     Returns:
         [..., T].
@@ -62,25 +65,25 @@ def istft(
     fft_size = 2 * (z.shape[-2] - 1)
     if window is None:
         window = torch.hann_window(fft_size, dtype=z.real.dtype, device=z.device)
-    frames = z.reshape(-1, *z.shape[-2:])
-    x = torch.istft(frames, fft_size, hop, window=window, normalized=normalised, length=samples)
-    return x.view(*z.shape[:-2], samples)
+    frames = z.reshape(-1, *z.shape[-2:])  # [N, F, frames]
+    x = torch.istft(frames, fft_size, hop, window=window, normalized=normalised, length=samples)  # [N, T]
+    return x.view(*z.shape[:-2], samples)  # [..., T]
 
 
 def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
-    """Reflection that works for any length.
+    """Pad by reflection, whatever the length.
 
-    Where x is too short to be reflected, zeros are first put after it, then before it.
+    If x is too short to be reflected, it is lengthened by zeros first, at its end, then at its start.
 
     Args:
         x: [B, C, T].
-        left: samples to add in front.
-        right: samples to add behind.
+        left: samples to add at the start.
+        right: samples to add at the end.
 
     Returns:
         [B, C, left + T + right].
     """
-    missing = max(0, max(left, right) - x.shape[-1] + 1)
+    missing = max(0, max(left, right) - x.shape[-1] + 1)  # a reflection by n takes n + 1 samples
     behind = min(right, missing)
     before = missing - behind
     x = F.pad(x, (before, behind))
@@ -88,7 +91,7 @@ def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
 
 
 class Framing(Protocol):
-    """Where the frames of a spectrogram lie. The highest bin is dropped, which leaves F = fft_size/2."""
+    """STFT without the highest bin, F = fft_size/2, at given positions of the frames."""
 
     def analyse(self, x: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, C, F, frames]."""
@@ -99,7 +102,7 @@ class Framing(Protocol):
 
 @dataclass(frozen=True)
 class CentredFraming:
-    """The usual ⌊T/hop⌋ + 1 frames, frame k centred on sample k·hop; hop = fft_size/4.
+    """⌊T/hop⌋ + 1 frames, frame k centred on sample k·hop; hop = fft_size/4.
 
     Attributes:
         fft_size: samples per frame.
@@ -113,25 +116,26 @@ class CentredFraming:
         z = stft(
             reflect_pad(x, half, half), self.fft_size, self.fft_size // 4, centred=False, normalised=True
         )
-        return z[..., :-1, :]
+        return z[..., :-1, :]  # [B, C, F + 1, frames] -> [B, C, F, frames]
 
     def synthesise(self, z: Tensor, samples: int) -> Tensor:
         """Complex [..., F, frames] -> [..., T] for T = `samples`."""
-        return istft(F.pad(z, (0, 0, 0, 1)), self.fft_size // 4, samples, normalised=True)
+        whole = F.pad(z, (0, 0, 0, 1))  # [..., F + 1, frames], the highest bin zero
+        return istft(whole, self.fft_size // 4, samples, normalised=True)
 
 
 @dataclass(frozen=True)
 class AlignedFraming:
-    """Exactly ⌈T/hop⌉ frames, frame k centred on the middle of samples k·hop … (k+1)·hop; hop = fft_size/4.
+    """⌈T/hop⌉ frames, frame k centred on the middle of samples k·hop … (k+1)·hop; hop = fft_size/4.
 
-    That is what a convolution of kernel fft_size, stride hop and padding (fft_size − hop)/2 on both sides
-    gives, so spectral and temporal branches of equal stride line up (Hybrid Demucs, "Padding for easy
+    A convolution of kernel fft_size, stride hop and padding (fft_size − hop)/2 on both sides gives the same
+    frames, so spectral and temporal branches of equal stride are aligned (Hybrid Demucs, "Padding for easy
     alignment").
 
     Attributes:
         fft_size: samples per frame, a multiple of eight.
-        legacy: pad with zeros rather than by reflection, and take the output from 3/2 hops too early: the
-            slip of the first published Hybrid Demucs checkpoints, which were trained to live with it.
+        legacy: pad with zeros rather than by reflection, and start the output 3/2 hops too early, as the code
+            did that the first published Hybrid Demucs checkpoints were trained with.
     """
 
     fft_size: int
@@ -148,7 +152,7 @@ class AlignedFraming:
         """Complex [..., F, frames] -> [..., T] for T = `samples`."""
         hop, margin = self._hop_and_margin()
         whole = hop * z.shape[-1]
-        z = F.pad(z, (2, 2, 0, 1))
+        z = F.pad(z, (2, 2, 0, 1))  # [..., F + 1, frames + 4]: the highest bin, two frames at each end
         if self.legacy:
             return istft(z, hop, whole, normalised=True)[..., :samples]
         return istft(z, hop, whole + 2 * margin, normalised=True)[..., margin : margin + samples]

@@ -1,8 +1,8 @@
-"""Linear layers for inference on a CPU, their weights laid out once as oneDNN's kernels want them.
+"""Linear layers for inference on a CPU, with weights packed once in the layout of oneDNN's kernels.
 
 PyTorch repacks a weight at every call, through a library that is slow on some CPUs, and computes the
-activation in a second pass over memory. Its own compiler avoids both by operators that it doesn't promise to
-keep; where they are missing, or don't give what they should, the layers fall back to the public ones.
+activation in a second pass over memory. torch.compile avoids both with private operators. If this build of
+PyTorch lacks them, or they compute something else, the layers fall back to the public operators.
 """
 
 from collections.abc import Callable
@@ -21,15 +21,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class PackedLinear(nn.Module):
-    """x Wᵀ + b, and an activation.
+    """Linear layer x Wᵀ + b, followed by an activation.
 
     Args:
         weight: [outputs, inputs].
         bias: [outputs], or None.
         scale: a factor per output, [outputs], folded into weight and bias.
         activation: a key of `ACTIVATIONS`.
-        dtype: of the arithmetic; what comes back is of the input's type all the same, unless `keep`.
-        keep: give back what was computed in `dtype`.
+        dtype: to compute in; the output has the input's dtype.
+        keep: leave the output in `dtype`.
     """
 
     weight: Tensor
@@ -49,6 +49,7 @@ class PackedLinear(nn.Module):
         weight, bias = weight.detach(), None if bias is None else bias.detach()
         if scale is not None:
             scale = scale.detach()
+            # s·(x Wᵀ + b) = x (sW)ᵀ + sb
             weight, bias = weight * scale[:, None], None if bias is None else bias * scale
         self.activation, self.dtype, self.keep = activation, dtype, keep
         self.packed = packs(dtype)
@@ -71,7 +72,7 @@ class PackedLinear(nn.Module):
 
 
 class PackedGLU(nn.Module):
-    """A linear layer to twice the width, and a GLU: x W₁ᵀ + b₁ times the sigmoid of x W₂ᵀ + b₂.
+    """Linear layer to twice the width and a GLU, (x W₁ᵀ + b₁)·σ(x W₂ᵀ + b₂).
 
     Args:
         weight: [2 outputs, inputs].
@@ -81,7 +82,7 @@ class PackedGLU(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, scale: Tensor | None = None) -> None:
         super().__init__()
-        (value, gate), (value_bias, gate_bias) = weight.chunk(2), bias.chunk(2)
+        (value, gate), (value_bias, gate_bias) = weight.chunk(2), bias.chunk(2)  # halves of 2·outputs
         self.value = PackedLinear(value, value_bias, scale=scale)
         self.gate = PackedLinear(gate, gate_bias, activation="sigmoid")
 
@@ -98,18 +99,18 @@ class PackedGLU(nn.Module):
 
 
 class PackedPointwise(PackedLinear):
-    """The same over the channels of [B, C, T], as a convolution of kernel size 1; channels last in memory."""
+    """A convolution of kernel size 1, as a linear layer over the channels; the output is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, T] -> [B, outputs, T]."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)  # [B, T, outputs] -> [B, outputs, T]
 
 
 class PackedSequenceNorm(nn.Module):
-    """Normalisation of [B, T, C] over time and channels at once, without a copy of the transposed input.
+    """Normalisation of [B, T, C] over time and channels together, without a transposed copy of the input.
 
     Args:
-        norm: one group, with a factor and an offset per channel.
+        norm: of one group, with a factor and an offset per channel.
     """
 
     weight: Tensor
@@ -121,13 +122,13 @@ class PackedSequenceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
-        var, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)
+        var, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)  # [B, 1, 1]
         scale = self.weight * torch.rsqrt(var + self.eps)
-        return torch.addcmul(self.bias - mean * scale, x, scale)
+        return torch.addcmul(self.bias - mean * scale, x, scale)  # (x − mean)·scale + bias in one pass
 
 
 def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
-    """Pack every linear layer below a module; a GELU right after one in a sequence is computed with it."""
+    """Pack every linear layer of a module, fused with the GELU that follows it in a `Sequential`, if any."""
     for name, child in module.named_children():
         if not isinstance(child, nn.Linear):
             pack_linears(child, dtype)
@@ -137,27 +138,27 @@ def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
         packed = PackedLinear(child.weight, child.bias, activation="gelu" if fused else "none", dtype=dtype)
         setattr(module, name, packed)
         if fused:
-            setattr(module, str(int(name) + 1), nn.Identity())
+            setattr(module, str(int(name) + 1), nn.Identity())  # in place, so that the indices stay
 
 
 @cache
 def packs(dtype: torch.dtype) -> bool:
-    """Return True if this build of PyTorch has the operators and they compute what they should here."""
+    """Return True if this build of PyTorch has the operators and their results are right on this CPU."""
     with torch.inference_mode(False), torch.no_grad():
-        x, bias = torch.linspace(-1, 1, 96).view(3, 32), torch.linspace(0, 1, 32)
-        weight = torch.linspace(1, -1, 1024).view(32, 32)
+        x, bias = torch.linspace(-1, 1, 96).view(3, 32), torch.linspace(0, 1, 32)  # [3, inputs], [outputs]
+        weight = torch.linspace(1, -1, 1024).view(32, 32)  # [outputs, inputs]
         plain = F.linear(x, weight, bias)
         try:
             values = _samples(x.to(dtype), weight.to(dtype), bias.to(dtype))
         except (AttributeError, RuntimeError, TypeError):
             return False
         expected = (F.gelu(plain), plain.relu(), plain.sigmoid(), plain * x)
-        close = 1e-5 if dtype == torch.float32 else 0.1
+        close = 1e-5 if dtype == torch.float32 else 0.1  # bf16 has 8 bits
         return all(torch.allclose(a.float(), b, atol=close) for a, b in zip(values, expected, strict=True))
 
 
 def _samples(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
-    """Compute a linear layer by the operators: with each activation, and multiplied by x."""
+    """Apply the operators to a linear layer, with each activation and multiplied by x."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     linear = torch.ops.mkldnn._linear_pointwise
     found = [linear(x, packed, bias, name, [], "none") for name in ("gelu", "relu", "sigmoid")]

@@ -39,7 +39,7 @@ def install(monkeypatch: pytest.MonkeyPatch, encoder: nn.Module) -> None:
     monkeypatch.setitem(sys.modules, "transformers", module)
 
 
-def test_an_encoder_is_frozen_and_twice_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_is_frozen_and_its_frame_rate_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Encoder().train())
     encoder = load_encoder("there")
     assert not encoder.training
@@ -64,7 +64,7 @@ def test_a_missing_package_or_folder_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert caught.value.hint is not None and "ssl" in caught.value.hint
 
 
-def test_states_are_spread_over_the_frames_wanted() -> None:
+def test_states_are_interpolated_to_the_wanted_frames() -> None:
     encoder, audio = Encoder(), torch.randn(1, 500)
     exact = hidden_states(encoder, audio, frames=124)
     torch.testing.assert_close(exact[0, 0], encoder.feature_extractor(audio[:, None])[0].T)

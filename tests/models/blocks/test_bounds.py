@@ -19,7 +19,7 @@ LONG_S = 30.0  # far more than it takes, far less than a loop of 10⁹ turns
 
 
 def giants() -> list[tuple[str, dict[str, Any]]]:
-    """Each argument of each family in turn, a thousand million large."""
+    """Each argument of each family in turn, set to a thousand million."""
     found = []
     for name, small in {name: small for name, small in reversed(FAMILIES)}.items():
         whole = models.family(name).Arguments(**small)

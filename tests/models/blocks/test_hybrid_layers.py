@@ -82,7 +82,7 @@ def test_only_wanted_outputs_are_computed() -> None:
 
 
 @torch.inference_mode()
-def test_nothing_from_below_is_zeros() -> None:
+def test_no_input_from_below_means_zeros() -> None:
     layer = DecoderLayer(plan())
     skip = torch.randn(2, 8, 32, 5)
     assert torch.equal(layer(None, skip, 5)[0], layer(torch.zeros_like(skip), skip, 5)[0])

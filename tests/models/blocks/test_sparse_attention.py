@@ -82,7 +82,7 @@ def test_masked_attention_is_dense_attention_to_what_is_kept() -> None:
     torch.testing.assert_close(everything(x, x), dense(x, x))
 
 
-def test_a_query_that_keeps_nothing_is_no_harm() -> None:
+def test_a_query_that_keeps_nothing_is_harmless() -> None:
     sparse = SparseAttention(8, 2, 0.0, replace(RULE, pattern="random", sparsity=0.999))
     x = torch.randn(1, 40, 8, requires_grad=True)
     out = sparse(x, x)
