@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.channels import UNKNOWN, convert_channels, downmix_matrix
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels, downmix_matrix
 from stemsplit.audio.reader import probe, read_audio
 from stemsplit.errors import StemsplitError
 
@@ -65,7 +65,7 @@ def test_a_layout_in_an_order_of_its_own() -> None:
     [
         (6, "stereo"),
         (4, "ambisonic 1"),
-        (6, UNKNOWN),
+        (6, UNKNOWN_LAYOUT),
         (3, "FL+FR+UNSD"),
         (3, "FL+FR+TFC"),
         (4, "FL+FR+FC+FC"),
@@ -77,7 +77,7 @@ def test_a_layout_without_a_rule_is_an_error(channels: int, layout: str) -> None
         downmix_matrix(channels, layout)
 
 
-@pytest.mark.parametrize("layout", [None, "downmix", "FC+LFE", UNKNOWN])
+@pytest.mark.parametrize("layout", [None, "downmix", "FC+LFE", UNKNOWN_LAYOUT])
 def test_two_channels_are_stereo_whatever_they_are_called(layout: str | None) -> None:
     assert np.array_equal(downmix_matrix(2, layout), np.eye(2))
 

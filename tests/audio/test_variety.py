@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from stemsplit.audio.channels import UNKNOWN, convert_channels
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels
 from stemsplit.audio.reader import open_audio
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -203,7 +203,7 @@ def look_at(example: Example, kind: Kind) -> str | None:
         layout = reader.info.layout
         if reader.notices:
             return f"notice {reader.notices}"
-    if layout == UNKNOWN:
+    if layout == UNKNOWN_LAYOUT:
         return None if kind.ending in AAC else "its layout is unknown"
     wrong = compare_samples(example, kind, audio)
     # a file that states no layout is guessed by everybody; an order of its own is mislabelled by FFmpeg 5
