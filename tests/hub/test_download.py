@@ -259,7 +259,7 @@ def test_a_disk_that_fails_at_once_is_no_connection(site, url, monkeypatch, numb
     def fail(part, response):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(transfer, "_remember", fail)
+    monkeypatch.setattr(transfer, "_save_validator", fail)
     with pytest.raises(error):
         fetch_url(url, sha256=SHA256)
     assert site.gets() == 1

@@ -187,7 +187,7 @@ def test_when_no_source_works_the_error_says_what_is_needed(hub):
 
 
 def test_what_has_no_recorded_hash_is_not_downloaded(hub):
-    with pytest.raises(DownloadError, match="isn't on record"):
+    with pytest.raises(DownloadError, match="sha256 isn't known"):
         download.fetch(FileSpec(url=hub.url + "/w/x.pt"))
     assert hub.log == []
 

@@ -197,7 +197,10 @@ class TestBagsBesideTheirMembers:
             ({"models": ["00aa"], "weights": [[1] * 4] * 2}, "differ in length"),
             ({"models": ["00aa"], "weights": [[1] * 3]}, "every row of weights needs 4 values"),
             ({"models": ["00aa"], "weights": [[1, 1, 1, 0]]}, "no member has a weight for vocals"),
-            ({"models": ["00aa"], "colour": "red"}, "colour: no such key; there is models, weights, segment"),
+            (
+                {"models": ["00aa"], "colour": "red"},
+                "colour: no such key; choose from models, weights, segment",
+            ),
             ({"models": ["missing"]}, "its member missing is there 0 times"),
             ({"models": ["../bag"]}, "its member ../bag isn't beside it"),
             ({"family": "gain"}, "models is missing"),

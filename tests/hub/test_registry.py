@@ -158,7 +158,7 @@ class TestUsersFile:
         assert "tiny" in registry()
         os.mkfifo(tmp_path / "pipe")
         monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "pipe"))
-        with pytest.raises(SettingsError, match="pipe: is no regular file"):
+        with pytest.raises(SettingsError, match="pipe: is not a regular file"):
             registry()
 
     def test_a_byte_order_mark_is_no_content(self):
@@ -228,7 +228,7 @@ BAG = {"members": ["a", "b"], "weights": [[1, 0], [0, 1]]}
         (
             "scores",
             {"metric": "cSDR", "data": "x", "piano": 3},
-            ".scores.piano: no such key; there is drums, v",
+            ".scores.piano: no such key; choose from drums, v",
         ),
         ("inference", {"overlap": 1}, ".inference.overlap: must be a number, not below 0, and below 1, is 1"),
     ],
@@ -264,7 +264,7 @@ models:
             parse_registry(parse(f"{correct}    {more}\n", "own"))
     with pytest.raises(SettingsError, match=r"^own:5: models\.a\.sample_rate: must be a positive"):
         parse_registry(parse(text, "own"))
-    with pytest.raises(SettingsError, match="^own:7: a: stands here a second time"):
+    with pytest.raises(SettingsError, match="^own:7: a: is defined a second time"):
         parse_registry(parse(text + "  a: {}\n", "own"))
 
 
@@ -296,7 +296,7 @@ def test_members_of_bags_are_single_models_with_the_same_stems(member):
 
 
 def test_one_name_in_both_sections_is_refused():
-    with pytest.raises(SettingsError, match="models.x: stands there twice"):
+    with pytest.raises(SettingsError, match="models.x: is defined twice"):
         parse_registry(Document({"models": {"x": ENTRY}, "members": {"x": ENTRY}}, "test"))
 
 
