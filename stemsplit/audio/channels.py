@@ -15,11 +15,11 @@ _ORDER = (
     "BFC BFL BFR"
 ).split()
 WAV_LOUDSPEAKERS = 18  # the first of them have a bit in dwChannelMask of WAVEFORMATEXTENSIBLE
-# The layout where a codec states its loudspeakers, but FFmpeg can't interpret them
+# The layout if a codec states its loudspeakers, but FFmpeg can't interpret them
 UNKNOWN_LAYOUT = "unknown"
 # A downmix leaves out the low-frequency effects (ITU-R BS.775-3, annex 4)
 _OMITTED = {"LFE", "LFE2"}
-# Layouts to assume where a file names none: those of FLAC (RFC 9639 §9.1.3), in WAV's order
+# Layouts to assume if a file states none: those of FLAC (RFC 9639 §9.1.3), in WAV's order
 _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
@@ -88,7 +88,7 @@ def channel_groups(channels: int, layout: str | None = None) -> list[tuple[int, 
     """Return the indices of the channels that belong together: a left-right pair, or a single channel.
 
     Args:
-        channels: how many there are.
+        channels: number of channels.
         layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
 
     Raises:

@@ -24,13 +24,13 @@ class AudioInfo:
     Attributes:
         path: the file, under its name in errors.
         sample_rate: in Hz.
-        channels: how many.
+        channels: number of channels.
         frames: declared samples per channel, None if the file declares none; the true number may differ.
         container: such as "wav", "mp3" or "mov".
         codec: such as "pcm_16", "mp3" or "aac".
         layout: FFmpeg's name of the loudspeakers ("stereo", "5.1(side)"), None if unknown.
         stream: index of the audio stream in the file, from 0.
-        streams: how many audio streams the file has.
+        streams: number of audio streams in the file.
         estimated: whether `frames` is inexact: computed from a bit rate, rounded, or off by a packet.
     """
 

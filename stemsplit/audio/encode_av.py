@@ -29,7 +29,7 @@ class AvEncoder:
         sample_rate: in Hz.
         channels: C.
         settings: format, bit depth and bit rate.
-        tags: written where the format can carry them.
+        tags: written if the format supports them.
         layout: FFmpeg's name of the loudspeakers, None for the usual layout.
 
     Raises:

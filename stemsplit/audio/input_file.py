@@ -129,7 +129,7 @@ def _open(path: Path, name: Path) -> io.BufferedReader:
     if stat.S_ISDIR(kind):
         raise InputError(name, "is a folder")
     if not stat.S_ISREG(kind):
-        raise InputError(name, "is no regular file", hint="a pipe is read once: give it as - on stdin")
+        raise InputError(name, "is not a regular file", hint="a pipe is read once: give it as - on stdin")
     with _input_errors(name):
         return path.open("rb")
 

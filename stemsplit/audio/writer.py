@@ -43,7 +43,7 @@ def open_writer(
         channels: number of channels.
         settings: format, bit depth and bit rate are used; the caller applies the others.
         frames: expected samples per channel, if known; only a hint.
-        tags: written where the format can carry them.
+        tags: written if the format supports them.
         layout: FFmpeg's name of the loudspeakers, None for the usual layout.
         fmt: a format to use instead of the one in `settings`.
 

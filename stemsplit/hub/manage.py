@@ -46,7 +46,7 @@ class Checked:
 
     @property
     def good(self) -> bool:
-        """Whether the hash is right, or isn't known."""
+        """True if the hash is right or unknown."""
         return self.expected is None or self.actual.startswith(self.expected)
 
 

@@ -87,7 +87,7 @@ class FileSpec:
 
     @property
     def bundled(self) -> bool:
-        """Whether the file is part of the package."""
+        """True if the file is part of the package."""
         return self.path is not None and Path(self.path).parent == BUNDLED
 
 

@@ -1,4 +1,4 @@
-"""State dicts as training programs leave them: in mappings, behind prefixes, beside a trainer's tensors."""
+"""State dicts as training programs save them: in mappings, with prefixes, beside a trainer's tensors."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def behind(prefix: str) -> Wrap:
 
 
 def compiled_within(state: State) -> dict[str, Any]:
-    """As where torch.compile was given a part of the network."""
+    """Rename like torch.compile of a part of the network."""
     return {key.replace("layers.0.", "layers._orig_mod.0.", 1): value for key, value in state.items()}
 
 
@@ -78,7 +78,7 @@ def test_a_published_checkpoint_loads_however_it_is_wrapped(wrap: Wrap, tmp_path
 
 
 def one_place_up(state: State) -> dict[str, Any]:
-    """The numbering of releases that leave a place for a linear transformer which isn't there."""
+    """Number the layers like releases that skip the place of an unused linear transformer."""
     return {
         re.sub(r"^(layers\.\d+\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) + 1}", key): value
         for key, value in state.items()
@@ -152,7 +152,7 @@ def test_no_network_has_names_like_a_wrappers(name: str, arguments: dict[str, An
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.float64])
-def test_weights_that_are_no_numbers_are_refused(value: float, kind: torch.dtype, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(value: float, kind: torch.dtype, tmp_path: Path) -> None:
     path = tmp_path / published(tmp_path, "m", ["Vocals", "Other"])
     state = torch.load(path, weights_only=True)
     state["final_norm.gamma"] = state["final_norm.gamma"].to(kind)
@@ -163,7 +163,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, kind: torch.dtype
     )
 
 
-def test_large_weights_are_no_damage(tmp_path: Path) -> None:
+def test_large_weights_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / published(tmp_path, "m", ["Vocals", "Other"])
     state = torch.load(path, weights_only=True)
     nn.init.constant_(state["final_norm.gamma"], torch.finfo(torch.float32).max)
