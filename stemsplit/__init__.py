@@ -1,9 +1,9 @@
 """Separate music into stems.
 
     from stemsplit import separate
-    stems = separate("song.mp3")            # {"drums": array [C, T], "bass": …}
+    stems = separate("song.mp3")            # {"drums": float32 array [C, T], "bass": …}
 
-The public names are imported on first use, so that `import stemsplit` stays free of torch.
+The public names are imported on first use, so that `import stemsplit` doesn't import torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`python -m stemsplit` is the `stemsplit` command."""
+"""Run the `stemsplit` command as `python -m stemsplit`."""
 
 from stemsplit.cli.main import run
 

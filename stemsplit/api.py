@@ -1,4 +1,4 @@
-"""Public functions that put separation and another layer together, above both."""
+"""Public functions that combine separation with another layer."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
 from stemsplit.stems import canonical
 
 Array = npt.NDArray[np.float32]
-# Stems [C, T] by name from a mix [C, T] and its rate in Hz.
+# Returns stems [C, T] by name for a mix [C, T] and its sample rate in Hz
 Function: TypeAlias = Callable[[Array, int], Mapping[str, npt.ArrayLike]]
 Model: TypeAlias = str | Path | Separable | Recipe | Separator | Function
 
@@ -49,30 +49,29 @@ def evaluate(
     offline: bool = False,
     callback: Callback | None = None,
 ) -> Evaluation:
-    """Score models on a data set, or files against references, as `stemsplit evaluate` does.
+    """Score models on a data set, or files against references, like `stemsplit evaluate`.
 
         results = evaluate("musdb18hq/test", "htdemucs")
         results.summary()["htdemucs"]["vocals"]["usdr"]
 
-    The mixture is always scored too, as the estimate of every stem. Scores of models whose weights are known
-    are remembered in the user's cache folder; those of functions and of objects of one's own are not.
+    The mixture is always scored too, as the estimate of every stem. Scores of models with known weights are
+    cached in the user's cache folder; those of functions and other objects are not.
 
     Args:
         dataset: a folder of tracks in any of the layouts of `datasets.layouts`, or a manifest.
-        models: what separates; None is the default model. A name, a path, hf:OWNER/REPO, a `Recipe`, a
-            `Separator`, an object that satisfies `core.stream.Separable`, or a function of a mix, an array
-            [C, T], and its rate in Hz that returns arrays [C, T] by stem, also as the method `separate` of
-            an object. Of several, the first is scored and the others stand beside it; a mapping gives them
-            names.
-        estimates: a folder of stems to score in place of models.
-        oracles: of `irm` and `mixphase`, to be scored as well.
-        only: patterns of track names; none for all tracks.
+        models: the models; None is the default model. Each is a name, a path, hf:OWNER/REPO, a `Recipe`, a
+            `Separator`, an object that satisfies `core.stream.Separable`, a function of a mix [C, T] and its
+            sample rate in Hz that returns arrays [C, T] by stem, or an object with such a method `separate`.
+            With several, the first is scored and the others are shown beside it; a mapping names them.
+        estimates: a folder of stems to score instead of models.
+        oracles: `irm`, `mixphase` or both, to be scored as well.
+        only: patterns of track names; empty for all tracks.
         bss: also compute cSDR, ISR, SIR and SAR, which take longest.
-        jobs: tracks at once, a process for each. What separates must then be picklable, and a script needs
-            `if __name__ == "__main__":`.
-        engine: what maps the tracks over workers, in place of such processes.
-        fresh: score again what has been scored before.
-        segment_s: the chunk length in seconds, here and below for models that are no `Separator` yet.
+        jobs: number of tracks at once, each in its own process. Models must then be picklable, and a script
+            needs `if __name__ == "__main__":`.
+        engine: engine that maps the tracks over workers, instead of these processes.
+        fresh: score again, ignoring cached scores.
+        segment_s: chunk length in seconds; this and the following don't apply to a `Separator`.
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
@@ -80,10 +79,10 @@ def evaluate(
 
     Raises:
         InputError: there is no track.
-        SettingsError: an argument has no meaning; it is named.
-        UnknownNameError: no such model or oracle.
-        DeviceError: no such device.
-        ModelUnavailableError: the weights can't be had or can't be read.
+        SettingsError: an argument is invalid; the message names it.
+        UnknownNameError: there is no such model or oracle.
+        DeviceError: there is no such device.
+        ModelUnavailableError: the weights can't be downloaded or read.
         Cancelled: by the callback.
     """
     if models is not None and estimates is not None:
@@ -116,7 +115,7 @@ def evaluate(
 
 
 def _label(folder: str | Path) -> str:
-    """Return what the estimates of a folder are called, which may have the name of a baseline."""
+    """Return the name of a folder of estimates in tables, different from those of the baselines."""
     return os.path.join(".", folder) if str(folder) in (MIXTURE, *ORACLES) else str(folder)
 
 
@@ -125,19 +124,19 @@ def _label(folder: str | Path) -> str:
 
 @dataclass
 class _Called:
-    """A function in the place of a separator."""
+    """Adapter of a function to the interface of a separator."""
 
     function: Function
     callback: Callback | None = None
 
     def separate(self, source: Array, sample_rate: float, /) -> Mapping[str, Array]:
-        """Return what the function returns, as arrays [C, T]."""
+        """Return the function's stems as float32 arrays [C, T] under canonical names."""
         found = self.function(source, int(sample_rate))
         return {canonical(stem): samples_of(audio) for stem, audio in found.items()}
 
 
 def _named(models: Model | Sequence[Model] | Mapping[str, Model] | None) -> list[tuple[str, Model]]:
-    """Return the models that are given, with the names that they have in tables."""
+    """Return the models with their names in tables."""
     if isinstance(models, Mapping):
         return list(models.items())
     if models is None:
@@ -166,8 +165,8 @@ def _method(
         return run.Method(name, _Called(model.separate))
     if isinstance(model, (str, Path, Recipe)) or hasattr(model, "stems"):
         separator = make(cast(str | Path | Separable | Recipe, model))
-        separator.callback = None  # that was for the download
+        separator.callback = None  # it was only for the download
         return run.Method(name, separator, separator.fingerprint)
     if callable(model):
         return run.Method(name, _Called(model))
-    raise SettingsError(f"{model!r} is nothing that separates", setting="models")
+    raise SettingsError(f"{model!r} is not a model", setting="models")

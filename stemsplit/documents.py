@@ -1,6 +1,6 @@
-"""YAML or JSON as plain data that knows its lines.
+"""Read YAML or JSON as plain data with line numbers for error messages.
 
-PyYAML's node tree knows them; it is asked only when something is wrong.
+The line numbers come from PyYAML's node tree, which is searched only after an error.
 """
 
 import re
@@ -23,18 +23,18 @@ _EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)")
 
 
 class Exponential(str):
-    """Unquoted text that people may mean as a number, though YAML 1.1 doesn't: 1e-4, but not 955717e8."""
+    """Unquoted text that is a number (1e-4) or a name (955717e8), depending on the field that it is for."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """Plain data: a mapping with text for keys, and where everything in it stands.
+    """Plain data of a file, with the line numbers of its values.
 
     Attributes:
-        data: mappings, lists and scalars; `Exponential` where the reader's type decides.
-        name: of the file, for messages.
-        node: the root of its node tree; None for data that is no file's.
-        changes: keys whose values come from elsewhere, and from where; the last one counts.
+        data: mappings, lists and scalars; `Exponential` for values that are a number or text by their field.
+        name: name of the file in messages.
+        node: root of its node tree, None for data that isn't from a file.
+        changes: keys whose values come from elsewhere, each with its origin; the last one counts.
     """
 
     data: Any
@@ -43,24 +43,24 @@ class Document:
     changes: tuple[tuple[Keys, str], ...] = ()
 
     def error(self, keys: Keys, rule: str, hint: str | None = None) -> SettingsError:
-        """Return what to raise where the value below `keys` breaks a rule."""
+        """Return the error for a value at `keys` that breaks a rule."""
         key = ".".join(keys)
         return SettingsError(": ".join(filter(None, (self.place(keys), key, rule))), setting=key, hint=hint)
 
     def place(self, keys: Keys) -> str:
-        """Return file and line of a value, or of what it's in where it isn't written."""
+        """Return file and line of a value, or of the nearest mapping around a missing one."""
         for changed, place in reversed(self.changes):
             if keys[: len(changed)] == changed:
                 return place
         return self.name if self.node is None else f"{self.name}:{_line(self.node, keys)}"
 
     def changed(self, keys: Keys, value: Any, place: str) -> "Document":
-        """Return the same with another value; mappings that the way there lacks are made.
+        """Return the document with another value at `keys`, creating missing mappings on the way.
 
         Args:
-            keys: of the value.
+            keys: the keys that lead to the value.
             value: plain data.
-            place: where it comes from, for messages.
+            place: origin of the value, for messages.
 
         Raises:
             SettingsError: a list has no such index.
@@ -70,7 +70,7 @@ class Document:
 
 
 def load(path: str | Path, name: str | None = None, *, foreign: bool = False) -> Document:
-    """Return a file's data; `name` is what messages call it, and `foreign` as for `parse`.
+    """Read a file; `name` is its name in messages, and `foreign` is as for `parse`.
 
     Raises:
         SettingsError: the file can't be read, or isn't YAML.
@@ -83,16 +83,16 @@ def load(path: str | Path, name: str | None = None, *, foreign: bool = False) ->
 
 
 def parse(text: str, name: str, *, numbered: bool = True, foreign: bool = False) -> Document:
-    """Return a text's data.
+    """Parse YAML text.
 
     Args:
         text: YAML, and so JSON too.
-        name: what messages call it.
-        numbered: name the lines in messages; without, the name stands for everything.
-        foreign: let a key stand twice, as other projects' files may; the last one counts.
+        name: its name in messages.
+        numbered: whether messages have line numbers.
+        foreign: allow repeated keys, which other projects' files may have; the last one counts.
 
     Raises:
-        SettingsError: the text isn't YAML, a key stands twice, or something holds itself.
+        SettingsError: the text isn't YAML, a key is repeated, or a value contains itself.
     """
 
     def where(mark: yaml.Mark) -> str:
@@ -107,7 +107,7 @@ def parse(text: str, name: str, *, numbered: bool = True, foreign: bool = False)
 
 
 def plain(value: Any) -> Any:
-    """Return data as YAML and JSON have it: lists in place of tuples."""
+    """Return data in the types of YAML and JSON: lists in place of tuples, text in place of `Exponential`."""
     if isinstance(value, Exponential):
         return str(value)
     if isinstance(value, Mapping):
@@ -116,7 +116,7 @@ def plain(value: Any) -> Any:
 
 
 def _changed(data: Any, keys: Keys, value: Any, place: str) -> tuple[Any, int]:
-    """Return changed data, and after how many keys it's new."""
+    """Return the changed data, and the number of keys after which it is new."""
     if not keys:
         return value, 0
     first, rest = keys[0], keys[1:]
@@ -131,12 +131,12 @@ def _changed(data: Any, keys: Keys, value: Any, place: str) -> tuple[Any, int]:
 
 
 def _compose(text: str, name: str, where: Where) -> yaml.Node | None:
-    with suppress(yaml.YAMLError, AttributeError):  # there may be no libyaml
+    with suppress(yaml.YAMLError, AttributeError):  # PyYAML may be built without libyaml
         return yaml.compose(text, Loader=yaml.CSafeLoader)
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)  # says more of what is wrong
+        return yaml.compose(text, Loader=yaml.SafeLoader)  # has better error messages
     except yaml.MarkedYAMLError as error:
-        # what was never closed is found at the end of the file, but stands where it was opened
+        # an unclosed bracket is detected at the end of the file, but its opening line is more useful
         open_ended = error.context_mark and "end of stream" in (error.problem or "")
         mark = error.context_mark if open_ended else error.problem_mark
         raise SettingsError(f"{where(mark) if mark else name}: not YAML ({error.problem})") from None
@@ -145,7 +145,7 @@ def _compose(text: str, name: str, where: Where) -> yaml.Node | None:
 
 
 class _Plain:
-    """Turns nodes into plain data, the same node into the same data."""
+    """Converter of YAML nodes to plain data; a node with several references is converted once."""
 
     def __init__(self, where: Where, foreign: bool) -> None:
         self.where, self.foreign = where, foreign
@@ -164,7 +164,7 @@ class _Plain:
     def _make(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode) and node.tag == _STANDARD + "map":
             self._require_words(node)
-            self.standard.flatten_mapping(node)  # what is merged comes first
+            self.standard.flatten_mapping(node)  # puts merged keys (<<) first
             return {key.value: self.value(value) for key, value in node.value}
         if node.tag in _LISTS:
             return _LISTS[node.tag](map(self.value, node.value))
@@ -181,7 +181,7 @@ class _Plain:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._error(key, "a key must be a word")
             if key.value in found and not self.foreign:
-                raise self._error(key, f"{key.value}: stands here a second time")
+                raise self._error(key, f"{key.value}: is defined a second time")
             found.add(key.value)
 
     def _error(self, node: yaml.Node, rule: str) -> SettingsError:
@@ -189,7 +189,7 @@ class _Plain:
 
 
 def _line(node: yaml.Node, keys: Keys) -> int:
-    """Return the line of what stands below `keys`, as far as that is written."""
+    """Return the line of the value at `keys`, or of the nearest mapping around a missing one."""
     line = node.start_mark.line
     for key in keys:
         if (below := _below(node, key)) is None:
@@ -203,6 +203,6 @@ def _below(node: yaml.Node, key: str) -> tuple[int, yaml.Node] | None:
         return node.value[int(key)].start_mark.line, node.value[int(key)]
     if isinstance(node, yaml.MappingNode):
         for name, value in reversed(node.value):
-            if name.value == key:  # what it holds begins below it, and its own line is the better one to name
+            if name.value == key:  # the line of the key, because a nested value begins below it
                 return name.start_mark.line, value
     return None

@@ -1,8 +1,8 @@
-"""Engines: map items over workers, in threads of this process or in processes of their own.
+"""Engines: map items over workers, in threads of this process or in other processes.
 
-An engine knows nothing of audio or of models. A worker is called with an item and a callback for its events;
-a recipe makes it where it's to work, so that a process can make its own. Results keep the order of the items,
-and an item that fails is a result like the others.
+An engine knows nothing about audio or models. A worker is called with an item and a callback for its events.
+A recipe is a function that makes a worker; it is called in the thread or process in which the worker runs.
+Results are in the order of the items, and the exception of a failed item is a result, too.
 """
 
 import os
@@ -29,9 +29,9 @@ Result = TypeVar("Result")
 Worker = Callable[[Item, Callback], Result]
 Recipe = Callable[[], Worker[Item, Result]]
 
-_END_S = 5  # that a process gets to end in before it's killed
-_NONE = object()
-_READY = "ready"  # the first that a process says
+_EXIT_TIMEOUT_S = 5  # after which a terminated process is killed
+_MISSING = object()
+_READY = "ready"  # first message of a process
 
 
 class Engine(Protocol):
@@ -40,14 +40,14 @@ class Engine(Protocol):
     def run(
         self, items: Iterable[Item], recipe: Recipe[Item, Result], callback: Callback | None = None
     ) -> Generator[Result | Exception, None, None]:
-        """Yield the result of every item, in order: what the worker returned, or the exception it raised.
+        """Yield the results in the order of the items: a worker's return value or the exception it raised.
 
-        Items are taken as workers become free. Closing the iterator early ends the work.
+        Items are taken when a worker is free. Closing the iterator early stops the work.
 
         Args:
-            items: to work on.
-            recipe: makes a worker; called wherever items are worked on, before the first of them.
-            callback: receives the events of all workers, one at a time and in the caller's thread.
+            items: arguments of the workers.
+            recipe: function that makes a worker, called once in each thread or process that gets an item.
+            callback: receives the events of all workers, one at a time, in the caller's thread.
 
         Raises:
             Cancelled: the callback returned False, or a worker raised it.
@@ -57,9 +57,9 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Threads:
-    """Workers in threads of this process; a single one works in the caller's own thread.
+    """Engine with threads of this process; a single worker runs in the caller's thread.
 
-    When the work is cancelled, every thread is waited for: it stops at its worker's next event.
+    After a cancellation, it waits for all threads, which stop at their worker's next event.
     """
 
     count: int = 1
@@ -70,15 +70,15 @@ class Threads:
         """See `Engine.run`."""
         if self.count == 1:
             return _one_by_one(items, recipe, callback)
-        return _in_order(_ThreadCrew(self.count, recipe), self.count, items, callback)
+        return _in_order(_ThreadPool(self.count, recipe), self.count, items, callback)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Workers in spawned processes, to and from which recipe, items, events and results are pickled.
+    """Engine with spawned processes; recipe, items, events and results are pickled.
 
-    A process that dies is a `ResourceError` for the item that it had; another takes its place. When the work
-    is cancelled, the processes are ended whatever they are at.
+    If a process dies, its item's result is a `ResourceError`, and a new process replaces it. After a
+    cancellation, the processes are terminated at once.
     """
 
     count: int
@@ -90,21 +90,21 @@ class Processes:
 
         Raises:
             SettingsError: the recipe can't be pickled.
-            ResourceError: a process died before any could begin.
+            ResourceError: a process died before any process was ready.
         """
         try:
             packed = pickle.dumps(recipe)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise SettingsError(
-                f"other processes can't be sent what is to work there: {error}",
+                f"the work can't be sent to other processes: {error}",
                 setting="--jobs",
-                hint="a function must stand at the top of a module; one job at a time needs no process",
+                hint="define functions at the top level of a module, or use one job, which needs no process",
             ) from error
-        return _in_order(_ProcessCrew(packed), self.count, items, callback)
+        return _in_order(_ProcessPool(packed), self.count, items, callback)
 
 
 def make_engine(jobs: int) -> Engine:
-    """Return the engine for `jobs` items at a time: the caller's thread for one, else processes."""
+    """Return the engine for `jobs` items at a time: the caller's thread for one job, else processes."""
     return Threads() if jobs == 1 else Processes(jobs)
 
 
@@ -130,18 +130,18 @@ def _ignore(event: Event) -> None:
 
 
 class _Message(NamedTuple):
-    """An event, or what an item is `done` with, its result."""
+    """Message of a worker about the item of that number: an event or, if `done`, the result."""
 
     number: int
     done: bool
     content: Any
 
 
-class _Crew(Protocol):
-    """Workers at work."""
+class _Pool(Protocol):
+    """Workers that run in parallel."""
 
     def submit(self, index: int, item: Any) -> None:
-        """Give an item to a worker that is free."""
+        """Give an item to a free worker."""
         ...
 
     def receive(self) -> _Message:
@@ -149,36 +149,36 @@ class _Crew(Protocol):
         ...
 
     def close(self) -> None:
-        """End the work."""
+        """Stop the workers."""
         ...
 
 
 def _in_order(
-    crew: _Crew, count: int, items: Iterable[Any], callback: Callback | None
+    pool: _Pool, count: int, items: Iterable[Any], callback: Callback | None
 ) -> Generator[Any, None, None]:
     """Keep `count` workers busy, and yield the results in the order of the items."""
     todo, ready = enumerate(items), dict[int, Any]()
     running = following = 0
-    with closing(crew):
+    with closing(pool):
         while True:
             while running < count and (pair := next(todo, None)) is not None:
-                crew.submit(*pair)
+                pool.submit(*pair)
                 running += 1
             if not running:
                 return
-            message = crew.receive()
+            message = pool.receive()
             if not message.done:
                 emit(callback, message.content)
                 continue
             running -= 1
-            ready[message.number] = _passed(message.content)
-            while (result := ready.pop(following, _NONE)) is not _NONE:
+            ready[message.number] = _checked(message.content)
+            while (result := ready.pop(following, _MISSING)) is not _MISSING:
                 following += 1
                 yield result
 
 
-def _passed(result: Any) -> Any:
-    """Return a result; raise an exception that is to end all work."""
+def _checked(result: Any) -> Any:
+    """Return a result, or raise it if it is an exception that stops all work."""
     stops = isinstance(result, BaseException) and not isinstance(result, Exception)
     if stops or isinstance(result, Cancelled):
         raise result
@@ -188,11 +188,11 @@ def _passed(result: Any) -> Any:
 # ---------------------------------------------------------------- threads
 
 
-class _ThreadCrew:
-    """Threads that put their messages into a queue; each makes itself a worker."""
+class _ThreadPool:
+    """Thread pool that sends its messages through a queue; each thread has its own worker."""
 
     def __init__(self, count: int, recipe: Recipe[Any, Any]) -> None:
-        self._pool, self._recipe, self._own = ThreadPoolExecutor(count), recipe, local()
+        self._pool, self._recipe, self._local = ThreadPoolExecutor(count), recipe, local()
         self._messages: SimpleQueue[_Message] = SimpleQueue()
         self._closed = Flag()
 
@@ -212,10 +212,10 @@ class _ThreadCrew:
             return False if self._closed.is_set() else None
 
         try:
-            if not hasattr(self._own, "worker"):
-                self._own.worker = self._recipe()
-            result = self._own.worker(item, tell)
-        except BaseException as error:  # what isn't passed on would be waited for for ever
+            if not hasattr(self._local, "worker"):
+                self._local.worker = self._recipe()
+            result = self._local.worker(item, tell)
+        except BaseException as error:  # `receive` would wait for ever for an exception that isn't sent
             result = error
         self._messages.put(_Message(index, True, result))
 
@@ -223,26 +223,26 @@ class _ThreadCrew:
 # ---------------------------------------------------------------- processes
 
 
-class _ProcessCrew:
-    """Processes at the other ends of pipes, begun when there is an item for them."""
+class _ProcessPool:
+    """Process pool with a pipe to each process; processes are started when they are needed."""
 
     def __init__(self, recipe: bytes) -> None:
         self._recipe = recipe
         self._processes: dict[Connection, SpawnProcess] = {}
-        self._items: dict[Connection, int] = {}  # what the busy ones are at
-        self._begun = False
+        self._items: dict[Connection, int] = {}  # index of the item that each busy process has
+        self._any_ready = False
 
     def submit(self, index: int, item: Any) -> None:
         idle = [p for p, process in self._processes.items() if p not in self._items and process.is_alive()]
         pipe = idle[0] if idle else self._start()
         self._items[pipe] = index
-        with suppress(BrokenPipeError):  # it has died, which `receive` tells
+        with suppress(BrokenPipeError):  # the process has died, which `receive` reports
             pipe.send(item)
 
     def _start(self) -> Connection:
         pipe, other = get_context("spawn").Pipe()
         process = get_context("spawn").Process(target=_serve, args=(other, self._recipe), daemon=True)
-        with _undisturbed():
+        with _sigint_blocked():
             process.start()
             self._processes[pipe] = process
         other.close()
@@ -257,27 +257,27 @@ class _ProcessCrew:
                     return message
 
     def _received(self, pipe: Connection) -> _Message | None:
-        """Return the next message of a process that has one or has ended; None for its first sign of life."""
+        """Return the next message of a process that has sent one or has died; None for its ready message."""
         try:
-            # what it said before its end comes first
+            # messages that were sent before the process died come first
             content = pipe.recv() if pipe.poll() else None
         except (EOFError, OSError):
             content = None
         if content is None:
-            return self._buried(pipe)
+            return self._crashed(pipe)
         if content == _READY:
-            self._begun = True
+            self._any_ready = True
             return None
         done, content = content
         return _Message(self._items.pop(pipe) if done else self._items[pipe], done, content)
 
-    def _buried(self, pipe: Connection) -> _Message:
-        """Return the result of the item whose process has died."""
+    def _crashed(self, pipe: Connection) -> _Message:
+        """Return a `ResourceError` as the result of the item whose process has died."""
         process, index = self._processes.pop(pipe), self._items.pop(pipe)
         pipe.close()
-        _end(process)
-        if not self._begun:
-            hint = 'a script that is run needs `if __name__ == "__main__":` before what starts workers'
+        _terminate(process)
+        if not self._any_ready:
+            hint = 'a script must start workers below `if __name__ == "__main__":`'
             raise ResourceError("a worker process died before it could begin", hint=hint)
         hint = "it may have been out of memory; use fewer --jobs"
         return _Message(index, True, ResourceError("a worker process died", hint=hint))
@@ -287,13 +287,13 @@ class _ProcessCrew:
             process.terminate()
         for pipe, process in self._processes.items():
             pipe.close()
-            _end(process)
+            _terminate(process)
 
 
-def _end(process: SpawnProcess) -> None:
-    """End a process, which may be dead already, and wait for that."""
+def _terminate(process: SpawnProcess) -> None:
+    """Terminate a process, which may be dead already, and wait for its end."""
     process.terminate()
-    process.join(_END_S)
+    process.join(_EXIT_TIMEOUT_S)
     if process.exitcode is None:
         process.kill()
     process.join()
@@ -301,8 +301,8 @@ def _end(process: SpawnProcess) -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Keep Ctrl-C from processes that are started inside: the one that starts them hears it and ends them."""
+def _sigint_blocked() -> Iterator[None]:
+    """Block SIGINT in processes that are started in the block: their parent gets it and terminates them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -314,8 +314,8 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _serve(pipe: Connection, recipe: bytes) -> None:
-    """Work on one item after the other, in a process of its own."""
-    Thread(target=_end_with_parent, daemon=True).start()
+    """Run a worker in this process on the items from a pipe, until the pipe is closed."""
+    Thread(target=_exit_with_parent, daemon=True).start()
     lock = Lock()
 
     def send(done: bool, content: Any) -> None:
@@ -339,15 +339,15 @@ def _serve(pipe: Connection, recipe: bytes) -> None:
         try:
             result = worker()(pickle.loads(data), tell)
         except Exception as error:
-            result = _portable(error)
+            result = _picklable(error)
         try:
             send(True, result)
         except (TypeError, AttributeError, pickle.PicklingError) as error:  # a result that can't be pickled
-            send(True, _portable(error))
+            send(True, _picklable(error))
 
 
-def _portable(error: Exception) -> Exception:
-    """Return an exception, or one that says the same where it can't be pickled and read again."""
+def _picklable(error: Exception) -> Exception:
+    """Return an exception, or one with the same message if it can't be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -355,8 +355,8 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _end_with_parent() -> None:
-    """End this process with its parent, which may be killed and end nobody."""
+def _exit_with_parent() -> None:
+    """Exit this process when its parent exits, which may be killed before it terminates its children."""
     if parent := parent_process():
         parent.join()
         os._exit(1)

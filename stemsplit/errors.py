@@ -1,4 +1,4 @@
-"""What can go wrong, as data. The command line turns each class into a sentence, a hint and an exit code."""
+"""Exceptions of the package, which carry data. The command line turns them into messages and exit codes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 
 class StemsplitError(Exception):
-    """Base of every error that the package raises on purpose.
+    """Base class of all errors that the package raises.
 
     Attributes:
-        reason: one line without a final stop, readable by itself.
-        hint: what to do about it, or None.
+        reason: one line without a full stop, understandable by itself.
+        hint: what the user can do about it, or None.
         code: the exit code of a command that fails with it.
     """
 
@@ -22,7 +22,7 @@ class StemsplitError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # a pickled exception is made anew of the sentence alone, which subclasses don't take
+        # pickle would call the class with `args`, but the subclasses have other arguments
         return _restored, (type(self), self.args, self.__dict__)
 
 
@@ -33,7 +33,7 @@ def _restored(kind: type[StemsplitError], args: tuple[Any, ...], data: dict[str,
 
 
 class SettingsError(StemsplitError):
-    """A setting has no meaning or doesn't fit the others (usage)."""
+    """A setting is invalid or conflicts with another (exit code 2, usage)."""
 
     code = 2
 
@@ -43,19 +43,19 @@ class SettingsError(StemsplitError):
 
 
 class UnknownNameError(SettingsError):
-    """A model, stem, command or format that doesn't exist.
+    """There is no model, stem, command or format of that name.
 
     Attributes:
-        kind: what was looked for, such as "model" or "stem".
-        name: what was asked for.
-        known: the names that would have worked.
+        kind: the kind of name, such as "model" or "stem".
+        name: the unknown name.
+        known: the valid names.
     """
 
     def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
         from difflib import get_close_matches
 
         near = get_close_matches(name.lower(), known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}" if known else None
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}" if known else None
         if kind == "model" and not near:
             hint = "stemsplit models list shows all"
         super().__init__(f"no {kind} named {name!r}", setting=kind, hint=hint)
@@ -63,7 +63,7 @@ class UnknownNameError(SettingsError):
 
 
 class DeviceError(SettingsError):
-    """The device that was asked for isn't there."""
+    """The chosen device doesn't exist."""
 
     def __init__(self, device: str, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason, setting="device", hint=hint)
@@ -71,7 +71,7 @@ class DeviceError(SettingsError):
 
 
 class AudioError(StemsplitError):
-    """An input that can't be read as audio, or an output that can't be encoded."""
+    """An input can't be read as audio, or an output can't be written."""
 
     def __init__(self, path: str | Path, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason, hint=hint)
@@ -82,24 +82,24 @@ class AudioError(StemsplitError):
 
 
 class InputError(AudioError):
-    """The input is missing, unreadable, empty, damaged, protected or silent where sound is needed."""
+    """An input is missing, unreadable, empty, damaged, protected, or silent although sound is needed."""
 
 
 class NotFiniteError(AudioError):
-    """A track's stems came out as NaN or infinite samples, and its own samples don't explain it."""
+    """The model gave NaN or infinite samples for a track with finite samples."""
 
 
 class OutputError(AudioError):
-    """The output can't be written: no permission, no such format, exists already."""
+    """An output can't be written: no permission, an encoder that failed, or a file that exists already."""
 
 
 class ModelUnavailableError(StemsplitError):
-    """A model can't be had: not cached while offline, not downloadable, not readable.
+    """A model is unavailable: not cached while offline, not downloadable, or not readable.
 
     Attributes:
-        model: the name that was asked for.
-        url: where it would come from, or None.
-        sha256: the hash (or its known prefix) that the file must have, or None.
+        model: the model's name, or None.
+        url: the URL of its file, or None.
+        sha256: the expected hash of its file or the first digits of it, or None.
     """
 
     code = 4
@@ -118,14 +118,16 @@ class ModelUnavailableError(StemsplitError):
 
 
 class DownloadError(ModelUnavailableError):
-    """The server didn't deliver the file."""
+    """A file couldn't be downloaded."""
 
 
 class ChecksumError(ModelUnavailableError):
-    """A file is there, but it isn't the one that was asked for.
+    """A file has a wrong hash.
 
     Attributes:
-        path: the file. expected, actual: hexadecimal sha256 digests (expected may be a prefix).
+        path: the file.
+        expected: its sha256 in hexadecimal, or the first digits of it.
+        actual: the sha256 that it has.
     """
 
     def __init__(
@@ -149,7 +151,7 @@ class ChecksumError(ModelUnavailableError):
 
 
 class CheckpointError(ModelUnavailableError):
-    """A checkpoint that is damaged, of no known kind, or not safe to open."""
+    """A checkpoint is damaged, of an unknown kind, or not safe to open."""
 
     def __init__(self, path: str | Path, reason: str, *, hint: str | None = None) -> None:
         super().__init__(f"{path}: {reason}", hint=hint)
@@ -163,7 +165,7 @@ class ResourceError(StemsplitError):
 
 
 class Cancelled(StemsplitError):
-    """The caller's progress callback asked to stop."""
+    """The callback returned False to stop the work."""
 
     def __init__(self) -> None:
         super().__init__("cancelled")

@@ -1,6 +1,6 @@
-"""Progress, as the Python callback, the bars and `--progress json` all receive it.
+"""Events that report progress, for Python callbacks, progress bars and `--progress json`.
 
-A callback takes one event and may return False to cancel: the work then stops with `errors.Cancelled`.
+A callback is called with one event and may return False: the work then stops with `errors.Cancelled`.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from stemsplit.errors import Cancelled
 
 @dataclass(frozen=True)
 class Event:
-    """Base of all events."""
+    """Base class of all events."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The event as JSON-ready data: its name in snake case under `event`, then its fields."""
+        """Return the event as JSON-ready data: its name in snake case under `event`, then its fields."""
         name = "".join("_" + c.lower() if c.isupper() else c for c in type(self).__name__).lstrip("_")
         return {"event": name, **asdict(self)}
 
@@ -31,7 +31,7 @@ class Start(Event):
 
 @dataclass(frozen=True)
 class Download(Event):
-    """`done` of `total` bytes (None when the server doesn't say) of `name` are here."""
+    """`done` of `total` bytes (None if unknown) of the file `name` are downloaded."""
 
     name: str
     done: int
@@ -40,7 +40,7 @@ class Download(Event):
 
 @dataclass(frozen=True)
 class TrackStart(Event):
-    """Track `index` of `count` (from 1) begins; its duration in seconds, None while unknown."""
+    """Track `index` of `count` (from 1) begins; its duration is in seconds, None if unknown."""
 
     input: str
     index: int
@@ -50,7 +50,7 @@ class TrackStart(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """`done_s` of `total_s` seconds of a track's audio are separated; `eta_s` seconds remain."""
+    """`done_s` of `total_s` seconds of a track are separated; the rest will take `eta_s` seconds."""
 
     input: str
     done_s: float
@@ -60,7 +60,7 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class TrackDone(Event):
-    """A track's stems stand under their final names; status is `done` or `skipped`."""
+    """A track's stems are complete under their final names; `status` is `done` or `skipped`."""
 
     input: str
     status: str
@@ -70,7 +70,7 @@ class TrackDone(Event):
 
 @dataclass(frozen=True)
 class TrackFailed(Event):
-    """A track failed; `code` is the exit code that it would have caused alone."""
+    """A track failed; `code` is the exit code of a run with this track only."""
 
     input: str
     code: int
@@ -79,7 +79,7 @@ class TrackFailed(Event):
 
 @dataclass(frozen=True)
 class End(Event):
-    """Everything is over."""
+    """The run is finished, with the number of tracks by result."""
 
     done: int
     skipped: int
@@ -89,7 +89,7 @@ class End(Event):
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """Something that a person should know and that is no error, such as a downmix."""
+    """A remark for the user that isn't an error, such as a downmix."""
 
     message: str
     input: str | None = None
@@ -99,7 +99,7 @@ Callback = Callable[[Event], bool | None]
 
 
 def emit(callback: Callback | None, event: Event) -> None:
-    """Hand `event` to `callback`, if there is one.
+    """Call `callback` with `event`, if there is one.
 
     Raises:
         Cancelled: the callback returned False.

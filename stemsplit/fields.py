@@ -1,7 +1,7 @@
-"""Fields of the settings: declared as an option of the command, read from text, and checked.
+"""Fields of the settings: declare them as options of a command, parse them from text, and check them.
 
-`cli.options` makes the options of these declarations. Errors name the flag, so that they read the same from
-Python and from a shell.
+`cli.options` turns the declarations into options. Errors name the flag, also when the settings are used from
+Python.
 """
 
 import re
@@ -19,19 +19,19 @@ _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 @dataclass(frozen=True)
 class Option:
-    """What an option needs beside the name, type and default of the field that it fills.
+    """Declaration of a field's option, beside the field's own name, type and default.
 
     Attributes:
         help: one sentence.
-        flag: the long flag, or a pair such as --sequential/--lockstep; None is the field's name in hyphens,
-            without its unit `_s`.
+        flag: the long flag, or a pair such as --sequential/--lockstep; None derives it from the field's name,
+            without the unit `_s`.
         short: the short flag.
-        metavar: what stands for the value in the help.
-        parse: reads the text and raises ValueError; None where the field's type is enough.
-        default: the default in words, where the value itself doesn't say what it means.
-        action: `argparse`'s word for what a repeated option does; None is "append" for tuples of any length,
-            else "store".
-        lines: values in an environment variable stand on a line each, since they may hold spaces.
+        metavar: the placeholder of the value in the help.
+        parse: function that parses the text or raises ValueError; None if the field's type is enough.
+        default: the default in words, if the value doesn't explain itself.
+        action: effect of repeating the option, in `argparse`'s words; None is "append" for tuples of any
+            length, else "store".
+        lines: whether an environment variable has one value per line, because values may have spaces.
     """
 
     help: str
@@ -45,12 +45,12 @@ class Option:
 
 
 def option(value: Any, help: str, **declared: Any) -> Any:
-    """Return a field with the default `value` that an option fills; `declared` are `Option`'s attributes."""
+    """Return a dataclass field with an option: its default `value`, and `Option`'s attributes as keywords."""
     return field(default=value, metadata={Option: Option(help, **declared)})
 
 
 def option_of(one: Field[Any]) -> Option | None:
-    """Return the declaration of the option that fills a field, if any does."""
+    """Return the declaration of a field's option, None if it has none."""
     declared: Option | None = one.metadata.get(Option)
     return declared
 
@@ -67,7 +67,7 @@ def flag_of(one: Field[Any]) -> str:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Read `a,b` as ("a", "b")."""
+    """Parse `a,b` as ("a", "b")."""
     found = tuple(part.strip() for part in text.split(",") if part.strip())
     if not found:
         raise ValueError("no name is given")
@@ -83,9 +83,9 @@ def numbers(text: str) -> tuple[float, ...]:
 
 
 def seconds(text: str) -> float:
-    """Read `1:23.5` as 83.5: seconds, M:SS or H:MM:SS, with a fraction if need be."""
+    """Parse `1:23.5` as 83.5: seconds, M:SS or H:MM:SS, with an optional fraction."""
     if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d*)?|\.\d+", text):
-        raise ValueError(f"{text!r} is no time; write seconds, M:SS or H:MM:SS")
+        raise ValueError(f"{text!r} is not a time; write seconds, M:SS or H:MM:SS")
     total = 0.0
     for part in text.split(":"):
         total = 60 * total + float(part)
@@ -93,51 +93,51 @@ def seconds(text: str) -> float:
 
 
 def mix(text: str) -> tuple[str, tuple[str, ...]]:
-    """Read `band=drums+bass` as ("band", ("drums", "bass"))."""
+    """Parse `band=drums+bass` as ("band", ("drums", "bass"))."""
     name, equals, terms = text.partition("=")
     name, parts = name.strip(), tuple(part.strip() for part in terms.split("+"))
     if not equals or not name or not all(parts):
-        raise ValueError(f"{text!r} is no mix; write NAME=a+b")
+        raise ValueError(f"{text!r} is not a mix; write NAME=a+b")
     return name, parts
 
 
 def stem_and_model(text: str) -> tuple[str, str]:
-    """Read `vocals=karaoke` as ("vocals", "karaoke")."""
+    """Parse `vocals=karaoke` as ("vocals", "karaoke")."""
     stem, equals, model = (part.strip() for part in text.partition("="))
     if not equals or not stem or not model:
-        raise ValueError(f"{text!r} names no stem and model; write STEM=NAME")
+        raise ValueError(f"{text!r} is not a stem and a model; write STEM=NAME")
     return stem, model
 
 
 def ratio(text: str) -> tuple[int, int]:
-    """Read `2/8` as (2, 8)."""
+    """Parse `2/8` as (2, 8)."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match:
-        raise ValueError(f"{text!r} is no shard; write I/N, such as 2/8")
+        raise ValueError(f"{text!r} is not a shard; write I/N, such as 2/8")
     return int(match[1]), int(match[2])
 
 
 def bit_rate(text: str) -> int:
-    """Read `192k` as 192000."""
+    """Parse `192k` as 192000."""
     match = re.fullmatch(r"(\d+)(k?)", text.lower())
     if not match:
-        raise ValueError(f"{text!r} is no bit rate; write it as 192k")
+        raise ValueError(f"{text!r} is not a bit rate; write it as 192k")
     return int(match[1]) * (1000 if match[2] else 1)
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """Return a function that reads whole numbers from `least` on."""
+    """Return a function that parses whole numbers of at least `least`."""
 
     def read(text: str) -> int:
         if not text.isdecimal() or int(text) < least:
-            raise ValueError(f"{text!r} is no whole number from {least} on")
+            raise ValueError(f"{text!r} is not a whole number of at least {least}")
         return int(text)
 
     return read
 
 
 def number_or(word: str, meaning: str | None) -> Callable[[str], int | str | None]:
-    """Return a function that reads a whole number, or `word` for `meaning`."""
+    """Return a function that parses a whole number, or `word` as the value `meaning`."""
 
     def read(text: str) -> int | str | None:
         if text == word:
@@ -153,7 +153,7 @@ def number_or(word: str, meaning: str | None) -> Callable[[str], int | str | Non
 
 
 def require(good: bool, flag: str, rule: str, value: object) -> None:
-    """Fail where a rule isn't kept.
+    """Raise unless `good`; the message has the flag, its value and the rule that it breaks.
 
     Raises:
         SettingsError: `good` is false.
@@ -163,18 +163,18 @@ def require(good: bool, flag: str, rule: str, value: object) -> None:
 
 
 def require_known(flag: str, value: object, known: tuple[object, ...]) -> None:
-    """Refuse what isn't among the known values."""
+    """Refuse a value that isn't one of the known ones."""
     require(value in known, flag, f"must be one of {', '.join(map(str, known))}", value)
 
 
 def require_positive(flag: str, value: float | None, most: float) -> None:
-    """Refuse what isn't above 0 and at most `most`; None is what wasn't given."""
+    """Refuse a value that isn't above 0 and at most `most`; None stands for no value."""
     require(value is None or value > 0, flag, "must be positive", value)
     require(value is None or value <= most, flag, f"must be at most {most}", value)
 
 
 def require_types(settings: Any) -> None:
-    """Refuse values of another type than their field's; numbers of NumPy become Python's."""
+    """Refuse values that don't have their field's type; convert NumPy's numbers to Python's."""
     for one in fields(settings):
         flag, value = flag_of(one), getattr(settings, one.name)
         kinds = get_args(one.type) or (one.type,)
@@ -190,7 +190,7 @@ def require_types(settings: Any) -> None:
 
 
 def _is_a(value: object, kind: type) -> bool:
-    if kind in (int, float):  # NumPy's numbers too; true and false are none
+    if kind in (int, float):  # includes NumPy's numbers; bool is an int in Python, but not here
         number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         return number and not isnan(value)  # type: ignore[arg-type]
     return isinstance(value, kind)

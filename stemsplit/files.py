@@ -1,7 +1,7 @@
-"""Files that have their final names complete or not at all, and the locks that keep processes apart.
+"""Write files that get their final names only when they are complete, with locks between processes.
 
-Every file grows under a hidden name of its own, `.<file>.part`, in the folder where it will stand. A process
-that is killed leaves its part, which the next writer replaces; its locks die with it.
+A file is written under a hidden name, `.<file>.part`, in its final folder. A process that is killed leaves
+its part file, which the next writer replaces; its locks are released by the system.
 """
 
 import errno
@@ -16,10 +16,10 @@ from stemsplit.errors import OutputError, ResourceError, StemsplitError
 
 try:
     import fcntl
-except ImportError:  # Windows has none
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
-ATTEMPTS = 10  # at a folder that somebody else removes
+ATTEMPTS = 10  # to create a folder that another process removes
 LOCK_POLL_S = 0.5
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
@@ -28,7 +28,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_full(error: OSError) -> bool:
-    """Return whether a write failed because the disk, or what a user may have of it, is full."""
+    """Return whether a write failed because the disk or the user's quota is full."""
     return error.errno in _NO_SPACE
 
 
@@ -43,7 +43,7 @@ def write_error(path: Path, error: OSError) -> StemsplitError:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says about writing `path` into the package's errors."""
+    """Turn `OSError`s of writing `path` into the package's errors."""
     try:
         yield
     except OSError as error:
@@ -54,18 +54,18 @@ def os_errors(path: Path) -> Iterator[None]:
 
 
 def part_of(path: Path) -> Path:
-    """Return where `path` grows until it is complete."""
+    """Return the name under which `path` is written until it is complete."""
     return path.with_name(f".{path.name}.part")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a file to write in the block: then it takes the place of `path`, and if that fails it's removed.
+    """Yield a part file to write in the block; after it, rename the part to `path`, or remove it on failure.
 
-    It never waits: where another process writes the same file, or there are no locks, its name is its own.
+    It never waits: if another process writes the same file, or locks don't work, the part has a unique name.
 
     Raises:
-        OSError: it can't be written. What would name the part names `path`.
+        OSError: the file can't be written; the error names `path` in place of the part.
     """
     part = part_of(path)
     try:
@@ -84,10 +84,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file so that its name never stands for half of it; its folder is made.
+    """Write a file completely or not at all; create its folder.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
@@ -95,14 +95,14 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def write_named(name: str, content: bytes) -> None:
-    """Write the file that an option names: whole or not at all, but in place where it can't be replaced.
+    """Write a file that an option names completely or not at all, or in place if it can't be replaced.
 
     Raises:
-        OSError: it can't be written.
+        OSError: the file can't be written.
     """
     path = Path(os.path.realpath(name))
-    open_already = os.path.abspath(name).startswith(("/dev/", "/proc/"))  # such as /dev/stdout
-    if open_already or (path.exists() and not (path.is_file() and os.access(path.parent, os.W_OK))):
+    is_device = os.path.abspath(name).startswith(("/dev/", "/proc/"))  # such as /dev/stdout
+    if is_device or (path.exists() and not (path.is_file() and os.access(path.parent, os.W_OK))):
         Path(name).write_bytes(content)
         return
     with replacing(path) as part:
@@ -112,23 +112,23 @@ def write_named(name: str, content: bytes) -> None:
 
 
 def settle(part: Path, path: Path) -> None:
-    """Give a complete part its final name, durably."""
+    """Rename a complete part file to its final name, after flushing it to the disk."""
     with part.open("r+b") as file:
         os.fsync(file.fileno())
     os.replace(part, path)
 
 
 def remove(path: Path) -> None:
-    """Remove a file if that's possible; on an unplugged disk the error before is the news."""
+    """Remove a file, ignoring failures: on an unplugged disk, the error before matters more."""
     with suppress(OSError):
         path.unlink()
 
 
 class PartFile:
-    """A part file that this process alone writes; `path` is its name.
+    """Part file that only this process writes; `path` is its name.
 
     Raises:
-        OutputError: another process is writing it, or the folder can't be written.
+        OutputError: another process is writing the file, or the folder isn't writable.
     """
 
     def __init__(self, final: Path) -> None:
@@ -140,7 +140,7 @@ class PartFile:
     def _claim(self) -> ExitStack:
         try:
             for _ in range(ATTEMPTS):
-                with suppress(FileNotFoundError):  # another track that failed has removed the empty folder
+                with suppress(FileNotFoundError):  # a failed track may have removed the empty folder
                     self.path.parent.mkdir(parents=True, exist_ok=True)
                     return _hold(self.path)
             return _hold(self.path)
@@ -150,14 +150,14 @@ class PartFile:
             ) from None
 
     def publish(self) -> None:
-        """Give the file its final name."""
+        """Rename the file to its final name."""
         with os_errors(self.final):
             os.replace(self.path, self.final)
         self._there = False
         self._held.close()
 
     def discard(self) -> None:
-        """Remove the file, unless it is published."""
+        """Remove the file, unless it has its final name already."""
         if self._there:
             self._there = False
             remove(self.path)
@@ -168,10 +168,10 @@ class PartFile:
 
 
 def _hold(part: Path) -> ExitStack:
-    """Make a part file anew that no other process writes until the returned stack is closed.
+    """Create an empty part file, locked until the returned stack is closed.
 
     Raises:
-        BlockingIOError: another process does.
+        BlockingIOError: another process holds the lock.
     """
     if fcntl is None:
         return _hold_beside(part)
@@ -180,17 +180,17 @@ def _hold(part: Path) -> ExitStack:
             handle = held.enter_context(open(part, "ab"))
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             opened = os.fstat(handle.fileno())
-            # The holder before us may have published or removed what we opened.
+            # the previous holder may have renamed or removed the file that was opened
             with suppress(FileNotFoundError):
                 if os.path.samestat(opened, os.stat(part)):
                     if not opened.st_size:
                         return held.pop_all()
-                    part.unlink()  # a killed process left it, perhaps with another mode
+                    part.unlink()  # left by a killed process, perhaps with other permissions
 
 
 def _hold_beside(part: Path) -> ExitStack:
-    """Do the same where an open file can be neither renamed nor removed: its lock has a file of its own."""
-    part.parent.stat()  # filelock would make the folder
+    """Do the same with a separate lock file, on systems where open files can't be renamed or removed."""
+    part.parent.stat()  # fails without the folder, which filelock would create
     lock = part.with_suffix(".lock")
     with ExitStack() as held:
         held.callback(remove, lock)
@@ -201,16 +201,16 @@ def _hold_beside(part: Path) -> ExitStack:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock of a lock file inside the block.
+    """Hold a lock for the duration of the block.
 
     Args:
-        path: of the lock file, which stays.
-        waiting: called twice a second while another process holds it; None doesn't wait.
+        path: the lock file, which isn't removed.
+        waiting: called twice a second while another process holds the lock; None doesn't wait.
 
     Raises:
-        BlockingIOError: another process holds it, and `waiting` is None.
+        BlockingIOError: another process holds the lock, and `waiting` is None.
     """
-    from filelock import FileLock, Timeout  # heavy for a ground floor, and few need it
+    from filelock import FileLock, Timeout  # slow to import, and rarely needed
 
     lock = FileLock(path, thread_local=False)
     while not lock.is_locked:

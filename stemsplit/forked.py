@@ -1,21 +1,21 @@
-"""Processes that were forked after torch had computed.
+"""Refuse to run models in processes that were forked after torch had started its threads.
 
-Torch's threads don't live on in a forked process, but its record of them does: the first layer that is
-computed in parallel waits for them for ever. Nothing in the child can mend that.
+A forked process has none of these threads, but still torch's records of them, so that the first parallel
+operation waits for ever. Nothing in the child process can repair that.
 """
 
 import os
 
 from stemsplit.errors import SettingsError
 
-_computing: set[int] = set()  # this process, once it computes; after a fork, the one it came from
+_computing: set[int] = set()  # ids of this process and of forked-from ones that have run torch
 
 
 def require_own_threads() -> None:
-    """Refuse to compute in a process that was forked from one that had; called before torch computes.
+    """Refuse to run torch in a process that was forked from one that had run it; call it before torch runs.
 
     Raises:
-        SettingsError: it was.
+        SettingsError: the process was forked from such a process.
     """
     _computing.add(os.getpid())
     if len(_computing) > 1:

@@ -1,7 +1,7 @@
-"""The output formats: one row of `FORMATS` holds everything that the program knows about a format.
+"""Table of the output formats: one row of `FORMATS` has all facts about a format.
 
-Settings, help, encoders, tags and the check for room on the disk read it here. The table imports no audio
-library, so that the settings and the help can read it; `audio.encoding` knows what this machine can encode.
+Settings, help, encoders, tags and the check of the free disk space use it. It imports no audio library, so
+that the help starts quickly; `audio.encoding` tells which formats this machine can encode.
 """
 
 from bisect import bisect_left
@@ -14,16 +14,16 @@ from stemsplit.errors import SettingsError, UnknownNameError
 OutputFormat = Literal["wav", "flac", "mp3", "ogg", "opus", "m4a", "alac", "aiff"]
 BitDepth = Literal["16", "24", "32f"]
 
-# bits per sample
+# Bits per sample
 BIT_DEPTHS: dict[BitDepth, int] = {"16": 16, "24": 24, "32f": 32}
-# ID3's keys where FFmpeg doesn't derive them from the tag's name
+# ID3's frame names of tags for which FFmpeg's muxer needs them
 ID3_KEYS = {"bpm": "TBPM", "initialkey": "TKEY", "isrc": "TSRC"}
 
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
-# Opus takes lower rates too, and gives 48 kHz back
+# Opus also encodes lower rates, but always decodes to 48 kHz
 _OPUS_RATES = (48000,)
-# an MP4 counts its edit list, which tells padding from music, in ticks of this rate (1000 by default)
+# Time scale of an MP4's edit list, which cuts off the encoder's padding; FFmpeg's default is 1000 Hz
 _SAMPLE_TICKS = {"movie_timescale": "{rate}"}
 _MP4_KEYS = {"bpm": "tmpo"}
 _VORBIS_KEYS = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "DISCNUMBER"}
@@ -31,7 +31,7 @@ _VORBIS_KEYS = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "
 
 @dataclass(frozen=True)
 class Encoding:
-    """A codec by its library's name, and the sample format that FFmpeg feeds it."""
+    """Name of a codec in its library, and the sample format that FFmpeg passes to it."""
 
     codec: str
     sample_format: str = "flt"
@@ -42,20 +42,20 @@ class Format:
     """One output format.
 
     Attributes:
-        name: as in `OutputSettings.format`.
-        extension: of its files, without the dot.
+        name: the value of `OutputSettings.format`.
+        extension: file name extension, without the dot.
         container: the muxer's name in FFmpeg or libsndfile.
-        encodings: by bit depth; a lossy format has one, under None.
-        rates: the sample rates that it can hold, in Hz, ascending.
-        tagging: by FFmpeg's muxer, with the cover as a "picture" or as a Vorbis "comment"; completed by
-            "boxes" in MP4's `moov`; or all in an ID3 "chunk" behind the audio.
-        encoder: the program's own for WAV, libsndfile's for Vorbis, or FFmpeg's.
+        encodings: encodings by bit depth; a lossy format has one, under None.
+        rates: supported sample rates in Hz, ascending.
+        tagging: how tags are written: by FFmpeg's muxer, with the cover as a "picture" or as a Vorbis
+            "comment"; partly as "boxes" in MP4's `moov`; or all in an ID3 "chunk" behind the audio.
+        encoder: this package's own for WAV, libsndfile's for Vorbis, or FFmpeg's.
         most_channels: the largest number of channels.
-        surround: whether it keeps any loudspeakers apart, in their order.
-        bitrate: the default in bit/s of stereo, near transparent for the codec; None for a lossless format.
-        channel_bitrate: the most bit/s per channel; None for an encoder that takes what it can use.
-        options: of the muxer; `{rate}` stands for the sample rate.
-        native_tags: its keys where the muxer doesn't derive them from the tag's name.
+        surround: whether it keeps any loudspeaker layout in its order.
+        bitrate: default in bit/s for stereo, nearly transparent for the codec; None for a lossless format.
+        channel_bitrate: largest bit rate per channel in bit/s; None if the encoder limits it by itself.
+        options: options of the muxer; `{rate}` stands for the sample rate.
+        native_tags: keys of tags for which the muxer doesn't derive them from the tag's name.
     """
 
     name: str
@@ -74,27 +74,27 @@ class Format:
 
     @property
     def bit_depths(self) -> tuple[BitDepth, ...]:
-        """The bit depths that it tells apart; empty for a lossy format."""
+        """Supported bit depths; empty for a lossy format."""
         return tuple(depth for depth in self.encodings if depth is not None)
 
     @property
     def is_pcm(self) -> bool:
-        """Return whether the size of a file is known before it is encoded."""
+        """True if the samples are uncompressed, so that a file's size is known beforehand."""
         return all(each.codec.startswith("pcm_") for each in self.encodings.values())
 
     def encoding(self, bit_depth: BitDepth) -> Encoding:
-        """Return the encoding for a bit depth, which a lossy format ignores."""
+        """Return the encoding for a bit depth, which is ignored for a lossy format."""
         return self.encodings[bit_depth if self.bitrate is None else None]
 
     def nearest_rate(self, sample_rate: int) -> int:
-        """Return the rate to write audio of `sample_rate` at: itself, or the next higher, or the highest."""
+        """Return the supported rate for audio at `sample_rate`: the same, the next higher, or the highest."""
         return self.rates[min(bisect_left(self.rates, sample_rate), len(self.rates) - 1)]
 
     def check_bit_depth(self, bit_depth: str) -> None:
-        """Fail for a bit depth that a lossless format can't hold.
+        """Refuse a bit depth that a lossless format doesn't support.
 
         Raises:
-            SettingsError: it can't.
+            SettingsError: the format doesn't support it.
         """
         if self.bit_depths and bit_depth not in self.bit_depths:
             rule = f"{self.name} holds {either(self.bit_depths)}"
@@ -203,7 +203,7 @@ def find_format(name: str) -> Format:
     """Return the format of that name.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: there is no such format.
     """
     if name not in FORMATS:
         raise UnknownNameError("format", name, list(FORMATS))
@@ -211,7 +211,7 @@ def find_format(name: str) -> Format:
 
 
 def either(names: Iterable[str]) -> str:
-    """Return names as a choice in words.
+    """Join names as a choice in words.
 
     >>> either(["wav", "flac", "mp3"])
     'wav, flac or mp3'

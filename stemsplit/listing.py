@@ -1,12 +1,12 @@
-"""Names in a folder that is searched: hidden ones, and suffixes of audio files."""
+"""List the files of a folder, without hidden ones, and know the suffixes of audio files."""
 
 import os
 from pathlib import Path
 
-# Left by macOS in archives, by Windows on every volume and by network drives; all else hidden has a dot.
+# Folders of macOS' archives, Windows' volumes and network drives; all other hidden names begin with a dot
 _SYSTEM = frozenset({"__macosx", "$recycle.bin", "system volume information", "@eadir"})
 
-# Of every container that the reader knows. A file that is named by itself is tried whatever it is called.
+# Suffixes of all containers that the reader knows, for folders; a file that is given itself may have any
 AUDIO_SUFFIXES = frozenset(
     ".3g2 .3gp .3gpp .8svx .aa3 .aac .ac3 .ac4 .adts .aif .aifc .aiff .alac .amr .ape .apl .asf .at3 .au"
     " .avi .awb .bwf .caf .dff .dsf .dts .dtshd .eac3 .ec3 .f4a .f4v .flac .flv .iff .latm .loas .m1a .m2a"
@@ -18,7 +18,7 @@ AUDIO_SUFFIXES = frozenset(
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is kept from view: `._song.wav`, `.Trashes`, `__MACOSX`.
+    """Return whether a file or folder of this name is hidden: `._song.wav`, `.Trashes`, `__MACOSX`.
 
     >>> is_hidden("._song.wav"), is_hidden("__MACOSX"), is_hidden("__song.wav")
     (True, True, False)
@@ -27,7 +27,7 @@ def is_hidden(name: str) -> bool:
 
 
 def visible_files(root: Path) -> list[Path]:
-    """Return every file below a folder that isn't hidden, sorted. Links to folders are not followed.
+    """Return all files below a folder that aren't hidden, sorted. Links to folders are not followed.
 
     Raises:
         OSError: a folder can't be listed.

@@ -1,4 +1,4 @@
-"""What came of a piece of work, as data: why it failed, and the exit code that this means."""
+"""Failures of single tracks as data, and the exit code that they result in."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from stemsplit.errors import AudioError, OutputError, ResourceError, StemsplitError
 from stemsplit.files import is_full
 
-SCHEMA = 1  # of all JSON that the commands print or write
-PARTIAL = 3  # the exit code of a batch of which only some failed
+SCHEMA = 1  # version of all JSON that the commands print or write
+PARTIAL = 3  # exit code if some tracks of a batch failed, but not all
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a track failed: the exit code that it would have caused alone, and the sentence."""
+    """Reason why a track failed, and the exit code of a run with this track only."""
 
     code: int
     message: str
@@ -20,11 +20,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, *, name_input: bool = False) -> "Failure":
-        """Return the failure that an exception means.
+        """Return the failure for an exception.
 
         Args:
-            error: what was raised.
-            name_input: begin with the file also where it's an input, which a report of inputs names anyway.
+            error: the exception.
+            name_input: start the message with an input's name too, which reports have separately.
         """
         if isinstance(error, StemsplitError):
             of_input = isinstance(error, AudioError) and not isinstance(error, OutputError)
@@ -41,10 +41,10 @@ class Failure:
 
 
 def exit_code(failures: Sequence[Failure | None]) -> int:
-    """Return 0 if nothing failed, 3 if some did, and if all did their common class (4 or 5) or 1.
+    """Return 0 if nothing failed, 3 if some tracks failed, and if all did their common code 4 or 5, else 1.
 
     Args:
-        failures: of every piece of work, None for what was done.
+        failures: one per track, None for a track that succeeded.
     """
     codes = {failure.code for failure in failures if failure}
     if not codes:

@@ -1,6 +1,6 @@
-"""The strict reader: plain data in, frozen dataclasses out, every complaint with its file, line and key.
+"""Strict reader of plain data into frozen dataclasses; every error names file, line and key.
 
-The dataclasses say what may stand in a file, and their defaults hold for what doesn't.
+The dataclasses define the keys of a file and their types; missing keys have the dataclass's defaults.
 
     @dataclass(frozen=True)
     class Step:
@@ -25,11 +25,11 @@ T = TypeVar("T")
 
 
 class Invalid(SettingsError):
-    """A value without a meaning.
+    """A value that breaks a rule.
 
     Attributes:
-        key: of the field, dotted as in the file; empty for the whole.
-        rule: what it breaks.
+        key: the field's key, with dots for nested ones; empty for the whole mapping.
+        rule: the rule that it breaks, such as "must be above 0, is -1".
     """
 
     def __init__(self, key: str, rule: str) -> None:
@@ -50,18 +50,18 @@ def at_least(key: str, value: float | None, limit: float) -> None:
 
 
 def fraction(key: str, value: float, *, one: bool = True) -> None:
-    """Raise `Invalid` unless `value` is between 0 and 1; `one` says whether it may be 1."""
+    """Raise `Invalid` unless `value` is between 0 and 1; `one` tells whether it may be 1."""
     if not (0 <= value <= 1 if one else 0 <= value < 1):
         raise Invalid(key, f"must be between 0 and 1{'' if one else ' (below 1)'}, is {value:g}")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the values of an annotated type must be, such as `Count`.
+    """Rule for the values of an annotated type, such as `Count`.
 
     Attributes:
-        words: that complete "must be".
-        holds: for a value of the type.
+        words: completion of the sentence "must be …".
+        holds: predicate on a value of the type.
     """
 
     words: str
@@ -77,21 +77,21 @@ Rows = Annotated[
 
 
 def read(kind: type[T], document: Document, keys: Keys = (), /, **given: Any) -> T:
-    """Return what stands below `keys` of a document as an instance of the dataclass `kind`.
+    """Return the mapping at `keys` of a document as an instance of the dataclass `kind`.
 
-    A class method `from_yaml` turns the mapping as it is written into one of the class's fields. What
-    `__post_init__` raises is raised with the place.
+    The dataclass may have a class method `from_yaml`, which converts the mapping of the file to one of the
+    fields. `Invalid` and `SettingsError` from `__post_init__` get the file, line and key.
 
     Args:
-        kind: the dataclass. Its fields may be text, numbers, true or false, `Literal`, `Annotated` with a
-            `Rule`, tuples, mappings, dataclasses, unions of these that differ in form, and `Any`; `object`
-            leaves the data to be read later.
-        document: where to read.
-        keys: none for the whole document.
-        given: values of fields that the file doesn't state.
+        kind: the dataclass. Its fields may be text, numbers, booleans, `Literal`, `Annotated` with a `Rule`,
+            tuples, mappings, dataclasses, unions of these that differ in form, and `Any`; `object` leaves
+            the data to be read later.
+        document: the document.
+        keys: keys that lead to the mapping; none for the whole document.
+        given: values of fields that aren't read from the file.
 
     Raises:
-        SettingsError: a key is unknown, missing or has another type; the message names file, line and key.
+        SettingsError: a key is unknown or missing, or a value is invalid; the message names file, line, key.
     """
     data = document.data
     for key in keys:
@@ -104,7 +104,7 @@ def read(kind: type[T], document: Document, keys: Keys = (), /, **given: Any) ->
 
 
 class _Fault(Exception):
-    """A value below `keys` breaks a rule."""
+    """A value at `keys` breaks a rule."""
 
     def __init__(self, keys: Keys, rule: str, hint: str | None = None) -> None:
         super().__init__(rule)
@@ -112,7 +112,7 @@ class _Fault(Exception):
 
 
 class _Field(NamedTuple):
-    """A dataclass's field: its type, the types of plain data that it takes as it is, and if it's required."""
+    """Field of a dataclass: its type, the types of data that need no conversion, and if it is required."""
 
     kind: Any
     plain: frozenset[type]
@@ -156,7 +156,7 @@ def _dataclass(cls: Any, data: Any, keys: Keys, given: Mapping[str, Any]) -> Any
 def _require_keys(known: Mapping[str, _Field], values: Mapping[str, Any], keys: Keys) -> None:
     missing = [name for name, field in known.items() if field.required and name not in values]
     for key in values:
-        # of a key that resembles none, what is missing tells more
+        # a missing key explains more than an unknown one that resembles no key
         if key not in known and (not missing or _did_you_mean(key, list(known))):
             raise _Fault((*keys, key), _unknown(key, list(known)))
     if missing:
@@ -164,7 +164,7 @@ def _require_keys(known: Mapping[str, _Field], values: Mapping[str, Any], keys: 
 
 
 def _value(kind: Any, data: Any, keys: Keys) -> Any:
-    """Return plain data as a value of any type that a dataclass's field may have."""
+    """Convert plain data to a value of a field's type."""
     if kind is Any:
         return _with_numbers(data)
     if kind is object:
@@ -194,7 +194,7 @@ def _scalar(kind: Any, data: Any, keys: Keys) -> Any:
     if kind is float and type(data) is int:
         data = float(data) if abs(data) <= sys.float_info.max else inf
     if type(data) is not kind or (kind is float and not isfinite(data)):
-        raise _Fault(keys, f"must be {_WORDS[kind]}, is {_shown(data)}")
+        raise _Fault(keys, f"must be {_WORDS[kind]}, is {_described(data)}")
     return data
 
 
@@ -213,12 +213,12 @@ def _annotated(kind: Any, rule: Rule, data: Any, keys: Keys) -> Any:
             return value
     except _Fault:
         pass
-    shown = "" if isinstance(data, list | dict) else f", is {_shown(data)}"
+    shown = "" if isinstance(data, list | dict) else f", is {_described(data)}"
     raise _Fault(keys, f"must be {rule.words}{shown}")
 
 
 def _union(kinds: Sequence[Any], data: Any, keys: Keys) -> Any:
-    """Return a value of the first type that fits; of several faults the one deepest inside is told."""
+    """Return a value of the first type that fits, or raise the fault with the deepest key."""
     if data is None and NoneType in kinds:
         return None
     faults = []
@@ -232,15 +232,15 @@ def _union(kinds: Sequence[Any], data: Any, keys: Keys) -> Any:
 
 def _choice(data: Any, keys: Keys, options: Sequence[str]) -> Any:
     if data not in options:
-        rule = f"must be one of {', '.join(options)}, is {_shown(data)}"
+        rule = f"must be one of {', '.join(options)}, is {_described(data)}"
         raise _Fault(keys, rule + _did_you_mean(data, options))
     return data
 
 
 def _tuple(data: Any, keys: Keys, kinds: Sequence[Any]) -> tuple[Any, ...]:
-    data = () if data is None else data  # all commented out
+    data = () if data is None else data  # a key without a value, whose items may be commented out
     if not isinstance(data, list | tuple):
-        raise _Fault(keys, f"must be a list, is {_shown(data)}")
+        raise _Fault(keys, f"must be a list, is {_described(data)}")
     if kinds[-1] is ...:
         kinds = [kinds[0]] * len(data)
     if len(data) != len(kinds):
@@ -258,14 +258,14 @@ def _dict(data: Any, keys: Keys, key_kind: Any, kind: Any) -> dict[str, Any]:
 
 
 def _mapping_of(data: Any, keys: Keys) -> dict[str, Any]:
-    data = {} if data is None else data  # all commented out
+    data = {} if data is None else data  # a key without a value, whose items may be commented out
     if not isinstance(data, dict):
-        raise _Fault(keys, f"must be keys with values, is {_shown(data)}")
+        raise _Fault(keys, f"must be keys with values, is {_described(data)}")
     return data
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    return "no such key" + _did_you_mean(key, known, f"; there is {', '.join(known)}")
+    return "no such key" + _did_you_mean(key, known, f"; choose from {', '.join(known)}")
 
 
 def _did_you_mean(word: Any, known: Sequence[str], otherwise: str = "") -> str:
@@ -275,6 +275,6 @@ def _did_you_mean(word: Any, known: Sequence[str], otherwise: str = "") -> str:
     return f"; did you mean {near[0]}?" if near else otherwise
 
 
-def _shown(data: Any) -> str:
+def _described(data: Any) -> str:
     names = {dict: "keys with values", list: "a list", tuple: "a list", NoneType: "empty"}
     return names.get(type(data), f"{data!r}" if isinstance(data, str) else str(data))

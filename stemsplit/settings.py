@@ -1,4 +1,4 @@
-"""The settings: each with its one default, its option and its help. Nothing else declares a default."""
+"""Settings, each with its default, its option and its help; defaults are declared only here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat, eithe
 
 DEFAULT_MODEL = "htdemucs"
 DEFAULT_DEVICE: Final = "auto"  # for training too
-# ways to make one signal of several estimates, by audio-separator's names; see `core.blends`
+# Ways to blend several estimates, under audio-separator's names; see `core.blends`
 Blend = Literal[
     "avg_wave",
     "median_wave",
@@ -39,13 +39,13 @@ Blend = Literal[
     "uvr_max_spec",
 ]
 BLENDS: tuple[str, ...] = get_args(Blend)
-WEIGHTED = ("avg_wave", "avg_fft")  # the ones that are means
+WEIGHTED = ("avg_wave", "avg_fft")  # blends that are means, and so can have weights
 DEFAULT_BLEND: Blend = "avg_wave"
-DEFAULT_OVERLAP = 0.25  # of chunks, for models that weren't made for another
-# A hundred windows over every sample: the time grows with 1 / (1 - overlap), what is gained ends long before.
-MOST_OVERLAP = 0.99
-MOST_THREADS = 4096
-MOST_SHIFTS = 1000
+DEFAULT_OVERLAP = 0.25  # for models without an overlap of their own, as in Demucs
+# At 0.99, a hundred chunks cover every sample; the time grows with 1 / (1 - overlap), the quality doesn't
+MAX_OVERLAP = 0.99
+MAX_THREADS = 4096
+MAX_SHIFTS = 1000
 LONGEST_SEGMENT_S = 3600
 HIGHEST_RATE = 768_000  # in Hz
 
@@ -54,83 +54,85 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class ChunkSettings:
-    """The chunks that a track is cut into, and the passes over them that are averaged."""
+    """Chunks that a track is cut into, and passes over them that are averaged."""
 
     overlap: float | None = option(
         None,
-        f"Fraction that neighbouring chunks share, up to {MOST_OVERLAP}.",
+        f"Fraction of a chunk that overlaps with the next one, up to {MAX_OVERLAP}.",
         metavar="F",
         default=f"the model's own, or {DEFAULT_OVERLAP}",
     )
-    # 0 and 1 pass once, 0 without a delay
-    shifts: int = option(0, "Average over N randomly delayed passes.")
+    # 0 and 1 both run once, 0 without a delay
+    shifts: int = option(0, "Average over N runs with random delays; N times slower.")
     seed: int = option(0, "Random seed for --shifts.")
     batch_size: int | None = option(
         None,
-        "Chunks computed at once; auto is what fits the device.",
+        "Chunks computed at once; auto is as many as fit in the device's memory.",
         metavar="auto|N",
         parse=number_or("auto", None),
         default="auto",
     )
     tta: bool = option(
         False,
-        "Average over three passes: as it is, inverted, and with swapped channels. Three times slower.",
+        "Average over three runs: unchanged, inverted, and with swapped channels; three times slower.",
     )
 
     def __post_init__(self) -> None:
         require_types(self)
-        right = self.overlap is None or 0 <= self.overlap <= MOST_OVERLAP
-        require(right, "--overlap", f"must be from 0 to {MOST_OVERLAP}", self.overlap)
+        right = self.overlap is None or 0 <= self.overlap <= MAX_OVERLAP
+        require(right, "--overlap", f"must be from 0 to {MAX_OVERLAP}", self.overlap)
         require(self.shifts >= 0, "--shifts", "must not be negative", self.shifts)
-        require(self.shifts <= MOST_SHIFTS, "--shifts", f"must be at most {MOST_SHIFTS}", self.shifts)
+        require(self.shifts <= MAX_SHIFTS, "--shifts", f"must be at most {MAX_SHIFTS}", self.shifts)
         right = self.batch_size is None or self.batch_size > 0
         require(right, "--batch-size", "must be positive", self.batch_size)
 
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """The device that the model runs on, and its arithmetic.
+    """Device that the model runs on, and its numerical precision.
 
     Attributes:
-        reduced: with precision auto, half precision also on a CPU, where CPU and model gain by it.
+        reduced: with precision auto, use half precision also on a CPU if that is faster for the model.
     """
 
-    device: str = option(DEFAULT_DEVICE, "What to compute on.", short="-d", metavar="auto|cpu|cuda[:N]|mps")
+    device: str = option(
+        DEFAULT_DEVICE, "Device to run the model on.", short="-d", metavar="auto|cpu|cuda[:N]|mps"
+    )
     precision: Precision = option(
         "auto",
-        "Floating-point precision of the model; auto is fp32 on a CPU, what the device gains by elsewhere.",
+        "Floating-point precision of the model; auto is fp32 on a CPU, and the fastest on other devices.",
     )
     threads: int | None = option(
-        None, "CPU threads.", default="as many as PyTorch chooses, about one per core"
+        None, "Number of CPU threads.", default="PyTorch's choice, about one per core"
     )
     reduced: bool = False
     compile: bool = option(
-        False, "Let torch.compile rewrite the model, on a GPU: minutes at first, faster chunks then."
+        False, "Compile the model for a GPU with torch.compile: takes minutes first, then runs faster."
     )
 
     def __post_init__(self) -> None:
         require_types(self)
-        require_positive("--threads", self.threads, MOST_THREADS)
+        require_positive("--threads", self.threads, MAX_THREADS)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The model, and how it is loaded."""
+    """Model, and how to load it."""
 
     model: str = option(
         DEFAULT_MODEL,
-        "Model: a name, a file, a folder, or hf:OWNER/REPO.",
+        "Model: a name, a file, a folder or hf:OWNER/REPO.",
         short="-m",
         metavar="NAME|PATH",
         lines=True,
     )
     segment_s: float | None = option(
         None,
-        "Chunk length in seconds; shorter takes less memory.",
+        "Chunk length in seconds; shorter chunks take less memory.",
         metavar="S",
         default="the model's own",
     )
-    offline: bool = option(False, "Never open a connection.")
+    offline: bool = option(False, "Never connect to the network.")
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -140,14 +142,16 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class CombinationSettings:
-    """Further models: those whose stems are blended with the first one's, and those that separate a stem.
+    """Further models, to blend with the first one or to separate a stem further.
 
     Attributes:
-        others: names, paths or hf:OWNER/REPO, as for the first.
+        others: names, paths or hf:OWNER/REPO, as for the first model.
     """
 
     others: tuple[str, ...] = ()
-    blend: Blend = option(DEFAULT_BLEND, f"How to blend: {', '.join(BLENDS)}.", metavar="HOW")
+    blend: Blend = option(
+        DEFAULT_BLEND, f"How to blend the stems of several models: {', '.join(BLENDS)}.", metavar="HOW"
+    )
     weights: tuple[float, ...] | None = option(
         None,
         "Weight of each model or file, for avg_wave and avg_fft.",
@@ -158,17 +162,17 @@ class CombinationSettings:
     )
     then: tuple[tuple[str, str], ...] = option(
         (),
-        "Separate a stem further by another model: vocals=NAME gives vocals.lead and so on.",
+        "Separate a stem further with another model: vocals=NAME gives vocals.lead and so on.",
         metavar="STEM=NAME|PATH",
         parse=stem_and_model,
         lines=True,
     )
-    # one at a time keeps stems that wait in temporary files
+    # loading one model at a time keeps the stems of the others in temporary files
     sequential: bool | None = option(
         None,
-        "Load one model at a time, or all together.",
+        "Load one model at a time, or all models together.",
         flag="--sequential/--lockstep",
-        default="together where they fit in memory",
+        default="together if they fit in memory",
     )
 
     def __post_init__(self) -> None:
@@ -178,11 +182,11 @@ class CombinationSettings:
 
 @dataclass(frozen=True)
 class StemSettings:
-    """The stems that are written for every track."""
+    """Stems that are written for every track."""
 
     stems: tuple[str, ...] | None = option(
         None,
-        "Only this stem; a list, or repeated.",
+        "Only write this stem; a list (a,b) or repeated.",
         flag="--stem",
         short="-s",
         metavar="NAME",
@@ -190,48 +194,48 @@ class StemSettings:
         action="extend",
         default="all",
     )
-    rest: bool = option(False, "Also no_STEM, the mix without the stem.")
+    rest: bool = option(False, "Also write no_STEM, the mix without the stem.")
     mixes: tuple[tuple[str, tuple[str, ...]], ...] = option(
-        (), "Also a sum of stems under a name of its own.", flag="--mix", metavar="NAME=A+B", parse=mix
+        (), "Also write the sum of some stems as NAME.", flag="--mix", metavar="NAME=A+B", parse=mix
     )
-    karaoke: bool = option(False, "Only `instrumental`, everything but the vocals.")
+    karaoke: bool = option(False, "Only write `instrumental`, everything but the vocals.")
 
     def __post_init__(self) -> None:
         if self.karaoke and (self.stems or self.rest or self.mixes):
-            raise SettingsError("--karaoke goes with none of --stem, --rest and --mix", setting="--karaoke")
+            raise SettingsError("--karaoke can't be used with --stem, --rest or --mix", setting="--karaoke")
 
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """The tracks of a batch, and where their outputs go."""
+    """Tracks of a batch, and the paths of their outputs."""
 
     output: str = option("stems", "Folder to write into, or - for stdout.", short="-o", metavar="DIR|-")
     template: str = option(
         "{dir}/{name}/{stem}.{ext}",
-        "Path of an output below the folder; also {model}, {parent}.",
+        "Path of each file in the folder; {model} and {parent} can be used too.",
         metavar="PATH",
     )
     if_exists: Literal["skip", "overwrite", "rename", "error"] = option(
         "skip",
-        "What to do about outputs that are there; skip passes over those made with the same settings.",
+        "What to do with files that exist; skip accepts only those made with the same settings.",
     )
     fail_fast: bool = option(False, "Stop at the first track that fails.")
     shard: tuple[int, int] = option(
         (1, 1),
-        "Only every N-th track from the I-th on, for job arrays.",
+        "Only process every N-th track from the I-th on, to share a batch among N machines.",
         metavar="I/N",
         parse=ratio,
         default="1/1",
     )
     start_s: float | None = option(
         None,
-        "Time to start at: seconds, M:SS or H:MM:SS.",
+        "Start time: seconds, M:SS or H:MM:SS.",
         metavar="TIME",
         parse=seconds,
         default="the track's start",
     )
     end_s: float | None = option(
-        None, "Time to end at.", metavar="TIME", parse=seconds, default="the track's end"
+        None, "End time, likewise.", metavar="TIME", parse=seconds, default="the track's end"
     )
     audio_stream: int | None = option(
         None,
@@ -240,7 +244,7 @@ class BatchSettings:
         default="the file's main one",
     )
     include: tuple[str, ...] = option((), "In folders, only take files that match.", metavar="GLOB")
-    exclude: tuple[str, ...] = option((), "In folders, take no file or folder that matches.", metavar="GLOB")
+    exclude: tuple[str, ...] = option((), "In folders, skip files and folders that match.", metavar="GLOB")
 
     def __post_init__(self) -> None:
         require(self.output != "", "--output", "is empty", self.output)
@@ -248,27 +252,30 @@ class BatchSettings:
         require(1 <= index <= count, "--shard", "must be I/N with 1 ≤ I ≤ N", f"{index}/{count}")
         start, end = self.start_s or 0, self.end_s
         require(start >= 0, "--start", "must not be negative", self.start_s)
-        require(end is None or end > start, "--end", "must lie after the start", self.end_s)
+        require(end is None or end > start, "--end", "must be after the start", self.end_s)
 
 
+_FLOAT_FORMATS = [name for name, one in FORMATS.items() if "32f" in one.bit_depths]
 Clip = Literal["common", "none", "clamp"]
 Channels = Literal["keep", 1, 2, "each"]
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """The files that stems are written to.
+    """Files that the stems are written to.
 
     Attributes:
         bitrate: in bit/s.
-        channels: "keep" is the input's, but at most 2.
+        channels: "keep" keeps the input's number, but at most 2.
     """
 
-    # checked against the table, which may hold more than the type
+    # checked against the table, which may have more formats than the type
     format: OutputFormat = option(
-        "wav", f"Format of the files: {either(FORMATS)}.", short="-f", metavar="NAME", parse=str
+        "wav", f"File format: {either(FORMATS)}.", short="-f", metavar="NAME", parse=str
     )
-    bit_depth: BitDepth = option("24", "Bit depth of lossless formats; not all hold 32f.")
+    bit_depth: BitDepth = option(
+        "24", f"Bit depth of lossless formats; 32f (floating point) is for {either(_FLOAT_FORMATS)}."
+    )
     bitrate: int | None = option(
         None,
         "Bit rate of lossy formats, such as 192k.",
@@ -281,11 +288,13 @@ class OutputSettings:
     )
     channels: Channels = option(
         "keep",
-        "Channels of the files; each keeps surround, and separates pairs and single channels apart.",
+        "Channels of the files; each keeps surround, and separates every pair or single channel by itself.",
     )
-    tags: bool = option(True, "Copy title, artist, cover and so on.")
+    tags: bool = option(True, "Copy tags: title, artist, cover and so on.")
     clip: Clip = option(
-        "common", "Against clipping: one gain for all stems of a track, nothing, or clamping."
+        "common",
+        "Against clipping: common turns all stems of a track down alike, clamp cuts peaks off, "
+        "none does nothing.",
     )
 
     def __post_init__(self) -> None:
@@ -295,11 +304,11 @@ class OutputSettings:
         require_known("--channels", self.channels, get_args(Channels))
         form = FORMATS[self.format]
         able = [name for name, one in FORMATS.items() if one.surround]
-        rule = f"{self.format} keeps no more than stereo; {' and '.join(able)} do"
+        rule = f"{self.format} holds at most stereo; use {either(able)}"
         require(self.channels != "each" or form.surround, "--channels", rule, self.channels)
         form.check_bit_depth(self.bit_depth)
         lossy = form.bitrate is not None
-        require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has none", self.bitrate)
+        require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has no bit rate", self.bitrate)
         in_range = self.bitrate is None or 8_000 <= self.bitrate <= 512_000
         require(in_range, "--bitrate", "must be from 8k to 512k", self.bitrate)
         rate = self.sample_rate
@@ -308,12 +317,12 @@ class OutputSettings:
 
     @property
     def is_float(self) -> bool:
-        """Return whether samples beyond full scale survive."""
+        """True if the format keeps samples beyond full scale."""
         return self.bit_depth == "32f" and "32f" in FORMATS[self.format].bit_depths
 
     @property
     def bits_per_s(self) -> int | None:
-        """The bit rate in force, None for a lossless format."""
+        """Bit rate in bit/s, given or the format's default; None for a lossless format."""
         return FORMATS[self.format].bitrate if self.bitrate is None else self.bitrate
 
 
@@ -328,12 +337,12 @@ class Request:
     stems: StemSettings = StemSettings()
     batch: BatchSettings = BatchSettings()
     output: OutputSettings = OutputSettings()
-    jobs: int = option(1, "Tracks computed at once.", short="-j", parse=whole(1))
+    jobs: int = option(1, "Tracks processed at once.", short="-j", parse=whole(1))
 
 
 DEFAULT_REQUEST = Request()
 
-# presets: the fields of a request that each sets, unless they are given
+# Presets, with the fields of a request that they set unless they are given
 DEFAULT_QUALITY = "balanced"
 QUALITIES: Mapping[str, Mapping[str, Any]] = {
     "fast": {"overlap": 0.1, "reduced": True},
@@ -343,22 +352,22 @@ QUALITIES: Mapping[str, Mapping[str, Any]] = {
 
 
 def check_weights(count: int, blend: str, weights: Sequence[float] | None, what: str) -> tuple[float, ...]:
-    """Return the weights of `count` estimates, 1 for each where none are given.
+    """Return the weights of `count` estimates, 1 for each if none are given.
 
     Args:
-        count: how many estimates there are.
+        count: number of estimates.
         blend: one of `BLENDS`.
-        weights: as they were given, None for none.
-        what: the estimates in the error's words, such as "files".
+        weights: the given weights, or None.
+        what: name of the estimates in messages, such as "files".
 
     Raises:
-        SettingsError: there are more or fewer, the blend has none, or they aren't weights.
+        SettingsError: there are more or fewer weights, the blend doesn't use them, or they are invalid.
     """
     if weights is None:
         return (1.0,) * count
     if blend not in WEIGHTED:
-        hint = f"they go with {' and '.join(WEIGHTED)}"
-        raise SettingsError(f"--weights: {blend} has none", setting="--weights", hint=hint)
+        hint = f"{' and '.join(WEIGHTED)} do"
+        raise SettingsError(f"--weights: {blend} doesn't use weights", setting="--weights", hint=hint)
     shown = ",".join(f"{weight:g}" for weight in weights)
     if len(weights) != count:
         raise SettingsError(f"--weights {shown}: {count} {what} need {count} weights", setting="--weights")

@@ -1,8 +1,8 @@
-"""Names of stems: one spelling inside the package, and one rule by which what a person types finds it.
+"""Names of stems: one spelling inside the package, and one rule to find a stem that a user types.
 
-Checkpoints call their stems `Vocals`, `No Reverb` or `No Drum-Bass`. A network takes such names in as
-`vocals`, `no_reverb` and `no_drum_bass`; these are the names of files, of results and of data sets' stems, so
-that they can be compared as they are. Only what a person types needs `find_stem`.
+Checkpoints name their stems `Vocals`, `No Reverb` or `No Drum-Bass`. Networks convert these names to
+`vocals`, `no_reverb` and `no_drum_bass`, which are also used for files, results and the stems of data sets,
+so that they can be compared directly. Only names that a user types need `find_stem`.
 """
 
 import re
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from stemsplit.errors import StemsplitError, UnknownNameError
 
-# Space, dash and underscore are written for each other; comma, plus and equals sign part names in options.
+# Spaces, dashes and underscores are equivalent; commas, plus and equals signs separate names in options
 _BETWEEN_WORDS = re.compile(r"[\s_,+=-]+")
 
 
 def canonical(name: str) -> str:
-    """Return a stem's name in lower case, its words joined by underscores: `no_reverb` for `No Reverb`."""
+    """Return a stem's name in lower case with words joined by underscores: `no_reverb` for `No Reverb`."""
     composed = unicodedata.normalize("NFC", name).lower()
     return "_".join(word for word in _BETWEEN_WORDS.split(composed) if word) or composed
 
@@ -25,7 +25,7 @@ def canonical_stems(names: Iterable[str]) -> tuple[str, ...]:
     """Return the canonical names of a model's stems, in its order.
 
     Raises:
-        StemsplitError: a name can't stand in a file's name, or two are the same to `find_stem`.
+        StemsplitError: a name can't be part of a file's name, or two are the same for `find_stem`.
     """
     given = tuple(names)
     found = tuple(canonical(name) for name in given if _is_name(name))
@@ -36,27 +36,27 @@ def canonical_stems(names: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-# what models call everything but the vocals
+# Names that models use for everything but the vocals
 ACCOMPANIMENTS = frozenset({"no_vocals", "instrumental", "accompaniment"})
 
 
 def meanings(stems: Sequence[str]) -> dict[str, str]:
-    """Return what each of a model's stems means, so that stems of different models can be compared.
+    """Return a comparable name for each stem of a model: the accompaniment, however named, is `no_vocals`.
 
-    The accompaniment is called `no_vocals`, also where it is the `other` beside vocals alone. The `other` of
-    a model that gives drums and bass too is something else.
+    `other` is the accompaniment only in a model of `vocals` and `other`, not in one with drums and bass too.
     """
-    alone = set(stems) == {"vocals", "other"}
+    two_stems = set(stems) == {"vocals", "other"}
     return {
-        stem: "no_vocals" if stem in ACCOMPANIMENTS or (alone and stem == "other") else stem for stem in stems
+        stem: "no_vocals" if stem in ACCOMPANIMENTS or (two_stems and stem == "other") else stem
+        for stem in stems
     }
 
 
 def find_stem(name: str, stems: Sequence[str]) -> str:
-    """Return the one of `stems` that `name` means, without regard to case, spaces, underscores and dashes.
+    """Return the stem of that name, ignoring case, spaces, underscores and dashes.
 
     Raises:
-        UnknownNameError: none of them.
+        UnknownNameError: there is no such stem.
     """
     for stem in stems:
         if _key(stem) == _key(name):

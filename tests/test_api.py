@@ -1,4 +1,4 @@
-"""The public `evaluate`: what may be given as a model, and that it does what the command does."""
+"""The public `evaluate`: its kinds of models, and that it does the same as the command."""
 
 import json
 import math
@@ -29,7 +29,7 @@ STEMS = ("bass", "drums", "other", "vocals")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
-    # new processes import this module, of which they are sent functions
+    # new processes import this module to unpickle its functions
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[__name__.count(".")])])
 
 
@@ -51,7 +51,7 @@ def quarters(mix: Array, sample_rate: int) -> Mapping[str, Any]:
 
 
 class Quarters(nn.Module):
-    """The same as a module of one's own that the core can run."""
+    """The same function as a module that satisfies `Separable`."""
 
     stems, sample_rate, channels = STEMS, RATE, 2
     segment_samples, context_samples = 4000, 0
@@ -62,7 +62,7 @@ class Quarters(nn.Module):
 
 
 class Other:
-    """Some other program's separator."""
+    """Object with a method `separate`, like a separator of another program."""
 
     stems, sample_rate = STEMS, RATE
 
@@ -166,8 +166,8 @@ def test_what_a_function_gives_is_looked_at(songs: Path) -> None:
         ({"models": quarters, "oracles": ["wiener"]}, UnknownNameError, "no oracle named 'wiener'"),
         ({"models": quarters, "jobs": 0}, SettingsError, "jobs 0: must be positive"),
         ({"models": [quarters, Quarters(), Quarters()]}, SettingsError, "two models are called Quarters"),
-        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent what is to work there"),
-        ({"models": 5}, SettingsError, "5 is nothing that separates"),
+        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent to other processes"),
+        ({"models": 5}, SettingsError, "5 is not a model"),
         ({"models": quarters, "only": ["c"]}, InputError, "none of its 2 tracks is called c"),
     ],
 )

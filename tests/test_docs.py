@@ -1,4 +1,4 @@
-"""README, changelog and help can't fall behind the code."""
+"""README, changelog and help agree with the code."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Plain data from YAML and JSON, and the lines where it stands."""
+"""Plain data from YAML and JSON, with line numbers."""
 
 import re
 from pathlib import Path
@@ -76,8 +76,8 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\na: 2\n", "f.yaml:2: a: stands here a second time"),
-        ("a: {b: 1,\n b: 2}\n", "f.yaml:2: b: stands here a second time"),
+        ("a: 1\na: 2\n", "f.yaml:2: a: is defined a second time"),
+        ("a: {b: 1,\n b: 2}\n", "f.yaml:2: b: is defined a second time"),
         ("? [a]\n: 1\n", "f.yaml:1: a key must be a word"),
         ("a: 1\nb: !!python/name:os.system ''\n", "f.yaml:2: could not determine a constructor for the tag"),
         ("a: !!python/object/apply:os.system [true]\n", "f.yaml:1: could not determine a cons"),

@@ -35,13 +35,13 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let new processes import this module, of which they are sent classes."""
+    """Let new processes import this module to unpickle its classes."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[__name__.count(".")])])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Makes workers of a function of this module, and leaves a file for each that is made."""
+    """Recipe that makes workers from a function of this module, and writes a file for each."""
 
     work: Callable[[Any, Callback], Any]
     folder: Path | None = None
@@ -74,7 +74,7 @@ def endless(item: int, callback: Callback) -> None:
 
 
 def mute(item: Path, callback: Callback) -> None:
-    """Leave a file with the process's number, then say nothing for a long time."""
+    """Write a file with the process id, then send nothing for a long time."""
     part = item.with_suffix(".part")
     part.write_text(str(os.getpid()))
     part.replace(item)
@@ -82,7 +82,7 @@ def mute(item: Path, callback: Callback) -> None:
 
 
 class Odd(Exception):
-    """Can be pickled and not be read again."""
+    """Exception that can be pickled, but not unpickled."""
 
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} {two}")
@@ -197,7 +197,7 @@ def test_events_reach_the_caller_s_thread(engine: Engine) -> None:
 
 
 @each
-def test_nobody_has_to_listen(engine: Engine) -> None:
+def test_a_callback_is_optional(engine: Engine) -> None:
     assert list(engine.run([5], Recipe(telling))) == [5]
 
 
@@ -224,7 +224,7 @@ def test_exceptions_are_results(engine: Engine) -> None:
         assert vars(again) == vars(error)
 
 
-def test_what_can_not_be_sent_is_said() -> None:
+def test_results_that_can_not_be_pickled_are_errors() -> None:
     odd, function, last = Processes(1).run(["odd", "lambda", "last"], Recipe(failing))
     assert isinstance(odd, StemsplitError) and str(odd) == "Odd: quite odd"
     assert isinstance(function, Exception) and "lambda" in str(function)
@@ -232,7 +232,7 @@ def test_what_can_not_be_sent_is_said() -> None:
 
 
 def test_a_recipe_that_can_not_be_sent_is_refused() -> None:
-    with pytest.raises(SettingsError, match="can't be sent what is to work there: .*lambda"):
+    with pytest.raises(SettingsError, match="the work can't be sent to other processes: .*lambda"):
         Processes(2).run([1], lambda: square)
 
 
@@ -260,7 +260,7 @@ def test_a_process_that_dies_is_one_failed_item(engine: Engine, end: str) -> Non
     assert [result for result in found if isinstance(result, str)] == ["a", "b", "c"]
     for failed in (found[1], found[3]):
         assert isinstance(failed, ResourceError) and failed.reason == "a worker process died"
-    # what it said before its end is heard
+    # messages that were sent before the process died are received
     assert sorted(event.message for event in heard if isinstance(event, Notice)) == sorted(
         f"begins {item}" for item in items
     )
@@ -366,7 +366,7 @@ def test_ctrl_c(engine: Engine) -> None:
 
 
 @posix
-def test_processes_end_that_say_nothing(tmp_path: Path) -> None:
+def test_silent_processes_are_terminated(tmp_path: Path) -> None:
     files = [tmp_path / "a", tmp_path / "b"]
     results = Processes(2).run(files, Recipe(mute))
     waiting = threading.Thread(target=lambda: until(lambda: all(f.exists() for f in files)))

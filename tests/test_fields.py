@@ -1,4 +1,4 @@
-"""Text becomes the values of fields, or is refused in words."""
+"""Text is parsed as the values of fields, or refused with a message."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,15 +36,15 @@ def test_text_that_is_read(parse: Callable[[str], Any], text: str, value: object
     [
         (names, " , ", "no name is given"),
         (numbers, "1,x", "'1,x': must be numbers with commas between them"),
-        (seconds, "1:2:3:4", "'1:2:3:4' is no time; write seconds, M:SS or H:MM:SS"),
-        (seconds, "", "'' is no time; write seconds, M:SS or H:MM:SS"),
-        (mix, "=a", "'=a' is no mix; write NAME=a+b"),
-        (mix, "a=b+", "'a=b+' is no mix; write NAME=a+b"),
+        (seconds, "1:2:3:4", "'1:2:3:4' is not a time; write seconds, M:SS or H:MM:SS"),
+        (seconds, "", "'' is not a time; write seconds, M:SS or H:MM:SS"),
+        (mix, "=a", "'=a' is not a mix; write NAME=a+b"),
+        (mix, "a=b+", "'a=b+' is not a mix; write NAME=a+b"),
         (stem_and_model, "vocals=", "'vocals=' names no stem and model; write STEM=NAME"),
-        (ratio, "2", "'2' is no shard; write I/N, such as 2/8"),
-        (bit_rate, "fast", "'fast' is no bit rate; write it as 192k"),
-        (whole(1), "0", "'0' is no whole number from 1 on"),
-        (whole(1), "1.5", "'1.5' is no whole number from 1 on"),
+        (ratio, "2", "'2' is not a shard; write I/N, such as 2/8"),
+        (bit_rate, "fast", "'fast' is not a bit rate; write it as 192k"),
+        (whole(1), "0", "'0' is not a whole number of at least 1"),
+        (whole(1), "1.5", "'1.5' is not a whole number of at least 1"),
         (number_or("keep", "keep"), "-1", "'-1' is neither keep nor a number"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whole files or none, and locks that die with their holders."""
+"""Files are written completely or not at all; locks are released with their processes."""
 
 import errno
 import os
@@ -30,7 +30,7 @@ time.sleep(60)
 
 @pytest.fixture(params=["locks", "no fcntl"])
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With and without the locks of open files."""
+    """Run with and without the locks of open files."""
     if request.param == "no fcntl":
         monkeypatch.setattr(files, "fcntl", None)
     return str(request.param)
@@ -79,7 +79,7 @@ def test_what_a_killed_process_left_is_replaced(tmp_path: Path, system: str) -> 
         assert (tmp_path / "a").stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+def test_two_writers_of_one_file_use_different_parts(tmp_path: Path) -> None:
     with replacing(tmp_path / "a") as first:
         with replacing(tmp_path / "a") as second:
             first.write_text("first")
@@ -89,7 +89,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
 
 
-def test_a_file_system_without_locks_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -137,7 +137,7 @@ def test_what_can_not_be_replaced_is_written_in_place(
 ) -> None:
     (tmp_path / "report").write_text("old and longer")
     monkeypatch.setattr(os, "replace", refuse)
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as a folder that others own
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for a folder of another user
     write_named(str(tmp_path / "report"), b"new")
     assert (tmp_path / "report").read_text() == "new"
     write_named(os.devnull, b"new")

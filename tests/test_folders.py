@@ -1,4 +1,4 @@
-"""Folders of this user on every platform, and the variables that choose others."""
+"""The user's folders on every platform, and the environment variables that replace them."""
 
 from pathlib import Path
 

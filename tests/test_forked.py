@@ -1,4 +1,4 @@
-"""Processes that a program starts after it has separated: an answer at once, never a wait without end."""
+"""Processes that a program starts after separating: an immediate error, never an endless wait."""
 
 import subprocess
 import sys

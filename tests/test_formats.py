@@ -1,4 +1,4 @@
-"""One row of the table is all that a new output format needs."""
+"""A new output format needs only a row of the table."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_a_new_row_can_be_chosen_checked_and_written(tmp_path: Path, monkeypatch
     monkeypatch.setitem(FORMATS, "packed", MADE_UP)
     with pytest.raises(SettingsError, match="--bit-depth 24: packed holds 16"):
         OutputSettings(format="packed")  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="--bitrate 128000: packed has none"):
+    with pytest.raises(SettingsError, match="--bitrate 128000: packed has no bit rate"):
         OutputSettings(format="packed", bit_depth="16", bitrate=128_000)  # type: ignore[arg-type]
     settings = OutputSettings(format="packed", bit_depth="16")  # type: ignore[arg-type]
     assert encoders()["packed"] and not settings.is_float

@@ -1,4 +1,4 @@
-"""Imports go down only, and nothing heavy is imported for the help."""
+"""Imports go down only, and the help imports no heavy packages."""
 
 import ast
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imported(path: Path) -> Iterator[tuple[str, int]]:
-    """Modules of the package that a file imports, absolutely, with the line."""
+    """Return the modules of the package that a file imports, by absolute name, with the line."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
@@ -41,7 +41,7 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_imports_go_down(path: Path) -> None:
     parts = path.relative_to(PACKAGE).parts
-    layer = parts[0] if len(parts) > 1 else path.stem  # what isn't named above is the ground floor
+    layer = parts[0] if len(parts) > 1 else path.stem  # modules that aren't named above are the ground floor
     if layer in ("__init__", "__main__"):
         return
     for name, line in imported(path):
@@ -87,7 +87,7 @@ def module_of(path: Path) -> str:
 
 
 def edges() -> dict[str, set[str]]:
-    """Which modules each module imports, within functions too; not what only type checkers see."""
+    """Return the modules that each module imports, also within functions, but not for type checkers only."""
     modules, found = {module_of(path) for path in FILES}, dict[str, set[str]]()
     for path in FILES:
         tree = ast.parse(path.read_text())
@@ -112,7 +112,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def calls(path: Path) -> Iterator[tuple[str, int]]:
-    """The names of the functions that a file calls, such as `os.replace`, with the line."""
+    """Return the names of the functions that a file calls, such as `os.replace`, with the line."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, (ast.Name, ast.Attribute)):
             yield ast.unparse(node.func), node.lineno
@@ -133,7 +133,7 @@ def test_one_module_reads_yaml_and_one_gives_files_their_names(room: str) -> Non
 
 
 def defaults(node: ast.AST) -> Iterator[tuple[str, object]]:
-    """The parameters or the field that a node gives a constant as default, with the constant."""
+    """Return the parameters or the field of a node that have a constant as default, with the constant."""
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         pairs = [(node.target.id, node.value)]
     elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -164,7 +164,7 @@ def test_every_default_stands_once() -> None:
                     assert (name, default) not in known, f"{path}: the default of {name} is {default!r} again"
 
 
-# What computes, which the command doesn't do itself: it calls a function of the library that does.
+# Modules that compute, which the commands use only through a function of the library
 INSIDE = {
     *("stemsplit.separation.track", "stemsplit.separation.runner", "stemsplit.separation.batch"),
     *("stemsplit.separation.flow", "stemsplit.separation.signals", "stemsplit.separation.stage"),

@@ -1,4 +1,4 @@
-"""What a folder that is searched holds."""
+"""The files that are found in a folder."""
 
 import sys
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path: Path) -> None
         visible_files(tmp_path / "gone")
 
 
-# of FFmpeg's MP4 demuxer; pictures, subtitles, and manifests that name other files
+# Suffixes of FFmpeg's MP4 demuxer, of pictures, subtitles, and manifests that name other files
 NO_AUDIO = {"avif", "heic", "heif", "ism", "isma", "ismv", "mj2", "psp", "mks", "mac"}
 
 

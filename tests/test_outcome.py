@@ -1,4 +1,4 @@
-"""Failures in words, and the exit codes of batches."""
+"""Messages of failures, and the exit codes of batches."""
 
 import errno
 import os

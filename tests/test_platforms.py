@@ -1,4 +1,4 @@
-"""The package on Windows and macOS, as far as Linux can act them.
+"""The package on Windows and macOS, as far as Linux can simulate them.
 
 A process of its own loses what these systems lack: modules, names of `os` and `signal`, and on Windows the
 right to rename or remove an open file. Then it imports every module and does a bit of everything. Other
@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 BLOCKED = "fcntl resource termios tty pty pwd grp spwd syslog posix"
-# What the standard library has there, and `statvfs`, which its `shutil` takes for granted on Linux.
+# Names in the standard library there, and `statvfs`, which `shutil` requires on Linux
 WINDOWS_OS = """
     DirEntry EX_OK F_OK GenericAlias Mapping MutableMapping O_APPEND O_CREAT O_EXCL O_RDONLY O_RDWR
     O_TRUNC O_WRONLY P_NOWAIT P_NOWAITO P_WAIT PathLike R_OK SEEK_CUR SEEK_END SEEK_SET TMP_MAX W_OK X_OK
@@ -46,7 +46,7 @@ WEIGHTS = b"weights" * 1000
 
 
 def import_all() -> None:
-    """Every module, of training only where its extra is installed."""
+    """Return all modules, those of training only if its extra is installed."""
     package = importlib.import_module("stemsplit")
     for found in pkgutil.walk_packages(package.__path__, "stemsplit."):
         if not found.name.endswith("__main__"):
@@ -69,7 +69,7 @@ def lose(module: Any, names: str) -> None:
 
 
 def sparing_open_files(action: Callable[..., None]) -> Callable[..., None]:
-    """`os.replace` or `os.unlink` as Windows has it."""
+    """`os.replace` or `os.unlink` as on Windows."""
 
     def act(path: Any, *rest: Any, **named: Any) -> None:
         mine = {os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")}
@@ -82,7 +82,7 @@ def sparing_open_files(action: Callable[..., None]) -> Callable[..., None]:
 
 
 def spare(*packages: str) -> None:
-    """Let packages that are built for Linux see it all the time."""
+    """Make packages that are built for Linux still see Linux."""
     linux = {one: SimpleNamespace(**vars(one)) for one in (os, sys)}
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] in packages:
@@ -92,7 +92,7 @@ def spare(*packages: str) -> None:
 
 
 def disguise(system: str) -> None:
-    """Turn this process into one of another system."""
+    """Make this process look like one on another system."""
     import filelock  # noqa: F401  # which the package imports when it locks
     import huggingface_hub.file_download  # noqa: F401
 
@@ -123,7 +123,7 @@ def command(*arguments: str) -> int:
 
 
 def act(url: str) -> None:
-    """A bit of everything, in the working folder."""
+    """Run a bit of everything in the working folder."""
     from stemsplit.errors import SettingsError
     from stemsplit.hub.download import fetch_url
     from stemsplit.training.configfile import read_config

@@ -1,4 +1,4 @@
-"""Frozen dataclasses from plain data: types, rules and what is said of values that don't fit."""
+"""Frozen dataclasses from plain data: types, rules and error messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,7 +83,7 @@ def test_a_node_inside_a_document() -> None:
         ("deep: {steps: [], gein: 1}", "r.yaml:9: deep.gein: no such key; did you mean gain?"),
         ("deep: {}", "r.yaml:9: deep: steps is missing"),
         ("deep: {zzzzzzzz: 1}", "r.yaml:9: deep: steps is missing"),
-        ("deep: {steps: [], zzzzzzzz: 1}", "r.yaml:9: deep.zzzzzzzz: no such key; there is steps, outputs, "),
+        ("deep: {steps: [], zzzzzzzz: 1}", "r.yaml:9: deep.zzzzzzzz: no such key; choose from steps, "),
         ("steps: [{name: a, models: []}]", "r.yaml:9: steps.0.models: must be a list of names"),
         (
             "steps: [{name: a, models: [x], blend: avg}]",

@@ -1,4 +1,4 @@
-"""Settings refuse what has no meaning, from Python as from a shell."""
+"""Settings refuse invalid values, from Python and from a shell."""
 
 import math
 

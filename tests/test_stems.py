@@ -1,4 +1,4 @@
-"""One rule for the names of stems."""
+"""Names of stems, and the rule that finds them."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from stemsplit.stems import canonical, canonical_stems, find_stem
         (" lead__vocals ", "lead_vocals"),
         ("Drums, Bass + FX", "drums_bass_fx"),
         ("ÉLECTRIQUE", "électrique"),
-        ("e\u0301", "é"),  # as macOS writes names of files
+        ("e\u0301", "é"),  # as in macOS' file names
         ("歌声", "歌声"),
         ("-", "-"),
     ],
@@ -37,7 +37,7 @@ def test_what_is_not_there_is_told_with_the_names_that_are() -> None:
     with pytest.raises(UnknownNameError) as caught:
         find_stem("Piano", ("no_reverb", "reverb"))
     assert caught.value.reason == "no stem named 'Piano'"
-    assert caught.value.hint == "there is no_reverb, reverb"
+    assert caught.value.hint == "choose from no_reverb, reverb"
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ def test_what_is_not_there_is_told_with_the_names_that_are() -> None:
         ("a", None),
     ],
 )
-def test_names_that_are_one_or_that_no_file_can_have(names: tuple[str, ...]) -> None:
+def test_names_that_are_the_same_or_invalid_in_a_file_name(names: tuple[str, ...]) -> None:
     with pytest.raises(StemsplitError, match="must be different names that can stand in a file's name"):
         canonical_stems(names)

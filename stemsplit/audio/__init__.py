@@ -1,1 +1,1 @@
-"""Reading, resampling and writing audio as streams of NumPy blocks [C, n]; no torch here."""
+"""Read, resample and write audio as streams of NumPy blocks [C, n], without torch."""

@@ -9,17 +9,17 @@ import numpy as np
 from stemsplit.audio.decoding import Array
 from stemsplit.errors import StemsplitError
 
-# FFmpeg's order of the loudspeakers that WAV masks name, which its native layouts follow
+# Loudspeakers in the order of FFmpeg's native layouts (libavutil/channel_layout.h)
 _ORDER = (
     "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR DL DR WL WR SDL SDR LFE2 TSL TSR "
     "BFC BFL BFR"
 ).split()
-WAV_LOUDSPEAKERS = 18  # of them, in this order, have a bit in WAV's mask
-# the layout of a codec that tells where its channels lie, in a way that FFmpeg can't follow
-UNKNOWN = "unknown"
-# the low-frequency effects are left out of a downmix (ITU-R BS.775-3, annex 4)
+WAV_LOUDSPEAKERS = 18  # the first of them have a bit in dwChannelMask of WAVEFORMATEXTENSIBLE
+# The layout if a codec states its loudspeakers, but FFmpeg can't interpret them
+UNKNOWN_LAYOUT = "unknown"
+# A downmix leaves out the low-frequency effects (ITU-R BS.775-3, annex 4)
 _OMITTED = {"LFE", "LFE2"}
-# the layouts to assume where a file names none: those of FLAC and Vorbis, in WAV's order
+# Layouts to assume if a file states none: those of FLAC (RFC 9639 §9.1.3), in WAV's order
 _USUAL = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 
 
@@ -32,7 +32,7 @@ def convert_channels(block: Array, channels: int, layout: str | None = None) -> 
 
     Args:
         block: the audio.
-        channels: how many are wanted.
+        channels: the wanted number of channels.
         layout: the loudspeakers in FFmpeg's words; None is the usual layout of C channels.
 
     Raises:
@@ -48,7 +48,7 @@ def convert_channels(block: Array, channels: int, layout: str | None = None) -> 
         matrix = matrix.mean(axis=0, keepdims=True)  # [2, C] -> [1, C]
     elif channels != 2:
         raise StemsplitError(f"{have} channels can become 1 or 2, not {channels}")
-    return matrix @ block
+    return matrix @ block  # [1 or 2, C] @ [C, n] -> [channels, n]
 
 
 def downmix_matrix(channels: int, layout: str | None = None) -> Array:
@@ -62,10 +62,11 @@ def downmix_matrix(channels: int, layout: str | None = None) -> Array:
     Raises:
         StemsplitError: the layout is unknown or has a loudspeaker without a rule.
     """
+    # some programs label two channels with any layout of two; they are left and right all the same
     names = _loudspeakers(channels, None if channels <= 2 else layout)
     if not set(names) <= set(_ORDER):
         raise _no_rule(f"{channels} channels in the layout {layout}")
-    native = sorted(names, key=_ORDER.index)
+    native = sorted(names, key=_ORDER.index)  # libswresample only takes the native order
     gains = dict(zip(native, _native_gains("+".join(native)), strict=True))
     if lost := [name for name in names if name not in _OMITTED and not any(gains[name])]:
         raise _no_rule(f"{channels} channels with {' '.join(lost)}")
@@ -73,7 +74,7 @@ def downmix_matrix(channels: int, layout: str | None = None) -> Array:
 
 
 def usual_layout(channels: int) -> str:
-    """Return the layout to assume for audio that says nothing but its number of channels.
+    """Return the layout to assume for audio that only states its number of channels.
 
     Raises:
         StemsplitError: no layout is usual for so many channels.
@@ -84,10 +85,10 @@ def usual_layout(channels: int) -> str:
 
 
 def channel_groups(channels: int, layout: str | None = None) -> list[tuple[int, ...]]:
-    """Return the indices of the channels that belong together: left and right of a pair, or one by itself.
+    """Return the indices of the channels that belong together: a left-right pair, or a single channel.
 
     Args:
-        channels: how many there are.
+        channels: number of channels.
         layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
 
     Raises:
@@ -96,7 +97,7 @@ def channel_groups(channels: int, layout: str | None = None) -> list[tuple[int, 
     names = _loudspeakers(channels, layout)
     found = dict[int, tuple[int, ...]]()
     for index, name in enumerate(names):
-        partner = name.replace("L", "R", 1)
+        partner = name.replace("L", "R", 1)  # FL -> FR, TBL -> TBR; LFE -> RFE, which doesn't exist
         if partner != name and partner in names:
             found[index] = (index, names.index(partner))
     paired = {index for pair in found.values() for index in pair}
@@ -104,7 +105,7 @@ def channel_groups(channels: int, layout: str | None = None) -> list[tuple[int, 
 
 
 def wav_mask(channels: int, layout: str | None = None) -> int:
-    """Return the loudspeakers as WAV's bit mask, 0 where it can't name them in their order."""
+    """Return the loudspeakers as WAV's bit mask; 0 if the mask can't express them in this order."""
     places = [_ORDER.index(name) for name in _loudspeakers(channels, layout) if name in _ORDER]
     named = len(places) == channels and places == sorted(places) and places[-1] < WAV_LOUDSPEAKERS
     return sum(1 << place for place in places) if named else 0
@@ -123,7 +124,7 @@ def _loudspeakers(channels: int, layout: str | None) -> list[str]:
 
 
 def layout_name(layout: av.AudioLayout) -> str | None:
-    """Return FFmpeg's name of a layout that knows its loudspeakers, None for one that only counts them."""
+    """Return FFmpeg's name of a layout; None if the layout only has a number of channels."""
     name: str = layout.name
     if "channels (" in name:  # such as "3 channels (FL+FR+LFE2)"
         return "+".join(channel.name for channel in layout.channels)
@@ -132,9 +133,9 @@ def layout_name(layout: av.AudioLayout) -> str | None:
 
 @lru_cache
 def _native_gains(layout: str) -> list[tuple[float, float]]:
-    """Return the left and right gain of every channel, read off libswresample with one impulse per channel.
+    """Return the left and right gain of every channel, measured with one impulse per channel.
 
-    Float samples aren't scaled by the largest sum of gains, as FFmpeg scales integers.
+    Float samples are used because libswresample scales integers by the largest sum of gains, but not floats.
     """
     channels = layout.count("+") + 1
     impulses = np.eye(channels, dtype=np.float32).reshape(1, -1)  # [C samples, C] -> [1, C·C], packed
@@ -142,7 +143,8 @@ def _native_gains(layout: str) -> list[tuple[float, float]]:
     frame.sample_rate = 48000
     resampler: Any = av.AudioResampler(format="flt", layout="stereo", rate=48000)
     mixed = [each.to_ndarray() for each in (*resampler.resample(frame), *resampler.resample(None))]
-    return [(float(left), float(right)) for left, right in np.concatenate(mixed, axis=1).reshape(-1, 2)]
+    gains = np.concatenate(mixed, axis=1).reshape(-1, 2)  # [1, 2·C], packed -> [C, 2]
+    return [(float(left), float(right)) for left, right in gains]
 
 
 def _no_rule(what: str) -> StemsplitError:

@@ -1,7 +1,6 @@
-"""The containers that FFmpeg may open, one row each with the facts that decoding depends on.
+"""Table of the containers that FFmpeg may open, with the facts that decoding depends on.
 
-Playlists and scripts (hls, concat, dash …) stay out: they would open further files and connections that
-nobody asked for.
+Playlists and scripts (hls, concat, dash …) are left out, because they open further files and connections.
 """
 
 from dataclasses import dataclass
@@ -14,30 +13,30 @@ class Container:
 
     Attributes:
         length: the kind of its declared length: an "estimate"; a "count" of samples, backed by an index of
-            frames or pages; or a bare "note" of that count in a header.
-        indexed: whether it knows every packet's size beforehand.
-        continuous: whether it is a stream without an index, that may begin and end in the middle of a packet.
-        padding: how samples that only fill an encoder's last packet show: beyond the "count", or beyond the
-            last packet's "end"; None where nothing tells.
-        gapless: whether it may hold iTunes' gapless note, and its index counts samples.
-        counts_skip: whether the declared length includes what an Opus decoder skips at the start.
-        mistakes_skip: whether FFmpeg 8 counts that skip at the rate before encoding.
+            frames or pages; or that count in a "header" only.
+        indexed: whether it stores the size of every packet.
+        continuous: whether it is a stream without an index, which may begin and end within a packet.
+        padding: how to find the samples that only fill an encoder's last packet: those after the declared
+            "count", or after the "end" of the last packet; None if they can't be found.
+        gapless: whether it may have iTunes' iTunSMPB tag, and its index counts samples.
+        counts_skip: whether the declared length includes the samples that an Opus decoder skips at the start.
+        miscounts_skip: whether FFmpeg 8 counts these samples at the rate before encoding.
         one_artwork: whether all its pictures are covers.
     """
 
-    length: Literal["estimate", "count", "note"] = "estimate"
+    length: Literal["estimate", "count", "header"] = "estimate"
     indexed: bool = False
     continuous: bool = False
     padding: Literal["count", "end"] | None = None
     gapless: bool = False
     counts_skip: bool = False
-    mistakes_skip: bool = False
+    miscounts_skip: bool = False
     one_artwork: bool = False
 
 
 _STREAM, _COUNTED, _PLAIN = Container(continuous=True), Container(length="count"), Container()
 
-# by the first of the demuxer's names
+# The key is the first of the demuxer's names, such as "mov" of "mov,mp4,m4a,3gp,3g2,mj2"
 CONTAINERS = {
     "aac": _STREAM,
     "ac3": _STREAM,
@@ -53,11 +52,11 @@ CONTAINERS = {
     "dts": _STREAM,
     "dtshd": _PLAIN,
     "eac3": _STREAM,
-    "flac": Container(length="note"),
+    "flac": Container(length="header"),
     "flv": _PLAIN,
     "iff": _PLAIN,
     "loas": _STREAM,
-    "matroska": Container(indexed=True, mistakes_skip=True),
+    "matroska": Container(indexed=True, miscounts_skip=True),
     "mlp": _STREAM,
     "mov": Container(length="count", indexed=True, padding="end", gapless=True, one_artwork=True),
     "mp3": _STREAM,
@@ -79,7 +78,7 @@ CONTAINERS = {
     "w64": _PLAIN,
     "wav": _PLAIN,
     "wtv": _PLAIN,
-    "wv": Container(length="note"),
+    "wv": Container(length="header"),
     "xwma": _PLAIN,
 }
 
@@ -91,5 +90,5 @@ def container_name(opened: Any) -> str:
 
 
 def container_facts(opened: Any) -> Container:
-    """Return the row of an open PyAV container."""
+    """Return the facts about the format of an open PyAV container."""
     return CONTAINERS[container_name(opened)]

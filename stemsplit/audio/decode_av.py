@@ -1,4 +1,4 @@
-"""Every other file, read by FFmpeg's libraries (PyAV): compressed, within video, several audio streams."""
+"""Decoder that uses FFmpeg's libraries (PyAV): compressed audio, video files, several audio streams."""
 
 import ctypes
 import errno
@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from stemsplit.audio.channels import UNKNOWN, convert_channels, layout_name
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels, layout_name
 from stemsplit.audio.containers import CONTAINERS, container_facts, container_name
 from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
 from stemsplit.audio.input_file import FileRange
@@ -24,15 +24,17 @@ from stemsplit.errors import InputError, StemsplitError
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
 
 _TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
-# encoders fill their last packets by less than this
+# Encoders pad their last packets by less than this
 _PADDING_S = 0.2
+# Sample entries of encrypted MP4 audio: FairPlay's two, the standard one (ISO 14496-12 §8.12), Audible's
 _PROTECTED = {"drms", "drmi", "enca", "aavd"}
 
-# codecs that always tell where their channels lie
-_STATING = {"aac", "opus"}
-# PyAV 18.1 reads the pointers of planar channels beyond their end from this many on, and crashes
+# Codecs that always state their loudspeakers
+_STATE_LAYOUT = {"aac", "opus"}
+# From this many planar channels on, PyAV 18.1 reads plane pointers beyond their end, and crashes
 _UNSAFE_PLANES = 8
 
+# Factor from each of FFmpeg's sample formats to full scale at 1
 _SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
 
 
@@ -40,13 +42,13 @@ class AvDecoder(Decoder):
     """One audio stream of a file opened by FFmpeg's libraries.
 
     Args:
-        source: the file, or a stretch of one.
-        name: what errors call it.
-        stream: which audio stream, from 0; None is the one that FFmpeg would take.
-        declared: samples that the file declares, where the caller knows better than FFmpeg.
+        source: the file, or a byte range of one.
+        name: the file's name in errors.
+        stream: index of the audio stream, from 0; None takes the one that FFmpeg prefers.
+        declared: declared samples per channel, if the caller knows them better than FFmpeg.
 
     Raises:
-        InputError: no audio, no such stream, protected, or no decoder for it.
+        InputError: there is no audio, no such stream or no decoder for it, or it is protected.
     """
 
     def __init__(
@@ -65,13 +67,15 @@ class AvDecoder(Decoder):
             raise
         self._facts = CONTAINERS[self.info.container]
         self._changed = False
-        self._done = self._packets_end = 0
-        self._last = 0, 0
-        self._shape = self.info.sample_rate, self.info.channels
+        self._done = 0  # samples per channel decoded so far, at info.sample_rate
+        self._packets_end = 0  # in the stream's time base
+        self._last_frame = 0, 0  # its pts in the stream's time base, its samples
+        self._input_format = self.info.sample_rate, self.info.channels  # of the current frame
         self._resampler = self._new_resampler()
 
     def pieces(self) -> Iterator[Array]:
-        """The audio from the first sample on, [C, n]; see `Decoder`."""
+        """Yield the audio from the first sample on, [C, n]; see `Decoder`."""
+        # The padding is only known after the last packet, so the last _PADDING_S seconds are held back
         held: deque[Array] = deque()
         held_frames = 0
         for piece in self._decoded():
@@ -85,15 +89,15 @@ class AvDecoder(Decoder):
         yield rest[:, : max(0, held_frames - self._padding())]
 
     def _decoded(self) -> Iterator[Array]:
-        """Every frame's samples. A bad packet is an error, save at the ends of a stream without an index."""
+        """Yield the samples of every frame, [C, n]; fail on a bad packet, unless it is no audio."""
         failure: InputError | None = None
         for packet in self._whole_packets():
             if failure is not None and packet.size:
-                raise failure
+                raise failure  # more audio follows, so the bad packet isn't just a cut-off end
             try:
                 frames = packet.decode()
             except (av.error.FFmpegError, MemoryError):
-                if not self._forgivable(packet):
+                if not self._is_no_audio(packet):
                     failure = self._damaged("undecodable packet")
                 continue
             if packet.is_corrupt and self._facts.indexed:
@@ -104,19 +108,23 @@ class AvDecoder(Decoder):
         if failure is not None and not self._facts.continuous:
             raise failure
 
-    def _forgivable(self, packet: Any) -> bool:
-        """Return whether a bad packet is no audio: a frame's tail at the start, a tag, or behind the end."""
+    def _is_no_audio(self, packet: Any) -> bool:
+        """Return whether a bad packet holds no audio that is missing.
+
+        That is the rest of a frame at the start of a stream, a tag, or anything after the last sample.
+        """
         if not self._facts.continuous:
             return self._complete
         return not self._done or bytes(packet)[:8].startswith(_TAG_MAGIC)
 
     def _whole_packets(self) -> Iterator[Any]:
-        """Yield all packets but the last one of a stream without an index that ends within a frame."""
+        """Yield all packets, without an incomplete last one if the stream has no index."""
         if not self._facts.continuous:
             yield from self._packets()
             return
         held = None
         for packet in self._packets():
+            # an empty packet marks the end of the stream (PyAV's flush packet)
             if held is not None and not packet.size and self._ends_within(held):
                 held = None
             if held is not None:
@@ -136,24 +144,24 @@ class AvDecoder(Decoder):
             for packet in self._container.demux(self._stream):
                 if packet.pts is not None and packet.duration:
                     self._packets_end = max(self._packets_end, packet.pts + packet.duration)
-                if self.info.codec == "opus" and self._facts.mistakes_skip:
+                if self.info.codec == "opus" and self._facts.miscounts_skip:
                     _correct_skip(packet, _opus_pre_skip(self._stream))
                 yield packet
             if self._source.failure is not None and not self._complete:
                 raise self._damaged("can't be read")
         except (av.error.FFmpegError, MemoryError) as error:
             if self._complete:
-                return  # whatever follows the last sample, such as a tag
+                return  # all audio is there; the failure is in what follows it, such as a tag
             raise self._damaged(getattr(error, "strerror", None) or "out of memory") from None
         except IndexError:
-            # PyAV knows the streams that FFmpeg found at the start, and FFmpeg goes on finding
+            # FFmpeg may find further streams while demuxing; PyAV only knows those found at the start
             raise self._damaged("another stream begins on the way") from None
 
     def _samples(self, frame: Any) -> Iterator[Array]:
-        """Yield a frame's samples at the rate and with the channels of the file's first frame."""
-        layout = _safe(frame.layout)
+        """Yield a frame's samples, [C, n], at the rate and with the channels of the file's first frame."""
+        layout = _kept_alive(frame.layout)
         samples = to_float(frame)
-        if (frame.sample_rate, layout.nb_channels) != self._shape:
+        if (frame.sample_rate, layout.nb_channels) != self._input_format:
             yield from self._change_to(frame.sample_rate, layout.nb_channels)
         if layout.nb_channels != self.info.channels:
             try:
@@ -163,10 +171,10 @@ class AvDecoder(Decoder):
                 raise self._damaged(f"{change} on the way") from None
         yield self._counted(self._resampler.push(samples))
         if frame.pts is not None:
-            self._last = frame.pts, frame.samples
+            self._last_frame = frame.pts, frame.samples
 
     def _change_to(self, sample_rate: int, channels: int) -> Iterator[Array]:
-        """Go on with another rate or other channels, as joined files have them."""
+        """Continue with another sample rate or number of channels, which concatenated files may have."""
         yield self._counted(self._resampler.finish())
         if not self._changed:
             self._changed = True
@@ -174,11 +182,11 @@ class AvDecoder(Decoder):
                 f"changes its sample rate or channels at {self._done / self.info.sample_rate:.1f} s; "
                 f"read on as {self.info.sample_rate} Hz, {self.info.channels} channels"
             )
-        self._shape = sample_rate, channels
+        self._input_format = sample_rate, channels
         self._resampler = self._new_resampler()
 
     def _new_resampler(self) -> Resampler:
-        return Resampler(self.info.channels, self._shape[0], self.info.sample_rate)
+        return Resampler(self.info.channels, self._input_format[0], self.info.sample_rate)
 
     def _counted(self, samples: Array) -> Array:
         self._done += samples.shape[1]
@@ -186,37 +194,38 @@ class AvDecoder(Decoder):
 
     @property
     def _complete(self) -> bool:
-        """Return whether every sample that the container counts is there."""
+        """Return whether all the samples that the container declares are decoded."""
         return self._facts.length != "estimate" and self._done == self.info.frames
 
     def _require_whole(self) -> None:
-        """Compare what was read with what was declared.
+        """Fail if the file was cut short; add a notice if the declared length is wrong.
 
-        The declared number of an MP4 or Ogg stream counts the encoder's padding or not, so that only a lack
-        is a wrong claim there.
+        In MP4 and Ogg the declared length may or may not include the encoder's padding, so there only a
+        length that is too long is wrong.
         """
         info = self.info
         if info.frames is None or self._facts.length == "estimate":
             return
-        noted = self._facts.length == "note"
-        claim = claimed_samples(info.frames, self._done, info.sample_rate, ends_on_frame=noted)
+        in_header = self._facts.length == "header"
+        claim = claimed_samples(info.frames, self._done, info.sample_rate, ends_on_frame=in_header)
         notice = claim.check(info.path)
-        if notice and (noted or claim.declared - claim.present > claim.slack):
+        if notice and (in_header or claim.declared - claim.present > claim.slack):
             self.notices.append(notice)
 
     def _padding(self) -> int:
-        """Samples at the end that an encoder added to fill its last packets, where the file tells."""
+        """Return the number of samples at the end that only fill the encoder's last packets; 0 if unknown."""
         info = self.info
-        noted = info.frames is not None and info.frames == _gapless_count(self._container)
-        if info.frames is not None and (noted or self._facts.padding == "count"):
-            return self._believable(Fraction(self._done - info.frames, info.sample_rate))
+        gapless = info.frames is not None and info.frames == _gapless_count(self._container)
+        if info.frames is not None and (gapless or self._facts.padding == "count"):
+            return self._plausible(Fraction(self._done - info.frames, info.sample_rate))
         if self._facts.padding != "end":
             return 0
-        pts, samples = self._last
+        # the muxer shortens the last packet's duration to the samples that are to be played
+        pts, samples = self._last_frame
         excess = (pts - self._packets_end) * self._stream.time_base
-        return self._believable(excess + Fraction(samples, info.sample_rate))
+        return self._plausible(excess + Fraction(samples, info.sample_rate))
 
-    def _believable(self, excess_s: Fraction) -> int:
+    def _plausible(self, excess_s: Fraction) -> int:
         return round(excess_s * self.info.sample_rate) if 0 < excess_s < _PADDING_S else 0
 
     def _damaged(self, detail: str) -> InputError:
@@ -230,18 +239,18 @@ class AvDecoder(Decoder):
 
 
 def open_container(source: FileRange, name: Path) -> Any:
-    """Open a media file, from its start, as a PyAV container; only this one file is ever opened.
+    """Open a media file as a PyAV container; FFmpeg opens no other file or connection for it.
 
     Raises:
-        InputError: FFmpeg doesn't know the file, or can't read it.
+        InputError: FFmpeg doesn't know the file's format, or can't read the file.
     """
     try:
         return av.open(source, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
     except (av.error.FFmpegError, MemoryError, UnicodeError) as error:
-        # an unlisted demuxer is refused as an invalid argument
+        # format_whitelist refuses other demuxers with EINVAL, whose text would mislead
         unlisted = getattr(error, "errno", None) == errno.EINVAL
-        said = source.failure or (None if unlisted else error)
-        detail = getattr(said, "strerror", None)
+        cause = source.failure or (None if unlisted else error)
+        detail = getattr(cause, "strerror", None)
         raise InputError(
             name,
             f"not an audio file ({detail or 'no audio format'})",
@@ -271,18 +280,18 @@ def _choose(container: Any, name: Path, stream: int | None) -> Any:
 
 def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
     context = stream.codec_context
-    layout = _safe(context.layout)
+    layout = _kept_alive(context.layout)
     if not context.sample_rate or not layout.nb_channels:
         raise InputError(name, "damaged (no sample rate or channels in its header)")
-    audio = list(container.streams.audio)
+    audio, codec = list(container.streams.audio), context.codec.canonical_name
     return AudioInfo(
         path=name,
         sample_rate=context.sample_rate,
         channels=layout.nb_channels,
         frames=_declared_frames(container, stream),
         container=container_name(container),
-        codec=context.codec.canonical_name,
-        layout=layout_name(layout) or (UNKNOWN if context.codec.canonical_name in _STATING else None),
+        codec=codec,
+        layout=layout_name(layout) or (UNKNOWN_LAYOUT if codec in _STATE_LAYOUT else None),
         stream=audio.index(stream),
         streams=len(audio),
         estimated=not _is_exact(container, stream),
@@ -290,15 +299,15 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
 
 
 def _is_exact(container: Any, stream: Any) -> bool:
-    """Return whether decoding gives the declared length: an MP4 index counts samples of these codecs."""
-    context, counts = stream.codec_context, container_facts(container).gapless
-    per_sample = counts and stream.duration and stream.time_base * context.sample_rate == 1
+    """Return whether the declared length is exact: an MP4 index counts the samples of these codecs."""
+    context, indexed = stream.codec_context, container_facts(container).gapless
+    per_sample = indexed and stream.duration and stream.time_base * context.sample_rate == 1
     known = context.codec.canonical_name.startswith(("aac", "alac", "pcm_"))
     return bool(per_sample and known and _gapless_fits(container.metadata, stream.duration))
 
 
-def _safe(layout: Any) -> Any:
-    """Return the layout, kept alive forever where PyAV would free it twice.
+def _kept_alive(layout: Any) -> Any:
+    """Return the layout, with an extra reference if PyAV would free it twice.
 
     PyAV 18.1 copies a layout without the list of channels that an unusual order needs, such as
     FL FR FC LFE SL SR BC in a MOV; both owners free the list, and the process dies.
@@ -313,10 +322,10 @@ def _declared_frames(container: Any, stream: Any) -> int | None:
     rate = stream.codec_context.sample_rate
     if stream.duration:
         declared = round(Fraction(stream.duration * stream.time_base * rate))
-        # the note is often copied to a file that was cut out of another
+        # the tag is often copied to a file that was cut out of another, so it must fit the index
         if counted is not None and abs(declared - counted) < _PADDING_S * rate:
             return counted
-        # an Ogg page's count includes what is skipped
+        # an Ogg page's granule position includes the pre-skip (RFC 7845 §4)
         return declared - (_opus_pre_skip(stream) if container_facts(container).counts_skip else 0)
     if container.duration:
         return round(Fraction(container.duration * rate, av.time_base))
@@ -324,23 +333,23 @@ def _declared_frames(container: Any, stream: Any) -> int | None:
 
 
 def _opus_pre_skip(stream: Any) -> int:
-    """Return the samples at an Opus stream's start that nobody hears (RFC 7845 §5.1)."""
+    """Return the pre-skip: samples at 48 kHz that an Opus decoder drops at the start (RFC 7845 §5.1)."""
     header = stream.codec_context.extradata or b""
     return int.from_bytes(header[10:12], "little") if header.startswith(b"OpusHead") else 0
 
 
 def _correct_skip(packet: Any, pre_skip: int) -> None:
-    """Have the decoder leave out `pre_skip` samples, which FFmpeg 8 counts at the rate before encoding."""
+    """Make the decoder skip `pre_skip` samples; FFmpeg 8 counts them at the rate before encoding."""
     if packet.size and packet.has_sidedata("skip_samples"):
         skip = packet.get_sidedata("skip_samples")
-        content = bytes(skip)  # two little-endian counts, for the start and the end, and two reasons
+        content = bytes(skip)  # AV_PKT_DATA_SKIP_SAMPLES: u32 at the start, u32 at the end, two reasons
         if any(content[:4]):
             skip.update(pre_skip.to_bytes(4, "little") + content[4:])
             packet.set_sidedata(skip)
 
 
 def _gapless_count(container: Any) -> int | None:
-    """Return the sample count in iTunes' gapless note of an MP4, the fourth of its hexadecimal fields."""
+    """Return the sample count of an MP4's iTunSMPB tag (its fourth hexadecimal field), None without one."""
     if not container_facts(container).gapless:
         return None
     fields = container.metadata.get("iTunSMPB", "").split()
@@ -351,7 +360,7 @@ def _gapless_count(container: Any) -> int | None:
 
 
 def _gapless_fits(metadata: dict[str, str], duration: int) -> bool:
-    """Return whether priming, padding and count of iTunes' note, if any, make up the stream's duration."""
+    """Return whether priming, padding and count of the iTunSMPB tag, if any, add up to the duration."""
     fields = metadata.get("iTunSMPB", "").split()
     try:
         return not fields or sum(int(field, 16) for field in fields[1:4]) == duration
@@ -360,15 +369,15 @@ def _gapless_fits(metadata: dict[str, str], duration: int) -> bool:
 
 
 def to_float(frame: Any) -> Array:
-    """Return an audio frame of any sample format as float32 [C, n], full scale at 1."""
-    channels = _safe(frame.layout).nb_channels
+    """Return an audio frame of any sample format as float32 [C, n] in -1 … 1."""
+    channels = _kept_alive(frame.layout).nb_channels
     if frame.format.is_planar and channels >= _UNSAFE_PLANES:
         (frame,) = av.AudioResampler(format=frame.format.packed, layout=frame.layout).resample(frame)
-    samples = frame.to_ndarray()
+    samples = frame.to_ndarray()  # planar: [C, n]; packed: [1, n·C]
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T  # [1, n·C] -> [C, n]
     kind = frame.format.name.removesuffix("p")
     scaled = np.ascontiguousarray(samples, dtype=np.float32)
     if kind == "u8":
-        scaled -= 128
+        scaled -= 128  # unsigned: silence is 128
     return scaled if _SCALE[kind] == 1 else scaled * np.float32(_SCALE[kind])

@@ -1,4 +1,4 @@
-"""Reading chained Ogg files: each link by the decoder that is right for it, one after the other."""
+"""Decoder of chained Ogg files (RFC 3533 §4): one decoder per link, one after the other."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +13,11 @@ from stemsplit.audio.truncation.ogg import Links
 
 
 class ChainDecoder(Decoder):
-    """A chained Ogg file as one stream, at the rate and with the channels of its first link.
+    """Decoder of a chained Ogg file as one stream, with the sample rate and channels of its first link.
 
     Args:
         file: the file.
-        links: where its links are.
+        links: the byte ranges of its links.
 
     Raises:
         InputError: the first link holds no audio.
@@ -26,7 +26,7 @@ class ChainDecoder(Decoder):
     def __init__(self, file: InputFile, links: Links) -> None:
         self._input, self._ranges = file, links.ranges
         with open_link(file, *self._ranges[0]) as first:
-            self.info = replace(first.info, frames=None)
+            self.info = replace(first.info, frames=None)  # no link knows the length of the others
         count = len(self._ranges)
         self.notices = [f"{count} Ogg streams one after the other are read as one"] if count > 1 else []
 
@@ -46,17 +46,17 @@ class ChainDecoder(Decoder):
 
 
 def open_link(file: InputFile, start: int, end: int) -> Decoder:
-    """Open the stretch of an Ogg file that holds one link.
+    """Return the decoder of the bytes of an Ogg file that hold one link.
 
     Raises:
-        InputError: it holds no audio.
+        InputError: they hold no audio.
     """
-    stretch = file.view(start, end)
-    if recognise(stretch.read(40)):
-        stretch.seek(0)
+    link = file.view(start, end)
+    if recognise(link.read(40)):
+        link.seek(0)
         try:
-            return SndfileDecoder(stretch, file.name)
+            return SndfileDecoder(link, file.name)
         except UnsuitableError:
             pass
-    stretch.seek(0)
-    return AvDecoder(stretch, file.name)
+    link.seek(0)
+    return AvDecoder(link, file.name)

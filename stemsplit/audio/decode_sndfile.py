@@ -1,8 +1,8 @@
-"""Reading uncompressed files, FLAC and Vorbis with libsndfile: exact counts, and the quickest start.
+"""Decoder that uses libsndfile: uncompressed files, FLAC and Vorbis, with exact counts and fast opening.
 
-Vorbis is read from its beginning, because seeking in it lands wrong within a file's last page; FFmpeg is no
-choice there, because it drops up to a short block of a stream's end. Opus and MP3 are FFmpeg's work although
-libsndfile reads them: its Opus takes twice as long, and its MP3 decoder writes to stderr what it stumbles on.
+Vorbis is always read from its start, because libsndfile seeks to the wrong sample within a file's last page.
+FFmpeg can't replace it: it drops up to a short block at the end of a Vorbis stream. Opus and MP3 are left to
+FFmpeg: libsndfile takes twice as long for Opus, and its MP3 decoder prints warnings to stderr.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from stemsplit.errors import InputError
 _CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS"}
 _SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _PIECE = 65536
-# libsndfile's count for a FLAC stream that declares none is the largest integer
+# libsndfile reports the largest integer as the length of a FLAC stream that declares none
 _ENDLESS = 1 << 60
-# where each of Vorbis' channels (Vorbis I §4.3.9) goes in FFmpeg's order of the same layout
+# Index of each channel of FFmpeg's layout in Vorbis' channel order (Vorbis I §4.3.9)
 _VORBIS_ORDER = {
     3: ("3.0", [0, 2, 1]),
     4: ("quad", [0, 1, 2, 3]),
@@ -34,31 +34,31 @@ _VORBIS_ORDER = {
 
 
 def recognise(head: bytes) -> bool:
-    """Return whether a file that begins with these 40 bytes is read by this decoder if possible."""
+    """Return whether to try this decoder on a file that begins with these 40 bytes."""
     form = head[8:12]
     return (
         head[:4] in (b"fLaC", b"caff", b".snd")
         or (head[:4] in (b"RIFF", b"RF64") and form == b"WAVE")
         or (head[:4] == b"FORM" and form in (b"AIFF", b"AIFC"))
         or (head[:4] == b"OggS" and head[28:35] == b"\x01vorbis")
-        or (head[:4] == b"riff" and head[24:28] == b"wave")
+        or (head[:4] == b"riff" and head[24:28] == b"wave")  # Sony Wave64, whose ids are GUIDs
     )
 
 
 class UnsuitableError(Exception):
-    """This decoder isn't the one for the file; another may be."""
+    """Raised when libsndfile can't decode a file that another decoder may read."""
 
 
 class SndfileDecoder(Decoder):
-    """A file opened by libsndfile.
+    """Decoder of a file opened by libsndfile.
 
     Args:
-        source: the file, or a stretch of one.
-        name: what errors call it.
-        data: where its audio lies, None for FLAC and Ogg.
+        source: the file, or a byte range of one.
+        name: the file's name in errors.
+        data: the bytes of its samples, None for FLAC and Ogg.
 
     Raises:
-        UnsuitableError: libsndfile doesn't know the file, or another decoder does it better.
+        UnsuitableError: libsndfile doesn't know the file, or another decoder reads it better.
     """
 
     def __init__(self, source: FileRange, name: Path, data: DataChunk | None = None) -> None:
@@ -89,12 +89,13 @@ class SndfileDecoder(Decoder):
         )
 
     def _read_as_raw(self, data: DataChunk) -> None:
-        """Read the samples without the header where it gives them a wrong length."""
+        """Reopen the samples without the header if libsndfile takes a wrong length from it."""
         file = self._file
         sample_bytes = _SAMPLE_BYTES.get(file.subtype, 1)
         frames = data.length // (sample_bytes * file.channels)
         if file.subtype not in _CODECS or file.frames == frames:
             return
+        # "FILE" is the container's own byte order
         big = file.endian == "BIG" or (file.endian == "FILE" and file.format in ("AIFF", "CAF", "AU"))
         self._source = self._source.part(data.start, data.start + data.length)
         self._file = soundfile.SoundFile(
@@ -114,7 +115,7 @@ class SndfileDecoder(Decoder):
             raise UnsuitableError(f"{container} {file.subtype}")
 
     def seek(self, frame: int) -> int:
-        """Move to `frame`, or to the end where that comes first."""
+        """Move to sample `frame`, at most to the end; return the new position."""
         if self._file.subtype == "VORBIS":
             return 0
         target = min(frame, self._file.frames)
@@ -135,15 +136,15 @@ class SndfileDecoder(Decoder):
             if not len(block):
                 break
             position += len(block)
-            piece = block.T if self._order is None else block.T[self._order]
-            yield np.ascontiguousarray(piece)  # [n, C] -> [C, n]
+            piece = block.T if self._order is None else block.T[self._order]  # [n, C] -> [C, n]
+            yield np.ascontiguousarray(piece)
         if position < self._file.frames or self._source.failure:
             raise self._damaged(position, f"{self._file.frames} samples declared, {position} there")
 
     def _damaged(self, position: int, detail: str) -> InputError:
         if self._source.failure is not None:
             detail = self._source.failure.strerror or detail
-        detail = detail.strip().removeprefix("Error : ").rstrip(".")
+        detail = detail.strip().removeprefix("Error : ").rstrip(".")  # libsndfile's own decoration
         return damaged(self.info.path, position / self.info.sample_rate, detail)
 
     def close(self) -> None:

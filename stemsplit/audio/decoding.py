@@ -1,4 +1,4 @@
-"""The base of the decoders: a description of the audio, and a stream of its pieces."""
+"""Base class of the decoders, and the description of an audio stream that they give."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,25 +13,25 @@ from stemsplit.errors import InputError
 
 Array = npt.NDArray[np.float32]
 
-AGAIN = "get the file again, or export it again"
-REPAIR = "get the file again, or save what is left of it: ffmpeg -i FILE repaired.flac"
+GET_AGAIN_HINT = "get the file again, or export it again"
+REPAIR_HINT = "get the file again, or save what is left of it: ffmpeg -i FILE repaired.flac"
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """A file's description of one of its audio streams.
+    """Description of one audio stream, as its file declares it.
 
     Attributes:
-        path: the file, under the name that errors give it.
+        path: the file, under its name in errors.
         sample_rate: in Hz.
-        channels: how many.
-        frames: samples per channel that it declares, None where it declares none; only reading counts.
+        channels: number of channels.
+        frames: declared samples per channel, None if the file declares none; the true number may differ.
         container: such as "wav", "mp3" or "mov".
         codec: such as "pcm_16", "mp3" or "aac".
-        layout: the loudspeakers in FFmpeg's words ("stereo", "5.1(side)"), None where nothing tells.
-        stream: which of the file's audio streams, from 0.
-        streams: how many audio streams the file has.
-        estimated: whether `frames` is no exact count: worked out from a bit rate, rounded or off by a packet.
+        layout: FFmpeg's name of the loudspeakers ("stereo", "5.1(side)"), None if unknown.
+        stream: index of the audio stream in the file, from 0.
+        streams: number of audio streams in the file.
+        estimated: whether `frames` is inexact: computed from a bit rate, rounded, or off by a packet.
     """
 
     path: Path
@@ -47,39 +47,39 @@ class AudioInfo:
 
     @property
     def duration_s(self) -> float | None:
-        """The declared length in seconds, None where none is declared."""
+        """Declared length in seconds, None if none is declared."""
         return None if self.frames is None else self.frames / self.sample_rate
 
 
 class Decoder(ABC):
-    """A file being decoded from its first sample, or from the one that was sought.
+    """Decoder of one audio stream, from its start or from the position of `seek`.
 
     Attributes:
-        info: what the file declares.
-        notices: what a person should know about it; complete once all pieces are taken.
+        info: description of the stream, as the file declares it.
+        notices: remarks for the user, such as a wrong length in the header; complete after the last piece.
     """
 
     info: AudioInfo
     notices: list[str]
 
     def seek(self, frame: int) -> int:
-        """Move towards `frame` before the first piece is taken; return where that led, at most `frame`.
+        """Move towards sample `frame` before the first piece is read; return the position, at most `frame`.
 
-        By default that is the start: of most codecs, only decoding counts samples exactly.
+        By default it stays at the start: for most codecs, only decoding counts samples exactly.
         """
         return 0
 
     @abstractmethod
     def pieces(self) -> Iterator[Array]:
-        """Yield the audio from the position on, in order, [C, n] with n as the codec pleases.
+        """Yield the audio from the position on, in order: float32 [C, n], n depends on the codec.
 
         Raises:
-            InputError: the audio is damaged, or ends before it should.
+            InputError: the audio is damaged or cut short.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
     def __enter__(self) -> Self:
         return self
@@ -89,5 +89,5 @@ class Decoder(ABC):
 
 
 def damaged(path: Path, at_s: float, detail: str) -> InputError:
-    """Return the error of a file whose audio can't be decoded at `at_s` seconds."""
-    return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=REPAIR)
+    """Return the error for a file whose audio can't be decoded at `at_s` seconds."""
+    return InputError(path, f"damaged at {at_s:.1f} s ({detail})", hint=REPAIR_HINT)

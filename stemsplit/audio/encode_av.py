@@ -17,15 +17,23 @@ from stemsplit.audio.wav import quantise
 from stemsplit.formats import BIT_DEPTHS, FORMATS
 from stemsplit.settings import OutputSettings
 
-# samples per packet where the codec leaves the choice (PCM)
-_FREE_PACKET = 4096
+# Samples per packet for codecs without a frame size (PCM)
+_PCM_PACKET = 4096
 
 
 class AvEncoder:
-    """Samples [C, n] in, one encoded file out.
+    """Encoder of samples [C, n] into one file, in any format but WAV and Ogg Vorbis.
+
+    Args:
+        sink: the file.
+        sample_rate: in Hz.
+        channels: C.
+        settings: format, bit depth and bit rate.
+        tags: written if the format supports them.
+        layout: FFmpeg's name of the loudspeakers, None for the usual layout.
 
     Raises:
-        FFmpegError: the encoder doesn't take this rate or these channels.
+        FFmpegError: the encoder doesn't support this sample rate or these channels.
     """
 
     def __init__(
@@ -48,7 +56,7 @@ class AvEncoder:
         self._container = av.open(sink, "w", format=self._format.container, options=options)
         self._stream = self._add_stream(settings.bits_per_s)
         self._start(tags)
-        self._packets = Regrouper(self._stream.codec_context.frame_size or _FREE_PACKET)
+        self._packets = Regrouper(self._stream.codec_context.frame_size or _PCM_PACKET)
         self._position = 0
 
     def _add_stream(self, bits_per_s: int | None) -> Any:
@@ -80,19 +88,19 @@ class AvEncoder:
             self._encode(samples)
 
     def finish(self) -> None:
-        """Encode what is held and write the file's end."""
+        """Encode the remaining samples and complete the file."""
         for samples in self._packets.finish():
             self._encode(samples)
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        self._sink.check()  # what was swallowed since would be missed below
+        self._sink.check()  # the steps below read the file back, which needs every byte in it
         if self._format.tagging == "boxes":
             append_to_moov(self._sink, (b"udta", b"meta", b"ilst"), self._tags.mp4_boxes())
         elif self._format.tagging == "chunk":
             _append_chunk(self._sink, self._tags.id3_chunk(">"))
 
     def abandon(self) -> None:
-        """Let go of the encoder; the file stays incomplete."""
+        """Close the encoder; the file stays incomplete."""
         self._container.close()
 
     def _encode(self, samples: Array) -> None:
@@ -106,14 +114,14 @@ class AvEncoder:
         self._container.mux(self._stream.encode(frame))
 
     def _pack(self, samples: Array) -> Any:
-        """[C, n] float as the sample format wants it: integers left-justified, packed formats interleaved."""
+        """Convert float [C, n] to the sample format: integers left-justified, packed formats interleaved."""
         packed: Any = samples
         if self._bits == 16:
             packed = quantise(samples, 16).astype(np.int16)
         elif self._bits == 24:
-            packed = quantise(samples, 24).astype(np.int32) << 8
+            packed = quantise(samples, 24).astype(np.int32) << 8  # s32, whose 8 lowest bits stay 0
         if not self._encoding.sample_format.endswith("p"):
-            packed = packed.T.reshape(1, -1)
+            packed = packed.T.reshape(1, -1)  # [C, n] -> [1, n·C]
         return np.ascontiguousarray(packed)
 
 
@@ -122,8 +130,8 @@ def _layout(channels: int) -> str:
 
 
 def _append_chunk(sink: Sink, chunk: bytes) -> None:
-    """Put a chunk at the end of an AIFF file."""
+    """Append a chunk to an AIFF file, and enlarge its FORM chunk by it."""
     size = sink.seek(0, 2)
     sink.write(chunk)
     sink.seek(4)
-    sink.write((size + len(chunk) - 8).to_bytes(4, "big"))
+    sink.write((size + len(chunk) - 8).to_bytes(4, "big"))  # without FORM's own 8-byte header

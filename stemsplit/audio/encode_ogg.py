@@ -1,4 +1,4 @@
-"""Ogg Vorbis, encoded by libsndfile: FFmpeg's own Vorbis encoder is no match for it."""
+"""Encoder of Ogg Vorbis by libsndfile (libvorbis), because FFmpeg's own Vorbis encoder is experimental."""
 
 from collections.abc import Mapping
 
@@ -13,21 +13,21 @@ from stemsplit.audio.tags.vorbis import CommentRewriter, picture_comment
 from stemsplit.formats import FORMATS
 from stemsplit.settings import OutputSettings
 
-# libvorbis's nominal bit rates of stereo at 44.1 kHz for its qualities 0, 0.1 … 1
+# Nominal bit rates of libvorbis for stereo at 44.1 kHz, for the qualities 0, 0.1 … 1
 _KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
-# the encoder's choice of windows depends on how much it is given at once
+# Packets of one length, because libvorbis' choice of windows depends on how much it is given at once
 _PACKET = 4096
 
 
 class OggEncoder:
-    """Samples [C, n] in, one Ogg Vorbis file out.
+    """Encoder of samples [C, n] into one Ogg Vorbis file.
 
     Args:
         sink: the file.
         sample_rate: in Hz.
-        channels: how many.
-        settings: the bit rate; the encoder's quality that comes to it is taken.
-        tags: become its comments, the cover too.
+        channels: C.
+        settings: the bit rate, which is converted to the encoder's quality.
+        tags: written as Vorbis comments, the cover too.
     """
 
     def __init__(
@@ -42,27 +42,28 @@ class OggEncoder:
             channels=channels,
             format=fmt.container,
             subtype=fmt.encoding(settings.bit_depth).codec,
+            # libsndfile takes the quality as 1 - compression_level
             compression_level=1 - vorbis_quality(settings.bits_per_s or 0),
         )
 
     def write(self, block: Array) -> None:
         """Encode the next block [C, n]."""
         for samples in self._packets.push(block):
-            self._file.write(np.ascontiguousarray(samples.T))
+            self._file.write(np.ascontiguousarray(samples.T))  # [C, n] -> [n, C]
 
     def finish(self) -> None:
-        """Encode what the codec holds, and complete the file."""
+        """Encode the remaining samples and complete the file."""
         for samples in self._packets.finish():
-            self._file.write(np.ascontiguousarray(samples.T))
+            self._file.write(np.ascontiguousarray(samples.T))  # [C, n] -> [n, C]
         self._file.close()
 
     def abandon(self) -> None:
-        """Let go of the encoder."""
+        """Close the encoder; the file stays incomplete."""
         self._file.close()
 
 
 def vorbis_quality(bits_per_s: int) -> float:
-    """The quality of libvorbis, from 0 to 1, whose nominal bit rate of stereo at 44.1 kHz this is."""
+    """Return the quality of libvorbis, 0 to 1, with this nominal bit rate for stereo at 44.1 kHz."""
     return float(np.interp(bits_per_s / 1000, _KBIT_PER_S, np.linspace(0, 1, len(_KBIT_PER_S))))
 
 

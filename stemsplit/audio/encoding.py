@@ -1,4 +1,4 @@
-"""The interface of the encoders, and a check which output formats can be encoded on this machine."""
+"""Interface of the encoders, and a check of the formats that this machine can encode."""
 
 from typing import Protocol
 
@@ -11,23 +11,23 @@ from stemsplit.formats import FORMATS, Format, find_format
 
 
 class Encoder(Protocol):
-    """An encoder that turns samples into the bytes of one format."""
+    """Encoder of samples into the bytes of one format."""
 
     def write(self, block: Array) -> None:
         """Encode the next block [C, n]."""
         ...
 
     def finish(self) -> None:
-        """Encode what is held, and complete the file."""
+        """Encode the remaining samples and complete the file."""
         ...
 
     def abandon(self) -> None:
-        """Let go of everything but the file."""
+        """Close the encoder; the file stays incomplete."""
         ...
 
 
 def encoders() -> dict[str, bool]:
-    """Return for every output format whether it can be written on this machine."""
+    """Return for every output format whether this machine can encode it."""
     return {name: _available(each) for name, each in FORMATS.items()}
 
 
@@ -47,17 +47,17 @@ def _in_ffmpeg(codec: str) -> bool:
 
 
 def check_encodable(name: str, sample_rate: int, channels: int, bit_depth: str | None = None) -> None:
-    """Fail now where writing would fail later.
+    """Check before the work that audio can be written in a format.
 
     Args:
         name: the format.
         sample_rate: in Hz.
-        channels: how many.
-        bit_depth: as in `OutputSettings`; lossy formats have none and ignore it.
+        channels: number of channels.
+        bit_depth: as in `OutputSettings`; lossy formats ignore it.
 
     Raises:
         UnknownNameError: there is no such format.
-        SettingsError: the format can't hold that, or this machine has no encoder for it.
+        SettingsError: the format can't hold such audio, or this machine has no encoder for it.
     """
     wanted = find_format(name)
     if not _available(wanted):

@@ -1,4 +1,4 @@
-"""An input file, opened once for all that read it: each library reads a view with a position of its own."""
+"""An input file that is opened only once: each library reads it through a view with its own position."""
 
 import io
 import os
@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stemsplit.audio.decoding import AGAIN
+from stemsplit.audio.decoding import GET_AGAIN_HINT
 from stemsplit.errors import InputError
 
 
 class InputFile:
-    """A file that is open for reading, by one thread at a time; a context manager.
+    """An input file that is open for reading by one thread at a time; a context manager.
 
     Attributes:
         path: the file.
-        name: what errors call it.
-        file: its bytes; every reader seeks before it reads, because the views read it too.
+        name: its name in errors.
+        file: the open file; seek before each read, because the views move its position.
         size: its length in bytes when it was opened.
 
     Args:
         path: the file.
-        name: what errors call it; None for its path.
+        name: its name in errors, None for the path.
 
     Raises:
-        InputError: there is no such file, or it is empty, can't be opened, or is none.
+        InputError: the file doesn't exist, is empty, isn't a regular file, or can't be opened.
     """
 
     def __init__(self, path: str | Path, name: str | Path | None = None) -> None:
@@ -35,10 +35,10 @@ class InputFile:
         self.size = os.fstat(self.file.fileno()).st_size
         if not self.size:
             self.close()
-            raise InputError(self.name, "is empty (0 bytes)", hint=AGAIN)
+            raise InputError(self.name, "is empty (0 bytes)", hint=GET_AGAIN_HINT)
 
     def view(self, start: int = 0, end: int | None = None) -> "FileRange":
-        """Return the bytes from `start` to `end`, None for the file's end, as a file of its own."""
+        """Return the bytes from `start` to `end` (None: the end of the file) as a file of its own."""
         whole = not start and end is None
         return FileRange(self.file, start, self.size if end is None else end, self.path if whole else None)
 
@@ -55,7 +55,7 @@ class InputFile:
 
 @contextmanager
 def opened(source: "str | Path | InputFile", name: str | Path | None = None) -> Iterator[InputFile]:
-    """Open a file for the `with` block; one that is open already stays so."""
+    """Open a file for the `with` block; leave an `InputFile` open after it."""
     if isinstance(source, InputFile):
         yield source
         return
@@ -64,18 +64,19 @@ def opened(source: "str | Path | InputFile", name: str | Path | None = None) -> 
 
 
 class FileRange(io.RawIOBase):
-    """A stretch of an open file as a file of its own, read-only and seekable; closing it closes nothing else.
+    """A byte range of an open file as a read-only, seekable file; closing it leaves the file open.
 
-    No library passes an `OSError` on from a file object: to them a failed read is the file's end.
+    libsndfile and FFmpeg don't pass on an `OSError` of a file object, but take it for the end of the file, so
+    it is kept in `failure`.
 
     Attributes:
-        failure: why a read failed, None as long as none did.
+        failure: the error of a read that failed, None if none did.
 
     Args:
         file: the file.
         start: the first byte.
         end: the byte after the last one.
-        path: of the whole file; FFmpeg takes its suffix as a hint.
+        path: path of the file if the range is all of it; FFmpeg takes the suffix as a hint.
     """
 
     def __init__(self, file: io.BufferedReader, start: int, end: int, path: Path | None = None) -> None:
@@ -87,29 +88,29 @@ class FileRange(io.RawIOBase):
             self.name = f"file:{path}"
 
     def part(self, start: int, end: int) -> "FileRange":
-        """Return the bytes from `start` to `end` of it as a file of their own."""
+        """Return the bytes from `start` to `end` of this range as a range of its own."""
         return FileRange(self._file, self._start + start, self._start + end)
 
     def readable(self) -> bool:
-        """Return True: it can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Return True: it can be sought."""
+        """Return True: `seek` works."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a byte, counted from the start, the position or the end of the stretch."""
+        """Move to a byte, counted from the range's start, the position or its end; return the position."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """Return the position within the stretch."""
+        """Return the position within the range."""
         return self._position
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
-        """Fill `buffer` as far as the stretch goes; return the number of bytes."""
+        """Read into `buffer`, at most to the end of the range; return the number of bytes."""
         wanted = min(len(buffer), self._length - self._position)
         if wanted <= 0:  # a damaged file may lead to where no file reaches
             return 0
@@ -118,25 +119,25 @@ class FileRange(io.RawIOBase):
             count = self._file.readinto(memoryview(buffer)[:wanted])
         except OSError as error:
             self.failure = error
-            return 0
+            return 0  # the end of the file, for the library
         self._position += count
         return count
 
 
 def _open(path: Path, name: Path) -> io.BufferedReader:
-    """Open a file; say in one line why it can't be, before any library says it in its own way."""
-    with _explained(name):
+    """Open a file, or raise one clear error before each library words it in its own way."""
+    with _input_errors(name):
         kind = path.stat().st_mode
     if stat.S_ISDIR(kind):
         raise InputError(name, "is a folder")
     if not stat.S_ISREG(kind):
-        raise InputError(name, "is no regular file", hint="a pipe is read once: give it as - on stdin")
-    with _explained(name):
+        raise InputError(name, "is not a regular file", hint="a pipe is read once: give it as - on stdin")
+    with _input_errors(name):
         return path.open("rb")
 
 
 @contextmanager
-def _explained(name: Path) -> Iterator[None]:
+def _input_errors(name: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Reading any audio file as a stream of float32 blocks, counted and placed to the sample."""
+"""Reader of any audio file as a stream of float32 blocks, exact to the sample."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,7 +12,7 @@ import numpy as np
 from stemsplit.audio.decode_av import AvDecoder
 from stemsplit.audio.decode_chain import ChainDecoder
 from stemsplit.audio.decode_sndfile import SndfileDecoder, UnsuitableError, recognise
-from stemsplit.audio.decoding import AGAIN, Array, AudioInfo, Decoder
+from stemsplit.audio.decoding import GET_AGAIN_HINT, Array, AudioInfo, Decoder
 from stemsplit.audio.input_file import InputFile, opened
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.truncation import cut_short, cut_within, file_sizes, flac, mp3
@@ -29,12 +29,12 @@ _BLOCK = 65536
 def probe(
     path: str | Path | InputFile, *, stream: int | None = None, name: str | Path | None = None
 ) -> AudioInfo:
-    """Return a file's description of its audio; nothing is decoded.
+    """Return the description of a file's audio without decoding it.
 
     Args:
         path: the file, or one that is open already; its content decides how it's read, never its suffix.
-        stream: which audio stream of a container, from 0; None is the one that FFmpeg would take.
-        name: what errors call the file, such as "stdin" for its spooled copy.
+        stream: index of the audio stream, from 0; None takes the one that FFmpeg prefers.
+        name: the file's name in errors, such as "stdin" for its spooled copy.
 
     Raises:
         InputError: the file can't be read as audio.
@@ -51,15 +51,15 @@ def open_audio(
     end_s: float | None = None,
     name: str | Path | None = None,
 ) -> "Reader":
-    """Open a file, or the part of it from `start_s` to `end_s` seconds, for one pass of reading.
+    """Open a file, or the part of it from `start_s` to `end_s` seconds, to be read once.
 
     Args:
-        path: the file, or one that is open already and stays so; its content decides how it's read, never its
-            suffix.
-        stream: which audio stream of a container, from 0; None is the one that FFmpeg would take.
-        start_s: where to start; the sample is the nearest one.
-        end_s: where to end, at the latest.
-        name: what errors call the file, such as "stdin" for its spooled copy.
+        path: the file, or one that is open already and stays open; its content decides how it's read, never
+            its suffix.
+        stream: index of the audio stream, from 0; None takes the one that FFmpeg prefers.
+        start_s: start in seconds, rounded to the nearest sample.
+        end_s: end in seconds; the file may end earlier.
+        name: the file's name in errors, such as "stdin" for its spooled copy.
 
     Raises:
         InputError: the file can't be read as audio.
@@ -86,13 +86,14 @@ def read_audio(
 
 
 class Reader:
-    """Audio being read; a context manager.
+    """Reader of one audio stream, or of a part of it; a context manager.
 
     Attributes:
-        info: what the whole file declares.
+        info: description of the whole stream.
         sample_rate: in Hz.
-        channels: how many.
-        frames: declared samples per channel of the part that is read, None where the file declares none.
+        channels: number of channels.
+        notices: remarks about the file, such as a wrong length in its header.
+        frames: declared samples per channel of the part that is read, None if the file declares none.
     """
 
     def __init__(
@@ -107,22 +108,22 @@ class Reader:
 
     @property
     def notices(self) -> list[str]:
-        """Notices about the file, such as a wrong claim; complete once all is read."""
+        """Remarks about the file, such as a wrong length in its header; complete once all is read."""
         return self._decoder.notices
 
     @property
     def frames(self) -> int | None:
-        """Declared samples per channel of the part that is read; a claim, only reading counts."""
+        """Declared samples per channel of the part that is read; the true number may differ."""
         if self.info.frames is None:
             return None
         stop = self.info.frames if self._stop is None else min(self._stop, self.info.frames)
         return max(0, stop - self._start)
 
     def blocks(self, size: int = _BLOCK) -> Iterator[Array]:
-        """The audio in order, [C, size] each, the last one shorter. One pass per reader.
+        """Yield the audio in blocks [C, size], the last one shorter; only once per reader.
 
         Raises:
-            InputError: the audio is damaged, cut short, not finite, or there is none.
+            InputError: the audio is damaged, cut short or empty, or has NaN or infinite samples.
         """
         regrouper = Regrouper(size)
         position = self._start
@@ -132,8 +133,8 @@ class Reader:
             yield block
 
     def _selected(self) -> Iterator[Array]:
-        """Pieces within the range."""
-        position = self._decoder.seek(self._start)
+        """Yield the decoder's pieces within the range, [C, n]."""
+        position = self._decoder.seek(self._start)  # at or before the start
         taken = 0
         for piece in self._decoder.pieces():
             begin = max(0, self._start - position)
@@ -145,13 +146,13 @@ class Reader:
             if self._stop is not None and position >= self._stop:
                 break
         if not taken:
-            raise self._nothing(position)
+            raise self._no_audio(position)
 
     def _require_finite(self, block: Array, position: int) -> None:
         finite = np.isfinite(block)
         if finite.all():
             return
-        first = int(np.argmin(finite.all(axis=0)))
+        first = int(np.argmin(finite.all(axis=0)))  # [C, n] -> [n]; argmin finds the first False
         at_s = (position + first) / self.sample_rate
         raise InputError(
             self.info.path,
@@ -159,9 +160,9 @@ class Reader:
             hint="export it again; an effect or a plug-in may have gone wrong",
         )
 
-    def _nothing(self, position: int) -> InputError:
+    def _no_audio(self, position: int) -> InputError:
         if not position:
-            return InputError(self.info.path, "has no audio in it (0 samples)", hint=AGAIN)
+            return InputError(self.info.path, "has no audio in it (0 samples)", hint=GET_AGAIN_HINT)
         length_s, start_s = position / self.sample_rate, self._start / self.sample_rate
         return InputError(
             self.info.path,
@@ -170,7 +171,7 @@ class Reader:
         )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, unless it was open before."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -181,44 +182,45 @@ class Reader:
 
 
 def _open_decoder(file: InputFile, stream: int | None) -> Decoder:
-    bytes_ = file.file
-    bytes_.seek(0)
-    start = bytes_.seek(id3_bytes(bytes_.read(10)))
-    head = bytes_.read(40)
-    data = find_data(bytes_)
-    claim = data.claim if data else mp3.find_claim(bytes_) or file_sizes.find_claim(bytes_)
+    raw = file.file
+    raw.seek(0)
+    start = raw.seek(id3_bytes(raw.read(10)))  # some programs put an ID3 tag in front of any kind of file
+    head = raw.read(40)
+    data = find_data(raw)
+    claim = data.claim if data else mp3.find_claim(raw) or file_sizes.find_claim(raw)
     notice = claim and claim.check(file.name)
-    chosen = None if stream else _first_choice(file, start, head, data)
-    decoder = chosen or AvDecoder(file.view(), file.name, stream)
+    special = None if stream else _special_decoder(file, start, head, data)
+    decoder = special or AvDecoder(file.view(), file.name, stream)
     if notice:
         decoder.notices.append(notice)
     return decoder
 
 
-def _first_choice(file: InputFile, start: int, head: bytes, data: DataChunk | None) -> Decoder | None:
-    """Return a file's decoder where it takes more than FFmpeg's ordinary one; None for all other files."""
+def _special_decoder(file: InputFile, start: int, head: bytes, data: DataChunk | None) -> Decoder | None:
+    """Return the decoder of a file that `AvDecoder` alone doesn't read well, None for all other files."""
     if head.startswith(b"OggS"):
-        return _ogg(file, head)
-    if head.startswith(b"fLaC") and (declared := _miscounted(file)):
-        # libFLAC would stop at the declared count
+        return _open_ogg(file, head)
+    if head.startswith(b"fLaC") and (declared := _corrected_count(file)):
+        # FFmpeg's decoder, because libFLAC stops at the declared count
         return AvDecoder(file.view(), file.name, declared=declared)
-    return _sndfile(file, start, data) if recognise(head) else None
+    return _open_sndfile(file, start, data) if recognise(head) else None
 
 
-def _ogg(file: InputFile, head: bytes) -> Decoder | None:
+def _open_ogg(file: InputFile, head: bytes) -> Decoder | None:
     links = find_links(file.file, file.name)
     if links is None:
         return None
     decoder: Decoder | None
     if len(links.starts) > 1 or links.starts[0]:
-        decoder = ChainDecoder(file, links)
+        decoder = ChainDecoder(file, links)  # also for a single link behind an ID3 tag
     else:
-        decoder = (_sndfile(file, 0, None) if recognise(head) else None) or AvDecoder(file.view(), file.name)
+        plain = _open_sndfile(file, 0, None) if recognise(head) else None
+        decoder = plain or AvDecoder(file.view(), file.name)
     decoder.notices += links.notices
     return decoder
 
 
-def _sndfile(file: InputFile, start: int, data: DataChunk | None) -> Decoder | None:
+def _open_sndfile(file: InputFile, start: int, data: DataChunk | None) -> Decoder | None:
     try:
         # libsndfile steps over a tag only in files that it opens itself
         decoder = SndfileDecoder(file.view(start), file.name, data)
@@ -229,8 +231,8 @@ def _sndfile(file: InputFile, start: int, data: DataChunk | None) -> Decoder | N
     return decoder
 
 
-def _miscounted(file: InputFile) -> int | None:
-    """Return a FLAC file's declared samples if it holds another number; its own number if it declares none.
+def _corrected_count(file: InputFile) -> int | None:
+    """Return the length to declare for a FLAC file with a wrong count in its header, None if it is right.
 
     Raises:
         InputError: the file was cut short.
@@ -246,7 +248,7 @@ def _miscounted(file: InputFile) -> int | None:
 
 
 def _stated_layout(file: InputFile) -> str | None:
-    """Return the loudspeakers that FFmpeg reads from a file's channel mask, None where it states none."""
+    """Return the layout that FFmpeg reads from a file's channel mask, None if it has none."""
     try:
         with AvDecoder(file.view(), file.name) as decoder:
             return decoder.info.layout

@@ -1,18 +1,22 @@
-"""The file beneath an encoder: a full disk becomes one clear error, whatever library writes to it."""
+"""The file that an encoder writes to; a full disk becomes one clear error, whatever library writes."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from stemsplit.files import write_error
 
 
 class Sink:
-    """A new binary file. After a failed write it swallows everything until `check` tells.
+    """A new binary file. After a failed write it discards further writes; `check` raises the error.
 
-    Encoders call it from C, where an exception would be lost or printed.
+    Encoders call it from C code, where an exception would be lost or only printed.
+
+    Args:
+        path: the file, replaced if it exists.
 
     Raises:
-        OutputError: the file can't be made.
+        OutputError: the file can't be created.
         ResourceError: the disk is full.
     """
 
@@ -26,7 +30,7 @@ class Sink:
             raise write_error(path, error) from None
 
     def write(self, data: bytes) -> int:
-        """Write, or do nothing once a write has failed; the length of `data` either way."""
+        """Write `data`, or discard it once a write has failed; return its length either way."""
         if self._error is None:
             try:
                 self._file.write(data)
@@ -35,11 +39,11 @@ class Sink:
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Read back what was written."""
+        """Read from the position, up to `size` bytes or to the end."""
         return self._file.read(size)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move as a file does."""
+        """Move to a byte, as `io.IOBase.seek` does; return the position."""
         try:
             return self._file.seek(offset, whence)
         except OSError as error:
@@ -47,11 +51,11 @@ class Sink:
             return 0
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position."""
         return self._file.tell()
 
     def check(self) -> None:
-        """Raise what went wrong since the start, if anything.
+        """Raise the error of the first write that failed, if any.
 
         Raises:
             OutputError: writing failed.
@@ -61,7 +65,7 @@ class Sink:
             raise write_error(self.path, self._error)
 
     def close(self) -> None:
-        """Bring everything to the disk and close.
+        """Flush to the disk and close.
 
         Raises:
             OutputError: writing failed.
@@ -77,9 +81,6 @@ class Sink:
             self.abandon()
 
     def abandon(self) -> None:
-        """Close without a promise about what is in the file."""
-        try:
+        """Close, ignoring a failed flush: the file is being discarded."""
+        with suppress(OSError):
             self._file.close()
-        except OSError:
-            # the buffer's last bytes didn't fit; whoever abandons a file doesn't want them
-            pass

@@ -1,4 +1,4 @@
-"""Copies of what can be read only once (stdin, a named pipe, `<(…)`), so that it can be read again."""
+"""Temporary copies of streams that can be read only once: stdin, a named pipe, `<(…)`."""
 
 import os
 import shutil
@@ -16,19 +16,19 @@ from stemsplit.errors import InputError, ResourceError
 from stemsplit.files import is_full, write_error
 
 _CHUNK = 1 << 20
-# By then a stream must look like audio; FFmpeg itself looks at no more than 5 MB.
-_HEAD = 16 << 20
-# What can't be judged by its head: MP4's index may come last, WTV's directory lies anywhere, and an ID3 tag
-# may hold pictures of any size.
+# After this many bytes a stream must be recognised as audio; FFmpeg itself probes at most 5 MB
+_PROBE_BYTES = 16 << 20
+# Files that can't be recognised by their first bytes: an MP4's index may come last, WTV's directory may be
+# anywhere, and an ID3 tag may hold pictures of any size
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}
 _OPEN_ENDED = (b"ID3", b"\xb7\xd8\x00\x20\x37\x49\xda\x11")
-# What a stream leaves free in the temporary folder: a share of its disk, or this many bytes; but a stream may
-# always take as much as it leaves.
-_RESERVED_SHARE, _MOST_RESERVED = 0.05, 256 << 20
+# Space to leave free on the disk of the temporary folder: a share of the disk, at most this many bytes, and
+# never more than the copy itself takes
+_RESERVED_SHARE, _MAX_RESERVED_BYTES = 0.05, 256 << 20
 
 
 def is_pipe(path: str | Path) -> bool:
-    """Return whether a path names something to be read only once: a pipe, a socket or a terminal."""
+    """Return whether a path can be read only once: a pipe, a socket or a character device."""
     try:
         kind = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -41,11 +41,11 @@ def spool(source: BinaryIO | str | Path, name: str | Path = "stdin") -> Iterator
     """Copy a stream to a temporary file, removed at the end of the `with` block.
 
     Args:
-        source: an open binary stream, which is read to its end and not closed, or the path of a pipe.
-        name: what errors call it; its suffix is kept.
+        source: an open binary stream, which is read to its end but not closed, or the path of a pipe.
+        name: the stream's name in errors; the copy keeps its suffix.
 
     Raises:
-        InputError: the stream can't be read, nothing comes, or what comes is no audio.
+        InputError: the stream can't be read, is empty, or isn't audio.
         ResourceError: the disk of the temporary folder is nearly full.
     """
     copy = Path(_new_file(name))
@@ -86,7 +86,7 @@ def _copy(stream: BinaryIO, path: Path, name: str | Path) -> None:
                     _refuse_device(stream, name)
                 copy.write(chunk)
                 count += len(chunk)
-                if count - len(chunk) < _HEAD <= count:
+                if count - len(chunk) < _PROBE_BYTES <= count:
                     copy.flush()
                     _require_audio(path, name)
                 _require_room(path.parent, name, count)
@@ -99,17 +99,17 @@ def _copy(stream: BinaryIO, path: Path, name: str | Path) -> None:
 
 
 def _refuse_device(stream: BinaryIO, name: str | Path) -> None:
-    """Refuse what never ends, such as /dev/zero; a terminal does when its user says so."""
+    """Refuse devices that never end, such as /dev/zero; a terminal ends with its user's Ctrl-D."""
     try:
         handle = stream.fileno()
-    except OSError:  # no file beneath it
+    except OSError:  # a stream without a file descriptor
         return
     if stat.S_ISCHR(os.fstat(handle).st_mode) and not os.isatty(handle):
         raise InputError(name, "is a device, neither a file nor a pipe")
 
 
 def _require_audio(head: Path, name: str | Path) -> None:
-    """Refuse a stream that by its beginning isn't audio: it may have no end."""
+    """Refuse a stream that doesn't begin like audio, because it may never end."""
     with InputFile(head, name) as file:
         magic = file.file.read(40)
         if magic[4:8] not in _MP4_BOXES and not magic.startswith(_OPEN_ENDED) and not recognise(magic):
@@ -118,8 +118,8 @@ def _require_audio(head: Path, name: str | Path) -> None:
 
 def _require_room(folder: Path, name: str | Path, count: int) -> None:
     disk = shutil.disk_usage(folder)
-    # a file system without a size, such as one over a network, tells nothing
-    if disk.total and disk.free < min(_RESERVED_SHARE * disk.total, _MOST_RESERVED, count):
+    # some network file systems report a size of 0
+    if disk.total and disk.free < min(_RESERVED_SHARE * disk.total, _MAX_RESERVED_BYTES, count):
         raise _no_room(folder, name, count)
 
 

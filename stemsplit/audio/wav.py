@@ -1,4 +1,4 @@
-"""WAV: the header, PCM samples, and its two writers, into a file and into a pipe that can't be rewound."""
+"""WAV: header, PCM samples, and two writers, one for a file and one for a pipe, which can't be rewound."""
 
 import struct
 from typing import BinaryIO
@@ -11,13 +11,13 @@ from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
 from stemsplit.formats import BIT_DEPTHS, BitDepth
 
-# RIFF sizes are 32 bits wide; this one says "unknown", or "see ds64" in RF64
-UNKNOWN = 0xFFFF_FFFF
-_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # of a format tag as a GUID (KSDATAFORMAT)
-# the audio bytes from which room for RF64's sizes is kept, well below the 2^32 that needs it
-_ROOM_FROM_BYTES = 1 << 31
-_MOST_SAMPLE_BYTES = 4
+# RIFF sizes have 32 bits; this one stands for "unknown", and in RF64 for "see ds64"
+UNKNOWN_SIZE = 0xFFFF_FFFF
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE  # format tags (WAVE_FORMAT_…)
+_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # after a format tag, makes KSDATAFORMAT's GUID
+# From this expected length on, room for RF64's sizes is reserved; they are needed from 2^32 bytes on
+_RESERVE_FROM_BYTES = 1 << 31
+_MAX_SAMPLE_BYTES = 4
 
 
 def wav_header(
@@ -30,37 +30,38 @@ def wav_header(
     reserve: bool = False,
     layout: str | None = None,
 ) -> bytes:
-    """Everything before the first sample.
+    """Return the bytes of a WAV file before the first sample.
 
-    32-bit float has format tag 3, an 18-byte `fmt ` and a `fact` chunk: the one header of float audio that
-    sox and FFmpeg both take without a word. More than two channels have a mask that names their loudspeakers
+    32-bit float has format tag 3, an 18-byte `fmt ` and a `fact` chunk: the only header for float audio that
+    sox and FFmpeg both accept without a warning. More than two channels have a mask of their loudspeakers
     (WAVE_FORMAT_EXTENSIBLE). Above 4 GiB the header is RF64 (EBU Tech 3306).
 
     Args:
         sample_rate: in Hz.
-        channels: how many.
+        channels: number of channels.
         bit_depth: "16", "24" or "32f".
-        frames: samples per channel; None writes the sizes that mean "until the end of the stream".
+        frames: samples per channel; None writes sizes that mean "until the end of the stream".
         trailing_bytes: length of the chunks that follow the audio.
-        reserve: keep room, so that the header of any other `frames` has the same length.
-        layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
+        reserve: reserve room for RF64's sizes, so that the header has the same length for any `frames`.
+        layout: FFmpeg's name of the loudspeakers, None for the usual layout.
     """
     frame_bytes = channels * BIT_DEPTHS[bit_depth] // 8
     data_bytes = None if frames is None else frames * frame_bytes
     body = _format_chunk(sample_rate, channels, bit_depth, layout)
     if bit_depth == "32f":
-        body += struct.pack("<4sII", b"fact", 4, UNKNOWN if frames is None else min(frames, UNKNOWN))
+        count = UNKNOWN_SIZE if frames is None else min(frames, UNKNOWN_SIZE)
+        body += struct.pack("<4sII", b"fact", 4, count)
     if data_bytes is None or frames is None:
         room = _junk() if reserve else b""
-        return struct.pack("<4sI4s", b"RIFF", UNKNOWN, b"WAVE") + room + body + _data_chunk(UNKNOWN)
-    padded = data_bytes + data_bytes % 2
+        return struct.pack("<4sI4s", b"RIFF", UNKNOWN_SIZE, b"WAVE") + room + body + _data_chunk(UNKNOWN_SIZE)
+    padded = data_bytes + data_bytes % 2  # RIFF aligns chunks to 16 bits
     size = 4 + (len(_junk()) if reserve else 0) + len(body) + 8 + padded + trailing_bytes
-    if size < UNKNOWN:
+    if size < UNKNOWN_SIZE:
         room = _junk() if reserve else b""
         return struct.pack("<4sI4s", b"RIFF", size, b"WAVE") + room + body + _data_chunk(data_bytes)
-    size += 0 if reserve else len(_junk())
+    size += 0 if reserve else len(_junk())  # ds64, which takes the place of the reserved room
     wide = struct.pack("<4sIQQQI", b"ds64", 28, size, data_bytes, frames, 0)
-    return struct.pack("<4sI4s", b"RF64", UNKNOWN, b"WAVE") + wide + body + _data_chunk(UNKNOWN)
+    return struct.pack("<4sI4s", b"RF64", UNKNOWN_SIZE, b"WAVE") + wide + body + _data_chunk(UNKNOWN_SIZE)
 
 
 def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth, layout: str | None) -> bytes:
@@ -80,7 +81,7 @@ def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth, layout: 
 
 
 def _junk() -> bytes:
-    """A chunk to be skipped, as long as `ds64`."""
+    """Return a chunk that readers skip, as long as `ds64`."""
     return struct.pack("<4sI28x", b"JUNK", 28)
 
 
@@ -89,20 +90,20 @@ def _data_chunk(size: int) -> bytes:
 
 
 def pcm_bytes(block: Array, bit_depth: BitDepth) -> bytes:
-    """A block [C, n] as interleaved little-endian samples."""
-    interleaved = np.ascontiguousarray(block.T)
+    """Return a block [C, n] as the bytes of its interleaved little-endian samples."""
+    interleaved = np.ascontiguousarray(block.T)  # [C, n] -> [n, C]
     if bit_depth == "32f":
         return interleaved.astype("<f4", copy=False).tobytes()
     if bit_depth == "16":
         return quantise(interleaved, 16).astype("<i2").tobytes()
-    wide = quantise(interleaved, 24).astype("<i4").reshape(-1, 1).view(np.uint8)
-    return wide[:, :3].tobytes()
+    octets = quantise(interleaved, 24).astype("<i4").reshape(-1, 1).view(np.uint8)  # [n·C, 4 bytes]
+    return octets[:, :3].tobytes()  # the fourth, highest byte only repeats the sign
 
 
 def quantise(samples: Array, bits: int) -> Array:
-    """Float samples as whole numbers of `bits` bits (still float): full scale 2^(bits-1), nearest, clamped.
+    """Return samples rounded to `bits`-bit integers (but as float32): x · 2^(bits-1), clamped to the range.
 
-    No dither: PCM that was read is written back bit for bit.
+    There is no dither, so that PCM is written back bit for bit as it was read.
     """
     full = 2.0 ** (bits - 1)
     rounded: Array = np.clip(np.rint(samples * np.float32(full)), -full, full - 1)
@@ -110,18 +111,18 @@ def quantise(samples: Array, bits: int) -> Array:
 
 
 class WavEncoder:
-    """Samples [C, n] in, one WAV file out.
+    """Encoder of samples [C, n] into one WAV file.
 
-    The header is corrected at the end, and becomes RF64 where the sizes outgrow 32 bits.
+    The header is corrected at the end, and becomes RF64 if a size needs more than 32 bits.
 
     Args:
         sink: the file.
         sample_rate: in Hz.
-        channels: how many.
+        channels: C.
         bit_depth: as in `OutputSettings`.
-        frames: how many samples per channel are expected, None for any number.
-        tags: go behind the audio.
-        layout: the loudspeakers, None for the usual ones.
+        frames: expected number of samples per channel, None if unknown.
+        tags: written behind the audio.
+        layout: FFmpeg's name of the loudspeakers, None for the usual layout.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class WavEncoder:
     ) -> None:
         self._layout = layout
         self._sink, self._rate, self._channels, self._depth = sink, sample_rate, channels, bit_depth
-        self._reserve = frames is None or frames * channels * _MOST_SAMPLE_BYTES >= _ROOM_FROM_BYTES
+        self._reserve = frames is None or frames * channels * _MAX_SAMPLE_BYTES >= _RESERVE_FROM_BYTES
         self._trailer = tags.id3_chunk("<")
         self._frames = self._bytes = 0
         sink.write(self._header())
@@ -149,13 +150,13 @@ class WavEncoder:
         self._sink.write(data)
 
     def finish(self) -> None:
-        """Pad, append the tags, and write the header again with the true sizes."""
+        """Pad the audio chunk, append the tags, and rewrite the header with the true sizes."""
         self._sink.write(bytes(self._bytes % 2) + self._trailer)
         self._sink.seek(0)
         self._sink.write(self._header())
 
     def abandon(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: the encoder holds no resources."""
 
     def _header(self) -> bytes:
         return wav_header(
@@ -170,14 +171,14 @@ class WavEncoder:
 
 
 class WavStream:
-    """32-bit float WAV into a pipe or any other binary stream.
+    """Writer of 32-bit float WAV into a pipe or any other binary stream.
 
     Args:
-        file: where the bytes go; it's neither closed nor sought.
+        file: the stream; it is neither closed nor rewound.
         sample_rate: in Hz.
-        channels: how many.
-        frames: samples per channel where they're known: the sizes are then exact.
-        layout: the loudspeakers, None for the usual ones.
+        channels: C.
+        frames: number of samples per channel if known, which makes the header's sizes exact.
+        layout: FFmpeg's name of the loudspeakers, None for the usual layout.
     """
 
     def __init__(
@@ -196,8 +197,8 @@ class WavStream:
         """Append a block [C, n].
 
         Raises:
-            ValueError: more samples than announced.
-            BrokenPipeError: the reader is gone.
+            ValueError: there are more samples than `frames`.
+            BrokenPipeError: the reader has closed the pipe.
         """
         if self._left is not None:
             self._left -= block.shape[1]
@@ -206,10 +207,10 @@ class WavStream:
         self._file.write(pcm_bytes(block, "32f"))
 
     def close(self) -> None:
-        """Flush.
+        """Flush, and check the number of samples.
 
         Raises:
-            ValueError: fewer samples than announced.
+            ValueError: there were fewer samples than `frames`.
         """
         self._file.flush()
         if self._left:

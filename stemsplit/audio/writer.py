@@ -1,4 +1,4 @@
-"""Audio files, written as the blocks come. Publishing is the caller's: no file is renamed or removed here."""
+"""Write audio files block by block; renaming and removing files is left to the caller."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,21 +35,21 @@ def open_writer(
     layout: str | None = None,
     fmt: OutputFormat | None = None,
 ) -> "Writer":
-    """Open a new audio file at `path`, whatever its suffix; an existing file is replaced.
+    """Open a new audio file at `path`, whatever its suffix, replacing an existing file.
 
     Args:
         path: the file.
         sample_rate: in Hz; the format must hold it (`Format.nearest_rate`).
-        channels: how many.
-        settings: format, bit depth and bit rate; the rest is the caller's business.
-        frames: samples per channel where they're known; only a hint.
-        tags: written where the format can carry them.
-        layout: the loudspeakers in FFmpeg's words; None is the usual layout of so many channels.
-        fmt: a format instead of the settings' one.
+        channels: number of channels.
+        settings: format, bit depth and bit rate are used; the caller applies the others.
+        frames: expected samples per channel, if known; only a hint.
+        tags: written if the format supports them.
+        layout: FFmpeg's name of the loudspeakers, None for the usual layout.
+        fmt: a format to use instead of the one in `settings`.
 
     Raises:
-        SettingsError: the format can't hold this audio, or there's no encoder for it.
-        OutputError: the file can't be made.
+        SettingsError: the format can't hold this audio, or this machine has no encoder for it.
+        OutputError: the file can't be created.
         ResourceError: the disk is full.
     """
     chosen = settings if fmt is None else replace(settings, format=fmt)
@@ -61,18 +61,18 @@ def open_writer(
     except BaseException as error:
         sink.abandon()
         if isinstance(error, av.error.FFmpegError | soundfile.SoundFileError):
-            raise _refused(sink.path, chosen.format, error) from None
+            raise _encoder_failed(sink.path, chosen.format, error) from None
         raise
     return Writer(sink, encoder, sample_rate, channels, chosen.format)
 
 
 class Writer:
-    """A file being written; a context manager that completes it, or abandons it after an exception.
+    """Writer of one audio file; a context manager that completes it, or abandons it after an exception.
 
     Attributes:
         path: the file.
         sample_rate: in Hz.
-        channels: how many.
+        channels: C.
         frames: samples per channel written so far.
     """
 
@@ -83,7 +83,7 @@ class Writer:
         self._open = True
 
     def write(self, block: Array) -> None:
-        """Append a block [C, n]. Integer formats round to the nearest and clamp; nothing is dithered.
+        """Append a block [C, n] in -1 … 1. Integer formats round to the nearest and clamp, without dither.
 
         Raises:
             OutputError: the encoder failed, the file can't be written, or a sample isn't finite.
@@ -98,7 +98,7 @@ class Writer:
             self.frames += block.shape[1]
 
     def close(self) -> None:
-        """Complete the file and bring it to the disk. A second call does nothing.
+        """Complete the file and flush it to the disk. A second call does nothing.
 
         Raises:
             OutputError: the encoder failed, or the file can't be written.
@@ -114,7 +114,7 @@ class Writer:
             self._sink.close()
 
     def abort(self) -> None:
-        """Let go of the file without completing it, so that the caller can remove it. Never raises."""
+        """Close the file without completing it, so that the caller can remove it; never raises."""
         if self._open:
             self._open = False
             with suppress(av.error.FFmpegError, soundfile.SoundFileError, OSError):
@@ -125,8 +125,8 @@ class Writer:
         try:
             step()
         except (av.error.FFmpegError, soundfile.SoundFileError) as error:
-            self._sink.check()
-            raise _refused(self.path, self._fmt, error) from None
+            self._sink.check()  # a full disk explains the encoder's failure better than its own message
+            raise _encoder_failed(self.path, self._fmt, error) from None
         self._sink.check()
 
     def __enter__(self) -> Self:
@@ -156,6 +156,6 @@ def _encoder(
     return AvEncoder(sink, sample_rate, channels, settings, tags, layout)
 
 
-def _refused(path: Path, fmt: str, error: Exception) -> OutputError:
+def _encoder_failed(path: Path, fmt: str, error: Exception) -> OutputError:
     detail = getattr(error, "strerror", None) or str(error)
     return OutputError(path, f"the {fmt} encoder failed ({detail})")

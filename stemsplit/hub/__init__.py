@@ -1,1 +1,1 @@
-"""Where models come from: the registry, downloads, and the safe reading of checkpoints."""
+"""Models: the registry, downloads, and the safe reading of checkpoints."""

@@ -1,4 +1,4 @@
-"""A family's arguments in a checkpoint: how they are written, and how other projects wrote them."""
+"""A network family's arguments as they are stored in a checkpoint, by this package and by demucs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from stemsplit.errors import StemsplitError
 
-# What a package calls its class -> family. Names of other projects are looked up, never imported.
+# Family by the class name in a demucs package; the names are only compared, never imported
 KLASSES = {
     "demucs.htdemucs.HTDemucs": "htdemucs",
     "demucs.hdemucs.HDemucs": "hdemucs",
@@ -19,7 +19,7 @@ KLASSES = {
 
 
 def klass_of(family: str) -> str:
-    """The name that a family's packages carry: demucs' own where demucs has the family."""
+    """Return the class name to store for a family: demucs' own if demucs has the family."""
     for klass, name in KLASSES.items():
         if name == family:
             return klass
@@ -27,31 +27,31 @@ def klass_of(family: str) -> str:
 
 
 def family_of(klass: str) -> str | None:
-    """The family that a package's class name means, None if none."""
+    """Return the family of a stored class name, None if it is unknown."""
     project, _, rest = klass.partition(".")
     return rest or None if project == "stemsplit" else KLASSES.get(klass)
 
 
 def encode(arguments: Any) -> str:
-    """A family's arguments as JSON, in the form that demucs reads."""
+    """Return a family's arguments as JSON, in the form that demucs reads."""
     return json.dumps(asdict(arguments), default=_fraction)
 
 
 def decode(text: str) -> Any:
-    """The inverse of `encode`.
+    """Return the arguments from JSON that `encode` or demucs wrote.
 
     Raises:
-        ValueError: not JSON, or a malformed fraction.
+        ValueError: the text isn't JSON, or has a malformed fraction.
     """
     return json.loads(text, object_hook=_unfraction)
 
 
 def named(family: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments by name, where a package holds some by position.
+    """Return constructor arguments by name, including those that a package stores by position.
 
     Raises:
         UnknownNameError: there is no such family.
-        StemsplitError: more arguments than the family takes.
+        StemsplitError: there are more arguments than the family takes.
     """
     from stemsplit import models
 
@@ -64,7 +64,7 @@ def named(family: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -
 def _fraction(value: Any) -> dict[str, Any]:
     if isinstance(value, Fraction):
         return {"_type": "fraction", "numerator": value.numerator, "denominator": value.denominator}
-    raise TypeError(f"{value!r} has no place in a checkpoint")
+    raise TypeError(f"{value!r} can't be stored in a checkpoint")
 
 
 def _unfraction(value: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Bags as files: a YAML file beside its members, as demucs writes and reads them."""
+"""Read bags: a YAML file beside the checkpoints of its members, as demucs has them."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from stemsplit import reading
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.hub import verified
-from stemsplit.hub.stand_ins import refuse_stand_in
+from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.listing import is_hidden
 from stemsplit.reading import Invalid, Names, Number, Rows
 
@@ -18,14 +18,14 @@ YAML = {".yaml", ".yml"}
 
 
 class BagFile(NamedTuple):
-    """A bag, and where its members are.
+    """A bag file, with the paths of its members.
 
     Attributes:
-        path: its YAML file.
+        path: the bag's YAML file.
         names: the members' signatures.
         weights: a row per member, empty for equal ones.
-        segment_s: the chunk length, None for the members' own.
-        files: the members, in order.
+        segment_s: chunk length in seconds, None for the members' own.
+        files: the members' checkpoints, in order.
     """
 
     path: Path
@@ -36,8 +36,8 @@ class BagFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Content:
-    """The keys of a bag's file; see `BagFile`."""
+class BagContent:
+    """Keys of a bag's YAML file; see `BagFile`."""
 
     models: Names
     weights: Rows = ()
@@ -49,51 +49,51 @@ class Content:
 
 
 def main_file(folder: Path) -> Path:
-    """What a folder means: its `model.safetensors`, or its one bag.
+    """Return the file that a folder stands for: its `model.safetensors`, or its only bag.
 
     Raises:
-        CheckpointError: it holds neither.
+        CheckpointError: it has neither.
     """
     return folder / main_name(sorted(p.name for p in folder.iterdir()), folder)
 
 
 def main_name(names: list[str], where: str | Path) -> str:
-    """The one of some files that stands for all of them; see `main_file`."""
+    """Return the name among `names` that stands for the whole folder `where`; see `main_file`."""
     if MAIN in names:
         return MAIN
     found = [name for name in names if Path(name).suffix in YAML and not is_hidden(name)]
     if len(found) == 1:
         return found[0]
-    raise CheckpointError(where, f"holds no {MAIN}, and {len(found)} .yaml files where one is a bag")
+    raise CheckpointError(where, f"holds no {MAIN}, and {len(found)} .yaml files instead of one bag")
 
 
 def read(path: Path) -> BagFile:
-    """Return a bag and where its members are.
+    """Read a bag file, and find its members beside it.
 
     Raises:
-        CheckpointError: it's malformed, or a member isn't beside it.
-        ChecksumError: a member isn't what its name says.
+        CheckpointError: the file is malformed, or a member is missing.
+        ChecksumError: a member doesn't have the hash in its name.
     """
     bag = parse(path)
     files = tuple(_member(path, name) for name in bag.models)
     return BagFile(path, bag.models, bag.weights, bag.segment, files)
 
 
-def parse(path: Path) -> Content:
-    """Return what a bag's file says.
+def parse(path: Path) -> BagContent:
+    """Return the content of a bag's YAML file.
 
     Raises:
-        CheckpointError: it's malformed.
+        CheckpointError: the file is malformed.
     """
     try:
-        refuse_stand_in(path)
-        return reading.read(Content, load(path, path.name))
+        refuse_placeholder(path)
+        return reading.read(BagContent, load(path, path.name))
     except (OSError, SettingsError) as error:
         raise CheckpointError(path, f"not a bag of models ({error})") from error
 
 
 def _member(bag: Path, signature: str) -> Path:
-    """`SIGNATURE.safetensors`, `SIGNATURE.th` or `SIGNATURE-HASH.th`; the hash is checked."""
+    """Return the path of a member: `SIGNATURE.safetensors`, `SIGNATURE.th` or `SIGNATURE-HASH.th`."""
     if Path(signature).name != signature:
         raise CheckpointError(bag, f"its member {signature} isn't beside it")
     for suffix in (".safetensors", ".th"):

@@ -1,4 +1,4 @@
-"""What network a bare state dict belongs to: said by a YAML file beside it, or by the registry."""
+"""Find the network of a bare state dict, in a YAML file beside it or in the registry."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
+from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import FileSpec, registry
-from stemsplit.hub.stand_ins import refuse_stand_in
 from stemsplit.listing import is_hidden
 
-# A key that only one family has -> the family, for configurations that don't name theirs.
-MARKS = (
+# Parameter names that only one family has, for configurations that don't name their family
+KEY_PATTERNS = (
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
@@ -24,18 +24,18 @@ MARKS = (
 def describe(
     path: Path, keys: Iterable[str], config: str | Path | None = None
 ) -> tuple[str, Mapping[str, Any]]:
-    """Family and arguments of the state dict in a file.
+    """Return the family and the arguments of the state dict in a file.
 
     Args:
-        path: the file. `<its name>.yaml` or the folder's only YAML file is asked: it holds `family` and
-            `arguments`, or `model` and `training` as the configurations of the RoFormers and SCNet do.
+        path: the file. `<its name>.yaml` or the folder's only YAML file describes it, with `family` and
+            `arguments`, or with `model` and `training` like the configurations of the RoFormers and SCNet.
         keys: names of its tensors.
-        config: a YAML file to ask instead.
+        config: the YAML file that describes it instead.
 
     Raises:
-        CheckpointError: nothing says what it is, or what does is malformed.
+        CheckpointError: there is no description, or it is malformed.
     """
-    if beside := Path(config) if config else _beside(path):
+    if beside := Path(config) if config else _config_beside(path):
         return _from_yaml(path, beside, list(keys))
     if found := _registered(path):
         return found
@@ -46,7 +46,7 @@ def describe(
     )
 
 
-def _beside(path: Path) -> Path | None:
+def _config_beside(path: Path) -> Path | None:
     for suffix in (".yaml", ".yml"):
         if (own := path.with_suffix(suffix)).is_file():
             return own
@@ -61,24 +61,24 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
         return content["family"], arguments
     if not {"model", "training"} <= content.keys():
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
-    family = _marked(keys)
+    family = _family_by_keys(keys)
     if family is None:
         raise CheckpointError(
             path,
-            f"its tensors are those of no network that is known here ({', '.join(keys[:2])} …)",
+            f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
             hint=f"a `family` and its `arguments` in {config.name} would say which it is",
         )
     return family, _from_config(config, family, content)
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
-    """Return what a network's configuration holds, in which tuples and repeated keys may stand.
+    """Return a configuration file of another project, which may have tuples and repeated keys.
 
     Raises:
-        CheckpointError: it can't be read or holds something else.
+        CheckpointError: it can't be read, or isn't a mapping.
     """
     try:
-        refuse_stand_in(path)
+        refuse_placeholder(path)
         content = load(path, path.name, foreign=True).data
     except (OSError, SettingsError) as error:
         raise CheckpointError(path, f"not a readable configuration ({error})") from error
@@ -97,21 +97,21 @@ def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping
     return {field.name: getattr(arguments, field.name) for field in fields(arguments)}
 
 
-def _marked(keys: Sequence[str]) -> str | None:
-    """The family of tensors whose names may stand behind a prefix."""
-    marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in MARKS)
+def _family_by_keys(keys: Sequence[str]) -> str | None:
+    """Return the family that parameter names belong to, with or without a prefix; None if unknown."""
+    marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS)
     return next((family for mark, family in marks if any(map(mark.search, keys))), None)
 
 
 def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:
     digest = verified.digest(path)
     for spec in registry().values():
-        if spec.family and any(_is(file, digest) for file in spec.files):
+        if spec.family and any(_has_digest(file, digest) for file in spec.files):
             return spec.family, spec.arguments
     return None
 
 
-def _is(file: FileSpec | None, digest: str) -> bool:
+def _has_digest(file: FileSpec | None, digest: str) -> bool:
     while file is not None:
         if file.sha256 is not None and digest.startswith(file.sha256) and not file.prefix:
             return True

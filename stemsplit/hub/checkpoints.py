@@ -1,12 +1,12 @@
-"""Checkpoints of every kind that this package reads, and the one that it writes.
+"""Read checkpoints of every kind, and write this package's own.
 
-| kind | what is in it |
+| kind | content |
 |---|---|
 | safetensors of demucs ≥ 4.1 and of this package | tensors; `klass`, `args`, `kwargs` as metadata |
 | package of demucs 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
 
-Nothing in a file is ever executed or imported: see `pickles`.
+Nothing in a file is ever executed or imported; see `pickles`.
 """
 
 import errno
@@ -30,21 +30,21 @@ from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
 from stemsplit.hub import bare, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
-from stemsplit.hub.stand_ins import refuse_stand_in
+from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
 
 
 @dataclass(frozen=True)
 class Package:
-    """A checkpoint's content.
+    """Content of a checkpoint.
 
     Attributes:
         path: the file.
-        family: a key of `models.FAMILIES`.
-        arguments: of the family; what is left out keeps its default.
-        state: tensors by name; they may be mapped from the file.
-        metadata: what else the file says.
-        described: whether family and arguments come from elsewhere than the file.
+        family: network family, a key of `models.FAMILIES`.
+        arguments: arguments of the family; missing ones have their defaults.
+        state: tensors by name, which may be memory-mapped from the file.
+        metadata: other data in the file, such as the training recipe.
+        described: whether family and arguments come from outside the file.
     """
 
     path: Path
@@ -62,22 +62,22 @@ def read_package(
     arguments: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
 ) -> Package:
-    """A checkpoint, without building the network.
+    """Read a checkpoint without building the network.
 
     Args:
-        path: a `.safetensors` file or one of PyTorch's.
-        family: of a bare state dict, which says nothing about itself; None to look for a description: a YAML
-            file beside it, or the registry entry of a file with its hash.
-        arguments: of a bare state dict.
-        config: the YAML file that describes a bare state dict.
+        path: a safetensors file, or one that `torch.save` wrote.
+        family: family of a bare state dict; None looks for a description in a YAML file beside it, or in the
+            registry entry with its hash.
+        arguments: arguments of a bare state dict.
+        config: YAML file that describes a bare state dict.
 
     Raises:
-        CheckpointError: the file isn't there, is damaged, of an unknown kind, or not safe to open.
+        CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
-    refuse_stand_in(path)
+    refuse_placeholder(path)
     content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a checkpoint: it holds no mapping")
@@ -90,45 +90,45 @@ def read_package(
 
 
 def empty_network(package: Package) -> Network:
-    """The network of a package without its weights; they are anything until `fill` sets them.
+    """Build the network of a package with uninitialised weights, which `fill` sets.
 
     Raises:
-        CheckpointError: no such family, or arguments that it doesn't take.
+        CheckpointError: the family is unknown, or doesn't take the arguments.
         ResourceError: it doesn't fit into memory.
     """
     try:
         with torch.random.fork_rng(devices=[]), _Uninitialised():
             return models.build(package.family, package.arguments).eval()
-    except Exception as error:  # a constructor may stumble over a file's arguments in any way
+    except Exception as error:  # a constructor may fail in any way with the arguments of a file
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise ResourceError(f"{package.path}: its network doesn't fit into memory") from error
-        raise CheckpointError(package.path, f"makes no {package.family} ({error})") from error
+        raise CheckpointError(package.path, f"can't be built as a {package.family} ({error})") from error
 
 
 def fill(network: Network, package: Package) -> Network:
-    """Give a network the weights of a package, in the network's own precision.
+    """Load the weights of a package into a network, converted to the network's dtype.
 
     Raises:
-        CheckpointError: the weights don't fit, or are no numbers.
+        CheckpointError: the weights don't fit, or are NaN or infinite.
     """
     found = fit(package.state, network.state_dict().keys())
     try:
         missing, surplus = network.load_state_dict(found.state, strict=False)
     except (RuntimeError, StemsplitError) as error:
         raise CheckpointError(package.path, _mismatch(network, package, found, str(error))) from error
-    parts = (("lacks", missing), ("has no place for", (*surplus, *found.foreign)))
-    if said := " and ".join(f"{how} {_some(keys)}" for how, keys in parts if keys):
+    parts = (("missing", missing), ("unexpected", (*surplus, *found.foreign)))
+    if said := " and ".join(f"{how} {_shortened(keys)}" for how, keys in parts if keys):
         where = f" (its names begin with {found.prefix})" if found.prefix else ""
-        raise CheckpointError(package.path, f"its weights don't fit a {package.family}: it {said}{where}")
+        raise CheckpointError(package.path, f"its weights don't fit a {package.family}: {said}{where}")
     _require_finite(package.path, network.state_dict().items())
     return network
 
 
 def build_network(package: Package) -> Network:
-    """The network of a package, with its weights in fp32, in evaluation mode.
+    """Build the network of a package with its weights in fp32, in evaluation mode.
 
     Raises:
-        CheckpointError: no such family, arguments that it doesn't take, or weights that don't fit.
+        CheckpointError: the family is unknown, doesn't take the arguments, or the weights don't fit.
     """
     return fill(empty_network(package), package)
 
@@ -136,16 +136,16 @@ def build_network(package: Package) -> Network:
 def save_package(
     path: str | Path, network: Network, *, metadata: Mapping[str, Any] | None = None, half: bool = False
 ) -> None:
-    """Write a network as safetensors; families that demucs has are readable by demucs too.
+    """Write a network as safetensors; demucs can read it too if it has the family.
 
     Args:
-        path: the file, replaced when it exists.
-        network: with all its stems, and not prepared for inference.
+        path: the file, replaced if it exists.
+        network: a network with all its stems, not prepared for inference.
         metadata: JSON-ready data, such as the training recipe.
         half: store floating-point weights in fp16.
 
     Raises:
-        StemsplitError: the network's class is no family, or it was narrowed to some stems.
+        StemsplitError: the network's class isn't a family, or it was narrowed to some stems.
         OSError: the file can't be written.
     """
     family = _family_of(network)
@@ -159,31 +159,31 @@ def save_package(
 
 
 def convert(source: str | Path, target: str | Path) -> Package:
-    """Rewrite a checkpoint of any kind as this package's own; the weights keep their precision.
+    """Convert a checkpoint of any kind to this package's own; the weights keep their dtype.
 
     Args:
         source: the checkpoint.
-        target: the `.safetensors` file, replaced when it exists.
+        target: the `.safetensors` file, replaced if it exists.
 
     Returns:
-        What was read.
+        The content of `source`.
 
     Raises:
-        CheckpointError: the checkpoint can't be read, or makes no network.
+        CheckpointError: the checkpoint can't be read, or isn't one of a known network.
         OSError: the file can't be written.
     """
     package = read_package(source)
     network = build_network(package)
     own = network.state_dict()
     state = fit(package.state, own.keys()).state
-    if state.keys() != own.keys():  # loading gave them other names
+    if state.keys() != own.keys():  # the network renames old parameters as it loads them
         state = own
     _write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
 
 
 def _is_safetensors(path: Path) -> bool:
-    # Eight bytes of length, then a JSON object.
+    # The format begins with the length of its header in eight bytes, then the header, a JSON object
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -217,12 +217,12 @@ def _safetensors(path: Path) -> dict[str, Any]:
 
 
 def _package(path: Path, content: Mapping[str, Any]) -> Package:
-    """A package that names its class, as demucs and this project write it."""
+    """Return a package that names its class, as demucs and this project write them."""
     klass = content["klass"]
     name = klass if isinstance(klass, str) else getattr(klass, "path", str(klass))
     family = args.family_of(name)
     if family is None:
-        raise CheckpointError(path, f"a {name}, which is no network of this package")
+        raise CheckpointError(path, f"has a {name}, which isn't a network of this package")
     positional, keywords = content.get("args", ()), content.get("kwargs", {})
     state, own = content.get("state", {}), content.get("stemsplit", {})
     mappings = all(isinstance(part, dict) for part in (keywords, state, own))
@@ -243,19 +243,19 @@ def _quantised(path: Path) -> CheckpointError:
     )
 
 
-# torchaudio's names of Hybrid Demucs' layers -> demucs' own.
+# demucs' names of Hybrid Demucs' layers by torchaudio's
 _TORCHAUDIO = {
     "freq_encoder": "encoder",
     "freq_decoder": "decoder",
     "time_encoder": "tencoder",
     "time_decoder": "tdecoder",
 }
-# Its innermost time layer carries a norm that no forward pass uses, and demucs' doesn't.
+# torchaudio's innermost time layer has a norm that no forward pass uses; demucs' has none
 _UNUSED = re.compile(r"(^|[./])time_encoder\.4\.norm1\.")
 
 
 def _bare(path: Path, content: Mapping[Any, Any]) -> State:
-    """The tensors of a file that holds no package, with the names that the families use."""
+    """Return the tensors of a file without a package, under the names that the families use."""
     state = flat(content)
     if not state:
         raise CheckpointError(path, "not a checkpoint: it holds no state dict")
@@ -276,13 +276,13 @@ def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
 
 
 def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]]) -> None:
-    """Refuse weights with which every output would be NaN.
+    """Refuse weights that would make every output NaN.
 
     Raises:
-        CheckpointError: a tensor holds one that is NaN or infinite.
+        CheckpointError: a tensor has a NaN or infinite value.
     """
     for key, value in state:
-        # NaN and infinity survive a sum; float64 overflows for no sum of float32.
+        # NaN and infinity survive a sum, and no sum of float32 values overflows float64
         if value.is_floating_point() and not value.sum(dtype=torch.float64).isfinite():
             raise CheckpointError(path, f"its weights are damaged: {key} holds NaN or infinite values")
 
@@ -296,7 +296,7 @@ def _mismatch(network: Network, package: Package, found: Fitted, error: str) -> 
     return f"its weights don't fit a {package.family} ({error.splitlines()[0]})"
 
 
-def _some(keys: Sequence[str]) -> str:
+def _shortened(keys: Sequence[str]) -> str:
     more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
     return ", ".join(keys[:2]) + more
 
@@ -319,19 +319,19 @@ def _write(path: Path, family: str, arguments: Any, state: State, metadata: Mapp
     try:
         with replacing(path) as part:
             part.touch()
-            # What the umask leaves; `save_file` lets nobody else read what it writes.
+            # `save_file` makes its file readable for the owner only: restore the umask's mode
             mode = part.stat().st_mode
             save_file(_separate(state), part, metadata=text)
             part.chmod(mode)
     except SafetensorError as error:
-        # Its sentence ends in the system's own number, as "(os error 28)".
+        # the message ends with the system's error number: "(os error 28)"
         number = re.search(r"os error (\d+)", str(error))
         reason = os.strerror(int(number[1])) if number else str(error)
         raise OSError(int(number[1]) if number else errno.EIO, reason, str(path)) from error
 
 
 def _separate(state: State) -> State:
-    """Contiguous tensors that share no memory, as the format wants them."""
+    """Return contiguous tensors that share no memory, which the format requires."""
     seen: set[int] = set()
     found = {}
     for key, value in state.items():
@@ -343,7 +343,7 @@ def _separate(state: State) -> State:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Builds networks without drawing weights that are about to be replaced."""
+    """Skip the random initialisation of parameters whose weights are about to be loaded."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}

@@ -1,4 +1,4 @@
-"""What a model is, before it's loaded: cheap for registry entries, without torch and without a connection."""
+"""Describe models without loading them; registry entries need neither torch nor a connection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,18 +14,18 @@ from stemsplit.hub.registry import ModelSpec, members
 
 @dataclass(frozen=True)
 class Description:
-    """A model, or a recipe of several, before anything is loaded.
+    """Description of a model, or of a recipe of several, before anything is loaded.
 
     Attributes:
-        name: as it was asked for.
-        stems: that it gives, the residual last; of a recipe's file none, which are known once its models are.
-        sha256: of its weights; of a registry entry as the registry has it, perhaps its beginning only; of
-            several files the digest of their digests; None for a model without weights.
-        sample_rate: in Hz; of a recipe's file 0.
-        residual: the stem that the others leave of the mix, None for none.
-        size: of the weights in bytes, as far as it is known.
+        name: the name that was asked for.
+        stems: its stems, the residual last; empty for a recipe file, whose models aren't described yet.
+        sha256: digest of its weights, for a registry entry perhaps only its first digits; for several files
+            the digest of their digests; None for a model without weights.
+        sample_rate: in Hz; 0 for a recipe file.
+        residual: the stem that is the mix minus all others, None if there is none.
+        size: size of the weights in bytes, as far as it is known.
         recipe: the models that are combined, None for a single model.
-        located: where it was found, so that loading it needn't look again; None for an object.
+        located: the result of `locate`, so that loading needn't search again; None for an object.
     """
 
     name: str
@@ -41,11 +41,11 @@ class Description:
 def describe_model(
     source: str | Path, *, offline: bool = False, callback: Callback | None = None
 ) -> Description:
-    """Describe a model; `source` as for `load.load_model`. Only `hf:` sources open a connection.
+    """Describe a model, with `source` as for `load.load_model`. Only `hf:` sources open a connection.
 
     Raises:
-        UnknownNameError: no such model.
-        ModelUnavailableError: a file that can't be had or read.
+        UnknownNameError: there is no such model.
+        ModelUnavailableError: a file can't be downloaded or read.
     """
     located = locate(str(source), offline=offline, callback=callback)
     model = located.model
@@ -74,7 +74,7 @@ def _of_files(name: str, found: Path | BagFile, located: Located) -> Description
 
     paths = (found,) if isinstance(found, Path) else found.files
     package = located.packages.look(paths[0])
-    with torch.device("meta"):  # no memory and no arithmetic
+    with torch.device("meta"):  # takes neither memory nor time
         network = empty_network(package)
     digest = joint_digest([verified.digest(path) for path in paths])
     size = sum(path.stat().st_size for path in paths)
@@ -82,7 +82,7 @@ def _of_files(name: str, found: Path | BagFile, located: Located) -> Description
 
 
 def joint_digest(digests: Sequence[str]) -> str | None:
-    """The digest of several files together; of a single file its own."""
+    """Return the digest of the digests of several files, or the only digest; None for no file."""
     if len(digests) < 2:
         return digests[0] if digests else None
     return verified.digest_of_text("\n".join(digests))

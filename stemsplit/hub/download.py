@@ -1,4 +1,4 @@
-"""Getting weights: from the Hugging Face hub or from a URL, verified, each file once per machine."""
+"""Download weights from the Hugging Face hub or from URLs, verify them, and cache them per machine."""
 
 import hashlib
 import os
@@ -23,30 +23,30 @@ def fetch(
     callback: Callback | None = None,
     repair: bool = False,
 ) -> Path:
-    """A weights file on this machine: the cached one, else downloaded from its first source that works.
+    """Return the path of a weights file, after downloading it from its first working source if need be.
 
     Args:
-        spec: where it is and what it must hash to.
-        model: for whom, in messages.
+        spec: the file's sources and its hash.
+        model: the model's name in messages.
         offline: open no connection.
         callback: receives `Download` events and may cancel.
         repair: replace a cached file that is damaged, instead of refusing it.
 
     Raises:
         ChecksumError: the cached file is damaged.
-        DownloadError: no source delivered the file.
-        ModelUnavailableError: not cached while offline, or nobody recorded its hash.
+        DownloadError: all sources failed.
+        ModelUnavailableError: the file isn't cached while offline.
         ResourceError: the disk is full.
         Cancelled: by the callback.
     """
-    if (path := _at_hand(spec, model, repair)) is not None:
+    if (path := _local_file(spec, model, repair)) is not None:
         return path
     if offline or is_offline():
         raise _unavailable(spec, model, "not downloaded yet, and offline")
     failures = []
     for file in alternatives(spec):
         try:
-            return _from_anywhere(file, callback)
+            return _fetch_one(file, callback)
         except DownloadError as error:
             failures.append(error)
     raise DownloadError(
@@ -66,7 +66,7 @@ def fetch_hub(
     callback: Callback | None = None,
     repair: bool = False,
 ) -> Path:
-    """A file of a Hugging Face repository, in the Hugging Face cache.
+    """Return the path of a file from a Hugging Face repository in the Hugging Face cache.
 
     `HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` are honoured. Arguments and errors: see `fetch`.
     """
@@ -79,7 +79,7 @@ def fetch_hub(
     actual = verified.digest(path)
     if not actual.startswith(sha256):
         hf.remove(path)
-        raise _other_bytes(hf.address(file), sha256, actual)
+        raise _wrong_hash(hf.address(file), sha256, actual)
     return path
 
 
@@ -92,10 +92,10 @@ def fetch_url(
     callback: Callback | None = None,
     repair: bool = False,
 ) -> Path:
-    """A file from a URL, in the package's cache folder.
+    """Return the path of a file from a URL in the package's cache folder.
 
-    An interrupted download goes on where it stopped, in a later process too; two processes download once.
-    With `STEMSPLIT_MIRROR` set, `https://host/path` is fetched from `$STEMSPLIT_MIRROR/host/path` instead.
+    An interrupted download is resumed, also by a later process; of two processes only one downloads. With
+    `STEMSPLIT_MIRROR` set, `https://host/path` is fetched from `$STEMSPLIT_MIRROR/host/path` instead.
     Arguments and errors: see `fetch`; `size` is the length that the file must have, if known.
     """
     path = url_path(url)
@@ -110,7 +110,7 @@ def fetch_url(
 
     part = path.with_name(path.name + ".part")
 
-    def waiting() -> None:  # for the process that downloads it already
+    def waiting() -> None:  # called while another process downloads the file
         report(part.stat().st_size if part.exists() else 0, None)
 
     with locked(path.with_name(path.name + ".lock"), waiting):
@@ -122,13 +122,13 @@ def fetch_url(
 
 
 def announce(spec: ModelSpec, files: Iterable[FileSpec], callback: Callback | None) -> None:
-    """Say what a model's weights may be used for, if any of `files` is about to be downloaded."""
+    """Emit a notice with the licence of a model's weights if any of `files` is about to be downloaded."""
     if not all(any(map(cached, alternatives(file))) for file in files):
         emit(callback, Notice(f"{spec.name}: weights under {spec.license}. {spec.license_note}".rstrip()))
 
 
 def cached(spec: FileSpec) -> Path | None:
-    """Where the file lies on this machine, not verified; None if it doesn't. Opens no connection."""
+    """Return the path of a file on this machine without verifying it, None if it isn't here."""
     if spec.path is not None:
         return Path(spec.path)
     if spec.hub is not None and (path := hf.cached(spec.hub)) is not None:
@@ -139,32 +139,32 @@ def cached(spec: FileSpec) -> Path | None:
 
 
 def url_path(url: str) -> Path:
-    """The place of a URL's file in the cache: a folder per address, so that names don't collide."""
+    """Return the path of a URL's file in the cache, in a folder per URL, so that names don't collide."""
     parts = urlsplit(url)
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
     return folders.cache_folder() / "files" / key / (Path(parts.path).name or "file")
 
 
 def is_offline() -> bool:
-    """Whether the environment forbids connections."""
+    """Return whether the environment forbids connections."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def alternatives(spec: FileSpec) -> Iterator[FileSpec]:
-    """The file and those that may stand in for it, in order."""
+    """Yield the file and its replacements (`otherwise`), in order of preference."""
     file: FileSpec | None = spec
     while file is not None:
         yield file
         file = file.otherwise
 
 
-def _at_hand(spec: FileSpec, model: str | None, repair: bool) -> Path | None:
+def _local_file(spec: FileSpec, model: str | None, repair: bool) -> Path | None:
     for file in alternatives(spec):
         path = cached(file)
         if path is None:
             continue
         if file.path is not None and not path.is_file():
-            raise gone(file, model)
+            raise missing_file(file, model)
         if file.path is not None and file.sha256 is not None:
             verified.check(path, file.sha256, model=model, hint=_changed(file))
         if file.sha256 is None or _usable(path, file.sha256, repair, model):
@@ -172,8 +172,8 @@ def _at_hand(spec: FileSpec, model: str | None, repair: bool) -> Path | None:
     return None
 
 
-def gone(file: FileSpec, model: str | None) -> ModelUnavailableError:
-    """What to raise where the file of an entry with a path isn't there."""
+def missing_file(file: FileSpec, model: str | None) -> ModelUnavailableError:
+    """Return the error for a registry entry whose `path` doesn't exist."""
     return ModelUnavailableError(f"{file.path}: not there any more", model=model, sha256=file.sha256)
 
 
@@ -185,15 +185,15 @@ def _changed(file: FileSpec) -> str:
 
 
 def _usable(path: Path, sha256: str, repair: bool, model: str | None = None) -> bool:
-    """Whether a file that is there is the right one; if not, that's an error unless it's to be replaced."""
+    """Return whether a cached file has the right hash; raise if it doesn't, unless it is to be replaced."""
     if not repair:
         verified.check(path, sha256, model=model)
     return verified.matches(path, sha256)
 
 
-def _from_anywhere(file: FileSpec, callback: Callback | None) -> Path:
+def _fetch_one(file: FileSpec, callback: Callback | None) -> Path:
     if file.sha256 is None:
-        raise DownloadError(f"{address(file)}: its sha256 isn't on record, so it's not fetched", url=file.url)
+        raise DownloadError(f"{address(file)}: not downloaded, because its sha256 isn't known", url=file.url)
     try:
         if file.hub is not None:
             return fetch_hub(file.hub, sha256=file.sha256, callback=callback, repair=True)
@@ -204,12 +204,12 @@ def _from_anywhere(file: FileSpec, callback: Callback | None) -> Path:
 
 
 def address(file: FileSpec) -> str:
-    """Where the file comes from, for a person to read."""
+    """Return the file's URL or path, for messages."""
     return hf.address(file.hub) if file.hub is not None else str(file.url or file.path)
 
 
 def _download(url: str, part: Path, sha256: str, size: int | None, report: transfer.Report) -> str:
-    """Complete and verify `part`; what was resumed and turns out wrong is fetched again from its start."""
+    """Complete and verify `part`; if a resumed file has a wrong hash, download it again from its start."""
     mirror = os.environ.get("STEMSPLIT_MIRROR")
     source = f"{mirror.rstrip('/')}/{url.split('://', 1)[-1]}" if mirror else url
     resumed = part.exists()
@@ -220,11 +220,11 @@ def _download(url: str, part: Path, sha256: str, size: int | None, report: trans
             return actual
         transfer.discard(part)
         if not resumed:
-            raise _other_bytes(source, sha256, actual)
+            raise _wrong_hash(source, sha256, actual)
         resumed = False
 
 
-def _other_bytes(source: str, expected: str, actual: str) -> DownloadError:
+def _wrong_hash(source: str, expected: str, actual: str) -> DownloadError:
     return DownloadError(
         f"{source}: sent a file whose sha256 is {actual[:12]}…, expected {expected[:12]}…",
         url=source,

@@ -1,9 +1,8 @@
-"""The tensors of a checkpoint under the names that a network uses.
+"""Match the tensors of a checkpoint to the names that a network uses.
 
-Training programs wrap what they save: in mappings (`{"model": state, "optimizer": …}`), in modules that put
-a prefix before every name (`module.` of DataParallel, `model.` of Lightning, `ema_model.` of averages), or
-both. No list of such prefixes would be complete. So the prefix is looked for under which the network's own
-names stand, whatever it is.
+Training programs wrap what they save: in mappings (`{"model": state, "optimizer": …}`), in modules that add a
+prefix to every name (`module.` of DataParallel, `model.` of Lightning, `ema_model.` of averages), or both. No
+list of such prefixes would be complete, so the prefix that matches most of the network's names is chosen.
 """
 
 import re
@@ -15,14 +14,14 @@ from torch import Tensor
 
 State = dict[str, Tensor]
 
-INSIDE = "/"  # between the name of a mapping and a name in it
-DEEPEST = 4  # mappings within mappings
+INSIDE = "/"  # separates the name of a mapping from a name in it
+MAX_DEPTH = 4  # of nested mappings
 
-# The attribute in which a wrapper holds its module: `_orig_mod` of torch.compile, `_fsdp_wrapped_module` and
+# The attribute in which a wrapper keeps its module: `_orig_mod` of torch.compile, `_fsdp_wrapped_module` and
 # so on. No network here has such names.
 _WRAPPER = re.compile(r"(?:(?<=[./])|^)_\w+\.")
 
-# Words in the names of a trainer's own tensors, beside those of the network that it trains.
+# Words in the names of a trainer's own tensors, such as those of its loss
 _TRAINER = frozenset(
     "loss losses criterion criteria metric metrics optim optimizer scheduler scaler epoch step steps averaged"
     " ema swa shadow teacher discriminator augment augmentation".split()
@@ -31,12 +30,12 @@ _AVERAGES = frozenset("ema swa shadow averaged average teacher".split())
 
 
 class Fitted(NamedTuple):
-    """The part of a checkpoint that belongs to the network.
+    """Tensors of a checkpoint that belong to the network.
 
     Attributes:
-        prefix: what stood before the network's names.
-        state: without that prefix; what belongs to a trainer is left out.
-        foreign: names beside the prefix that are neither the network's nor a trainer's.
+        prefix: the prefix that the network's names had.
+        state: tensors by name without the prefix, without those of a trainer.
+        foreign: names without the prefix that belong neither to the network nor to a trainer.
     """
 
     prefix: str
@@ -45,33 +44,37 @@ class Fitted(NamedTuple):
 
 
 def flat(content: Mapping[Any, Any]) -> State:
-    """Return the tensors in nested mappings by name, behind their mapping's name where there are several."""
-    found = {_WRAPPER.sub("", name): value for name, value in _walk(content, "", DEEPEST)}
-    homes = {_home(name) for name in found}
-    alone = homes.pop() if len(homes) == 1 else ""
-    return {name.removeprefix(alone): value for name, value in found.items()}
+    """Return the tensors of nested mappings by name, with their mapping's path if there are several."""
+    found = {_WRAPPER.sub("", name): value for name, value in _walk(content, "", MAX_DEPTH)}
+    paths = {_mapping_path(name) for name in found}
+    shared = paths.pop() if len(paths) == 1 else ""
+    return {name.removeprefix(shared): value for name, value in found.items()}
 
 
 def fit(state: Mapping[str, Tensor], wanted: Collection[str]) -> Fitted:
     """Find the network's tensors in those of a checkpoint.
 
-    Where several prefixes fit equally well, an average of the weights comes after the weights themselves, a
-    longer prefix after a shorter, a later one after an earlier.
+    If several prefixes match equally many names, the weights are preferred to an average of them, then a
+    shorter prefix to a longer one, then the first one.
 
     Args:
-        state: of `flat`.
-        wanted: the names that the network uses. Not all need be there: that's for the network to judge.
+        state: tensors by name, from `flat`.
+        wanted: the names that the network uses; some may be missing, which `fill` checks.
     """
     names = frozenset(wanted)
     counts = Counter(name[:start] for name in state for start in _starts(name) if name[start:] in names)
-    prefix = max(counts, key=lambda p: (counts[p], not _AVERAGES & _words(p), -len(p)), default=_main(state))
+    prefix = max(
+        counts,
+        key=lambda p: (counts[p], not _AVERAGES & _words(p), -len(p)),
+        default=_largest_mapping(state),
+    )
     copies = [other for other in counts if other != prefix and counts[other] == counts[prefix]]
     kept, foreign = {}, []
     for name, value in state.items():
         bare = name.removeprefix(prefix)
         if bare in names and name.startswith(prefix):
             kept[bare] = value
-        elif _home(name) == _home(prefix) and not _is_trainers(name, prefix, copies):
+        elif _mapping_path(name) == _mapping_path(prefix) and not _is_trainers(name, prefix, copies):
             if name.startswith(prefix):
                 kept[bare] = value
             else:
@@ -87,14 +90,14 @@ def _walk(content: Mapping[Any, Any], place: str, depth: int) -> Iterator[tuple[
             yield from _walk(value, f"{place}{key}{INSIDE}", depth - 1)
 
 
-def _home(name: str) -> str:
-    """The mappings that a name is in."""
+def _mapping_path(name: str) -> str:
+    """Return the path of the mappings that a name is in."""
     return name[: name.rfind(INSIDE) + 1]
 
 
-def _main(state: Mapping[str, Tensor]) -> str:
-    """The mapping with the most tensors."""
-    return Counter(map(_home, state)).most_common(1)[0][0]
+def _largest_mapping(state: Mapping[str, Tensor]) -> str:
+    """Return the path of the mapping with the most tensors."""
+    return Counter(map(_mapping_path, state)).most_common(1)[0][0]
 
 
 def _starts(name: str) -> Iterator[int]:
@@ -107,6 +110,6 @@ def _words(name: str) -> set[str]:
 
 
 def _is_trainers(name: str, prefix: str, copies: Collection[str]) -> bool:
-    """Return whether a foreign tensor is a trainer's, or of a second copy of the network."""
-    beside = name.removeprefix(prefix) if name.startswith(prefix) else name[len(_home(name)) :]
+    """Return whether a tensor belongs to a trainer, or to a second copy of the network."""
+    beside = name.removeprefix(prefix) if name.startswith(prefix) else name[len(_mapping_path(name)) :]
     return name.startswith(tuple(copies)) or bool(_TRAINER & _words(beside.split(".")[0]))

@@ -1,7 +1,7 @@
 """Files of the Hugging Face hub, through its own client and in its own cache.
 
-Measured with huggingface_hub 2.4: a file cached at a pinned revision makes no request; its content is never
-compared with its hash, so the caller does that.
+Measured with huggingface_hub 2.4: a file that is cached at a pinned revision causes no request. The client
+never compares a file with its hash, so the caller must.
 """
 
 import io
@@ -29,18 +29,18 @@ CONNECT_S = 10.0
 
 
 def endpoint() -> str:
-    """The hub's address: `HF_ENDPOINT`, else the public one."""
+    """Return the hub's address: `HF_ENDPOINT`, else the public one."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
 
 
 def address(file: HubFile) -> str:
-    """The URL of a file."""
+    """Return the URL of a file."""
     return f"{endpoint()}/{file.repo}/resolve/{file.revision}/{file.name}"
 
 
 def cached(file: HubFile) -> Path | None:
-    """Where the file of a commit lies in the cache, or None. Opens no connection."""
-    # The client's own lookup imports its HTTP library: 0.1 s that a start with all at hand needn't take.
+    """Return the path of a file in the cache, None if it isn't there; open no connection."""
+    # the client's own lookup takes 0.1 s longer, because it imports its HTTP library
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE, "models--" + file.repo.replace("/", "--"))
@@ -49,23 +49,23 @@ def cached(file: HubFile) -> Path | None:
 
 
 def download(file: HubFile, callback: Callback | None = None, *, again: bool = False) -> Path:
-    """Fetch a file into the cache.
+    """Download a file into the cache.
 
     Args:
-        file: which.
+        file: the file.
         callback: receives `Download` events and may cancel.
-        again: although it's there.
+        again: download it although it is cached.
 
     Raises:
-        DownloadError: it isn't there or can't be reached.
+        DownloadError: the file doesn't exist, or the hub can't be reached.
         ResourceError: the disk is full.
         Cancelled: by the callback.
     """
     from huggingface_hub import hf_hub_download
 
     bar = _bar(file.name, callback)
-    with _failing(address(file), bar):
-        _knock()
+    with _client_errors(address(file), bar):
+        _check_reachable()
         path = hf_hub_download(
             file.repo,
             file.name,
@@ -78,22 +78,22 @@ def download(file: HubFile, callback: Callback | None = None, *, again: bool = F
 
 
 def listing(repo: str, revision: str) -> dict[str, str | None]:
-    """The files of a repository, with the sha256 of those that the hub states one for.
+    """Return the names of a repository's files, each with its sha256 if the hub states one.
 
     Raises:
         DownloadError: there is no such repository or revision, or the hub can't be reached.
     """
     from huggingface_hub import HfApi
 
-    with _failing(f"{endpoint()}/{repo}"):
-        _knock()
+    with _client_errors(f"{endpoint()}/{repo}"):
+        _check_reachable()
         info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True)
     files = info.siblings or []
     return {file.rfilename: file.lfs.sha256 if file.lfs else None for file in files}
 
 
 def cached_snapshot(repo: str, revision: str) -> Path | None:
-    """The folder of what is cached of a revision, None if nothing is. Opens no connection."""
+    """Return the folder of a revision in the cache, None if nothing is cached; open no connection."""
     from huggingface_hub import snapshot_download
 
     with suppress(Exception):  # LocalEntryNotFoundError, or what a malformed name raises
@@ -101,10 +101,10 @@ def cached_snapshot(repo: str, revision: str) -> Path | None:
     return None
 
 
-def _knock() -> None:
-    """Open and close a connection to the hub, where no proxy stands between.
+def _check_reachable() -> None:
+    """Fail fast when offline, by opening a connection to the hub unless a proxy is used.
 
-    The client repeats for 23 s what can't succeed, such as resolving a name without a network.
+    The client itself retries for 23 s, even if the host's name can't be resolved.
     """
     parts = urlsplit(endpoint())
     host = parts.hostname or ""
@@ -114,8 +114,8 @@ def _knock() -> None:
 
 
 @contextmanager
-def _failing(where: str, bar: Any = None) -> Iterator[None]:
-    """Turn what the client raises into this package's errors, and keep its log off the terminal."""
+def _client_errors(where: str, bar: Any = None) -> Iterator[None]:
+    """Turn the client's exceptions into this package's errors, and keep its warnings off the terminal."""
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -123,7 +123,7 @@ def _failing(where: str, bar: Any = None) -> Iterator[None]:
         yield
     except StemsplitError:
         raise
-    except Exception as error:  # also what the client's HTTP library raises, which differs by version
+    except Exception as error:  # the client's HTTP library, and so its exceptions, differ by version
         if bar is not None and bar.stopped is not None:
             raise bar.stopped from None
         if isinstance(error, OSError) and is_full(error):
@@ -136,7 +136,7 @@ def _failing(where: str, bar: Any = None) -> Iterator[None]:
 
 
 def remove(path: Path) -> int:
-    """Delete a cached file: the entry and, where it's a link, what it points to. Returns the bytes freed."""
+    """Delete a cached file and the blob that it links to; return the number of bytes freed."""
     verified.forget(path)
     blob = path.resolve()
     size = blob.stat().st_size if blob.exists() else 0
@@ -148,7 +148,7 @@ def remove(path: Path) -> int:
 
 
 def _line(error: Exception) -> str:
-    """The gist of an error in one line; of the client's own, by their class, such as `EntryNotFoundError`."""
+    """Return an error in one line, for HTTP errors with the words of its class, such as "entry not found"."""
     text = str(getattr(error, "strerror", None) or error).strip()
     line = re.split(r"\n|\. ", text or type(error).__name__)[0].rstrip(".")
     words = re.findall("[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))
@@ -156,26 +156,26 @@ def _line(error: Exception) -> str:
 
 
 def _bar(name: str, callback: Callback | None) -> Any:
-    """A class of progress bars that draw nothing and emit events."""
+    """Return a class of tqdm progress bars that emit events instead of drawing."""
 
     class Bar(tqdm):  # type: ignore[type-arg]
-        stopped: Exception | None = None  # what the callback raised
+        stopped: Exception | None = None  # the exception that the callback raised
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs |= {"file": io.StringIO(), "disable": False, "mininterval": float("inf")}
             super().__init__(*args, **kwargs)
-            self._tell()
+            self._report()
 
         def update(self, n: float | None = 1) -> bool | None:
             done = super().update(n)
-            self._tell()
+            self._report()
             return done
 
-        def _tell(self) -> None:
+        def _report(self) -> None:
             try:
                 emit(callback, Download(name, int(self.n), None if self.total is None else int(self.total)))
             except Exception as error:
-                # Transfers that run outside Python swallow exceptions of the bar, so that the end asks again.
+                # transfers outside Python swallow exceptions of the bar, so `_client_errors` raises it again
                 Bar.stopped = error
                 raise
 

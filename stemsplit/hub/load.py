@@ -1,4 +1,4 @@
-"""From a model's name, a path or a repository to a network that is ready to separate."""
+"""Load a model by name, path or repository as a network that is ready to separate."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ __all__ = ["Identity", "Loaded", "load_model"]
 
 
 class Loaded(NamedTuple):
-    """A network or a bag of them, and the digests of the files that the weights came from."""
+    """A network or a bag of networks, and the digests of its weights files."""
 
     network: Network | Bag
     digests: tuple[str, ...]
@@ -40,32 +40,32 @@ def load_model(
     callback: Callback | None = None,
     about: Description | None = None,
 ) -> Network | Bag:
-    """Load a network with its weights, or a bag of networks; they are downloaded if need be.
+    """Load a network or a bag of networks with its weights, downloading them if need be.
 
     Args:
-        source: a name of the registry; a checkpoint's path; a folder with a `model.safetensors` or one bag
-            (`.yaml`); a bag's path; or `hf:OWNER/REPO`, optionally with `@REVISION`.
-        stems: the stems wanted, None for all; what only the others need is neither downloaded nor loaded.
-            The residual stem needs all others.
-        segment_s: the chunk's length, None for the model's own.
+        source: a name from the registry; the path of a checkpoint or of a bag (`.yaml`); a folder with a
+            `model.safetensors` or one bag; or `hf:OWNER/REPO`, optionally with `@REVISION`.
+        stems: the stems to load, None for all; weights that only other stems need are neither downloaded nor
+            loaded. The residual stem needs all others.
+        segment_s: chunk length in seconds, None for the model's own.
         offline: open no connection.
         callback: receives `Download` events and may cancel.
-        about: what `describe_model` said of the source: it isn't looked for a second time.
+        about: the result of `describe_model` for the source, which saves a second search.
 
     Returns:
-        The network or networks in evaluation mode, the weights in fp32; `identity` says which they are. The
-        residual stem is named by `residual` and not estimated: it's the mix minus all that is.
+        The network or bag in evaluation mode, with weights in fp32 and its `identity`. `residual` names the
+        residual stem, which isn't estimated: it is the mix minus all other stems.
 
     Raises:
-        UnknownNameError: no such model or stem.
-        SettingsError: no stem is asked for, the model can't take such chunks, an argument has no meaning, or
-            the process was forked from one that had a model already.
-        ModelUnavailableError: the weights can't be had, or aren't what they should be.
+        UnknownNameError: there is no such model or stem.
+        SettingsError: `stems` is empty, the model doesn't support such chunks, an argument is invalid, or the
+            process was forked from one that had a model already.
+        ModelUnavailableError: the weights can't be downloaded, or have a wrong hash.
         Cancelled: by the callback.
     """
     if not isinstance(source, (str, Path)):
         raise SettingsError(f"model {source!r}: must be a name or a path", setting="model")
-    ModelSettings(str(source), segment_s, offline)  # refuses what has no meaning
+    ModelSettings(str(source), segment_s, offline)  # raises for invalid values
     if stems is not None:
         _require_names(stems)
     require_own_threads()
@@ -96,16 +96,16 @@ def load_model(
 def fetch_model(
     about: Description, stems: Sequence[str], *, offline: bool = False, callback: Callback | None = None
 ) -> None:
-    """Download a model's files where they aren't here yet, to be loaded later.
+    """Download a model's files that aren't cached yet, so that they can be loaded later.
 
     Args:
-        about: what `describe_model` said of it.
-        stems: the stems wanted.
+        about: the result of `describe_model`.
+        stems: the stems that will be loaded.
         offline: open no connection.
         callback: receives `Download` events and may cancel.
 
     Raises:
-        ModelUnavailableError: a file can't be had, or isn't what it should be.
+        ModelUnavailableError: a file can't be downloaded, or has a wrong hash.
         Cancelled: by the callback.
     """
     if about.located is None:
@@ -127,18 +127,18 @@ def _require_names(stems: object) -> None:
     if not isinstance(stems, Sequence) or not all(isinstance(stem, str) for stem in stems):
         raise SettingsError(f"stems {stems!r}: must be a list of names", setting="stems")
     if not stems:
-        raise SettingsError("no stem is asked for", setting="--stem")
+        raise SettingsError("no stem is given", setting="--stem")
 
 
 class _Fetcher(NamedTuple):
-    """How files are got, the same for every member of a bag."""
+    """Arguments of `download.fetch` that are the same for every member of a bag."""
 
     model: str
     offline: bool
     callback: Callback | None
 
     def file(self, file: FileSpec) -> Path:
-        """A file of a registry entry."""
+        """Return the path of a registry entry's file, downloading it if need be."""
         return download.fetch(file, model=self.model, offline=self.offline, callback=self.callback)
 
 
@@ -171,11 +171,11 @@ def _averaged(
 ) -> Loaded:
     networks = [one.network for one in loaded if isinstance(one.network, Network)]
     if len(networks) < len(loaded):
-        raise CheckpointError(where, "its members make no bag: a member is a bag itself")
+        raise CheckpointError(where, "its members can't be averaged: a member is a bag itself")
     try:
         network = Bag(networks, rows, stems)
     except StemsplitError as error:
-        raise CheckpointError(where, f"its members make no bag: {error}") from error
+        raise CheckpointError(where, f"its members can't be averaged: {error}") from error
     return Loaded(network, tuple(digest for one in loaded for digest in one.digests))
 
 
@@ -194,7 +194,7 @@ def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
 
 
 def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
-    """A network whose parts lie in a file each; what the narrowed network doesn't have isn't fetched."""
+    """Load a network from several files, without those that the selected stems don't need."""
     network = empty_network(Package(Path(spec.name), family, spec.arguments, {}))
     network.select(stems)
     keys = tuple(network.state_dict())
@@ -228,7 +228,7 @@ def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages) ->
 
 
 def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:
-    """What the members of a bag estimate: all the same stems, unless they are networks of one stem each."""
+    """Return the stems of a bag: those of its first member, or one of each single-stem member."""
     first = empty_network(packages.look(files[0]))
     if len(first.stems) > 1:
         return first.stems
@@ -240,7 +240,7 @@ def _file(path: Path, packages: Packages) -> Loaded:
 
 
 def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """The stems wanted, in the model's order.
+    """Return the names of `known` that are wanted, in the model's order; all of them for None.
 
     Raises:
         UnknownNameError: the model has no such stem.

@@ -1,4 +1,4 @@
-"""Where a model is, found once for its description and for loading it; without torch."""
+"""Find a model once, to describe and to load it, without torch."""
 
 import os
 from dataclasses import dataclass, field
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from stemsplit.hub.checkpoints import Package
 
 SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
-_State = tuple[int, int, int]
+_FileState = tuple[int, int, int]
 
 
 class Packages:
-    """Checkpoints that are read once, to be described and to be loaded, while their files stay the same.
+    """Cache of checkpoints that are described first and loaded later, valid while their files don't change.
 
-    Pickled, it is empty: their tensors stay in this process.
+    A pickled copy is empty, so that no tensors are sent to other processes.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Path, tuple[_State | None, Package]] = {}
+        self._packages: dict[Path, tuple[_FileState | None, Package]] = {}
 
     def look(self, path: Path) -> "Package":
-        """Return a checkpoint, and keep it for `take`; errors as of `checkpoints.read_package`."""
-        self._kept[path] = _state(path), self.take(path)
-        return self._kept[path][1]
+        """Return a checkpoint and keep it for `take`; errors as in `checkpoints.read_package`."""
+        self._packages[path] = _file_state(path), self.take(path)
+        return self._packages[path][1]
 
     def take(self, path: Path) -> "Package":
-        """Return a checkpoint, and keep it no longer; errors as of `checkpoints.read_package`."""
+        """Return a checkpoint and drop it from the cache; errors as in `checkpoints.read_package`."""
         from stemsplit.hub.checkpoints import read_package
 
-        state, package = self._kept.pop(path, (None, None))
-        if package is not None and state is not None and state == _state(path):
+        state, package = self._packages.pop(path, (None, None))
+        if package is not None and state is not None and state == _file_state(path):
             return package
         return read_package(path)
 
     def forget(self) -> None:
-        """Let go of all checkpoints that are kept."""
-        self._kept.clear()
+        """Drop all checkpoints."""
+        self._packages.clear()
 
     def __reduce__(self) -> tuple[type["Packages"], tuple[()]]:
         return Packages, ()
 
 
-def _state(path: Path) -> _State | None:
-    """Return what changes with a file, None where there is none."""
+def _file_state(path: Path) -> _FileState | None:
+    """Return inode, size and time of change of a file, None if it doesn't exist."""
     try:
         found = path.stat()
     except OSError:
@@ -61,11 +61,11 @@ def _state(path: Path) -> _State | None:
 
 @dataclass(frozen=True)
 class Located:
-    """A model that was found.
+    """Location of a model.
 
     Attributes:
-        model: its entry in the registry, its checkpoint, its bag, or a recipe's file as it was read.
-        packages: the checkpoints that were read to describe it.
+        model: its registry entry, the path of its checkpoint, its bag, or its recipe.
+        packages: checkpoints that were read to describe it.
     """
 
     model: ModelSpec | Path | BagFile | Recipe
@@ -73,11 +73,11 @@ class Located:
 
 
 def locate(source: str, *, offline: bool, callback: Callback | None) -> Located:
-    """Find the registry entry that a model's name means, or the file: a checkpoint, a bag or a recipe.
+    """Find a model's registry entry, or its file: a checkpoint, a bag or a recipe.
 
     Raises:
-        UnknownNameError: no such model.
-        ModelUnavailableError: a file that can't be had.
+        UnknownNameError: there is no such model.
+        ModelUnavailableError: a file can't be downloaded or read.
         SettingsError: a recipe or a bag is malformed.
     """
     if source in registry():

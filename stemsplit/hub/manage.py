@@ -1,4 +1,4 @@
-"""What `stemsplit models` does: getting, checking and deleting files, and keeping the user's own entries."""
+"""Manage models, as `stemsplit models` does: download, verify, remove and add them."""
 
 import re
 import shutil
@@ -32,11 +32,11 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that was compared with its hash.
+    """Result of comparing a file with its hash.
 
     Attributes:
         path: the file.
-        expected: its sha256 or the known beginning of it, None when nobody recorded one.
+        expected: its sha256 or the first digits of it, None if unknown.
         actual: its sha256.
     """
 
@@ -46,17 +46,17 @@ class Checked:
 
     @property
     def good(self) -> bool:
-        """Whether it's what it should be, as far as that's known."""
+        """True if the hash is right or unknown."""
         return self.expected is None or self.actual.startswith(self.expected)
 
 
 def is_cached(name: str, stems: Sequence[str] | None = None) -> bool:
-    """Whether everything that the model needs for `stems` (None for all) is on this machine, not verified."""
-    return all(_here(file) is not None for _, file in _files(find_model(name), stems))
+    """Return whether all files that a model needs for `stems` (None for all) exist, without verifying."""
+    return all(_local(file) is not None for _, file in _files(find_model(name), stems))
 
 
 def model_path(name: str) -> list[Path]:
-    """Where a model's files are on this machine.
+    """Return the paths of a model's files on this machine.
 
     Raises:
         UnknownNameError: there is no such model.
@@ -64,9 +64,9 @@ def model_path(name: str) -> list[Path]:
     """
     paths = []
     for member, file in _files(find_model(name)):
-        here = _here(file)
+        here = _local(file)
         if here is None:
-            raise _absent(name, member, file)
+            raise _not_downloaded(name, member, file)
         paths.append(here[1])
     return paths
 
@@ -74,17 +74,17 @@ def model_path(name: str) -> list[Path]:
 def download_model(
     name: str, *, stems: Sequence[str] | None = None, offline: bool = False, callback: Callback | None = None
 ) -> list[Path]:
-    """Get a model's files; those that are damaged here are replaced.
+    """Download a model's files, replacing cached ones that are damaged; return their paths.
 
     Args:
-        name: of the registry.
-        stems: the stems wanted, None for all.
+        name: a name from the registry.
+        stems: stems whose files are needed, None for all.
         offline: open no connection.
         callback: receives `Download` events and may cancel.
 
     Raises:
-        UnknownNameError: no such model or stem.
-        ModelUnavailableError: a file can't be had.
+        UnknownNameError: there is no such model or stem.
+        ModelUnavailableError: a file can't be downloaded.
         Cancelled: by the callback.
     """
     spec = find_model(name)
@@ -98,7 +98,7 @@ def download_model(
 
 
 def verify(name: str) -> list[Checked]:
-    """Hash a model's files again, whatever is on record, and compare.
+    """Hash a model's files again, ignoring recorded digests, and compare them with the registry.
 
     Raises:
         UnknownNameError: no such model.
@@ -106,9 +106,9 @@ def verify(name: str) -> list[Checked]:
     """
     checked = []
     for member, file in _files(find_model(name)):
-        here = _here(file)
+        here = _local(file)
         if here is None:
-            raise _absent(name, member, file)
+            raise _not_downloaded(name, member, file)
         spec, path = here
         verified.forget(path)
         checked.append(Checked(path, spec.sha256, verified.digest(path)))
@@ -116,14 +116,14 @@ def verify(name: str) -> list[Checked]:
 
 
 def remove_model(name: str) -> int:
-    """Delete what was downloaded for a model, and its entry if it's the user's own; local files stay.
+    """Delete a model's downloaded files, and its entry if it is the user's own; files added by path stay.
 
     Returns:
-        The bytes freed.
+        The number of bytes freed.
 
     Raises:
-        UnknownNameError: no such model.
-        SettingsError: a bag of the user's own needs it.
+        UnknownNameError: there is no such model.
+        SettingsError: a bag in the user's registry needs the entry.
     """
     spec = find_model(name)
     files = [f for _, file in _files(spec) for f in download.alternatives(file)]
@@ -143,21 +143,21 @@ def add_model(
     replace: bool = False,
     callback: Callback | None = None,
 ) -> ModelSpec:
-    """Put a model of one's own into the user's registry file.
+    """Add a model to the user's registry file.
 
     Args:
-        name: what `-m` will take.
-        source: a checkpoint's path, which stays where it is, or an https URL, which is downloaded now.
-        sha256: of the file, 8 digits or more; a URL needs it.
-        config: of a bare state dict, the YAML file that describes it; None for one beside it, or for what an
-            entry that is replaced says.
-        license: of the weights.
-        replace: an entry of that name.
+        name: the model's name for `-m`.
+        source: path of a checkpoint, which isn't copied, or an https URL, which is downloaded now.
+        sha256: hash of the file, 8 digits or more; required for a URL.
+        config: YAML file that describes a bare state dict; None uses one beside it, or the entry that is
+            replaced.
+        license: licence of the weights.
+        replace: replace an entry of that name.
         callback: receives `Download` events and may cancel.
 
     Raises:
-        SettingsError: the name is taken or malformed or a bag's member's, or the hash is missing.
-        ModelUnavailableError: the file can't be had, isn't the one with that hash, or is no checkpoint.
+        SettingsError: the name is malformed or taken, a bag needs the old entry, or the hash is missing.
+        ModelUnavailableError: the file can't be downloaded, has another hash, or isn't a checkpoint.
     """
     _require_free(name, replace)
     file, path = _source(str(source), sha256, callback)
@@ -175,7 +175,7 @@ def _files(spec: ModelSpec, stems: Sequence[str] | None = None) -> Iterator[tupl
             yield member, file
 
 
-def _here(file: FileSpec) -> tuple[FileSpec, Path] | None:
+def _local(file: FileSpec) -> tuple[FileSpec, Path] | None:
     for spec in download.alternatives(file):
         path = download.cached(spec)
         if path is not None and path.is_file():
@@ -183,9 +183,9 @@ def _here(file: FileSpec) -> tuple[FileSpec, Path] | None:
     return None
 
 
-def _absent(name: str, member: ModelSpec, file: FileSpec) -> ModelUnavailableError:
+def _not_downloaded(name: str, member: ModelSpec, file: FileSpec) -> ModelUnavailableError:
     if file.path is not None:
-        return download.gone(file, name)
+        return download.missing_file(file, name)
     return ModelUnavailableError(
         f"{name}: {file.name} is not downloaded",
         model=member.name,
@@ -208,7 +208,9 @@ def _remove(file: FileSpec) -> int:
 
 def _require_free(name: str, replace: bool) -> None:
     if not NAME.fullmatch(name):
-        raise SettingsError(f"{name!r} is no name for a model: letters, digits and _.+- only", setting="name")
+        raise SettingsError(
+            f"{name!r} is not a valid name: use letters, digits and _.+- only", setting="name"
+        )
     if name in registry() and not replace:
         raise SettingsError(
             f"there is a model named {name} already",
@@ -218,7 +220,7 @@ def _require_free(name: str, replace: bool) -> None:
 
 
 def _source(source: str, sha256: str | None, callback: Callback | None) -> tuple[dict[str, Any], Path]:
-    """The entry of a file, and the file."""
+    """Return the registry entry of a file, and its path on this machine."""
     sha256 = None if sha256 is None else sha256.strip().lower()
     if sha256 is not None and not re.fullmatch("[0-9a-f]{8,64}", sha256):
         raise SettingsError(f"--sha256 {sha256}: must be 8 to 64 hexadecimal digits", setting="--sha256")
@@ -240,11 +242,11 @@ def _source(source: str, sha256: str | None, callback: Callback | None) -> tuple
 
 
 def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) -> dict[str, Any]:
-    """The entry of a checkpoint; a bare state dict without a description is what the entry of its name is."""
+    """Return the registry entry of a checkpoint; `known` describes a bare state dict without a `config`."""
     from stemsplit.hub.checkpoints import build_network, read_package
 
     if path.suffix in YAML:
-        raise SettingsError(f"{path}: a bag is asked for by its path", hint=f"-m {path}")
+        raise SettingsError(f"{path}: a bag needs no entry: use its path", hint=f"-m {path}")
     family, arguments = (known.family, known.arguments) if known and not config else (None, None)
     package = read_package(path, family=family, arguments=arguments, config=config)
     network = build_network(package)
@@ -260,7 +262,7 @@ def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) ->
 
 @contextmanager
 def _own_entries() -> Iterator[dict[str, Any]]:
-    """The models of the user's registry file, to be changed; written back whole."""
+    """Yield the models of the user's registry file; write the file back after the block."""
     path = folders.user_registry()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(path.name + ".lock"), waiting=lambda: None):

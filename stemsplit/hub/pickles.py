@@ -1,8 +1,8 @@
-"""Reading pickled checkpoints so that they can run nothing.
+"""Read pickled checkpoints without executing anything in them.
 
 PyTorch's restricted unpickler builds tensors and plain containers. Beyond those, a fixed table of names is
-let through, and each becomes something inert: a class of another project a marker, a NumPy scalar a husk.
-Whatever else a file asks for, it's refused.
+allowed, each of which becomes an inert placeholder: a class of another project a `NetworkClass`, a NumPy
+scalar an `Ignored`. A file with any other name is refused.
 """
 
 import pickle
@@ -21,14 +21,14 @@ from stemsplit.errors import CheckpointError
 from stemsplit.hub import arguments
 
 
-class Klass:
-    """Stands for a network class that a package names; can't do anything."""
+class NetworkClass:
+    """Placeholder for a network class that a package names."""
 
     path = ""
 
 
-class Husk:
-    """Stands for a value that the package doesn't use, such as a metric as a NumPy scalar."""
+class Ignored:
+    """Placeholder for a value that isn't used, such as a metric as a NumPy scalar."""
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -38,9 +38,9 @@ class Husk:
 
 
 def fraction(*parts: Any) -> Fraction:
-    """A fraction as it was pickled: of its text, or of two integers.
+    """Return a pickled fraction, from its text or from two integers.
 
-    `Fraction` itself would also take "1e999999999", and never come back.
+    `Fraction` itself also accepts "1e999999999", which would compute for ever.
     """
     if len(parts) == 1 and re.fullmatch(r"-?\d{1,18}(/\d{1,18})?", str(parts[0])):
         return Fraction(str(parts[0]))
@@ -49,7 +49,7 @@ def fraction(*parts: Any) -> Fraction:
     raise ValueError("not a fraction")
 
 
-KLASSES = {path: type(path.rsplit(".", 1)[-1], (Klass,), {"path": path}) for path in arguments.KLASSES}
+KLASSES = {path: type(path.rsplit(".", 1)[-1], (NetworkClass,), {"path": path}) for path in arguments.KLASSES}
 
 _UNUSED = (
     "argparse.Namespace",
@@ -60,15 +60,14 @@ _UNUSED = (
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float32", "Float64", "Int32", "Int64")),
 )
 
-
-_ALLOWED: dict[str, Any] = {**KLASSES, **dict.fromkeys(_UNUSED, Husk), "fractions.Fraction": fraction}
+_ALLOWED: dict[str, Any] = {**KLASSES, **dict.fromkeys(_UNUSED, Ignored), "fractions.Fraction": fraction}
 
 
 def load(path: Path) -> Any:
-    """What a `torch.save` file holds: tensors (in memory mapped from the file), containers, numbers, text.
+    """Return the content of a `torch.save` file: tensors (memory-mapped if possible), containers, scalars.
 
     Raises:
-        CheckpointError: the file is damaged, is of another kind, or asks for anything beyond the table.
+        CheckpointError: the file is damaged, isn't a checkpoint, or uses a name that isn't in the table.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -92,10 +91,10 @@ def _restricted(path: Path, *, mmap: bool) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the table and what tensors are made of, and nothing else."""
+    """Unpickler that knows the names in the table and those of tensors only."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The inert thing that a name stands for."""
+        """Return the placeholder, or the part of a tensor, that a name stands for."""
         wanted = f"{module}.{name}"
         if wanted not in _ALLOWED | _TENSORS:
             raise pickle.UnpicklingError(f"GLOBAL {wanted}")
@@ -104,7 +103,7 @@ class _Unpickler(pickle.Unpickler):
 
 _TENSORS: dict[str, Any] = {
     "collections.OrderedDict": OrderedDict,
-    "_codecs.encode": Husk,  # the bytes of NumPy scalars
+    "_codecs.encode": Ignored,  # the bytes of NumPy scalars
     "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
     "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
     **{f"torch.{kind}Storage": getattr(torch, f"{kind}Storage") for kind in ("Float", "Half", "Long", "Int")},
@@ -112,10 +111,10 @@ _TENSORS: dict[str, Any] = {
 
 
 def _with_classes(path: Path) -> Any:
-    """A file in the format before 1.6 that names network classes.
+    """Return the content of a file that names network classes, in PyTorch's format before 1.6.
 
-    That format marks such a class and quotes its source code, which PyTorch's restricted unpickler refuses.
-    Here the class is a marker as everywhere, and the code stays text.
+    That format refers to a class together with its source code, which PyTorch's restricted unpickler refuses.
+    Here the class becomes a placeholder, and the code stays text.
     """
 
     def read(file: IO[bytes], **settings: Any) -> Any:
@@ -123,7 +122,7 @@ def _with_classes(path: Path) -> Any:
 
     module = SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, load=read)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a marker has no source code to be compared with
+        warnings.simplefilter("ignore")  # a placeholder has no source code to compare with
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
 
 

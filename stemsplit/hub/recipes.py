@@ -1,6 +1,6 @@
-"""Recipes: models that are combined, as ensembles whose stems are blended and as chains of steps.
+"""Recipes: combinations of models, as ensembles whose stems are blended and as chains of steps.
 
-As a file or an entry of the registry:
+A file, or an entry of the registry:
 
     steps:
       - {name: voices, models: [a, b], blend: avg_fft, input: mix}
@@ -21,7 +21,7 @@ from stemsplit.reading import Invalid, Number, Rule
 from stemsplit.settings import BLENDS, DEFAULT_BLEND, check_weights
 from stemsplit.stems import canonical
 
-MIX = "mix"  # as the input of a step
+MIX = "mix"  # the input of a step that separates the track itself
 _SIGN = re.compile(r"\s+([+-])\s+")
 
 
@@ -31,15 +31,15 @@ def _are_models(models: Sequence[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Step:
-    """One model, or several whose stems are blended, over one input.
+    """Step of a recipe: one model, or several whose stems are blended, applied to one input.
 
     Attributes:
         models: names, paths or hf:OWNER/REPO; in Python also objects that satisfy `core.stream.Separable`.
-        input: what is separated: `mix`, a stem of an earlier step (`STEP.STEM`, or `vocals.lead` by the path
-            of its stems), or a sum of them such as `mix - voices.vocals`.
-        name: by which later steps and the outputs refer to it.
-        blend: how the stems of several models become one, one of `settings.BLENDS`.
-        weights: one for each model, for `avg_wave` and `avg_fft` only; None counts each of them once.
+        input: the audio to separate: `mix`, a stem of an earlier step (`STEP.STEM`, or `vocals.lead` by the
+            path of its stems), or a sum of them such as `mix - voices.vocals`.
+        name: the step's name in the inputs of later steps and in the outputs.
+        blend: how the stems of several models are blended, one of `settings.BLENDS`.
+        weights: one per model, for `avg_wave` and `avg_fft` only; None gives all the same weight.
     """
 
     models: Annotated[tuple[Any, ...], Rule("a list of models", _are_models)]
@@ -59,18 +59,18 @@ class Step:
 
     @property
     def counted(self) -> tuple[float, ...]:
-        """The weight of every model."""
+        """Weight of each model, 1 if none are given."""
         return check_weights(len(self.models), self.blend, self.weights, "models")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps in an order in which each follows those that it takes its input from.
+    """Combination of models as a list of steps, each after those that its input comes from.
 
     Attributes:
         steps: the steps.
-        outputs: the stems that come out, `STEP.STEM` each, or sums of them by name; every stem that no step
-            takes if there are none.
+        outputs: the stems to give, each as `STEP.STEM`, or sums of them by name; if empty, all stems that no
+            step takes as its input.
     """
 
     steps: tuple[Step, ...]
@@ -81,37 +81,37 @@ class Recipe:
             raise Invalid("steps", "a recipe needs a step")
         named = [canonical(step.name) for step in self.steps if step.name]
         if twice := [name for name in named if named.count(name) > 1 or name == MIX]:
-            raise Invalid("steps", f"two things are called {twice[0]}")
+            raise Invalid("steps", f"a name is used twice: {twice[0]}")
 
     @property
     def terms(self) -> list[tuple[str, str]]:
-        """The outputs as a name, "" for the path of the stem, and what they are."""
+        """Outputs as pairs of a name and a sum; the name "" stands for the path of the stem."""
         if isinstance(self.outputs, Mapping):
             return list(self.outputs.items())
         return [("", term) for term in self.outputs]
 
     @property
     def models(self) -> Iterator[Any]:
-        """All models, step by step."""
+        """All models, in the order of the steps."""
         for step in self.steps:
             yield from step.models
 
 
 def is_recipe(path: Path) -> bool:
-    """Tell a recipe's file from a bag's, by its `steps`.
+    """Return whether a YAML file is a recipe, which has `steps`, and not a bag.
 
     Raises:
-        SettingsError: it's no YAML.
+        SettingsError: the file isn't YAML.
     """
     data = load(path).data
     return isinstance(data, Mapping) and "steps" in data
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a recipe's file. Its relative paths begin at its folder.
+    """Read a recipe file; relative paths in it start from its folder.
 
     Raises:
-        SettingsError: it's malformed; the message names the line.
+        SettingsError: the file is malformed; the message names the line.
     """
     recipe = reading.read(Recipe, load(path))
 

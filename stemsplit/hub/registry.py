@@ -1,6 +1,6 @@
-"""The registry: what models there are, where their weights lie and what they must hash to.
+"""The registry of models, with the sources and hashes of their weights.
 
-`models.yaml` is data only. A user's file of the same form (see `folders.user_registry`) is merged over it.
+`models.yaml` is data only. Entries of the user's own file (see `folders.user_registry`) take precedence.
 """
 
 import os
@@ -48,13 +48,13 @@ class FileSpec:
     """A weights file: the same bytes on the hub, at a URL or on this machine.
 
     Attributes:
-        hub, url, path: where it is; at least one.
-        sha256: its digest or the known beginning of it (8 digits or more); None when nobody recorded one,
-            and then it is never downloaded.
-        size: in bytes, None when unknown.
-        about_mb: for people, where only the number of weights is known.
-        prefix: put before the names of its tensors.
-        otherwise: a file of other bytes but the same weights, tried when this one can't be had.
+        hub, url, path: its sources; at least one.
+        sha256: its digest or the first digits of it (8 or more); None if unknown, and then the file is never
+            downloaded.
+        size: in bytes, None if unknown.
+        about_mb: approximate size in MB for display, if only the number of weights is known.
+        prefix: prefix to add to the names of its tensors.
+        otherwise: another file with the same weights, used if this one can't be downloaded.
     """
 
     hub: HubFile | None = None
@@ -80,31 +80,31 @@ class FileSpec:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
+        """Name of the file."""
         if self.hub is not None:
             return self.hub.name
         return (self.url or self.path or "").rsplit("/", 1)[-1]
 
     @property
     def bundled(self) -> bool:
-        """Whether it comes with the package."""
+        """True if the file is part of the package."""
         return self.path is not None and Path(self.path).parent == BUNDLED
 
 
 @dataclass(frozen=True)
 class BagSpec:
-    """Several models averaged.
+    """Average of several models.
 
     Attributes:
         members: names of registry entries.
-        weights: one row per member, one value per stem; none for equal ones.
+        weights: one row per member, one value per stem; empty for equal weights.
     """
 
     members: Names
     weights: Rows = ()
 
     def for_stems(self, count: int) -> "BagSpec":
-        """Return the same with the rows of `count` stems written out; raise `Invalid` if they don't fit."""
+        """Return the bag with its rows of weights for `count` stems; raise `Invalid` if they don't fit."""
         rows = self.weights or ((1.0,) * count,) * len(self.members)
         if len(rows) != len(self.members):
             raise Invalid("bag", f"{len(self.members)} members but {len(rows)} rows of weights")
@@ -117,7 +117,7 @@ class BagSpec:
 
 @dataclass(frozen=True)
 class Scores:
-    """Published scores in dB. They compare only within one metric and data set."""
+    """Published scores in dB, which are comparable only within one metric and data set."""
 
     metric: str
     data: str
@@ -126,25 +126,25 @@ class Scores:
 
     @classmethod
     def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Gather the stems' scores, which an entry has beside the others."""
+        """Collect the scores of stems, which an entry has beside the other keys, under `stems`."""
         found = _without_empty(entry)
         own: dict[str, Any] = {key: found.pop(key) for key in ("metric", "data", "all") if key in found}
         return {**own, "stems": found}
 
     def for_stems(self, stems: tuple[str, ...]) -> "Scores":
-        """Return the same in the stems' order; raise `Invalid` if another has a score."""
+        """Return the scores in the order of `stems`; raise `Invalid` for the score of any other stem."""
         for stem in self.stems:
             if stem not in stems:
-                raise Invalid(f"scores.{stem}", f"no such key; there is {', '.join(stems)}")
+                raise Invalid(f"scores.{stem}", f"no such key; choose from {', '.join(stems)}")
         return replace(self, stems={stem: self.stems[stem] for stem in stems if stem in self.stems})
 
 
 @dataclass(frozen=True)
 class Inference:
-    """How the model was run for its published scores, where that differs from the defaults.
+    """Settings with which the model got its published scores, if they differ from the defaults.
 
     Attributes:
-        overlap: the fraction of a chunk shared with the next.
+        overlap: fraction of a chunk that overlaps the next one.
     """
 
     overlap: Overlap | None = None
@@ -155,22 +155,22 @@ class ModelSpec:
     """One entry of the registry.
 
     Attributes:
-        name: what `-m` takes.
-        family: a key of `models.FAMILIES`; None for a bag and for a recipe.
-        stems: what the network estimates, in its order.
-        residual: a stem that is the mix minus all the others, or None.
+        name: the model's name for `-m`.
+        family: network family, a key of `models.FAMILIES`; None for a bag or a recipe.
+        stems: stems that the network estimates, in its order; for a recipe the stems that it gives.
+        residual: a stem that is the mix minus all others, or None.
         sample_rate: in Hz.
-        segment_s: the chunk length, None for what the checkpoint says.
-        arguments: of the family, for checkpoints that carry none.
-        bag: members and weights, None for a single model.
-        recipe: the models that are combined, None for a single model; `stems` are what it gives.
-        files: the weights; none for a family without weights and for bags.
-        license, license_note: of the weights.
-        paper: where the model is described.
-        scores, inference: see there.
-        note: what else a person should know, such as where the files come from.
-        listed: members of bags are found by name but not listed.
-        own: the entry stands in the user's registry file.
+        segment_s: chunk length in seconds, None for the checkpoint's own.
+        arguments: arguments of the family, for checkpoints without any.
+        bag: members and weights of a bag, None for other models.
+        recipe: the combination of models, None for other models.
+        files: weights files; empty for a family without weights and for bags.
+        license, license_note: licence of the weights.
+        paper: reference to the paper that describes the model.
+        scores, inference: see these classes.
+        note: other remarks for users, such as the origin of the files.
+        listed: False for members of bags, which are found by name but not listed.
+        own: whether the entry is in the user's registry file.
     """
 
     name: str
@@ -194,7 +194,7 @@ class ModelSpec:
 
     @classmethod
     def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a key without a value for one that isn't there."""
+        """Drop keys without a value."""
         return _without_empty(entry)
 
     def __post_init__(self) -> None:
@@ -219,21 +219,21 @@ class ModelSpec:
 
     @property
     def all_stems(self) -> tuple[str, ...]:
-        """Every stem that the model gives, the residual last."""
+        """All stems that the model gives, the residual last."""
         return self.stems if self.residual is None else (*self.stems, self.residual)
 
     def score(self, stem: str | None = None) -> float | None:
-        """The published score of a stem, or of all together."""
+        """Return the published score of a stem, or of all stems together; None if there is none."""
         if self.scores is None:
             return None
         return self.scores.all if stem is None else self.scores.stems.get(stem)
 
 
 def list_models(stem: str | None = None) -> list[ModelSpec]:
-    """The models that can be asked for, in the registry's order.
+    """Return the listed models, in the registry's order.
 
     Args:
-        stem: only models that give this stem, the best published score of it first; unscored ones last.
+        stem: only return models that give this stem, sorted by its published score, unscored ones last.
 
     Raises:
         UnknownNameError: no model gives that stem.
@@ -245,11 +245,11 @@ def list_models(stem: str | None = None) -> list[ModelSpec]:
     known = dict.fromkeys(s for spec in listed for s in spec.all_stems)
     stem = find_stem(stem, tuple(known))
     giving = [spec for spec in listed if stem in spec.all_stems]
-    return sorted(giving, key=lambda spec: -_or_last(spec.score(stem)))
+    return sorted(giving, key=lambda spec: _descending(spec.score(stem)))
 
 
 def find_model(name: str) -> ModelSpec:
-    """The entry of that name, listed or not.
+    """Return the entry of that name, listed or not.
 
     Raises:
         UnknownNameError: there is none.
@@ -262,9 +262,9 @@ def find_model(name: str) -> ModelSpec:
 
 
 def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelSpec]:
-    """The entries whose files a model needs for `stems` (None for all): its members, or itself.
+    """Return the entries whose files a model needs for `stems` (None for all): its members, or itself.
 
-    Of a recipe they are the models with a name, whatever the stems.
+    For a recipe, these are all its models that are in the registry, independent of the stems.
     """
     if spec.recipe is not None:
         return list(_models_of(spec).values())
@@ -277,7 +277,7 @@ def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelS
 
 
 def _models_of(recipe: ModelSpec) -> dict[str, ModelSpec]:
-    """Return the models of a recipe, also of those in it, by their names."""
+    """Return the models of a recipe by name, including those of recipes within it."""
     models, found, waiting = registry(), dict[str, ModelSpec](), [recipe]
     seen = {recipe.name}
     while waiting:
@@ -292,7 +292,7 @@ def _models_of(recipe: ModelSpec) -> dict[str, ModelSpec]:
 
 
 def registry() -> dict[str, ModelSpec]:
-    """All entries by name: those of the package, then those of the user's file, which win.
+    """Return all entries by name: those of the package, then those of the user's file, which replace them.
 
     Raises:
         SettingsError: a registry file is malformed.
@@ -303,22 +303,22 @@ def registry() -> dict[str, ModelSpec]:
     except (FileNotFoundError, NotADirectoryError):
         return dict(_read(_packaged(), 0, False))
     except OSError as error:
-        raise _unusable(own, f"can't be read ({error.strerror})") from None
-    if not (S_ISREG(status.st_mode) or S_ISCHR(status.st_mode)):  # /dev/null is a way to say none
-        raise _unusable(own, "is a folder" if S_ISDIR(status.st_mode) else "is no regular file")
+        raise _invalid_file(own, f"can't be read ({error.strerror})") from None
+    if not (S_ISREG(status.st_mode) or S_ISCHR(status.st_mode)):  # /dev/null stands for no file
+        raise _invalid_file(own, "is a folder" if S_ISDIR(status.st_mode) else "is not a regular file")
     return _with_own(_read(own, status.st_mtime_ns, True), own)
 
 
-def _unusable(path: Path, what: str) -> SettingsError:
-    """The error of a user's registry that is no file to be read."""
+def _invalid_file(path: Path, what: str) -> SettingsError:
+    """Return the error for a user's registry that can't be read."""
     chosen = os.environ.get(folders.REGISTRY)
     name = f"{folders.REGISTRY}={chosen}" if chosen else str(path)
-    hint = "it must be a YAML file of your own models, or not be there"
+    hint = "it must be a YAML file of your own models, or not exist"
     return SettingsError(f"{name}: {what}", setting=folders.REGISTRY, hint=hint)
 
 
 def check_own(content: Any, path: Path) -> None:
-    """Refuse content with which the user's file, at `path`, would make no registry.
+    """Refuse content of the user's registry file at `path` that isn't valid together with the package's.
 
     Raises:
         SettingsError: an entry is malformed, or a bag loses a member.
@@ -332,19 +332,19 @@ def _with_own(own: Mapping[str, ModelSpec], path: Path) -> dict[str, ModelSpec]:
     return models
 
 
-def _or_last(score: float | None) -> float:
-    return float("-inf") if score is None else score
+def _descending(score: float | None) -> float:
+    return float("inf") if score is None else -score
 
 
 def _packaged() -> Path:
-    # In a wheel the file lies inside the package, in a checkout and a source archive beside it.
+    # the file is inside the package in a wheel, and beside it in a checkout or source archive
     inside = Path(__file__).parents[1] / "models.yaml"
     return inside if inside.is_file() else Path(__file__).parents[2] / "models.yaml"
 
 
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int, own: bool) -> dict[str, ModelSpec]:
-    # `changed` is part of the cache's key only: the user's file may be rewritten while the process runs.
+    # `changed` is only a part of the cache's key: the user's file may be rewritten while the process runs
     models = parse_registry(load(path), own=own)
     if not own:
         _check_bags(models, path)
@@ -353,24 +353,24 @@ def _read(path: Path, changed: int, own: bool) -> dict[str, ModelSpec]:
 
 @dataclass(frozen=True)
 class _Sections:
-    """The entries of a registry file; `members` are found by name but not listed."""
+    """Sections of a registry file; `members` are found by name but not listed."""
 
     members: Mapping[str, object] = field(default_factory=dict)
     models: Mapping[str, object] = field(default_factory=dict)
 
 
 def parse_registry(document: Document, *, own: bool = False) -> dict[str, ModelSpec]:
-    """Return the entries of a registry file: `models`, and `members` that are not listed.
+    """Return the entries of a registry file by name, both `models` and `members`.
 
     Raises:
-        SettingsError: a key is unknown or missing, or a value isn't what it must be; the message says where.
+        SettingsError: a key is unknown or missing, or a value is invalid; the message names the place.
     """
     models: dict[str, ModelSpec] = {}
     sections = read(_Sections, document)
     for section, listed in (("members", False), ("models", True)):
         for name in getattr(sections, section):
             if name in models:
-                raise document.error((section, name), "stands there twice")
+                raise document.error((section, name), "is defined twice")
             keys = section, name
             models[name] = read(ModelSpec, document, keys, name=name, listed=listed, own=own)
     return models

@@ -1,4 +1,4 @@
-"""Models of any hub repository, by its name instead of by a registry entry."""
+"""Download models from any hub repository, without a registry entry."""
 
 from pathlib import Path
 
@@ -9,17 +9,18 @@ from stemsplit.hub.registry import HubFile
 
 
 def fetch(repo: str, revision: str, offline: bool, callback: Callback | None) -> Path:
-    """The folder of a repository's snapshot with its `model.safetensors`, or its one bag and all members.
+    """Return the folder of a repository's snapshot, with its `model.safetensors` or its only bag downloaded.
 
     Args:
         repo: `OWNER/REPO`.
         revision: a branch, tag or commit.
-        offline: use what is in the cache, as it is when the hub can't be reached.
+        offline: use the cache, as also happens if the hub can't be reached.
         callback: receives `Download` events and may cancel.
 
     Raises:
-        ModelUnavailableError: not cached while offline, or (DownloadError) not downloadable.
-        CheckpointError: the repository holds no model, or a file differs from the hash that the hub states.
+        ModelUnavailableError: the model isn't cached while offline, or can't be downloaded (DownloadError).
+        CheckpointError: the repository has no model.
+        ChecksumError: a file differs from the hash that the hub states.
     """
     try:
         if not offline:

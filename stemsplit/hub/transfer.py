@@ -1,6 +1,6 @@
-"""One file over HTTP: resumed where it stopped, repeated while that helps, over https only.
+"""Download one file over https, with resume and retries.
 
-Uses the standard library's client, which honours the usual proxy variables.
+It uses the standard library's client, which respects the usual proxy variables.
 """
 
 import errno
@@ -23,18 +23,23 @@ from stemsplit.errors import DownloadError, OutputError, ResourceError
 
 Report = Callable[[int, int | None], None]
 
-TRIES = 5  # in a row without a new byte
-PAUSE_S = 0.5  # before the second try; doubles from try to try
-LONGEST_PAUSE_S = 8.0
+TRIES = 5  # consecutive ones without a new byte
+PAUSE_S = 0.5  # before the second try; doubled with every try
+MAX_PAUSE_S = 8.0
 TIMEOUT_S = 30.0  # without a byte
 BLOCK = 1 << 18
 
-PASSING = {408, 425, 429, 500, 502, 503, 504}
-LOCAL = {"127.0.0.1", "localhost", "::1"}
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+LOCAL_HOSTS = {"127.0.0.1", "localhost", "::1"}
 
 
 class _Interrupted(Exception):
-    """This try failed, the next may not."""
+    """A try failed, but the next one may succeed.
+
+    Args:
+        reason: for the message if all tries fail.
+        wait_s: time to wait before the next try, in seconds.
+    """
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -42,17 +47,17 @@ class _Interrupted(Exception):
 
 
 def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, report: Report) -> None:
-    """Complete the file `part` from `url`, keeping what it holds already.
+    """Download `url` into the file `part`, resuming from the bytes that it has already.
 
     Args:
-        url: https, or http on this machine or at `trusted`.
-        part: may exist; stays for the next time when this one fails.
-        size: the length that the file must have, None if unknown.
-        trusted: a base address that may be reached over plain http.
-        report: called with the bytes that are here and the total; what it raises ends the transfer.
+        url: an https URL, or an http URL on this machine or at `trusted`.
+        part: the file, which may exist; it is kept after a failure, to be resumed.
+        size: the expected length in bytes, None if unknown.
+        trusted: a base URL that may use plain http.
+        report: called with the bytes so far and the total; an exception from it ends the transfer.
 
     Raises:
-        DownloadError: refused, not there, or given up after several tries.
+        DownloadError: the URL is refused or doesn't exist, or all tries failed.
         ResourceError: the disk is full.
         OutputError: `part` can't be written.
     """
@@ -68,27 +73,27 @@ def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, rep
             left, pause = (TRIES, PAUSE_S) if new else (left - 1, 2 * pause)
             if left <= 0:
                 raise DownloadError(f"{url}: {error}", url=url) from error
-            time.sleep(min(max(pause, error.wait_s), LONGEST_PAUSE_S))
+            time.sleep(min(max(pause, error.wait_s), MAX_PAUSE_S))
         else:
             return
 
 
 def require_secure(url: str, trusted: str | None = None, *, source: str | None = None) -> None:
-    """Refuse an address that isn't https; plain http only on this machine or at `trusted`.
+    """Refuse a URL that isn't https, except for http on this machine or at `trusted`.
 
     Args:
-        url: the address.
-        trusted: a base address that the user configured.
-        source: the address that redirected here; from https nothing but https may follow.
+        url: the URL.
+        trusted: a base URL that the user configured.
+        source: the URL that redirected to it; https must not redirect to http.
 
     Raises:
-        DownloadError: the address is refused.
+        DownloadError: the URL is refused.
     """
     try:
         to, base = urlsplit(url), urlsplit(trusted or "")
     except ValueError as error:
-        raise DownloadError(f"{url}: no address ({error})", url=url) from error
-    known = to.hostname in LOCAL or (to.scheme, to.netloc) == (base.scheme, base.netloc)
+        raise DownloadError(f"{url}: not a valid URL ({error})", url=url) from error
+    known = to.hostname in LOCAL_HOSTS or (to.scheme, to.netloc) == (base.scheme, base.netloc)
     downgraded = source is not None and urlsplit(source).scheme == "https"
     if to.scheme == "https" or (to.scheme == "http" and known and not downgraded):
         return
@@ -97,7 +102,7 @@ def require_secure(url: str, trusted: str | None = None, *, source: str | None =
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to trusted addresses only."""
+    """Redirect handler that follows redirects to trusted URLs only."""
 
     def __init__(self, trusted: str | None) -> None:
         self.trusted = trusted
@@ -126,7 +131,7 @@ def _attempt(
             response = opener.open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with closing(error):
-            _answered(url, error, part, have)
+            _handle_http_error(url, error, part, have)
         return
     with closing(response):
         with _disk(part):
@@ -134,7 +139,7 @@ def _attempt(
             total = _total(response, start)
             if size is not None and total not in (None, size):
                 raise DownloadError(f"{url}: holds {total} bytes, not {size}: another file", url=url)
-            _remember(part, response)
+            _save_validator(part, response)
         here = _receive(url, response, part, start, total, report)
     if total is not None and here < total:
         raise _Interrupted(f"the connection ended after {here} of {total} bytes")
@@ -150,7 +155,7 @@ def _headers(part: Path, have: int) -> dict[str, str]:
 
 
 def _start(response: Any, part: Path, have: int) -> int:
-    """Where the answer's bytes belong in the file."""
+    """Return the position in the file at which the response's bytes begin."""
     if response.status != 206:
         return 0
     place = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
@@ -165,10 +170,10 @@ def _total(response: Any, start: int) -> int | None:
     return start + int(length) if length.isdigit() else None
 
 
-def _remember(part: Path, response: Any) -> None:
-    """Keep what the server calls this version of the file, so that another version isn't appended to it."""
+def _save_validator(part: Path, response: Any) -> None:
+    """Save the server's validator of this version of the file, so that no other version is appended to it."""
     etag = response.headers.get("ETag")
-    # RFC 9110, 13.1.5: a weak validator doesn't say that the bytes are the same.
+    # a weak validator doesn't mean that the bytes are the same (RFC 9110 §13.1.5)
     strong = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
     if strong:
         _validator(part).write_text(json.dumps({"validator": strong}), encoding="utf-8")
@@ -177,7 +182,7 @@ def _remember(part: Path, response: Any) -> None:
 
 
 def _receive(url: str, response: Any, part: Path, here: int, total: int | None, report: Report) -> int:
-    # Without a buffer, which would be written once more on closing, when it can't be.
+    # unbuffered, because a buffer that a full disk refused would be written again on closing
     with _disk(part):
         file: IO[bytes] = part.open("r+b" if here else "wb", buffering=0)
     with file:
@@ -205,20 +210,20 @@ def _write(file: IO[bytes], block: bytes, part: Path) -> None:
 
 @contextmanager
 def _connection(url: str) -> Iterator[None]:
-    """What fails in here is the connection, but for answers that are no success."""
+    """Turn exceptions in the block into connection errors, except for HTTP error responses."""
     try:
         yield
     except urllib.error.HTTPError:
         raise
-    except (ValueError, http.client.InvalidURL) as error:  # of an address, here or in a redirection
+    except (ValueError, http.client.InvalidURL) as error:  # of this URL, or of a redirect's
         raise DownloadError(f"{url}: {error}", url=url) from error
     except (OSError, http.client.HTTPException) as error:
-        _broken(url, error)
+        _raise_connection_error(url, error)
 
 
 @contextmanager
 def _disk(part: Path) -> Iterator[None]:
-    """What fails in here is this machine's disk."""
+    """Turn `OSError`s in the block into errors of this machine's disk."""
     try:
         yield
     except OSError as error:
@@ -228,25 +233,25 @@ def _disk(part: Path) -> Iterator[None]:
         raise OutputError(part, reason) from error
 
 
-def _answered(url: str, error: urllib.error.HTTPError, part: Path, have: int) -> None:
-    """An answer that is no success: raises, unless it says that the file is complete."""
-    if error.code == 416 and have:
+def _handle_http_error(url: str, error: urllib.error.HTTPError, part: Path, have: int) -> None:
+    """Raise for an HTTP error response, unless it says that the file is complete."""
+    if error.code == 416 and have:  # Range Not Satisfiable; its Content-Range states the full length
         if error.headers.get("Content-Range") == f"bytes */{have}":
             return
         part.unlink(missing_ok=True)
         raise _Interrupted("the server has no such range") from error
     reason = f"HTTP {error.code} {error.reason}"
-    if error.code not in PASSING:
+    if error.code not in TRANSIENT:
         raise DownloadError(f"{url}: {reason}", url=url) from error
     after = error.headers.get("Retry-After", "")
     raise _Interrupted(reason, float(after) if after.isdigit() else 0.0) from error
 
 
-def _broken(url: str, error: OSError | http.client.HTTPException) -> NoReturn:
-    """A connection that failed: says whether another try may help."""
+def _raise_connection_error(url: str, error: OSError | http.client.HTTPException) -> NoReturn:
+    """Raise for a failed connection: `_Interrupted` if another try may succeed, else `DownloadError`."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     reason = str(getattr(cause, "strerror", None) or cause or type(error).__name__)
-    # A name that doesn't resolve and a certificate that doesn't hold won't do so in a second either.
+    # a name that can't be resolved and an invalid certificate won't be better in a second
     if isinstance(cause, socket.gaierror | ssl.SSLCertVerificationError):
         raise DownloadError(f"{url}: {reason}", url=url) from error
     raise _Interrupted(reason) from error
@@ -264,12 +269,12 @@ def _length(part: Path) -> int:
 
 
 def discard(part: Path) -> None:
-    """Remove a part and what is remembered of it."""
+    """Remove a part file and its validator."""
     part.unlink(missing_ok=True)
     _validator(part).unlink(missing_ok=True)
 
 
 def settle(part: Path, path: Path) -> None:
-    """Give a verified part its final name, durably."""
+    """Rename a verified part file to its final name, flushed to the disk."""
     files.settle(part, path)
     _validator(part).unlink(missing_ok=True)

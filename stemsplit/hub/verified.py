@@ -1,4 +1,4 @@
-"""Hashing files, once: a record in the cache folder says which digest a file of that size and time had."""
+"""Hash files, with a cache of digests by path, size and time of change."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from stemsplit.files import write_whole
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file in hexadecimal, from its record while size and time of change are the same.
+    """Return the sha256 of a file in hexadecimal, from the cache if size and time of change are the same.
 
     Raises:
         OSError: the file can't be read.
@@ -28,24 +28,24 @@ def digest(path: Path) -> str:
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Keep the digest of a file that was just hashed."""
-    with suppress(OSError):  # a cache folder that can't be written costs time only
+    """Cache the digest of a file that was just hashed."""
+    with suppress(OSError):  # without a writable cache folder, the file is hashed again the next time
         write_whole(_record(path), json.dumps({**_key(path), "sha256": sha256}))
 
 
 def fresh_digest(path: Path) -> str:
-    """The sha256 of a file as it is now, whatever is on record."""
+    """Return the sha256 of a file, computed anew."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of_text(text: str) -> str:
-    """The sha256 of a text."""
+    """Return the sha256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def matches(path: Path, sha256: str) -> bool:
-    """Whether the digest of a file begins with `sha256`."""
+    """Return whether the digest of a file begins with `sha256`."""
     return digest(path).startswith(sha256)
 
 
@@ -53,7 +53,7 @@ def check(path: Path, sha256: str, *, model: str | None = None, hint: str | None
     """Refuse a file whose digest doesn't begin with `sha256`.
 
     Raises:
-        ChecksumError: it's another file, or a damaged one.
+        ChecksumError: it is another file, or damaged.
     """
     actual = digest(path)
     if not actual.startswith(sha256):
@@ -61,7 +61,7 @@ def check(path: Path, sha256: str, *, model: str | None = None, hint: str | None
 
 
 def forget(path: Path) -> None:
-    """Drop the record of a file."""
+    """Drop the cached digest of a file."""
     with suppress(OSError):
         _record(path).unlink()
 

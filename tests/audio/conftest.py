@@ -1,4 +1,4 @@
-"""Small files of every kind, made once."""
+"""Small audio files in every format, made once."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ IMPULSE = 10_000
 
 @pytest.fixture(scope="session")
 def music() -> np.ndarray:
-    """[2, T] quiet noise, different per channel, with one loud sample at 10 000."""
+    """Quiet noise [2, T], different per channel, with one loud sample at 10 000."""
     generator = np.random.default_rng(1)
     audio = (generator.standard_normal((2, FRAMES)) * 0.02).astype(np.float32)
     audio[:, IMPULSE] = 0.9
@@ -25,7 +25,7 @@ def music() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def pcm(music: np.ndarray) -> np.ndarray:
-    """The music as 16-bit PCM holds it."""
+    """The music rounded to 16-bit PCM."""
     return (np.rint(music * 32768) / 32768).astype(np.float32)
 
 
@@ -53,7 +53,7 @@ def ffmpeg() -> Ffmpeg:
 
 @pytest.fixture(scope="session")
 def ffmpeg_decoded(ffmpeg: Ffmpeg) -> Callable[[Path, int], np.ndarray]:
-    """What the ffmpeg program decodes of a file's first audio stream, [C, T]."""
+    """Return a file's first audio stream as the ffmpeg program decodes it, [C, T]."""
 
     def decode(path: Path, channels: int = 2) -> np.ndarray:
         command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(path), "-map", "0:a:0", "-f", "f32le", "-"]
@@ -64,5 +64,5 @@ def ffmpeg_decoded(ffmpeg: Ffmpeg) -> Callable[[Path, int], np.ndarray]:
 
 
 def loudest(audio: np.ndarray) -> int:
-    """Where the impulse is."""
+    """Return the sample at which the impulse is."""
     return int(np.abs(audio[0]).argmax())

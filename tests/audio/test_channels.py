@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.channels import UNKNOWN, convert_channels, downmix_matrix
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels, downmix_matrix
 from stemsplit.audio.reader import probe, read_audio
 from stemsplit.errors import StemsplitError
 
@@ -17,7 +17,7 @@ def one_hot(channels: int) -> np.ndarray:
     return np.eye(channels, dtype=np.float32)
 
 
-def test_as_many_channels_stay_untouched() -> None:
+def test_equal_channel_counts_pass_through_unchanged() -> None:
     for channels in (1, 2):
         block = one_hot(channels)
         assert convert_channels(block, channels) is block
@@ -31,7 +31,7 @@ def test_stereo_becomes_its_mean() -> None:
     assert convert_channels(np.array([[1, 2], [3, 6]], np.float32), 1).tolist() == [[2, 4]]
 
 
-# left and right gains per channel, from ITU-R BS.775-3 table 2
+# Left and right gain of each channel, from ITU-R BS.775-3 table 2
 BS_775 = {
     (3, None): [[1, 0, HALF], [0, 1, HALF]],
     (4, None): [[1, 0, HALF, 0], [0, 1, 0, HALF]],
@@ -49,13 +49,13 @@ def test_downmix_gains(case: tuple[int, str | None], gains: list[list[float]]) -
     channels, layout = case
     mixed = convert_channels(one_hot(channels), 2, layout)
     assert mixed.dtype == np.float32
-    # FFmpeg rounds the square root in its own way
+    # FFmpeg rounds the square root differently
     assert np.allclose(mixed, np.array(gains, np.float32), rtol=1e-6, atol=0)
     mono = convert_channels(one_hot(channels), 1, layout)
     assert np.allclose(mono, np.mean(gains, axis=0, keepdims=True), rtol=0, atol=1e-7)
 
 
-def test_a_layout_in_an_order_of_its_own() -> None:
+def test_a_layout_in_an_unusual_order() -> None:
     native, own = downmix_matrix(7, "6.1"), downmix_matrix(7, "FL+FR+FC+LFE+SL+SR+BC")
     assert np.array_equal(own, native[:, [0, 1, 2, 3, 5, 6, 4]])
 
@@ -65,7 +65,7 @@ def test_a_layout_in_an_order_of_its_own() -> None:
     [
         (6, "stereo"),
         (4, "ambisonic 1"),
-        (6, UNKNOWN),
+        (6, UNKNOWN_LAYOUT),
         (3, "FL+FR+UNSD"),
         (3, "FL+FR+TFC"),
         (4, "FL+FR+FC+FC"),
@@ -77,13 +77,13 @@ def test_a_layout_without_a_rule_is_an_error(channels: int, layout: str) -> None
         downmix_matrix(channels, layout)
 
 
-@pytest.mark.parametrize("layout", [None, "downmix", "FC+LFE", UNKNOWN])
+@pytest.mark.parametrize("layout", [None, "downmix", "FC+LFE", UNKNOWN_LAYOUT])
 def test_two_channels_are_stereo_whatever_they_are_called(layout: str | None) -> None:
     assert np.array_equal(downmix_matrix(2, layout), np.eye(2))
 
 
 @pytest.mark.parametrize("channels", [9, 16, 64])
-def test_no_rule(channels: int) -> None:
+def test_channel_counts_without_a_rule(channels: int) -> None:
     with pytest.raises(StemsplitError, match=f"{channels} channels: no rule") as caught:
         convert_channels(one_hot(channels), 2)
     assert caught.value.hint
@@ -106,7 +106,7 @@ GAINS |= {"FLC": (1, 0), "FRC": (0, 1), "BC": (0.5, 0.5), "SL": (HALF, 0), "SR":
 
 
 def wave(path: Path, channels: int, mask: int | None) -> None:
-    """A WAV whose channel k sounds in sample k alone, with or without a mask."""
+    """Write a WAV whose channel k has an impulse in sample k, with or without a mask."""
     samples = np.diag(np.full(channels, 8192, "<i2")).tobytes()
     rate, align = 8000, 2 * channels
     fields = struct.pack("<HIIHH", channels, rate, rate * align, align, 16)
@@ -138,7 +138,7 @@ def test_a_wav_without_a_mask_states_no_layout(channels: int, tmp_path: Path) ->
     assert downmix_matrix(channels).shape == (2, channels)
 
 
-# where Vorbis puts the loudspeakers of FFmpeg's layouts (Vorbis I, 4.3.9)
+# Order of the loudspeakers of FFmpeg's layouts in Vorbis (Vorbis I §4.3.9)
 VORBIS = {
     3: ("3.0", "FL FC FR"),
     4: ("quad", "FL FR BL BR"),
@@ -159,5 +159,5 @@ def test_vorbis_channels_come_in_the_order_of_their_layout(channels: int, tmp_pa
     assert info.layout == layout
     names = [channel.name for channel in av.AudioLayout(layout).channels]
     for name, samples in zip(names, audio, strict=True):
-        if name != "LFE":  # the encoder leaves little of a high tone there
+        if name != "LFE":  # the encoder removes most of a high tone there
             assert np.corrcoef(samples, tones[name])[0, 1] > 0.95, name

@@ -1,4 +1,4 @@
-"""Files that declare another length than they have: what is there is read, and a notice tells of it."""
+"""Files with a wrong declared length: all of their audio is read, with a notice."""
 
 import struct
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def encoded(path: Path, audio: np.ndarray, kind: str, rate: int = RATE) -> bytes
 
 # ---------------------------------------------------------------- chunks
 
-# where libsndfile writes the size of the audio's chunk, behind which mark, and in which form
+# Size of the audio chunk in libsndfile's files: the bytes before it, its offset and its format
 SIZES = {
     "wav": (b"data", 4, "<I"),
     "aiff": (b"SSND", 4, ">I"),
@@ -79,7 +79,7 @@ def test_more_than_the_slack_missing_is_cut_short(kind: str, pcm: np.ndarray, tm
 
 
 def long_wav(path: Path, data_size: int, *, rf64: tuple[int, int] | None = None) -> int:
-    """A sparse WAV of 4 GiB and 20 s whose last five seconds are a ramp; the number of its samples."""
+    """Write a sparse WAV of 4 GiB and 20 s that ends with a ramp of 5 s; return its number of samples."""
     end = np.arange(5 * RATE, dtype="<i2").repeat(2).tobytes()
     frames = (GIB_4 + 20 * RATE * 4) // 4
     head = b"WAVE"
@@ -133,7 +133,7 @@ def test_a_recorder_that_crashed_left_sizes_of_zero(kind: str, pcm: np.ndarray, 
 
 
 def flac(path: Path, pcm: np.ndarray, count: int | None = None) -> bytes:
-    """A FLAC file whose STREAMINFO declares `count` samples, in 36 bits."""
+    """Write a FLAC file whose STREAMINFO declares `count` samples (36 bits)."""
     soundfile.write(path, pcm.T, RATE, format="FLAC", subtype="PCM_16")
     if count is not None:
         whole = path.read_bytes()
@@ -245,7 +245,7 @@ def test_an_ogg_stream_without_its_last_page(music: np.ndarray, tmp_path: Path) 
     assert notices == ["has no end mark: its end may be missing"]
 
 
-# ---------------------------------------------------------------- MP3, MP4 and their notes
+# ---------------------------------------------------------------- MP3 and MP4
 
 STALE = " 00000000 00000840 000001CC 000000000006BAA8" + " 00000000" * 8
 
@@ -261,7 +261,7 @@ STALE = " 00000000 00000840 000001CC 000000000006BAA8" + " 00000000" * 8
         "a.flac": ["-c:a", "flac"],
     }.items(),
 )
-def test_a_gapless_note_of_another_file(
+def test_a_gapless_tag_of_another_file(
     name: str,
     options: list[str],
     wav: Path,

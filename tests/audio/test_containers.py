@@ -5,13 +5,13 @@ from stemsplit.audio.containers import CONTAINERS
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
-def test_a_row_has_the_name_that_an_open_file_shows(name: str) -> None:
+def test_rows_have_the_names_of_open_files(name: str) -> None:
     if name in av.formats_available:
         assert av.ContainerFormat(name, "r").name.partition(",")[0] == name
 
 
 @pytest.mark.parametrize("name", ["hls", "dash", "concat", "image2", "lavfi", "sdp", "rtsp"])
-def test_nothing_that_opens_further_files_is_listed(name: str) -> None:
+def test_formats_that_open_further_files_are_not_listed(name: str) -> None:
     assert name not in CONTAINERS
 
 

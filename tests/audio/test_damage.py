@@ -1,4 +1,4 @@
-"""Whatever happens to a file, reading it ends in audio or in one line."""
+"""Reading a damaged file gives audio or an error of one line."""
 
 import random
 import shutil
@@ -80,7 +80,7 @@ def damaged_copies(whole: bytes, seed: str, rounds: int) -> Iterator[bytes]:
 
 
 def require_answer(path: Path) -> None:
-    """Audio that is finite, or one line."""
+    """Return finite audio, or an error of one line."""
     for read in (read_through, probe, read_tags):
         try:
             read(path)
@@ -156,7 +156,7 @@ def mp3(folder: Path, music: np.ndarray) -> bytearray:
 
 
 def test_bad_bytes_inside_an_mp3_are_an_error(music: np.ndarray, tmp_path: Path) -> None:
-    """FFmpeg goes on with a gap in the music; here nobody gets a gap without a word."""
+    """FFmpeg continues after a gap in the music; this package never does so silently."""
     data = mp3(tmp_path, music)
     middle = len(data) // 2
     data[middle : middle + 300] = random.Random(0).randbytes(300)
@@ -166,7 +166,7 @@ def test_bad_bytes_inside_an_mp3_are_an_error(music: np.ndarray, tmp_path: Path)
 
 
 def test_free_format_mp3_is_refused_in_one_line(music: np.ndarray, tmp_path: Path) -> None:
-    """FFmpeg doesn't read a bit rate that the header leaves open."""
+    """FFmpeg doesn't decode MP3 with a free bit rate."""
     data = mp3(tmp_path, music)
     for at in range(len(data) - 4):
         if data[at : at + 2] == b"\xff\xfb" and data[at + 2] >> 4 == 9:  # 128 kbit/s
@@ -180,7 +180,7 @@ def test_free_format_mp3_is_refused_in_one_line(music: np.ndarray, tmp_path: Pat
 def test_a_text_in_another_alphabet_than_it_says_is_copied_as_it_is_read(
     music: np.ndarray, tmp_path: Path
 ) -> None:
-    """Cyrillic in cp1251 under the label Latin-1: what FFmpeg and every player show."""
+    """Cyrillic in cp1251, labelled Latin-1, is copied as FFmpeg and all players show it."""
     text = "Привет".encode("cp1251")
     frame = b"TIT2" + (len(text) + 1).to_bytes(4) + bytes(2) + b"\0" + text
     tag = b"ID3\3\0\0" + bytes([0, 0, 0, len(frame)]) + frame

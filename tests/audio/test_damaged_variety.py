@@ -1,4 +1,4 @@
-"""Damage to valid files of every kind: the right samples, or one line; never fewer samples in silence."""
+"""Damaged files in every format give the right samples or an error of one line, never fewer samples."""
 
 import json
 import random
@@ -53,7 +53,7 @@ KINDS = {
     "wma": ["-c:a", "wmav2"],
 }
 POINTS = 20
-# streams of frames that may begin and end anywhere, so that only a cut within a frame can be seen
+# Streams that may begin and end anywhere, so that only a cut within a frame can be detected
 ENDLESS = {"noxing.mp3", "mp2", "aac", "ts", "ac3", "eac3", "dts"}
 ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
 ID3V2 = b"ID3\3\0\0\0\0\2\0" + bytes(256)
@@ -75,7 +75,7 @@ def read(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def outcome(path: Path) -> tuple[np.ndarray, list[str]] | None:
-    """What is read, or None for an error, which must be one line."""
+    """Return the audio that is read, or None after an error, which must be one line."""
     try:
         return read(path)
     except InputError as error:
@@ -84,7 +84,7 @@ def outcome(path: Path) -> tuple[np.ndarray, list[str]] | None:
 
 
 def cuts(data: bytes) -> Iterator[bytes]:
-    # a little behind what may be a frame's end
+    # a little after a possible end of a frame
     yield from (data[: len(data) * k // (POINTS + 1) + 101] for k in range(1, POINTS + 1))
 
 
@@ -115,7 +115,7 @@ def test_tags_around_a_file_change_nothing(whole: Path) -> None:
     for content in (data + ID3V1, data + APE, data + APE + ID3V1):
         whole.write_bytes(content)
         audio, _ = read(whole)
-        # FFmpeg takes a tag behind AC-3 for a part of its last frame
+        # FFmpeg reads a tag behind AC-3 as a part of the last frame
         kept = expected.shape[1] - (1536 if kind in ("ac3", "eac3") else 0)
         assert audio.shape[1] >= kept and np.array_equal(audio, expected[:, : audio.shape[1]])
     whole.write_bytes(ID3V2 + data)
@@ -124,7 +124,7 @@ def test_tags_around_a_file_change_nothing(whole: Path) -> None:
 
 
 def test_two_files_in_one(whole: Path) -> None:
-    """A stream goes on with the second file, a file with an index ends with the first."""
+    """A stream continues with the second file; a file with an index ends with the first."""
     kind, data = whole.name.removeprefix("whole."), whole.read_bytes()
     expected, _ = read(whole)
     whole.write_bytes(data + data)
@@ -138,7 +138,7 @@ def test_two_files_in_one(whole: Path) -> None:
 
 
 def test_sizes_in_the_header_that_lie(whole: Path) -> None:
-    """Any four bytes of the first kilobyte: never fewer samples without a word, never an endless read."""
+    """Changing any four bytes of the first kilobyte never loses samples silently and never reads for ever."""
     draw, data = random.Random(whole.name), whole.read_bytes()
     for _ in range(POINTS):
         at = draw.randrange(4, min(1000, len(data) - 4))

@@ -1,4 +1,4 @@
-"""Views of an open file: each has its own position, and what can't be read is told in one line."""
+"""Views of an open file have their own positions, and read errors are one line."""
 
 import io
 from pathlib import Path

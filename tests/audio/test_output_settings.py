@@ -13,7 +13,7 @@ from stemsplit.settings import OutputSettings
         ({"bit_depth": "8"}, "--bit-depth 8: must be one of 16, 24, 32f"),
         ({"format": "flac", "bit_depth": "32f"}, "--bit-depth 32f: flac holds 16 or 24"),
         ({"format": "alac", "bit_depth": "32f"}, "--bit-depth 32f: alac holds 16 or 24"),
-        ({"bitrate": 320_000}, "--bitrate 320000: wav has none"),
+        ({"bitrate": 320_000}, "--bitrate 320000: wav has no bit rate"),
         ({"format": "mp3", "bitrate": 100}, "--bitrate 100: must be from 8k to 512k"),
         ({"sample_rate": 0}, "--sample-rate 0: must be keep, or from 1000"),
         ({"sample_rate": "44100"}, "--sample-rate 44100: must be keep"),
@@ -28,7 +28,7 @@ def test_errors_name_the_flag(setting: dict[str, Any], message: str) -> None:
     assert message.startswith(str(caught.value.setting))
 
 
-def test_bit_rate_in_force() -> None:
+def test_default_and_given_bit_rates() -> None:
     assert OutputSettings().bits_per_s is None
     assert OutputSettings(format="mp3").bits_per_s == 320_000
     assert OutputSettings(format="mp3", bitrate=128_000).bits_per_s == 128_000

@@ -61,7 +61,7 @@ def test_lossy_files_keep_position_and_count(
     assert audio.shape == music.shape and probe(tmp_path / "a").frames == FRAMES
     assert impulse_at(audio) == IMPULSE
     expected, _ = soundfile.read(tmp_path / "a", dtype="float32")
-    # two decoders of one lossy stream agree to their arithmetic's rounding
+    # two decoders of one lossy stream agree up to rounding
     assert np.abs(audio - expected.T).max() < 2e-6
 
 
@@ -113,7 +113,7 @@ def test_audio_is_what_the_ffmpeg_program_decodes(
     expected = ffmpeg_decoded(path)
     assert rate == RATE
     if LENGTH_KEPT.get(name) == options:
-        # the program leaves an MP4's padding at the end
+        # the ffmpeg program keeps an MP4's padding at the end
         assert audio.shape == (2, FRAMES) and impulse_at(audio) == IMPULSE
     else:
         assert audio.shape == expected.shape
@@ -188,7 +188,7 @@ def test_stem_file_of_five_streams(pcm: np.ndarray, tmp_path: Path, ffmpeg: Call
         assert np.array_equal(audio, expected)
 
 
-def test_itunes_gapless_note_gives_the_count(tmp_path: Path, wav: Path, ffmpeg: Callable[..., None]) -> None:
+def test_itunes_gapless_tag_gives_the_count(tmp_path: Path, wav: Path, ffmpeg: Callable[..., None]) -> None:
     plain, noted = tmp_path / "a.m4a", tmp_path / "b.m4a"
     with open_writer(plain, RATE, 2, OutputSettings(format="alac")) as writer:
         writer.write(read_audio(wav)[0])
@@ -231,7 +231,7 @@ def test_start_and_end_are_exact(kind: str, music: np.ndarray, tmp_path: Path) -
     assert read_audio(tmp_path / "a", start_s=1.0, end_s=99)[0].shape[1] == FRAMES - rate
 
 
-def test_range_without_meaning(wav: Path) -> None:
+def test_invalid_ranges(wav: Path) -> None:
     for start, end in [(-1, None), (None, 0), (1, 1), (2, 1), (float("nan"), None), (float("inf"), None)]:
         with pytest.raises(SettingsError, match=r"--start|--end"):
             open_audio(wav, start_s=start, end_s=end)
@@ -268,7 +268,7 @@ def test_content_counts_and_not_the_suffix(wav: Path, pcm: np.ndarray, tmp_path:
     assert probe(tmp_path / "b.wav").codec == "mp3"
 
 
-def test_name_that_is_no_text(wav: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_valid_text(wav: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.ogg", soundfile.read(wav)[0], RATE)
     for source in (wav, tmp_path / "a.ogg"):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xe9.x"))
@@ -288,7 +288,7 @@ def test_missing_folder_empty_and_forbidden(tmp_path: Path, wav: Path) -> None:
         "missing.wav": "no such file",
         "": "is a folder",
         "empty.wav": r"is empty \(0 bytes\)",
-        "pipe": "is no regular file",
+        "pipe": "is not a regular file",
         "loop": "symbolic links",
         "x" * 300: "name too long",
         "a\0b": "null",
@@ -310,7 +310,7 @@ def test_no_permission(tmp_path: Path, wav: Path, monkeypatch: pytest.MonkeyPatc
     "content",
     [b"hello, world\n" * 50, b"\x00" * 5000, bytes(range(256)) * 20, b"RIFF", b"fLaC", b"OggS" + bytes(50)],
 )
-def test_what_is_no_audio(content: bytes, tmp_path: Path) -> None:
+def test_files_without_audio_data(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(InputError, match="not an audio file|has no audio") as caught:
         read_audio(tmp_path / "a.wav")
@@ -340,7 +340,7 @@ def test_one_sample(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers(value: float, music: np.ndarray, tmp_path: Path) -> None:
+def test_samples_that_are_not_finite(value: float, music: np.ndarray, tmp_path: Path) -> None:
     broken = music.copy()
     broken[1, 44_100] = value
     soundfile.write(tmp_path / "a.wav", broken.T, RATE, subtype="FLOAT")
@@ -377,7 +377,7 @@ def test_compressed_file_cut_short_is_never_taken_for_whole(
     whole = (tmp_path / "a").read_bytes()
     (tmp_path / "a").write_bytes(whole[: len(whole) // 2])
     if kind in ("ogg", "opus"):
-        # an Ogg stream declares no length, but it consists of whole pages
+        # an Ogg stream declares no length, but only whole pages are valid
         with pytest.raises(InputError, match="cut short: it ends within a page of its Ogg stream"):
             read_audio(tmp_path / "a")
         return
@@ -498,7 +498,7 @@ def test_memory_does_not_grow_with_the_length(kind: str, music: np.ndarray, tmp_
 def test_layouts_that_crash_pyav(
     layout: str, name: str, codec: str, stated: str, tmp_path: Path, ffmpeg: Callable[..., None]
 ) -> None:
-    """Eight planar channels, and an order of its own: in a process of its own, read again and again."""
+    """Read eight planar channels and an unusual order many times, in a separate process."""
     count = 7 if layout == "6.1" else 8
     tones = "|".join(f"0.1*sin({2000 * (k + 1)}*t)" for k in range(count))
     source = ["-f", "lavfi", "-i", f"aevalsrc={tones}:s=44100:d=0.5:c={layout}"]

@@ -22,7 +22,7 @@ def noise(frames: int, channels: int = 2) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), [*PAIRS, (44100, 44100)])
-def test_any_cutting_gives_the_whole(from_hz: int, to_hz: int) -> None:
+def test_any_block_sizes_give_the_same_output(from_hz: int, to_hz: int) -> None:
     for frames, size in itertools.product(LENGTHS, (1, 7, 1000, 1 << 20)):
         if size == 1 and frames > 1025:
             continue
@@ -35,7 +35,7 @@ def test_any_cutting_gives_the_whole(from_hz: int, to_hz: int) -> None:
 
 
 @pytest.mark.parametrize(("from_hz", "to_hz"), PAIRS)
-def test_nothing_moves(from_hz: int, to_hz: int) -> None:
+def test_samples_keep_their_position(from_hz: int, to_hz: int) -> None:
     at = from_hz // 10 + 7
     audio = np.zeros((1, from_hz), np.float32)
     audio[0, at] = 1
@@ -74,7 +74,7 @@ def test_equal_rates_pass_through_untouched() -> None:
     assert stream.finish().shape == (2, 0)
 
 
-def test_a_wanted_length_is_filled_with_silence() -> None:
+def test_a_longer_length_is_filled_with_silence() -> None:
     audio = noise(1000)
     longer = resample(audio, 44100, 44100, 1200)
     assert np.array_equal(longer[:, :1000], audio) and not longer[:, 1000:].any()
@@ -82,7 +82,7 @@ def test_a_wanted_length_is_filled_with_silence() -> None:
     assert longer.shape == (2, 10_000) and not longer[:, 600:].any()
 
 
-def test_a_wanted_length_already_given() -> None:
+def test_a_length_that_is_already_exceeded() -> None:
     stream = Resampler(2, 44100, 44100)
     stream.push(noise(1000))
     with pytest.raises(ValueError, match="999 samples wanted, 1000 already given"):

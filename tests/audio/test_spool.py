@@ -19,7 +19,7 @@ from stemsplit.settings import OutputSettings
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The temporary folder that is used, empty."""
+    """Empty temporary folder that the copies are written to."""
     (tmp_path / "spooled").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spooled"))
     return tmp_path / "spooled"
@@ -76,11 +76,11 @@ def test_numbered_descriptor(wav: Path) -> None:
         os.close(reading)
 
 
-def test_what_is_no_pipe(tmp_path: Path) -> None:
+def test_paths_that_are_not_pipes(tmp_path: Path) -> None:
     assert is_pipe("/dev/null") and not is_pipe(tmp_path / "missing") and not is_pipe("a\0b")
 
 
-def test_nothing_comes(folder: Path) -> None:
+def test_an_empty_stream(folder: Path) -> None:
     with pytest.raises(InputError, match=r"stdin: is empty \(0 bytes\)"), spool(io.BytesIO()):
         pass
     assert not list(folder.iterdir())
@@ -150,7 +150,7 @@ def test_an_endless_stream_of_no_audio_is_refused_early(pattern: bytes, folder: 
 def test_a_stream_of_audio_is_known_by_its_head(
     fmt: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An MP4 file has its index at the end, and a picture may fill all of the head."""
+    """Recognise an MP4 file with its index at the end, and one whose tag has a large picture."""
     noise = np.random.default_rng(0).uniform(-1, 1, (2, 48000 * 6)).astype(np.float32)
     settings = OutputSettings(format="mp3" if fmt == "tagged" else fmt)
     with open_writer(tmp_path / "song", 48000, 2, settings) as writer:
@@ -185,7 +185,7 @@ def test_a_stream_leaves_some_of_the_disk(wav: Path, folder: Path, monkeypatch: 
         disk = SimpleNamespace(total=10 << 30, free=free)
         monkeypatch.setattr("shutil.disk_usage", lambda _: disk)
 
-    usage(100 << 20)  # little, but far more than the stream takes
+    usage(100 << 20)  # little, but far more than the copy takes
     with spool(io.BytesIO(wav.read_bytes())):
         pass
     usage(wav.stat().st_size // 2)

@@ -1,4 +1,4 @@
-"""Valid files of every kind that the programs here write, read as the ffmpeg program reads them.
+"""Valid files that the installed programs write in every format are read like the ffmpeg program reads them.
 
 Every container with every codec, layout and sample rate that it takes, half a second each. Lossless audio is
 compared to the sample; lossy audio in count, position and to 80 dB. A multichannel file is also mixed down
@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from stemsplit.audio.channels import UNKNOWN, convert_channels
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels
 from stemsplit.audio.reader import open_audio
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -32,7 +32,7 @@ AAC = {"m4a", "aac", "ts", "mka", "flv"}
 
 @dataclass(frozen=True)
 class Kind:
-    """A container with a codec, and what of it differs from the ffmpeg program's reading.
+    """A container with a codec, and known differences from the ffmpeg program's output.
 
     Attributes:
         ending: of the files.
@@ -102,7 +102,7 @@ def run(*arguments: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Example:
-    """A file, and what it was made of."""
+    """A file, and the parameters that it was made with."""
 
     path: Path
     layout: str
@@ -118,7 +118,7 @@ class Example:
 
     @property
     def raw(self) -> Path:
-        """What the ffmpeg program decodes."""
+        """Audio that the ffmpeg program decodes, [C, T]."""
         return self.path.with_name(f"{self.path.name}.raw")
 
     @property
@@ -128,7 +128,7 @@ class Example:
 
 
 def at_once(work: Callable[[list[Example]], bool], examples: list[Example]) -> list[Example]:
-    """Do some work on all examples in one process; those that fail together are tried one by one."""
+    """Run a command on all examples in one process; if it fails, on each of them."""
     return examples if work(examples) else [each for each in examples if work([each])]
 
 
@@ -203,7 +203,7 @@ def look_at(example: Example, kind: Kind) -> str | None:
         layout = reader.info.layout
         if reader.notices:
             return f"notice {reader.notices}"
-    if layout == UNKNOWN:
+    if layout == UNKNOWN_LAYOUT:
         return None if kind.ending in AAC else "its layout is unknown"
     wrong = compare_samples(example, kind, audio)
     # a file that states no layout is guessed by everybody; an order of its own is mislabelled by FFmpeg 5
@@ -227,7 +227,7 @@ def test_every_kind_in_every_layout_and_rate(name: str, tmp_path: Path, ffmpeg: 
 
 # ---------------------------------------------------------------- other writers, and pipes
 
-# what each makes of the WAV at {wav}; a pipe can't be rewound, so that its lengths are placeholders
+# Command that converts the WAV at {wav}; a pipe can't be rewound, so its lengths are placeholders
 WRITERS = {
     **{f"sox {e} {b}": f"sox {{wav}} -b {b} {{out}}.{e}" for e in ("wav", "w64", "aiff") for b in (16, 24)},
     "sox wav float": "sox {wav} -e floating-point -b 32 {out}.wav",
@@ -279,7 +279,7 @@ LOSSY = ("ogg", "opus", "webm", "mp3", "aac", "ts", "ac3")
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
-    """WAV files of 16 bits, with the header that every program takes."""
+    """WAV files of 16 bits, with a header that every program accepts."""
     folder = tmp_path_factory.mktemp("sources")
     made = [Example(folder / f"{layout}-{rate}.wav", layout, rate) for layout, rate in SOURCES]
     assert encode(made, ("-c:a", "pcm_s16le", "-bitexact")) and decode(made)

@@ -40,23 +40,23 @@ def test_header_of_an_unknown_length(music: np.ndarray) -> None:
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("program", ["ffmpeg", "sox"])
-def test_programs_take_it_from_a_pipe_without_a_word(
+def test_programs_read_it_from_a_pipe_without_a_warning(
     program: str, channels: int, known: bool, music: np.ndarray, tmp_path: Path
 ) -> None:
     if shutil.which(program) is None:
         pytest.skip(f"no {program} program")
     audio = music[:channels]
     command = {
-        # FFmpeg says which loudspeakers it takes two channels for whenever a header names none
+        # FFmpeg prints the layout that it guesses if a header has no mask
         "ffmpeg": "ffmpeg -v warning -guess_layout_max 0 -i - -c:a pcm_f32le -f wav -y",
         "sox": "sox -t wav - -e float -b 32",
     }[program].split()
     data = streamed(audio, audio.shape[1] if known else None)
     done = subprocess.run([*command, tmp_path / "a.wav"], input=data, capture_output=True, check=True)
-    # neither is silent about an unknown length, not even FFmpeg about its own
+    # both warn about an unknown length, FFmpeg even about its own
     assert done.stderr == b"" or not known
     taken = soundfile.read(tmp_path / "a.wav", dtype="float32", always_2d=True)[0].T
-    # sox works in 32-bit integers, of which float32 keeps 24 bits
+    # sox computes with 32-bit integers, of which float32 keeps 24 bits
     assert np.abs(taken - audio).max() <= (2**-24 if program == "sox" else 0)
 
 
@@ -84,7 +84,7 @@ def test_reserved_headers_have_one_length(depth: str) -> None:
     assert len(lengths) == 1
 
 
-def test_samples_as_announced(music: np.ndarray) -> None:
+def test_the_number_of_samples_must_match_the_header(music: np.ndarray) -> None:
     with pytest.raises(ValueError, match="more samples than the header announces"):
         streamed(music, music.shape[1] - 1)
     with pytest.raises(ValueError, match="1 samples fewer"):

@@ -34,7 +34,7 @@ def write(path: Path, audio: np.ndarray, rate: int = RATE, *, piece: int = 5000,
 
 
 def held(audio: np.ndarray, depth: str) -> np.ndarray:
-    """What a bit depth can hold of the audio."""
+    """Return the audio rounded to a bit depth."""
     if depth == "32f":
         return audio
     full = 2.0 ** (int(depth) - 1)
@@ -50,7 +50,7 @@ def test_lossless_formats_hold_every_bit(
     path = write(tmp_path / "a", audio, format=kind, bit_depth=depth)
     again, rate = read_audio(path)
     assert rate == RATE and np.array_equal(again, held(audio, depth))
-    # and what was read is written back bit for bit
+    # PCM that was read is written back bit for bit
     assert np.array_equal(read_audio(write(tmp_path / "b", again, format=kind, bit_depth=depth))[0], again)
 
 
@@ -156,7 +156,7 @@ def test_other_programs_read_it(
     with open_writer(path, rate, 2, OutputSettings(format=kind), tags=tags) as writer:
         writer.write(music)
     theirs, ours = ffmpeg_decoded(path), read_audio(path)[0]
-    # the program keeps an AAC stream's last packet whole
+    # the ffmpeg program doesn't cut the last packet of an AAC stream
     assert theirs.shape[1] == FRAMES or (kind == "m4a" and 0 < theirs.shape[1] - FRAMES < 1024)
     assert np.abs(theirs[:, :FRAMES] - ours).max() < 2e-6
     if kind in ("wav", "aiff", "flac") and shutil.which("sox"):
@@ -173,7 +173,7 @@ def test_flac_passes_its_own_check(depth: str, music: np.ndarray, tmp_path: Path
 
 
 def picture(kind: str) -> bytes:
-    """A small picture, encoded."""
+    """Return a small encoded picture."""
     import io
 
     import av
@@ -189,7 +189,7 @@ def picture(kind: str) -> bytes:
     return file.getvalue()
 
 
-def test_wav_sizes_are_exact_whatever_was_announced(music: np.ndarray, tmp_path: Path) -> None:
+def test_wav_sizes_are_exact_for_any_expected_length(music: np.ndarray, tmp_path: Path) -> None:
     for frames in (None, FRAMES, 5, 10**9):
         with open_writer(tmp_path / "a", RATE, 2, OutputSettings(bit_depth="16"), frames=frames) as writer:
             writer.write(music)
@@ -219,7 +219,7 @@ def test_odd_audio_bytes_are_padded(tmp_path: Path) -> None:
 
 
 def test_wav_beyond_4_gib_is_rf64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # the audio is a hole in the file: written by seeking, counted as if it had been written
+    # the audio is a hole in a sparse file, made by seeking; its length is set as if it had been written
     frames = (1 << 32) // 4 + 1000
     writer = open_writer(tmp_path / "a", RATE, 1, OutputSettings(bit_depth="32f"), frames=frames)
     encoder: Any = writer._encoder
@@ -325,7 +325,7 @@ def test_a_disk_that_is_full_at_the_very_end(tmp_path: Path, music: np.ndarray) 
     writer.abort()
 
 
-def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "missing" / "a.wav", tmp_path / "file" / "a.wav"):
         with pytest.raises(OutputError, match="can't be written"):
@@ -333,7 +333,7 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_no_numbers_are_refused(value: float, tmp_path: Path) -> None:
+def test_samples_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     with open_writer(tmp_path / "a", RATE, 1, OutputSettings()) as writer:
         with pytest.raises(OutputError, match="NaN or infinite"):
             writer.write(np.array([[0, value]], np.float32))

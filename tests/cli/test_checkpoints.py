@@ -7,7 +7,7 @@ import torch
 
 from tests.cli.conftest import Shell
 from tests.cli.test_stem_names import published
-from tests.hub.test_stand_ins import POINTER
+from tests.hub.test_placeholders import POINTER
 
 
 def test_from_outside(shell: Shell) -> None:
@@ -30,7 +30,7 @@ def test_a_configuration_of_a_network_without_end(key: str, shell: Shell) -> Non
     (shell.folder / "m.yaml").write_text(json.dumps(content))
     ran = shell("s.wav", "-m", model)
     assert ran.code == 4 and ran.err.count("\n") == 1
-    assert f"makes no bs_roformer ({key} 1000000000: no network has more than" in ran.err
+    assert f"can't be built as a bs_roformer ({key} 1000000000: no network has more than" in ran.err
 
 
 def test_weights_that_are_nan(shell: Shell) -> None:

@@ -56,7 +56,7 @@ def test_into_a_pipe(shell: Shell) -> None:
     ("arguments", "said"),
     [
         ((*BOTH, "--weights", "1"), "--weights 1: 2 models need 2 weights"),
-        ((*BOTH, "--blend", "min_fft", "--weights", "1,2"), "--weights: min_fft has none"),
+        ((*BOTH, "--blend", "min_fft", "--weights", "1,2"), "--weights: min_fft doesn't use weights"),
         ((*BOTH, "--weights", "1,x"), "'1,x': must be numbers with commas between them"),
         ((*BOTH, "--blend", "mean"), "'mean' is not one of 'avg_wave'"),
         (("-m", "tiny", "--blend", "avg_fft"), "--blend: needs several models"),

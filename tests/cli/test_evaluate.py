@@ -441,7 +441,7 @@ BAD = [
     ((*CLASSIC, "--segment", "0"), "--segment 0.0: must be positive"),
     ((*CLASSIC, "--shifts", "-1"), "--shifts -1: must not be negative"),
     ((*CLASSIC, "--threads", "0"), "--threads 0: must be positive"),
-    ((*CLASSIC, "-j", "0"), "'0' is no whole number from 1 on"),
+    ((*CLASSIC, "-j", "0"), "'0' is not a whole number of at least 1"),
     ((*CLASSIC, "--oracle", "wiener"), "'wiener' is not one of 'irm', 'mixphase'"),
     ((*CLASSIC, "--csv", "nowhere/x.csv"), "--csv nowhere/x.csv: no such folder"),
     ((*CLASSIC, "--csv", "songs"), "--csv songs: is a folder"),

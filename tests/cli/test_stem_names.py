@@ -68,7 +68,7 @@ def test_a_name_that_the_model_lacks(shell: Shell) -> None:
     model = published(shell.folder, "m", ["Vocals", "No Reverb"])
     ran = shell("s.wav", "-m", model, "-s", "Piano")
     assert ran.code == 2
-    assert "no stem named 'Piano'" in ran.err and "there is vocals, no_reverb" in ran.err
+    assert "no stem named 'Piano'" in ran.err and "choose from vocals, no_reverb" in ran.err
 
 
 def test_a_model_with_a_complement_of_its_own(shell: Shell) -> None:

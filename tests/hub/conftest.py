@@ -26,7 +26,7 @@ COMMIT = "c" * 40
 
 @dataclass
 class Fault:
-    """What goes wrong with one GET: the answer's status, a drop after some bytes, other headers, a wait."""
+    """Fault of one GET: the response's status, a drop after some bytes, other headers, a delay."""
 
     status: int | None = None
     drop_after: int | None = None
@@ -37,7 +37,7 @@ class Fault:
 
 @dataclass
 class Site:
-    """Files by path, and what is to go wrong. Hub files lie at `/OWNER/REPO/resolve/COMMIT/NAME`."""
+    """Files by path, and faults. Hub files are at `/OWNER/REPO/resolve/COMMIT/NAME`."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Site:
     pause_s: float = 0.0
     log: list[tuple[str, str, str | None]] = field(default_factory=list)
     served: int = 0
-    busy: int = 0  # answers on their way
+    busy: int = 0  # responses being sent
     url: str = ""
     handler: type[BaseHTTPRequestHandler] = BaseHTTPRequestHandler
 
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(fault.status, b"no", fault.headers)
         if match := re.match(r"/api/models/([^/]+/[^/]+)", path):
             return self.listing(match[1])
-        # A branch is the commit as well.
+        # a branch has the commit's files too
         body = site.files.get(re.sub(r"/resolve/main/", f"/resolve/{COMMIT}/", path))
         if body is None:
             return self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
@@ -146,7 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         block = 1 << 14 if self.site.pause_s else 1 << 20
         for start in range(0, len(body), block):
             piece = body[start : start + block]
-            self.site.served += len(piece)  # beforehand, so that what a client has is counted
+            self.site.served += len(
+                piece
+            )  # counted before sending, so that it includes all bytes that a client has
             try:
                 self.wfile.write(piece)
                 self.wfile.flush()
@@ -159,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A running server; the caches are empty and below `tmp_path`; retries are quick."""
+    """Running server, with empty caches below `tmp_path` and quick retries."""
     found = Site()
     found.handler = type("BoundHandler", (Handler,), {"site": found})
     server = ThreadingHTTPServer(("127.0.0.1", 0), found.handler)
@@ -176,11 +178,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the machine's caches, its registry or its proxies."""
+    """Hide the machine's caches, registry and proxies from the tests."""
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "config" / "models.yaml"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
-    # read from the environment when the package was imported
+    # was read from the environment at import
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     for name in (
         "STEMSPLIT_MIRROR",
@@ -204,7 +206,7 @@ class GainArguments:
 
 
 class Gain(Network):
-    """Every stem is the mix times a number."""
+    """Network whose stems are the mix times a number."""
 
     Arguments = GainArguments
     built = 0
@@ -228,7 +230,7 @@ class Gain(Network):
 
 @pytest.fixture
 def gain(monkeypatch: pytest.MonkeyPatch) -> type[Gain]:
-    """A family of its own, `gain`, which packages of demucs may name as one of theirs."""
+    """A test family, `gain`, that demucs packages may name as one of theirs."""
     module = ModuleType("tiny_family")
     module.Gain = Gain  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tiny_family", module)

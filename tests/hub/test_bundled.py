@@ -1,4 +1,4 @@
-"""The model that comes with the package: here, offline, small, silent on silence, sound on solos."""
+"""The bundled model: available offline, small, silent for silence, and clean for solos."""
 
 from pathlib import Path
 

@@ -138,12 +138,12 @@ class TestDamage:
             ({"kwargs": "[]"}, "package is malformed"),
             ({"args": "3"}, "package is malformed"),
             ({"args": "[1,2,3,4,5]"}, "more arguments than"),
-            ({"klass": "os.system"}, "a os.system, which is no network"),
+            ({"klass": "os.system"}, "has a os.system, which isn't a network"),
             ({"klass": "stemsplit.nothing"}, "no model family named 'nothing'"),
-            ({"klass": "stemsplit"}, "which is no network"),
+            ({"klass": "stemsplit"}, "which isn't a network"),
             ({"kwargs": '{"depth": 3}'}, "takes no argument depth"),
-            ({"kwargs": '{"hidden": "wide"}'}, "makes no gain"),
-            ({"kwargs": '{"hidden": -4}'}, "makes no gain"),
+            ({"kwargs": '{"hidden": "wide"}'}, "can't be built as a gain"),
+            ({"kwargs": '{"hidden": -4}'}, "can't be built as a gain"),
             ({"kwargs": "[" * 100_000}, "metadata is malformed"),
             ({"stemsplit": "[1]"}, "package is malformed"),
             ({"kwargs": '{"samplerate": 0}'}, "sample rate must be positive"),
@@ -188,11 +188,11 @@ class TestDamage:
 
     def test_a_missing_weight_is_named(self, network, tmp_path):
         said = self.change(network, tmp_path, lambda state: state.pop("gains"))
-        assert said == "its weights don't fit a gain: it lacks gains"
+        assert said == "its weights don't fit a gain: missing gains"
 
     def test_a_surplus_weight_is_named(self, network, tmp_path):
         said = self.change(network, tmp_path, lambda s: s.update({f"x{i}": torch.ones(1) for i in range(9)}))
-        assert said == "its weights don't fit a gain: it has no place for x0, x1 and 7 more"
+        assert said == "its weights don't fit a gain: unexpected x0, x1 and 7 more"
 
     def test_a_weight_of_another_shape_is_named(self, network, tmp_path):
         said = self.change(network, tmp_path, lambda s: s.update({"layer.bias": torch.ones(5)}))

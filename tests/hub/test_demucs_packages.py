@@ -34,7 +34,7 @@ SMALL = {
 
 
 def reference(family: str, seed: int = 0) -> torch.nn.Module:
-    """A small network of demucs, its sources given by position and the rest by name."""
+    """Small network of demucs, with its sources by position and other arguments by name."""
     import importlib
 
     given = dict(SMALL[family])
@@ -55,7 +55,7 @@ def package(network: torch.nn.Module, half: bool = True) -> dict[str, object]:
 
 
 def hub_file(network: torch.nn.Module, path: Path) -> None:
-    """As in the repositories on the hub."""
+    """Write a package like those in the repositories on the hub."""
 
     def plain(value: object) -> object:
         assert isinstance(value, Fraction)
@@ -72,7 +72,7 @@ def hub_file(network: torch.nn.Module, path: Path) -> None:
 
 
 def holds(network: torch.nn.Module, other: torch.nn.Module, half: bool = True) -> bool:
-    """Whether both have the same weights, as far as fp16 keeps them."""
+    """Return whether both networks have the same weights, up to fp16's rounding."""
     expected = {k: v.half().float() if half else v for k, v in other.state_dict().items()}
     found = network.state_dict()
     return found.keys() == expected.keys() and all(torch.equal(found[k], v) for k, v in expected.items())

@@ -1,4 +1,4 @@
-"""Downloads from a plain host that does everything wrong that hosts do."""
+"""Downloads from a plain host with every kind of fault."""
 
 import errno
 import hashlib
@@ -106,7 +106,7 @@ def test_another_version_is_not_appended(site, url):
 
 @pytest.mark.parametrize("etag", ['W/"weak"', '"the same for all"'])
 def test_a_part_of_another_file_is_fetched_again(site, url, etag):
-    """Where validators don't tell versions apart, the hash does."""
+    """If validators don't tell versions apart, the hash does."""
     site.etags["/w/model.th"] = etag
     site.faults = [site.fault(body=OTHER, drop_after=1000), site.fault(status=404)]
     with pytest.raises(DownloadError):
@@ -143,13 +143,13 @@ def test_missing_file_fails_at_once(site, url):
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_passing_trouble_passes(site, url, status):
+def test_transient_errors_are_retried(site, url, status):
     site.faults = [site.fault(status=status, headers={"Retry-After": "0"}) for _ in range(3)]
     assert fetch_url(url, sha256=SHA256).read_bytes() == CONTENT
     assert site.gets() == 4
 
 
-def test_lasting_trouble_is_told(site, url):
+def test_permanent_errors_are_reported(site, url):
     site.faults = [site.fault(status=503) for _ in range(50)]
     with pytest.raises(DownloadError, match="HTTP 503"):
         fetch_url(url, sha256=SHA256)
@@ -255,17 +255,17 @@ def test_a_full_disk_is_told_as_such(site, url):
 @pytest.mark.parametrize(
     ("number", "error"), [(errno.ENOSPC, ResourceError), (errno.EACCES, OutputError)], ids=["full", "denied"]
 )
-def test_a_disk_that_fails_at_once_is_no_connection(site, url, monkeypatch, number, error):
+def test_a_disk_error_is_not_retried(site, url, monkeypatch, number, error):
     def fail(part, response):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(transfer, "_remember", fail)
+    monkeypatch.setattr(transfer, "_save_validator", fail)
     with pytest.raises(error):
         fetch_url(url, sha256=SHA256)
     assert site.gets() == 1
 
 
-def test_what_the_callback_raises_is_no_connection_s_end(site, url):
+def test_an_exception_of_the_callback_is_not_retried(site, url):
     def callback(event: Event) -> None:
         raise BrokenPipeError
 
@@ -275,7 +275,7 @@ def test_what_the_callback_raises_is_no_connection_s_end(site, url):
 
 
 def test_a_slow_server_is_waited_for(site, url, monkeypatch):
-    """It falls silent after every 16 kB, but each time something new has come."""
+    """The server stops after every 16 kB, but each try brings new bytes."""
     monkeypatch.setattr(transfer, "TIMEOUT_S", 0.1)
     monkeypatch.setattr(transfer, "TRIES", 2)
     site.pause_s = 0.12
@@ -296,18 +296,18 @@ def test_only_https_is_trusted(address):
 @pytest.mark.parametrize(
     "address", ["https://[::1/m.th", "https://127.0.0.1:port/m.th", "https://127.0.0.1:1/ü"]
 )
-def test_what_is_no_address_is_refused(tmp_path, address):
+def test_an_invalid_url_is_refused(tmp_path, address):
     with pytest.raises(DownloadError):
         transfer.transfer(address, tmp_path / "part", size=None, trusted=None, report=lambda *_: None)
 
 
-def test_a_redirect_to_no_address_is_refused(site, url):
+def test_a_redirect_to_an_invalid_url_is_refused(site, url):
     site.redirects["/w/model.th"] = "https://[::1/m.th"
     with pytest.raises(DownloadError, match="Invalid IPv6 URL"):
         fetch_url(url, sha256=SHA256)
 
 
-def test_redirects_stay_within_the_rule(site, url):
+def test_redirects_must_be_trusted_too(site, url):
     site.redirects["/old.th"] = "/w/model.th"
     assert fetch_url(site.url + "/old.th", sha256=SHA256).read_bytes() == CONTENT
     site.redirects["/away.th"] = "http://example.invalid/model.th"
@@ -375,7 +375,7 @@ def test_a_configured_mirror_may_be_plain_http():
 
 
 def test_a_proxy_is_used(site, monkeypatch):
-    site.files["http://mirror.lan/w/model.th"] = CONTENT  # what a proxy is asked for
+    site.files["http://mirror.lan/w/model.th"] = CONTENT  # the URL that a proxy gets
     monkeypatch.setenv("http_proxy", site.url)
     monkeypatch.setenv("STEMSPLIT_MIRROR", "http://mirror.lan")
     with pytest.raises(DownloadError, match="HTTP 404"):

@@ -1,4 +1,4 @@
-"""Downloads from a hub that is imitated by a real server."""
+"""Downloads from a real server that imitates the hub."""
 
 import hashlib
 import os
@@ -51,7 +51,7 @@ def test_progress_can_cancel(hub):
     assert fetch_hub(FILE, sha256=SHA256).read_bytes() == CONTENT
 
 
-def test_what_the_callback_raises_is_no_connection_s_end(hub):
+def test_an_exception_of_the_callback_ends_the_download(hub):
     def callback(event: Event) -> None:
         raise BrokenPipeError
 
@@ -59,7 +59,7 @@ def test_what_the_callback_raises_is_no_connection_s_end(hub):
         fetch_hub(FILE, sha256=SHA256, callback=callback)
 
 
-def test_cancelling_counts_where_the_transfer_swallows_it(hub, monkeypatch):
+def test_cancelling_works_although_the_transfer_ignores_exceptions(hub, monkeypatch):
     """A transfer outside Python may go on after an exception of its progress bar."""
     import huggingface_hub
 
@@ -159,7 +159,7 @@ def spec(hub, **changed) -> FileSpec:
 
 
 def test_the_url_is_the_second_source(hub, monkeypatch):
-    """The same bytes elsewhere, and another file of the same weights."""
+    """Fall back to the same bytes at a URL, then to another file with the same weights."""
     both = spec(hub, url=hub.url + "/w/copy.safetensors")
     hub.files["/w/copy.safetensors"] = CONTENT
     hub.files["/w/955717e8-abc.th"] = b"legacy"
@@ -187,7 +187,7 @@ def test_when_no_source_works_the_error_says_what_is_needed(hub):
 
 
 def test_what_has_no_recorded_hash_is_not_downloaded(hub):
-    with pytest.raises(DownloadError, match="isn't on record"):
+    with pytest.raises(DownloadError, match="sha256 isn't known"):
         download.fetch(FileSpec(url=hub.url + "/w/x.pt"))
     assert hub.log == []
 

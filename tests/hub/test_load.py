@@ -1,4 +1,4 @@
-"""From names, paths and repositories to networks."""
+"""Load networks by name, path and repository."""
 
 import hashlib
 from pathlib import Path
@@ -43,7 +43,7 @@ def package(gain, folder: Path, name: str, gains=(1.0, 2.0, 3.0, 4.0)) -> Path:
 
 
 def separated(model: Network | Bag) -> torch.Tensor:
-    """The stems of `MIX`, [1, S, 2, 100]."""
+    """Return the stems of `MIX`, [1, S, 2, 100]."""
     return separate_array(model, MIX[0])[None]
 
 
@@ -197,7 +197,10 @@ class TestBagsBesideTheirMembers:
             ({"models": ["00aa"], "weights": [[1] * 4] * 2}, "differ in length"),
             ({"models": ["00aa"], "weights": [[1] * 3]}, "every row of weights needs 4 values"),
             ({"models": ["00aa"], "weights": [[1, 1, 1, 0]]}, "no member has a weight for vocals"),
-            ({"models": ["00aa"], "colour": "red"}, "colour: no such key; there is models, weights, segment"),
+            (
+                {"models": ["00aa"], "colour": "red"},
+                "colour: no such key; choose from models, weights, segment",
+            ),
             ({"models": ["missing"]}, "its member missing is there 0 times"),
             ({"models": ["../bag"]}, "its member ../bag isn't beside it"),
             ({"family": "gain"}, "models is missing"),
@@ -358,7 +361,7 @@ class TestRegistry:
 
 
 class TestNetworksInParts:
-    """Open-Unmix keeps a file per stem. The filter that joins them needs all, without it each is alone."""
+    """Open-Unmix has a file per stem. Its Wiener filter needs all stems; without it each is independent."""
 
     @pytest.fixture
     def parts(self, site, monkeypatch):
@@ -460,7 +463,7 @@ class TestRepositories:
 
 
 def test_the_default_model_without_a_network(site, monkeypatch):
-    """What a new user without a connection sees names the file, its hash and the way without a download."""
+    """The error without a connection names the file, its hash, and the model that needs no download."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("STEMSPLIT_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(DownloadError) as caught:

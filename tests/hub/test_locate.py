@@ -1,4 +1,4 @@
-"""A model is located once, and each of its checkpoints read once, for its description and for loading it."""
+"""A model is located once, and each checkpoint read once, to describe it and to load it."""
 
 import pickle
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def package(gain: Any, path: Path, gains: tuple[float, ...] = (1, 2, 3, 4)) -> P
 
 @pytest.fixture
 def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What was located and read, in order."""
+    """List of what was located and read, in order."""
     seen: list[str] = []
 
     def locating(source: str, **how: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which files a model has here; getting, checking and deleting them; models of one's own."""
+"""Download, verify and remove the files of models, and add models."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ def digest(content: bytes) -> str:
 
 @pytest.fixture
 def bag(site):
-    """A one-hot bag of two: the first on the hub, the second at a URL."""
+    """One-hot bag of two members: the first on the hub, the second at a URL."""
     site.repository("owner/model", {"a.safetensors": CONTENT["a.safetensors"]})
     site.files["/w/b.safetensors"] = CONTENT["b.safetensors"]
     hub = {"repo": "owner/model", "revision": "c" * 40, "name": "a.safetensors"}
@@ -94,7 +94,7 @@ class TestFiles:
             content = path.read_bytes()
             state = path.stat()
             path.write_bytes(b"?" + content[1:])
-            # The same size and time, as when a disk goes bad.
+            # the same size and time, as on a failing disk
             os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
         assert [(c.path, c.good) for c in verify("bag")] == [(path, False) for path in paths]
         download_model("bag")
@@ -170,7 +170,7 @@ class TestOwnModels:
         content = checkpoint.read_bytes()
         site.files["/mine.safetensors"] = content
         add_model("mine", site.url + "/mine.safetensors", sha256=digest(content)[:10])
-        assert find_model("mine").files[0].sha256 == digest(content)  # all of it is known now
+        assert find_model("mine").files[0].sha256 == digest(content)  # the whole hash is known now
         assert load_model("mine", offline=True).stems == tuple(FOUR)
         assert remove_model("mine") >= len(content)
         assert site.gets() == 1
@@ -222,7 +222,7 @@ class TestOwnModels:
             "arguments": {"hidden": 3},
         }
         write({"models": {"unhashed": {**entry, "files": [{"url": site.url + "/mine.pt"}]}}})
-        with pytest.raises(DownloadError, match="its sha256 isn't on record") as caught:
+        with pytest.raises(DownloadError, match="its sha256 isn't known") as caught:
             load_model("unhashed")
         assert caught.value.hint == "get it yourself, then: stemsplit models add NAME mine.pt --replace"
         torch.save(gain(gain.Arguments()).state_dict(), tmp_path / "mine.pt")
@@ -235,13 +235,13 @@ class TestOwnModels:
             with pytest.raises(CheckpointError):
                 add_model("mine", source)
         (tmp_path / "bag.yaml").write_text("models: [a]")
-        with pytest.raises(SettingsError, match="a bag is asked for by its path"):
+        with pytest.raises(SettingsError, match="a bag needs no entry: use its path"):
             add_model("mine", tmp_path / "bag.yaml")
         assert not folders.user_registry().exists()
 
     def test_names(self, checkpoint):
         for name in ("", "a b", "../x", "hf:x", "-m", "a/b"):
-            with pytest.raises(SettingsError, match="is no name for a model"):
+            with pytest.raises(SettingsError, match="is not a valid name"):
                 add_model(name, checkpoint)
         with pytest.raises(SettingsError, match="there is a model named htdemucs already"):
             add_model("htdemucs", checkpoint)

@@ -1,4 +1,4 @@
-"""Pickles that would run code run nothing, in both of PyTorch's formats."""
+"""Pickles that would run code are refused, in both of PyTorch's formats."""
 
 import importlib
 import os
@@ -18,7 +18,7 @@ from stemsplit.hub import pickles
 
 
 class Calls:
-    """Pickles as a call of `function`."""
+    """Object that is pickled as a call of `function`."""
 
     def __init__(self, function: object, *args: object) -> None:
         self.call = (function, args)
@@ -73,7 +73,7 @@ def test_nothing_runs_beside_a_class_of_the_table(tmp_path, stand_in):
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch) -> type:
-    """A network class that pickles, with its source, under the name of demucs' own."""
+    """Network class that is pickled with its source under the name of demucs' own."""
     folder = tmp_path / "python" / "demucs"
     folder.mkdir(parents=True)
     (folder / "__init__.py").touch()
@@ -87,7 +87,7 @@ def stand_in(tmp_path, monkeypatch) -> type:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_classes_of_the_table_become_markers(tmp_path, stand_in, zipped):
+def test_classes_of_the_table_become_placeholders(tmp_path, stand_in, zipped):
     content = {
         "klass": stand_in,
         "kwargs": {"segment": Fraction(39, 5), "sources": ["drums"], "t": (1, 2.5, None, True)},
@@ -98,10 +98,11 @@ def test_classes_of_the_table_become_markers(tmp_path, stand_in, zipped):
     }
     torch.save(content, tmp_path / "package.th", _use_new_zipfile_serialization=zipped)
     found = pickles.load(tmp_path / "package.th")
-    assert issubclass(found["klass"], pickles.Klass) and found["klass"].path == "demucs.htdemucs.HTDemucs"
+    assert issubclass(found["klass"], pickles.NetworkClass)
+    assert found["klass"].path == "demucs.htdemucs.HTDemucs"
     assert found["kwargs"] == content["kwargs"]
     assert torch.equal(found["state"]["w"], torch.arange(3.0).half()) and found["state"]["n"] == 7
-    assert all(isinstance(value, pickles.Husk) for value in found["metrics"].values())
+    assert all(isinstance(value, pickles.Ignored) for value in found["metrics"].values())
 
 
 def test_other_classes_are_refused(tmp_path):

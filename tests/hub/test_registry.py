@@ -1,4 +1,4 @@
-"""The registry's data against the facts, and what malformed entries are told."""
+"""The registry's data, and the errors of malformed entries."""
 
 import copy
 import os
@@ -63,7 +63,7 @@ class TestPackagedEntries:
     def test_every_address_is_https(self):
         assert all(f.url is None or f.url.startswith("https://") for f in every_file())
 
-    def test_no_file_stands_there_twice_with_different_hashes(self):
+    def test_no_file_has_two_different_hashes(self):
         known: dict[str | None, str | None] = {}
         for file in every_file():
             assert known.setdefault(file.url or file.name, file.sha256) == file.sha256
@@ -158,7 +158,7 @@ class TestUsersFile:
         assert "tiny" in registry()
         os.mkfifo(tmp_path / "pipe")
         monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "pipe"))
-        with pytest.raises(SettingsError, match="pipe: is no regular file"):
+        with pytest.raises(SettingsError, match="pipe: is not a regular file"):
             registry()
 
     def test_a_byte_order_mark_is_no_content(self):
@@ -228,7 +228,7 @@ BAG = {"members": ["a", "b"], "weights": [[1, 0], [0, 1]]}
         (
             "scores",
             {"metric": "cSDR", "data": "x", "piano": 3},
-            ".scores.piano: no such key; there is drums, v",
+            ".scores.piano: no such key; choose from drums, v",
         ),
         ("inference", {"overlap": 1}, ".inference.overlap: must be a number, not below 0, and below 1, is 1"),
     ],
@@ -264,7 +264,7 @@ models:
             parse_registry(parse(f"{correct}    {more}\n", "own"))
     with pytest.raises(SettingsError, match=r"^own:5: models\.a\.sample_rate: must be a positive"):
         parse_registry(parse(text, "own"))
-    with pytest.raises(SettingsError, match="^own:7: a: stands here a second time"):
+    with pytest.raises(SettingsError, match="^own:7: a: is defined a second time"):
         parse_registry(parse(text + "  a: {}\n", "own"))
 
 
@@ -296,7 +296,7 @@ def test_members_of_bags_are_single_models_with_the_same_stems(member):
 
 
 def test_one_name_in_both_sections_is_refused():
-    with pytest.raises(SettingsError, match="models.x: stands there twice"):
+    with pytest.raises(SettingsError, match="models.x: is defined twice"):
         parse_registry(Document({"models": {"x": ENTRY}, "members": {"x": ENTRY}}, "test"))
 
 
@@ -310,7 +310,7 @@ def test_looking_models_up_loads_no_torch():
 
 @pytest.mark.parametrize("inside", [True, False], ids=["wheel", "source"])
 def test_found_in_a_wheel_and_in_a_source_tree(tmp_path, inside):
-    """In a wheel the file lies in the package, in a checkout and a source archive beside it."""
+    """The file is inside the package in a wheel, and beside it in a checkout or source archive."""
     source = PACKAGE / "models.yaml" if (PACKAGE / "models.yaml").exists() else PACKAGE.parent / "models.yaml"
     ignore = shutil.ignore_patterns("__pycache__", "models.yaml")
     shutil.copytree(PACKAGE, tmp_path / "site" / "stemsplit", ignore=ignore)
@@ -340,7 +340,7 @@ PARAMETERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_arguments_make_the_released_network(name):
-    """Trainable parameters, as counted from the published checkpoints."""
+    """The network has as many trainable parameters as the published checkpoint."""
     from stemsplit.hub.checkpoints import Package, empty_network
 
     spec = find_model(name)

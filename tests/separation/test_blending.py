@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None
         blend_files([one], target)
     with pytest.raises(UnknownNameError, match="no blend named 'avg'"):
         blend_files([one, other], target, blend="avg")
-    with pytest.raises(SettingsError, match="--weights: median_fft has none"):
+    with pytest.raises(SettingsError, match="--weights: median_fft doesn't use weights"):
         blend_files([one, other], target, blend="median_fft", weights=[1, 1])
     for weights, why in (([1], "2 files need 2"), ([1, -1], "not be negative"), ([0, 0], "nor all zero")):
         with pytest.raises(SettingsError, match=why):

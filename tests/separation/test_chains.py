@@ -276,7 +276,7 @@ class TestNames:
                 (Step((FOUR,)), Step((KIT,), input="vocals"), Step((KIT,), input="vocals")),
                 "called vocals.kick",
             ),
-            ((Step((FOUR,), name="a"), Step((DRY,), name="A")), "two things are called a"),
+            ((Step((FOUR,), name="a"), Step((DRY,), name="A")), "a name is used twice: a"),
             ((), "needs a step"),
         ],
     )

@@ -186,7 +186,7 @@ class TestSeparator:
     def test_what_does_not_fit_is_refused(self) -> None:
         with pytest.raises(SettingsError, match="--weights 1,2,3: 2 models need 2 weights"):
             Separator(["tiny", "classic"], weights=[1, 2, 3])
-        with pytest.raises(SettingsError, match="--weights: min_fft has none"):
+        with pytest.raises(SettingsError, match="--weights: min_fft doesn't use weights"):
             Separator(["tiny", "classic"], blend="min_fft", weights=[1, 2])
         with pytest.raises(UnknownNameError, match="no blend named 'mean'"):
             Separator(["tiny", "classic"], blend="mean")

@@ -63,5 +63,5 @@ def test_every_group_is_what_it_is_alone(models: tuple[Bent, ...], sequential: b
 
 
 def test_formats_without_surround_are_refused() -> None:
-    with pytest.raises(SettingsError, match="mp3 keeps no more than stereo; wav and flac do"):
+    with pytest.raises(SettingsError, match="mp3 holds at most stereo; use wav or flac"):
         OutputSettings(format="mp3", channels="each")

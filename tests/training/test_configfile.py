@@ -73,7 +73,7 @@ BAD = [
     ("folder: runs/mine", "folder: [a]", 1, "folder: must be text, is a list"),
     ("folder:", "foldr:", 1, "foldr: no such key; did you mean folder?"),
     ("folder: runs/mine", "folder: 'runs", 1, "not YAML (found unexpected end of stream)"),
-    ("folder: runs/mine", "folder: runs/mine\nfolder: again", 2, "folder: stands here a second time"),
+    ("folder: runs/mine", "folder: runs/mine\nfolder: again", 2, "folder: is defined a second time"),
     (
         "  start: htdemucs",
         "\tstart: htdemucs",
@@ -99,7 +99,7 @@ BAD = [
     ("[-10, 10]", "[-10]", 12, "augment.gain_db: must be a list of 2, has 1"),
     ("gain_db: [-10, 10]", "drop: 1.5", 12, "augment.drop: must be between 0 and 1, is 1.5"),
     ("gain_db: [-10, 10]", "polarity: 1", 12, "augment.polarity: must be true or false, is 1"),
-    ("lr: 1e-4", "learning_rate: 1", 14, "optim.learning_rate: no such key; there is kind, lr, betas"),
+    ("lr: 1e-4", "learning_rate: 1", 14, "optim.learning_rate: no such key; choose from kind, lr, betas"),
     ("lr: 1e-4", "lr: 1e-4x", 14, "optim.lr: must be a number, is '1e-4x'"),
     ("lr: 1e-4", "lr: .nan", 14, "optim.lr: must be a number, is nan"),
     ("lr: 1e-4", "lr:", 14, "optim.lr: must be a number, is empty"),

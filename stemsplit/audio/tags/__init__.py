@@ -1,4 +1,4 @@
-"""Tags of audio files (title, artist, cover …), and the note that this program puts beside them."""
+"""Tags of audio files (title, artist, cover …), and the STEMSPLIT tag, which records how a file was made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from stemsplit.audio.tags.covers import Cover, read_cover
 from stemsplit.errors import InputError
 from stemsplit.formats import ID3_KEYS
 
-# the key of this program's own note
+# The key of the tag that records how this program made the file
 SETTINGS_KEY = "STEMSPLIT"
 
 _FIELDS = (
     "title artist album album_artist composer performer conductor lyricist publisher copyright genre date "
     "track disc comment description grouping compilation lyrics bpm initialkey isrc"
 ).split()
-# other spellings of the same fields, as FFmpeg passes them on from ID3, Vorbis comments, MP4, APE and RIFF
+# Other names of the same fields, as FFmpeg passes them on from ID3, Vorbis comments, MP4, APE and RIFF
 _ALIASES = {
     "albumartist": "album_artist",
     "album artist": "album_artist",
@@ -35,7 +35,7 @@ _ALIASES = {
     "tsrc": "isrc",
     "icmt": "comment",
 }
-# what FFmpeg's MP4 muxer drops; iTunes and the DJ programs keep them as free-form texts
+# Fields that FFmpeg's MP4 muxer drops; iTunes and DJ programs store them as free-form texts
 _FREEFORM = ("performer", "conductor", "lyricist", "publisher", "initialkey", "isrc")
 
 
@@ -44,10 +44,10 @@ class Tags:
     """Tags of one file.
 
     Attributes:
-        fields: lower-case names in FFmpeg's spelling (title, artist, album_artist, date …) and their texts.
-        cover: the cover.
-        settings: this program's note of how the file was made, under a key of its own.
-        notice: what of the file's tags is left out, and why.
+        fields: texts by lower-case name in FFmpeg's spelling (title, artist, album_artist, date …).
+        cover: the cover picture.
+        settings: text of the STEMSPLIT tag, which records how the file was made.
+        notice: remark about a tag that couldn't be read, with the reason.
     """
 
     fields: Mapping[str, str] = field(default_factory=dict)
@@ -56,31 +56,31 @@ class Tags:
     notice: str | None = None
 
     def metadata(self, native: Mapping[str, str]) -> dict[str, str]:
-        """Return the texts under the keys that a muxer wants: the `native` ones, or else their names."""
+        """Return the texts by the muxer's keys, which are those in `native` or else their names."""
         texts = {native.get(name, name): text for name, text in self.fields.items()}
         return texts if self.settings is None else {**texts, SETTINGS_KEY: self.settings}
 
     def mp4_boxes(self) -> bytes:
-        """Return the tags that `metadata` can't bring into an MP4 file, as boxes for its `ilst`."""
+        """Return the tags that FFmpeg's muxer doesn't write to an MP4 file, as boxes for its `ilst`."""
         texts = {name: self.fields[name] for name in _FREEFORM if name in self.fields}
         texts |= {} if self.settings is None else {SETTINGS_KEY: self.settings}
         boxes = b"".join(mp4.freeform(name, text) for name, text in texts.items())
         return boxes + (mp4.cover(self.cover.data, self.cover.mime) if self.cover else b"")
 
     def id3_chunk(self, order: Literal["<", ">"]) -> bytes:
-        """Return all tags as WAV (`order` "<") or AIFF (">") carries them, empty without tags."""
+        """Return all tags as the ID3 chunk of a WAV (`order` "<") or AIFF (">") file, empty without tags."""
         return id3.chunk(self.metadata(ID3_KEYS), self.cover, order)
 
 
 def read_tags(
     path: str | Path | InputFile, *, stream: int | None = None, name: str | Path | None = None
 ) -> Tags:
-    """Return the tags of a file and of one of its audio streams.
+    """Return the tags of a file, combined with those of one of its audio streams.
 
     Args:
-        path: the file, or one that is open already, of any kind that can be decoded.
-        stream: which audio stream, from 0; None is the one that FFmpeg would take.
-        name: what errors call the file.
+        path: the file, or one that is open already, in any format that FFmpeg knows.
+        stream: index of the audio stream, from 0; None takes the one that FFmpeg prefers.
+        name: the file's name in errors.
 
     Raises:
         InputError: the file can't be opened, or FFmpeg doesn't know it.
@@ -92,16 +92,16 @@ def read_tags(
         several = id3.read_several(file.file)
     for field_name, values in several.items():
         if texts.get(field_name) == values[0]:
-            texts[field_name] = ";".join(values)  # as FFmpeg joins several Vorbis comments
+            texts[field_name] = ";".join(values)  # as FFmpeg joins repeated Vorbis comments
     settings = texts.pop(SETTINGS_KEY, None)
     return Tags(texts, cover, settings, f"its cover is left out: {flaw}" if flaw else None)
 
 
 def _texts(container: Any, index: int | None) -> dict[str, str]:
-    """Return the tags of a file, completed by those of one audio stream.
+    """Return the tags of a file, combined with those of one audio stream.
 
-    A stream's title alone only labels it ("English", "Surround 5.1"). A stream with an artist is a song of
-    its own, so what it says comes before what is said of the whole file.
+    The file's tags take precedence, because the title of a stream is often just a label ("English",
+    "Surround 5.1"). A stream with an artist is a song of its own, so its tags take precedence.
     """
     streams = container.streams.audio
     best = container.streams.best("audio") if index is None else None
@@ -111,7 +111,7 @@ def _texts(container: Any, index: int | None) -> dict[str, str]:
 
 
 def read_settings(path: str | Path) -> str | None:
-    """Return this program's note in a file, None where there's none or the file can't be read."""
+    """Return the text of a file's STEMSPLIT tag, None if it has none or can't be read."""
     try:
         with opened(path) as file, open_container(file.view(), file.name) as container:
             return _texts(container, 0).get(SETTINGS_KEY)
@@ -120,9 +120,11 @@ def read_settings(path: str | Path) -> str | None:
 
 
 def _known_texts(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of the known fields under their names in `_FIELDS`; the first of several wins."""
     found: dict[str, str] = {}
     for key, text in texts.items():
         name = key.lower()
+        # FFmpeg appends the language of an ID3 text: lyrics-eng
         name = _ALIASES.get(name, "lyrics" if name.startswith("lyrics-") else name)
         name = SETTINGS_KEY if name == SETTINGS_KEY.lower() else name
         text = text.replace("\0", "").strip()

@@ -1,4 +1,4 @@
-"""Cover pictures: which of a file's pictures is its cover, and how the other formats carry it."""
+"""Cover pictures: choose a file's cover from its pictures, and write it to other formats."""
 
 import io
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from av.stream import Disposition
 from stemsplit.audio.containers import container_facts
 
 FRONT, OTHER = "Cover (front)", "Other"
-# the kinds of ID3 and FLAC by their number, as FFmpeg writes them (ID3v2.4 frames §4.14, RFC 9639 §8.8)
+# Picture types of ID3 and FLAC by number, as FFmpeg names them (ID3v2.4 frames §4.14, RFC 9639 §8.8)
 KINDS = (
     *(OTHER, "32x32 pixels 'file icon'", "Other file icon", FRONT, "Cover (back)", "Leaflet page"),
     *("Media (e.g. label side of CD)", "Lead artist/lead performer/soloist", "Artist/performer", "Conductor"),
@@ -21,16 +21,16 @@ KINDS = (
 )
 _KIND_OF = {kind.lower(): kind for kind in KINDS}
 
-# how the pictures begin that every format can carry, and others that are met
+# First bytes of the pictures that every output format can carry, and of others that occur
 _CARRIED = {b"\xff\xd8\xff": "image/jpeg", b"\x89PN": "image/png"}
 _LEFT_OUT = {b"RIF": "WebP", b"GIF": "GIF", b"BM": "BMP", b"II*": "TIFF", b"MM\0": "TIFF"}
-# FLAC counts a picture's bytes in 24 bits
-_LARGEST = (1 << 24) - 4096
+# FLAC's metadata blocks have a 24-bit length; the rest is for the other fields of the picture block
+_MAX_BYTES = (1 << 24) - 4096
 
 
 @dataclass(frozen=True)
 class Cover:
-    """A picture: its encoded bytes, their type ("image/jpeg" or "image/png"), and what it shows (`KINDS`)."""
+    """An encoded picture, its MIME type ("image/jpeg" or "image/png") and its picture type from `KINDS`."""
 
     data: bytes
     mime: str
@@ -38,9 +38,9 @@ class Cover:
 
 
 def read_cover(container: Any) -> tuple[Cover | None, str | None]:
-    """Return the best picture of an open file that can be copied, and why a better one can't, if one can't.
+    """Return a file's best picture that can be copied, and the reason if a better one can't be copied.
 
-    A front cover is better than a picture of no stated kind, and that is better than any other.
+    A front cover is better than a picture without a stated type, which is better than any other.
     """
     pictures = [(stream, _kind(container, stream)) for stream in container.streams if _is_picture(stream)]
     if not pictures:
@@ -56,7 +56,7 @@ def read_cover(container: Any) -> tuple[Cover | None, str | None]:
 
 
 def _is_picture(stream: Any) -> bool:
-    """Tell a picture from a video and from the pictures of an MP4's chapters."""
+    """Return whether a stream is a picture: not a video, nor the chapter pictures of an MP4."""
     if stream.type == "attachment":  # of a type that FFmpeg has no decoder for, such as WebP in Matroska
         return str(stream.metadata.get("mimetype", "")).startswith("image/")
     attached = Disposition.attached_pic in stream.disposition
@@ -64,18 +64,18 @@ def _is_picture(stream: Any) -> bool:
 
 
 def _kind(container: Any, stream: Any) -> str:
-    """Find what a picture shows, as ID3, FLAC and ASF say it ("Cover (back)") or APE ("Cover Art (Back)")."""
+    """Return a picture's type, which ID3, FLAC and ASF write as "Cover (back)", APE as "Cover Art (Back)"."""
     names = [stream.metadata.get("comment", ""), *(key.replace(" Art", "") for key in stream.metadata)]
     for name in names:
         if kind := _KIND_OF.get(name.lower()):
             return kind
-    # an MP4 has one sort of artwork, and Matroska's rule is a name: cover.jpg, cover_land.png
+    # MP4 has no picture types, only covers; Matroska has file names: cover.jpg, cover_land.png
     file = PurePosixPath(stream.metadata.get("filename", "")).name.lower()
     return FRONT if container_facts(container).one_artwork or file.startswith("cover") else OTHER
 
 
 def _read_pictures(container: Any, indices: set[int]) -> dict[int, bytes]:
-    """Read the pictures' packets, which FFmpeg hands out before all others."""
+    """Return the pictures' bytes by stream index; FFmpeg demuxes them before all other packets."""
     data: dict[int, bytes] = {}
     try:
         for packet in container.demux():
@@ -83,24 +83,24 @@ def _read_pictures(container: Any, indices: set[int]) -> dict[int, bytes]:
                 break
             data.setdefault(packet.stream.index, bytes(packet))
     except (av.error.FFmpegError, MemoryError, IndexError):
-        pass  # those that were read are kept
+        pass  # keep the pictures that were read before the failure
     return data
 
 
 def _flaw(stream: Any, data: bytes) -> str | None:
-    """Return the reason why a picture can't be copied, None where it can."""
+    """Return the reason why a picture can't be copied, None if it can."""
     kind = next((name for magic, name in _LEFT_OUT.items() if data.startswith(magic)), None)
     if stream.type == "attachment":
         kind = stream.metadata["mimetype"].removeprefix("image/").replace("webp", "WebP")
     if kind is not None:
         return f"it is {kind}, and only JPEG and PNG are copied"
-    if len(data) >= _LARGEST:
+    if len(data) >= _MAX_BYTES:
         return "it is larger than the 16 MiB that FLAC holds"
     return None if _open_image(data) else "it is damaged"
 
 
 def _open_image(data: bytes) -> Any | None:
-    """Open an encoded JPEG or PNG; None for anything else."""
+    """Open an encoded JPEG or PNG with PyAV; None for other or damaged pictures."""
     if data[:3] not in _CARRIED:
         return None
     try:
@@ -111,10 +111,10 @@ def _open_image(data: bytes) -> Any | None:
 
 
 def attach_cover(container: Any, cover: Cover | None) -> Any | None:
-    """Add a picture's stream to an output container that has its audio stream already.
+    """Add a picture stream to an output container that already has its audio stream.
 
     Returns:
-        The packet to be muxed once the header is written; None without a cover, or with a damaged one.
+        The packet to mux after the header is written, None without a cover or with a damaged one.
     """
     image = _open_image(cover.data) if cover else None
     if cover is None or image is None:

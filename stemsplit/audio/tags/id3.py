@@ -1,4 +1,4 @@
-"""ID3: fields with several values, of which FFmpeg passes on only the first, and tags as a chunk of WAV."""
+"""ID3 tags: read fields with several values, which FFmpeg cuts to the first, and write WAV's ID3 chunk."""
 
 import io
 import struct
@@ -11,18 +11,18 @@ from stemsplit.audio.tags.covers import Cover, attach_cover
 from stemsplit.audio.truncation.tag_bytes import id3_bytes, synchsafe
 
 _FIELDS = {b"TPE1": "artist", b"TPE2": "album_artist", b"TCOM": "composer"}
-_ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")
-_FRAME = struct.Struct(">4s4BBB")  # name, size in four times seven bits, two bytes of flags
+_ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")  # by the first byte of a text frame (ID3v2.4 §4)
+_FRAME = struct.Struct(">4s4BBB")  # name, synchsafe size, two bytes of flags
 
 
 def read_several(file: BinaryIO) -> dict[str, list[str]]:
-    """Return the artists and composers of which the ID3v2.4 tag at an open file's start names several.
+    """Return artists and composers with several values from the ID3v2.4 tag at the start of an open file.
 
-    Tags and frames with flags (unsynchronised, compressed, encrypted) are left to FFmpeg.
+    Tags and frames with flags (unsynchronised, compressed, encrypted) are skipped, and left to FFmpeg.
     """
     file.seek(0)
     head = file.read(10)
-    if head[3:4] != b"\4" or head[5:6] != b"\0":
+    if head[3:4] != b"\4" or head[5:6] != b"\0":  # major version, flags
         return {}
     tag = file.read(max(0, id3_bytes(head) - len(head)))
     found: dict[str, list[str]] = {}
@@ -37,18 +37,18 @@ def read_several(file: BinaryIO) -> dict[str, list[str]]:
 
 
 def _values(frame: bytes) -> list[str]:
-    """Return the texts of a frame: a byte that tells the encoding, then texts with NULs between them."""
+    """Return the texts of a text frame: a byte for the encoding, then texts separated by NUL characters."""
     if not frame or frame[0] >= len(_ENCODINGS):
         return []
     text = frame[1:].decode(_ENCODINGS[frame[0]], errors="replace")
-    texts = (part.strip("\ufeff \t\r\n") for part in text.split("\0"))  # UTF-16 may mark its order each time
+    texts = (part.strip("\ufeff \t\r\n") for part in text.split("\0"))  # each may have a byte order mark
     return [part for part in texts if part]
 
 
 def chunk(texts: Mapping[str, str], cover: Cover | None, order: Literal["<", ">"]) -> bytes:
-    """Return tags as WAV (`order` "<") and AIFF (">") carry them: a chunk that holds an ID3v2.3 block.
+    """Return tags as a chunk with an ID3v2.3 tag for WAV (`order` "<") or AIFF (">"), empty without tags.
 
-    The block is cut from the start of an MP3 file that FFmpeg writes. Empty without tags.
+    The tag is cut from the start of an MP3 file that FFmpeg writes.
     """
     if not texts and cover is None:
         return b""

@@ -1,28 +1,28 @@
-"""Additions to a finished MP4 file whose `moov` box is its last, so that no offset moves."""
+"""Add tags to a finished MP4 file. Its `moov` box must be the last one, so that no other box moves."""
 
 import struct
 
 from stemsplit.audio.sink import Sink
 
-_FULL_BOX = {b"meta"}
-_UTF8, _JPEG, _PNG = 1, 13, 14
+_FULL_BOX = {b"meta"}  # boxes with 4 bytes of version and flags (ISO 14496-12 §4.2)
+_UTF8, _JPEG, _PNG = 1, 13, 14  # well-known types of QuickTime's `data` box
 
 
 def freeform(name: str, text: str) -> bytes:
-    """An iTunes `----` box: a text under a key of one's own."""
+    """Return an iTunes `----` box: a text under any key."""
     mean = _box(b"mean", bytes(4) + b"com.apple.iTunes")
     data = _box(b"data", struct.pack(">II", _UTF8, 0) + text.encode())
     return _box(b"----", mean + _box(b"name", bytes(4) + name.encode()) + data)
 
 
 def cover(data: bytes, mime: str) -> bytes:
-    """An iTunes `covr` box."""
+    """Return an iTunes `covr` box with a cover picture."""
     kind = _PNG if mime == "image/png" else _JPEG
     return _box(b"covr", _box(b"data", struct.pack(">II", kind, 0) + data))
 
 
 def append_to_moov(sink: Sink, path: tuple[bytes, ...], box: bytes) -> None:
-    """Put `box` last into the box that `path` leads to within `moov`; what is missing on the way is made."""
+    """Append `box` to the box at `path` within `moov`, creating the boxes of the path that are missing."""
     start, header = _find_moov(sink)
     sink.seek(start)
     moov = sink.read()
@@ -38,7 +38,7 @@ def _find_moov(sink: Sink) -> tuple[int, int]:
         sink.seek(position)
         size, kind = struct.unpack(">I4s", sink.read(8))
         header = 8
-        if size == 1:
+        if size == 1:  # the size follows in 64 bits
             size, header = struct.unpack(">Q", sink.read(8))[0], 16
         if kind == b"moov":
             return position, header

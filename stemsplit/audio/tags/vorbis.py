@@ -1,4 +1,4 @@
-"""Vorbis comments: a cover as one, and new ones for a stream being written (RFC 3533, Vorbis I §5)."""
+"""Vorbis comments: replace those of a stream that is being written (RFC 3533, Vorbis I §5); covers."""
 
 import base64
 import struct
@@ -8,10 +8,11 @@ from typing import Protocol
 
 from stemsplit.audio.tags.covers import KINDS, Cover
 
+# capture pattern, version, flags, granule position, serial, page number, CRC, segments (RFC 3533 §6)
 _HEADER = struct.Struct("<4sBBqIIIB")
 _CRC_AT = 22
-_CONTINUED, _NO_GRANULE = 1, -1
-_MOST_SEGMENTS = 255
+_CONTINUED, _NO_GRANULE = 1, -1  # flag of a page that continues a packet; no packet ends on the page
+_MAX_SEGMENTS = 255
 _COMMENT_MAGIC = b"\x03vorbis"
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -24,22 +25,22 @@ class _File(Protocol):
 
 
 class CommentRewriter:
-    """A file for an Ogg Vorbis encoder to write to; its pages reach `file` with new comments.
+    """File that an Ogg Vorbis encoder writes to; it passes the pages on to `file` with other comments.
 
     Args:
-        file: where the stream goes.
-        comments: name and text each.
+        file: the file to write to.
+        comments: texts by name.
     """
 
     def __init__(self, file: _File, comments: dict[str, str]) -> None:
         self._file, self._comments = file, comments
         self._pending = bytearray()
-        self._taken = 0
-        self._pages = self._shift = 0
-        self._headers: list[bytes] | None = [b""]
+        self._taken = 0  # bytes from the encoder
+        self._pages = self._shift = 0  # pages passed on; how far later page numbers move
+        self._headers: list[bytes] | None = [b""]  # comment and setup packets so far; None once written
 
     def write(self, data: bytes) -> int:
-        """Take bytes; pass on every page that is complete."""
+        """Take bytes from the encoder; pass on every complete page."""
         self._taken += len(data)
         self._pending += data
         while (size := _page_size(self._pending)) is not None:
@@ -50,15 +51,15 @@ class CommentRewriter:
         return len(data)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Ogg is written front to back: stay where the encoder is."""
+        """Stay at the end, because Ogg is written front to back; return the position."""
         return self._taken
 
     def tell(self) -> int:
-        """Return the bytes that the encoder has written."""
+        """Return the number of bytes that the encoder has written."""
         return self._taken
 
     def read(self, size: int = -1) -> bytes:
-        """Nothing can be read back."""
+        """Return nothing: the encoder doesn't read back."""
         return b""
 
     def _pass_on(self, page: bytes) -> None:
@@ -70,7 +71,7 @@ class CommentRewriter:
             self._collect(page, self._headers)
 
     def _collect(self, page: bytes, packets: list[bytes]) -> None:
-        """Gather the comment and setup packets; once they're whole, write them anew."""
+        """Collect the comment and setup packets; once both are complete, write them with new comments."""
         for part, complete in _segments(page):
             packets[-1] += part
             if complete:
@@ -84,7 +85,7 @@ class CommentRewriter:
 
 
 def comment_packet(comments: dict[str, str], vendor: bytes) -> bytes:
-    """A Vorbis comment header."""
+    """Return a Vorbis comment header packet (Vorbis I §5.2.1)."""
     listed = [f"{name.upper()}={text}".encode() for name, text in comments.items()]
     body = b"".join(struct.pack("<I", len(each)) + each for each in listed)
     return (
@@ -93,12 +94,12 @@ def comment_packet(comments: dict[str, str], vendor: bytes) -> bytes:
         + vendor
         + struct.pack("<I", len(listed))
         + body
-        + b"\1"
+        + b"\1"  # framing bit
     )
 
 
 def picture_comment(cover: Cover) -> dict[str, str]:
-    """Return a cover as Ogg carries it: FLAC's picture block (RFC 9639 §8.8), sizes unknown, as a comment."""
+    """Return a cover as a Vorbis comment: FLAC's picture block (RFC 9639 §8.8) in base64, sizes unknown."""
     mime = cover.mime.encode()
     head = struct.pack(">II", KINDS.index(cover.kind), len(mime)) + mime
     block = head + struct.pack(">6I", 0, 0, 0, 0, 0, len(cover.data)) + cover.data
@@ -112,7 +113,7 @@ def _vendor(packet: bytes) -> bytes:
 
 
 def _page_size(data: bytearray) -> int | None:
-    """The length of the page at the start of `data`, None while it's incomplete."""
+    """Return the length of the page at the start of `data`, None while it is incomplete."""
     if len(data) < _HEADER.size:
         return None
     segments = data[_HEADER.size - 1]
@@ -123,23 +124,23 @@ def _page_size(data: bytearray) -> int | None:
 
 
 def _segments(page: bytes) -> Iterator[tuple[bytes, bool]]:
-    """The page's segments, each with whether it ends a packet."""
+    """Yield each segment of a page, and whether it ends a packet, which a length below 255 says."""
     count = page[_HEADER.size - 1]
     position = _HEADER.size + count
     for size in page[_HEADER.size : _HEADER.size + count]:
-        yield page[position : position + size], size < _MOST_SEGMENTS
+        yield page[position : position + size], size < _MAX_SEGMENTS
         position += size
 
 
 def _pages(packets: list[bytes], serial: int, first: int) -> Iterator[bytes]:
-    """Packets as pages numbered from `first`. The last page ends with the last packet."""
-    lacing: list[tuple[int, bool]] = []
+    """Yield the packets as pages numbered from `first`; the last page ends with the last packet."""
+    lacing: list[tuple[int, bool]] = []  # length of each segment, and whether it ends a packet
     for packet in packets:
         full, rest = divmod(len(packet), 255)
         lacing += [(255, False)] * full + [(rest, True)]
     body, continued = b"".join(packets), 0
-    for number, start in enumerate(range(0, len(lacing), _MOST_SEGMENTS)):
-        held = lacing[start : start + _MOST_SEGMENTS]
+    for number, start in enumerate(range(0, len(lacing), _MAX_SEGMENTS)):
+        held = lacing[start : start + _MAX_SEGMENTS]
         size = sum(length for length, _ in held)
         granule = 0 if any(ends for _, ends in held) else _NO_GRANULE
         header = _HEADER.pack(b"OggS", 0, continued, granule, serial, first + number, 0, len(held))
@@ -153,10 +154,10 @@ def _renumbered(page: bytes, shift: int) -> bytes:
 
 
 def _signed(page: bytes) -> bytes:
-    """The page with its checksum: CRC-32, polynomial 0x04C11DB7, most significant bit first, from 0.
+    """Return the page with its checksum: CRC-32, polynomial 0x04C11DB7, most significant bit first, from 0.
 
-    The one in zlib goes the other way round and from all ones, so bytes and result are mirrored and the ones
-    taken out.
+    zlib's CRC-32 has the same polynomial, but starts with the least significant bit and from all ones. So the
+    bits of each byte and of the result are reversed, and both XORs with all ones are undone.
     """
     blank = page[:_CRC_AT] + bytes(4) + page[_CRC_AT + 4 :]
     mirrored = zlib.crc32(blank.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF

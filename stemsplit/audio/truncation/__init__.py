@@ -1,19 +1,19 @@
-"""One rule for the lengths that files declare, whatever the container.
+"""One rule, for all containers, that tells files that were cut short from files with a wrong declared length.
 
-A declared length is a claim. What is there is read, as FFmpeg, sox and flac read it, and a notice tells of a
-wrong claim. Only a file that was really cut short is an error: more than the slack is missing, and its audio
-doesn't end where a frame ends. PCM has no frames, and an index of all frames proves that one is missing; the
-slack alone decides there.
+A declared length is only a claim: all audio that is there is read, as FFmpeg, sox and flac do, and a wrong
+claim becomes a notice. A file was cut short, which is an error, if more than the slack is missing and its
+audio doesn't end with a complete frame. The slack alone decides for PCM, which has no frames, and for
+containers with an index of all frames, which proves that some are missing.
 
-The slack is 4096 bytes where bytes are claimed (23 ms of CD audio), because recorders count their own header
-as audio, and a tenth of a second where samples are claimed, because encoders round to their frames.
+The slack is 4096 bytes for a length in bytes (23 ms of CD audio), because recorders count their own header as
+audio, and 0.1 s for a length in samples, because encoders round it to their frames.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stemsplit.audio.decoding import REPAIR
+from stemsplit.audio.decoding import REPAIR_HINT
 from stemsplit.errors import InputError
 
 SLACK_BYTES = 4096
@@ -25,11 +25,11 @@ class Claim:
     """A declared length and the length that is there.
 
     Attributes:
-        declared: what the file says, in `unit`.
-        present: what it holds.
-        unit: of both.
+        declared: the length that the file declares, in `unit`.
+        present: the length that it holds, in `unit`.
+        unit: the unit of both.
         slack: how much may be missing, in `unit`.
-        ends_on_frame: whether its last compressed frame is complete, so that nothing proves a cut.
+        ends_on_frame: whether its last compressed frame is complete, so that it may not have been cut.
     """
 
     declared: int
@@ -39,7 +39,7 @@ class Claim:
     ends_on_frame: bool = False
 
     def check(self, path: Path) -> str | None:
-        """Return a notice about a wrong claim, None where it is right.
+        """Return a notice about a wrong claim, None if it is right.
 
         Raises:
             InputError: the file was cut short.
@@ -52,15 +52,15 @@ class Claim:
 
 
 def claimed_samples(declared: int, present: int, rate: int, *, ends_on_frame: bool = False) -> Claim:
-    """Return a claim of `declared` samples at `rate` Hz."""
+    """Return a claim in samples at `rate` Hz, with the slack for them."""
     return Claim(declared, present, "samples", round(SLACK_S * rate), ends_on_frame)
 
 
 def cut_short(path: Path, there: int, declared: int) -> InputError:
-    """Return the error of a file that ends before it should; `there` and `declared` in any one unit."""
-    return InputError(path, f"cut short: {100 * there // declared} % of its audio is there", hint=REPAIR)
+    """Return the error for a file that ends too early; `there` and `declared` have the same unit."""
+    return InputError(path, f"cut short: {100 * there // declared} % of its audio is there", hint=REPAIR_HINT)
 
 
 def cut_within(path: Path, what: str) -> InputError:
-    """Return the error of a file that ends within a part of its stream, such as a page or a frame."""
-    return InputError(path, f"cut short: it ends within {what}", hint=REPAIR)
+    """Return the error for a file that ends within a unit of its stream, such as a page or a frame."""
+    return InputError(path, f"cut short: it ends within {what}", hint=REPAIR_HINT)

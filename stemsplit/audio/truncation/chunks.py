@@ -1,7 +1,7 @@
-"""The place of the audio within a chunked file (WAV, RF64, W64, AIFF, CAF, AU), as its chunks declare it.
+"""Find the samples in a chunked file (WAV, RF64, W64, AIFF, CAF) or AU, and check their declared size.
 
-libsndfile takes the declared size literally, and corrects one that reaches beyond the file's end without a
-word. So sizes that can't be right are seen here or not at all.
+libsndfile trusts the declared size, and silently corrects one that reaches beyond the end of the file. So
+wrong sizes must be detected here.
 """
 
 import os
@@ -10,19 +10,19 @@ from typing import BinaryIO, Literal
 
 from stemsplit.audio.truncation import Claim
 
-# sizes that programs write when they can't come back to correct them: FFmpeg 0xFFFFFFFF, sox 0x7FFFF000,
-# arecord just below 0x80000000; a recorder that crashed leaves 0 here and in the form's size
+# Sizes that programs write if they can't correct them later, as in a pipe: FFmpeg 0xFFFFFFFF, sox 0x7FFFF000,
+# arecord just below 0x80000000. A recorder that crashed leaves 0 here and in the size of the RIFF chunk
 _UNKNOWN_FROM, _UNKNOWN_TO = 0x7FFF_F000, 0x8000_0000
-# in AIFF, sox writes whole frames of 0x7F000000 bytes and the preamble
+# For AIFF, sox writes 0x7F000000 bytes rounded to whole frames, and the preamble
 _UNKNOWN_AIFF = range(0x7EFF_FF00, 0x7F00_0009)
 _ALL_ONES = 0xFFFF_0000
-# what a program that counts in 32 bits loses with every overflow
+# A program that counts in 32 bits loses this with every overflow
 _WRAP = 1 << 32
 
 
 @dataclass(frozen=True)
 class _Chunks:
-    """A container's way to lay out chunks; `preamble` bytes of the audio's chunk precede the samples."""
+    """Layout of a container's chunks; in the audio chunk, `preamble` bytes precede the samples."""
 
     start: int
     id_bytes: int
@@ -42,16 +42,19 @@ _LAYOUTS = {
     b"caff": _Chunks(8, 4, 8, "big", 1, b"data", preamble=4),
 }
 
-
-# Sun's format has a header and no chunks
+# Sun's AU format has a header and no chunks
 _AU = b".snd"
 
 
 @dataclass(frozen=True)
 class DataChunk:
-    """The samples' bytes: where they start, how many the file claims (None: unknown), how many are there.
+    """Byte range of the samples in a file.
 
-    A claim that a program let overflow at 4 GiB stays in `declared`; `length` is right then.
+    Attributes:
+        start: the first byte.
+        declared: bytes that the file declares, None for an unknown number.
+        present: bytes from `start` to the end of the file.
+        wrapped: whether `declared` overflowed at 4 GiB; `length` is corrected for it.
     """
 
     start: int
@@ -61,7 +64,7 @@ class DataChunk:
 
     @property
     def length(self) -> int:
-        """Bytes of audio to read."""
+        """Number of bytes to read."""
         if self.declared is None:
             return self.present
         if self.wrapped:
@@ -70,12 +73,12 @@ class DataChunk:
 
     @property
     def claim(self) -> Claim | None:
-        """The claimed length beside the true one; None where the file claims none."""
+        """Declared length beside the true one, None if the file declares none."""
         return None if self.declared is None else Claim(self.declared, self.length, "bytes")
 
 
 def find_data(file: BinaryIO) -> DataChunk | None:
-    """Find the audio's chunk in an open file; None when the file isn't chunked or has no such chunk."""
+    """Find the audio chunk of an open file; None if the file isn't chunked or has no such chunk."""
     total = file.seek(0, os.SEEK_END)
     file.seek(0)
     magic, form = file.read(4), file.read(4)
@@ -84,7 +87,7 @@ def find_data(file: BinaryIO) -> DataChunk | None:
     layout = _LAYOUTS.get(magic)
     if layout is None:
         return None
-    position, wide = layout.start, None
+    position, size_64 = layout.start, None
     header = layout.id_bytes + layout.size_bytes
     while position + header <= total:
         file.seek(position)
@@ -93,16 +96,16 @@ def find_data(file: BinaryIO) -> DataChunk | None:
         body = size - header if layout.size_counts_header else size
         start = position + header
         if name == b"ds64":
-            form = file.read(8)
-            wide = int.from_bytes(file.read(8), "little")
+            form = file.read(8)  # RF64's 64-bit sizes of the file and of the audio (EBU Tech 3306)
+            size_64 = int.from_bytes(file.read(8), "little")
         if name == layout.data:
-            declared = _declared(body, layout, wide)
-            # a recorder that didn't come to its end leaves sizes that don't even cover the header
+            declared = _declared(body, layout, size_64)
+            # a recorder that crashed leaves sizes that don't even cover the header
             unfinished = (
                 not declared and layout.size_bytes == 4 and int.from_bytes(form, layout.order) + 8 <= start
             )
             return _data_chunk(start, None if unfinished else declared, total, layout)
-        position = start + max(body, 0) + -max(body, 0) % layout.align
+        position = start + max(body, 0) + -max(body, 0) % layout.align  # padded to the alignment
     return None
 
 
@@ -117,14 +120,15 @@ def _data_chunk(start: int, declared: int | None, total: int, layout: _Chunks) -
     present = max(0, total - start)
     if declared is not None:
         declared = max(0, declared - layout.preamble)
-    # chunks behind the audio are never that large
+    # 4 GiB behind the audio can only be audio: the chunks that may follow are never that large
     wrapped = layout.size_bytes == 4 and declared is not None and present - declared >= _WRAP
     return DataChunk(start, declared, present, wrapped)
 
 
-def _declared(size: int, layout: _Chunks, wide: int | None) -> int | None:
-    if wide is not None and size == 0xFFFF_FFFF:
-        return wide if wide < 1 << 62 else None
+def _declared(size: int, layout: _Chunks, size_64: int | None) -> int | None:
+    """Return the declared size of the audio chunk in bytes, None for the placeholders of an unknown size."""
+    if size_64 is not None and size == 0xFFFF_FFFF:
+        return size_64 if size_64 < 1 << 62 else None
     if layout.size_bytes == 8:
         return size if 0 <= size < 1 << 62 else None
     unknown = _UNKNOWN_FROM <= size < _UNKNOWN_TO or size >= _ALL_ONES or size in _UNKNOWN_AIFF

@@ -1,6 +1,6 @@
-"""The length of its own file that a container declares, by which a file that was cut short is known.
+"""Detect files that were cut short by the file length that their container declares.
 
-Each reader takes an open file and its length, and returns where the container says that it ends.
+Each function per container returns the byte at which the file should end.
 """
 
 import struct
@@ -17,7 +17,7 @@ _MP4_BOXES = frozenset(b"ftyp styp moov moof mdat mfra sidx ssix free skip wide 
 
 
 def find_claim(file: BinaryIO) -> Claim | None:
-    """Compare the end that a container declares with the file's; None where nothing is missing."""
+    """Compare the declared end of a container with the file's; None if nothing is missing."""
     total = file.seek(0, 2)
     file.seek(0)
     head = file.read(_HEAD_BYTES)
@@ -28,7 +28,7 @@ def find_claim(file: BinaryIO) -> Claim | None:
     elif head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         end = _avi(file, total)
     elif head.startswith(_ASF_HEADER):
-        end, slack = _asf(file, head), 0  # FFmpeg decodes what is left of a packet
+        end, slack = _asf(file, head), 0  # no slack: FFmpeg decodes an incomplete packet without an error
     elif head.startswith(b"FLV"):
         end = _flv(head)
     elif head[::_TS_PACKET_BYTES].startswith(b"GG"):  # each packet of a transport stream begins with 0x47
@@ -39,17 +39,17 @@ def find_claim(file: BinaryIO) -> Claim | None:
 
 
 def _matroska(head: bytes) -> int | None:
-    """Read the size of the segment, all ones for one that was streamed (RFC 8794 §6)."""
+    """Read the end of the segment, None for an unknown size, whose bits are all ones (RFC 8794 §6)."""
     at = head.find(_SEGMENT) + len(_SEGMENT)
     if at < len(_SEGMENT) or at >= len(head) or not head[at]:
         return None
-    length = 9 - head[at].bit_length()
+    length = 9 - head[at].bit_length()  # leading zero bits, plus 1: the bytes of a variable-size integer
     size = int.from_bytes(head[at : at + length]) & (1 << 7 * length) - 1
     return None if size == (1 << 7 * length) - 1 else at + length + size
 
 
 def _avi(file: BinaryIO, total: int) -> int:
-    """Walk the RIFF chunks: the first holds 1 GB at most, and others follow it."""
+    """Walk the RIFF chunks: an OpenDML AVI has several, the first of at most 1 GB."""
     end = 0
     while end + 8 <= total:
         file.seek(end)
@@ -61,7 +61,7 @@ def _avi(file: BinaryIO, total: int) -> int:
 
 
 def _asf(file: BinaryIO, head: bytes) -> int | None:
-    """Read the size of the data object, which stands behind the header object; 0 for a broadcast."""
+    """Read the end of the data object, which follows the header object; None for a broadcast, of size 0."""
     start = int.from_bytes(head[16:24], "little")
     file.seek(min(start, 1 << 40))
     data = file.read(24)
@@ -70,14 +70,14 @@ def _asf(file: BinaryIO, head: bytes) -> int | None:
 
 
 def _flv(head: bytes) -> int | None:
-    """Read `filesize` of the metadata, a name followed by its type (0: a number) and a double."""
+    """Read `filesize` from the metadata: a name, the type 0 (number), and a big-endian double (AMF0)."""
     name = b"filesize\0"
     at = head.find(name) + len(name)
     return int(struct.unpack(">d", head[at : at + 8])[0]) if len(name) <= at <= len(head) - 8 else None
 
 
 def _mp4(file: BinaryIO, total: int) -> int:
-    """Walk the boxes; a size of 1 stands for 64 bits behind the name, 0 for the rest of the file."""
+    """Walk the boxes (ISO 14496-12 §4.2): size 1 is a 64-bit size after the name, 0 the rest of the file."""
     end = 0
     while end + 8 <= total:
         file.seek(end)

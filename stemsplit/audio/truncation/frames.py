@@ -1,26 +1,27 @@
-"""The size that each frame of a stream without an index declares: it shows whether the last is whole."""
+"""Read the declared size of a compressed frame, to tell whether the last frame of a stream is complete."""
 
 from collections.abc import Callable
 
-# kbit/s of layer III by the header's index, for MPEG 1 and for MPEG 2 and 2.5 (ISO 11172-3 and 13818-3)
+# Bit rates of layer III in kbit/s by the header's index: 1 for MPEG-1 (ISO 11172-3), 2 for MPEG-2 and 2.5
+# (ISO 13818-3)
 _BITRATES = {
     1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES = (44100, 48000, 32000)
-# version bits of the header: how far the rates are divided; 1 is reserved
+# Divisor of the sample rates by the header's version bits: MPEG-2.5, MPEG-2, MPEG-1; 1 is reserved
 _DIVISORS = {0: 4, 2: 2, 3: 1}
-# kbit/s of AC-3 by half the header's index (ETSI TS 102 366 §4.4.1.4)
+# Bit rates of AC-3 in kbit/s by half the header's index (ETSI TS 102 366 §4.4.1.4)
 _AC3_BITRATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _AC3_RATES = (48000, 44100, 32000)
 _LAYER_2_BITRATES = (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
 
 
 def frame_bytes(head: bytes) -> int:
-    """Return the length of the MPEG audio frame of layer III that starts with `head`, 0 where none starts.
+    """Return the length in bytes of the MP3 frame that starts with `head`, 0 if none does.
 
-    A header is eleven ones, two bits of version, 01, and indices of bit rate and sample rate. A frame holds
-    144 bits per bit/s and sample/s of MPEG 1, and half of them in MPEG 2.
+    A header has eleven ones, two bits of version, 01 for layer III, and indices of bit rate and sample rate.
+    A frame has 1152 samples in MPEG-1, so 144 · bit rate / sample rate bytes, and half of that in MPEG-2.
     """
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return 0
@@ -33,16 +34,16 @@ def frame_bytes(head: bytes) -> int:
 
 
 def _adts(head: bytes) -> int:
-    """Read the 13 bits of an ADTS header (ISO 14496-3 §1.A.3)."""
+    """Read the frame length of an ADTS header, 13 bits (ISO 14496-3 §1.A.3)."""
     synced = head[0] == 0xFF and head[1] & 0xF6 == 0xF0
     return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 if synced else 0
 
 
 def _ac3(head: bytes) -> int:
-    """Compute an AC-3 frame's size, 1536 samples at its bit rate, or read an E-AC-3 frame's 11 bits."""
+    """Compute the size of an AC-3 frame (1536 samples at its bit rate) or read an E-AC-3 frame's 11 bits."""
     if head[:2] != b"\x0b\x77":
         return 0
-    if head[5] >> 3 > 10:  # the version: E-AC-3
+    if head[5] >> 3 > 10:  # bsid, the version of the bit stream: E-AC-3 has 11 to 16
         return 2 * ((head[2] & 7) << 8 | head[3]) + 2
     rate, index = head[4] >> 6, head[4] & 0x3F
     if rate == 3 or index >= 2 * len(_AC3_BITRATES):
@@ -52,17 +53,17 @@ def _ac3(head: bytes) -> int:
 
 
 def _layer_2(head: bytes) -> int:
-    """Compute the size of an MPEG frame of layer II, 1152 samples at its bit rate."""
+    """Compute the size of an MPEG layer II frame: 1152 samples at its bit rate."""
     if head[0] != 0xFF or head[1] & 0xE6 != 0xE4 or head[2] >> 4 in (0, 15) or head[2] >> 2 & 3 == 3:
         return 0
-    first = head[1] >> 3 & 3 == 3
-    bitrate = (_LAYER_2_BITRATES if first else _BITRATES[2][1:])[(head[2] >> 4) - 1] * 1000
-    rate = _RATES[head[2] >> 2 & 3] // (1 if first else 2)
+    mpeg_1 = head[1] >> 3 & 3 == 3
+    bitrate = (_LAYER_2_BITRATES if mpeg_1 else _BITRATES[2][1:])[(head[2] >> 4) - 1] * 1000
+    rate = _RATES[head[2] >> 2 & 3] // (1 if mpeg_1 else 2)
     return 144 * bitrate // rate + (head[2] >> 1 & 1)
 
 
 def _dts(head: bytes) -> int:
-    """Read the 14 bits of a DTS core frame (ETSI TS 102 114 §5.3.1)."""
+    """Read the frame size of a DTS core frame, 14 bits (ETSI TS 102 114 §5.3.1)."""
     synced = head[:4] == b"\x7f\xfe\x80\x01"
     return ((head[5] & 3) << 12 | head[6] << 4 | head[7] >> 4) + 1 if synced else 0
 
@@ -78,6 +79,6 @@ _SIZES: dict[str, Callable[[bytes], int]] = {
 
 
 def is_incomplete(packet: bytes, codec: str) -> bool:
-    """Return whether a packet is shorter than the frame that it begins with; False where nothing tells."""
+    """Return whether a packet is shorter than the frame that it begins with; False if unknown."""
     size = _SIZES.get(codec)
     return size is not None and len(packet) >= 8 and len(packet) < size(packet)

@@ -1,4 +1,4 @@
-"""The length that an MP3 claims in the Xing or Info note of its first frame."""
+"""Check the length that an MP3 declares in the Xing or Info header of its first frame."""
 
 import struct
 from typing import BinaryIO
@@ -8,15 +8,15 @@ from stemsplit.audio.truncation.frames import frame_bytes
 from stemsplit.audio.truncation.tag_bytes import id3_bytes, trailing_tag_bytes
 
 _MAGIC = (b"Xing", b"Info")
-_FRAMES, _BYTES = 1, 2
-# header, checksum and side information come before the note, which has flags and two numbers
+_FRAMES, _BYTES = 1, 2  # flags: the header has a number of frames, a number of bytes
+# Frame header, checksum and side information (at most 38 bytes), then the magic, flags and two numbers
 _LOOK_BYTES = 64
 
 
 def find_claim(file: BinaryIO) -> Claim | None:
-    """Compare the note of an open MP3 with the bytes that are there; None where nothing claims a length.
+    """Compare the Xing header of an open MP3 with the length of its audio; None if it declares no length.
 
-    A few bytes more than claimed are tags of some kind, and no wrong claim.
+    Some bytes more than declared are taken for an unknown kind of tag.
     """
     file.seek(0)
     start = id3_bytes(file.read(10))
@@ -35,7 +35,7 @@ def find_claim(file: BinaryIO) -> Claim | None:
 
 
 def ends_on_frame(file: BinaryIO, start: int, end: int) -> bool:
-    """Return whether the MP3 frames from `start` on lead exactly to `end`."""
+    """Return whether a whole number of MP3 frames fills the bytes from `start` to `end`."""
     while start < end:
         file.seek(start)
         length = frame_bytes(file.read(4))

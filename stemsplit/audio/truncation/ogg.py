@@ -1,4 +1,4 @@
-"""Finding the links of a chained Ogg file, whole streams one after the other, as radio recorders write it."""
+"""Find the links of a chained Ogg file: whole streams one after the other, as radio recorders write them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from stemsplit.audio.truncation import cut_within
 from stemsplit.audio.truncation.tag_bytes import id3_bytes
 
 _CAPTURE = b"OggS"
-_HEADER_BYTES = 27
-_FIRST, _LAST = 2, 4  # header flags (RFC 3533 §6)
+_HEADER_BYTES = 27  # without the segment table, whose length is the last of them
+_BOS, _EOS = 2, 4  # flags of the page header: first and last page of a stream (RFC 3533 §6)
 _WINDOW_BYTES = 1 << 16
 
 
@@ -19,25 +19,26 @@ class Links:
     """The links of an Ogg file.
 
     Attributes:
-        starts: the first byte of each.
+        starts: the first byte of each link.
         end: the byte after the last page.
-        closed: whether the last page is marked as its stream's last one.
-        torn: whether something that is no page lies between pages.
+        has_end: whether the last page has the end-of-stream flag.
+        has_gaps: whether there are bytes between the pages that belong to no page.
     """
 
     starts: tuple[int, ...]
     end: int
-    closed: bool
-    torn: bool
+    has_end: bool
+    has_gaps: bool
 
     @property
     def notices(self) -> list[str]:
-        """Notices about the stream, such as a missing end."""
-        torn = (
-            ["has bytes between its Ogg pages that can't be read: a part may be missing"] if self.torn else []
-        )
-        unclosed = [] if self.closed else ["has no end mark: its end may be missing"]
-        return torn + unclosed
+        """Remarks about the file, such as a missing end."""
+        notices = []
+        if self.has_gaps:
+            notices.append("has bytes between its Ogg pages that can't be read: a part may be missing")
+        if not self.has_end:
+            notices.append("has no end mark: its end may be missing")
+        return notices
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
@@ -46,40 +47,40 @@ class Links:
 
 
 def find_links(file: BinaryIO, name: Path) -> Links | None:
-    """Walk the pages of an open file; None where it is no Ogg.
+    """Return the links of an open file, found by walking its pages; None if it isn't Ogg.
 
     Args:
         file: the file.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
         InputError: the file ends within a page.
     """
     starts: list[int] = []
-    heads = torn = False
+    heads = has_gaps = False
     flags = 0
     file.seek(0)
-    end = id3_bytes(file.read(10))  # some programs tag every kind of file in the way of MP3
+    end = id3_bytes(file.read(10))  # some programs put an ID3 tag in front of any kind of file
     total = file.seek(0, 2)
     for start, page_end, page_flags in _pages(file, end, total):
-        torn = torn or start != end
-        # the first pages of all streams of a link stand together
-        if page_flags & _FIRST and not heads:
+        has_gaps = has_gaps or start != end
+        # the BOS pages of all streams of a link stand together (RFC 3533 §4)
+        if page_flags & _BOS and not heads:
             starts.append(start)
-        heads, end, flags = bool(page_flags & _FIRST), page_end, page_flags
+        heads, end, flags = bool(page_flags & _BOS), page_end, page_flags
     if end > total:
         raise cut_within(name, "a page of its Ogg stream")
-    return Links(tuple(starts), end, bool(flags & _LAST), torn) if starts else None
+    return Links(tuple(starts), end, bool(flags & _EOS), has_gaps) if starts else None
 
 
 def _pages(file: BinaryIO, position: int | None, total: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first byte, end and flags of the pages from `position` on; a cut-off one ends behind `total`."""
+    """Yield first byte, end and flags of each page from `position` on; a cut-off page ends after `total`."""
     previous = None
     while position is not None and position < total:
         file.seek(position)
         header = file.read(_HEADER_BYTES)
         if not header.startswith(_CAPTURE):
-            # the next page may begin within the last one, where that was cut off before others were appended
+            # the previous page may have been cut off before others were appended: search within it
             position = None if previous is None else _next_page(file, previous + len(_CAPTURE))
             continue
         segments = header[-1] if len(header) == _HEADER_BYTES else 0
@@ -89,8 +90,8 @@ def _pages(file: BinaryIO, position: int | None, total: int) -> Iterator[tuple[i
 
 
 def _next_page(file: BinaryIO, start: int) -> int | None:
-    """Return where the next page begins from `start` on."""
-    overlap = len(_CAPTURE) - 1
+    """Return the first byte of the next page at or after `start`, None if there is none."""
+    overlap = len(_CAPTURE) - 1  # a capture pattern may lie across two windows
     while True:
         file.seek(start)
         window = file.read(_WINDOW_BYTES)

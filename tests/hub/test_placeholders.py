@@ -1,4 +1,4 @@
-"""What lies where a checkpoint should be, and is none."""
+"""Files that were saved in place of a checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path

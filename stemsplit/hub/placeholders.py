@@ -1,4 +1,4 @@
-"""Files that stand where a checkpoint or a configuration was meant to be."""
+"""Detect files that were saved in place of a checkpoint or a configuration."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from stemsplit.errors import CheckpointError
 HEAD_BYTES = 512
 
 
-def refuse_stand_in(path: Path) -> None:
-    """Refuse what git leaves in place of a large file, and a web page that was saved in place of a download.
+def refuse_placeholder(path: Path) -> None:
+    """Refuse a Git LFS pointer, and a web page that was saved in place of a download.
 
     Raises:
         CheckpointError: the file is one of these.
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
