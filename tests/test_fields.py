@@ -40,7 +40,7 @@ def test_text_that_is_read(parse: Callable[[str], Any], text: str, value: object
         (seconds, "", "'' is not a time; write seconds, M:SS or H:MM:SS"),
         (mix, "=a", "'=a' is not a mix; write NAME=a+b"),
         (mix, "a=b+", "'a=b+' is not a mix; write NAME=a+b"),
-        (stem_and_model, "vocals=", "'vocals=' names no stem and model; write STEM=NAME"),
+        (stem_and_model, "vocals=", "'vocals=' is not a stem and a model; write STEM=NAME"),
         (ratio, "2", "'2' is not a shard; write I/N, such as 2/8"),
         (bit_rate, "fast", "'fast' is not a bit rate; write it as 192k"),
         (whole(1), "0", "'0' is not a whole number of at least 1"),

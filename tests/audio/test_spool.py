@@ -160,7 +160,7 @@ def test_a_stream_of_audio_is_known_by_its_head(
         data = b"ID3\3\0\0\0\0\x7f\x7f" + bytes(0x3FFF) + data
     head = 0x2000 if fmt == "tagged" else 60_000
     assert len(data) > 2 * head and b"moov" not in data[:head]
-    monkeypatch.setattr("stemsplit.audio.spool._HEAD", head)
+    monkeypatch.setattr("stemsplit.audio.spool._PROBE_BYTES", head)
     monkeypatch.setattr("stemsplit.audio.spool._CHUNK", head // 3)
     with spool(io.BytesIO(data)) as path:
         assert path.read_bytes() == data

@@ -100,7 +100,7 @@ def test_augmentation_changes_the_stems(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--then", "vocals"), "'vocals' names no stem and model; write STEM=NAME"),
+        (("--then", "vocals"), "'vocals' is not a stem and a model; write STEM=NAME"),
         (("--then", "piano=classic"), "no stem named 'piano'"),
         (("--then", "vocals=clasic"), "no model named 'clasic'"),
         (
