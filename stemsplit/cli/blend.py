@@ -1,4 +1,4 @@
-"""`stemsplit blend`: finished files into one."""
+"""`stemsplit blend`: blend finished files into one."""
 
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from stemsplit.settings import DEFAULT_BLEND, OutputSettings
             ["-o", "--output"], metavar="FILE", help="File to write; its suffix chooses the format."
         ),
         *map(setting, ("blend", "weights", "bit_depth", "bitrate")),
-        click.Option(["-y", "overwrite"], is_flag=True, help="Overwrite a file that is there."),
+        click.Option(["-y", "overwrite"], is_flag=True, help="Overwrite an existing file."),
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def blend(files: tuple[str, ...], **options: Any) -> None:
     """Blend several estimates of one stem, or any other audio files, into one file.
 
-    Means and medians even out what the models do differently; min_* keeps what all of them agree on, and
-    max_* what any of them found. *_wave works on samples, *_fft and uvr_* on the bins of a spectrogram.
+    Means and medians reduce the errors of single models; min_* keeps what all of them found, and max_* what
+    any of them found. *_wave works on samples, *_fft and uvr_* on the bins of a spectrogram.
 
     \b
     stemsplit blend a/vocals.wav b/vocals.wav -o vocals.wav
@@ -37,14 +37,14 @@ def blend(files: tuple[str, ...], **options: Any) -> None:
 
     if options["output"] is None:
         raise usage_error("-o is missing", hint="-o FILE names the file to write")
-    how = collect({**options, "format": format_of(options["output"])}, OutputSettings)
+    output = collect({**options, "format": format_of(options["output"])}, OutputSettings)
     with progress.display(None) as callback:
         blend_files(
             files,
             Path(options["output"]),
             blend=options["blend"] or DEFAULT_BLEND,
             weights=options["weights"],
-            output=how,
+            output=output,
             overwrite=options["overwrite"],
             callback=callback,
         )

@@ -1,4 +1,4 @@
-"""`stemsplit completion`: the script that a shell needs."""
+"""`stemsplit completion`: the script that completes commands and options in a shell."""
 
 import click
 from click.shell_completion import get_completion_class

@@ -37,7 +37,7 @@ def doctor(as_json: bool) -> None:
 
 
 def examine() -> dict[str, dict[str, Any]]:
-    """Everything that `doctor` shows, by section."""
+    """Return everything that `doctor` shows, by section."""
     return {
         "versions": _versions(),
         "devices": _devices(),

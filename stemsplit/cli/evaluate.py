@@ -1,4 +1,4 @@
-"""`stemsplit evaluate`: how near stems come to the true ones, as tables, JSON or CSV."""
+"""`stemsplit evaluate`: score models, or stems against references, as tables, JSON or CSV."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 @click.command(
     params=[
         click.Argument(["folders"], nargs=-1, metavar="[REF EST]"),
-        flag("--dataset", metavar="DIR", help="Separate every track of this data set, and score that."),
-        setting("model", note="Repeatable: the first, and others beside it.", multiple=True),
+        flag("--dataset", metavar="DIR", help="Separate and score every track of this data set."),
+        setting("model", note="Repeat it to compare models.", multiple=True),
         flag(
             "--oracle",
             "oracles",
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
             multiple=True,
             help="Also score an ideal ratio mask, or true magnitudes with the mixture's phase (repeatable).",
         ),
-        flag("--only", metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable)."),
-        flag("--bss/--no-bss", default=True, help="Also cSDR, ISR, SIR and SAR, which take longest."),
-        flag("--fresh", is_flag=True, help="Score again what has been scored before."),
+        flag("--only", metavar="GLOB", multiple=True, help="Only tracks whose name matches (repeatable)."),
+        flag("--bss/--no-bss", default=True, help="Also cSDR, ISR, SIR and SAR, the slowest metrics."),
+        flag("--fresh", is_flag=True, help="Score again, ignoring earlier scores."),
         *map(setting, ("device", "precision", "threads", "segment_s", "overlap", "shifts")),
         setting("jobs", note="Each is a process."),
         setting("offline"),
@@ -63,7 +63,7 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
     stemsplit evaluate songs/ stems/ --json | jq .summary.stems.vocals.csdr
     """
     typed = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    if options["folders"]:  # the environment's settings are of no matter then
+    if options["folders"]:  # the environment's model and data set don't apply
         options |= dict.fromkeys({"model", "dataset"} - typed)
     _check(options)
     require_stdout()
@@ -71,7 +71,7 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _check(options: Mapping[str, Any]) -> None:
-    """Refuse what can be refused before anything is imported."""
+    """Check the arguments before any slow import."""
     count = len(options["folders"])
     if options["dataset"] and count:
         raise usage_error("--dataset DIR and REF EST exclude each other")
@@ -95,13 +95,13 @@ def _run(options: Mapping[str, Any]) -> int:
             named = failure.message.startswith(f"{outcome.name}: ")
             say(failure.message if named else f"{outcome.name}: {failure.message}", failure.hint)
     if options["csv_file"]:
-        content = evaluation.as_csv().encode("utf-8", "surrogateescape")  # as the system spells tracks' names
+        content = evaluation.as_csv().encode("utf-8", "surrogateescape")  # keeps the bytes of tracks' names
         write_named(options["csv_file"], content)
     return evaluation.exit_code
 
 
 def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
-    """Score what the options say."""
+    """Run the evaluation that the options ask for."""
     from stemsplit.api import evaluate as score
 
     reference, estimates = options["folders"] or (options["dataset"], None)
@@ -122,7 +122,7 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
 
 
 def _separation(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what separates, as arguments of `stemsplit.evaluate`."""
+    """Return the models and their settings, as arguments of `stemsplit.evaluate`."""
     models = [collect({"model": name}, ModelSettings).model for name in options["model"] or (None,)]
     request = collect({**options, "model": models[0]}, Request)
     return {
@@ -148,7 +148,7 @@ def _print(evaluation: "Evaluation") -> None:
 
 
 def _remarks(outcome: "Outcome") -> Iterator[str]:
-    """What was found wrong with a track's estimates, and what else is worth knowing."""
+    """Yield the findings about a track's estimates, then its notes."""
     if outcome.scores is None:
         return
     for finding in outcome.scores.findings:
@@ -158,9 +158,9 @@ def _remarks(outcome: "Outcome") -> Iterator[str]:
 
 
 def _tables(evaluation: "Evaluation", names: Sequence[str]) -> list[str]:
-    """A table of all tracks and, below it, one of what they have in common."""
+    """Return the lines of the table of all tracks, with the summary below."""
     summary = list(evaluation.summary_rows())
-    if len(names) == 1:  # then the summary is the track, with a mean over its stems
+    if len(names) == 1:  # the summary of one track is that track, with a mean over its stems
         return _table([replace(row, track=names[0]) for row in summary], set())
     tracks = list(evaluation.track_rows())
     methods = [row.method for row in summary]
@@ -169,7 +169,7 @@ def _tables(evaluation: "Evaluation", names: Sequence[str]) -> list[str]:
 
 
 def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
-    """Return a sentence on how the metrics of many tracks became one number."""
+    """Return the sentence that says how each metric was averaged over the tracks."""
     titles: dict[str, list[str]] = {}
     for metric in _shown(summary).values():
         titles.setdefault(metric.over_songs, []).append(metric.title)
@@ -178,14 +178,14 @@ def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
 
 
 def _shown(rows: "Sequence[Row]") -> "dict[str, Metric]":
-    """Return the metrics that some row has."""
+    """Return the metrics that at least one row has."""
     from stemsplit.evaluation.metrics import METRICS
 
     return {name: metric for name, metric in METRICS.items() if any(name in row.metrics for row in rows)}
 
 
 def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
-    """Lines of a table, with an empty one before the rows numbered `breaks`."""
+    """Return the lines of a table, with an empty line before the rows numbered `breaks`."""
     metrics = _shown(rows)
     cells = [("TRACK", "METHOD", "STEM", *(metric.title for metric in metrics.values()))]
     for row in rows:
@@ -202,7 +202,7 @@ def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    """Beyond 100 dB there is rounding only."""
+    """Format a score in dB; beyond 100 dB, where only rounding errors are left, as a bound."""
     if value is None or value != value:
         return "-"
     return f"{value:.2f}" if abs(value) < 100 else ">99" if value > 0 else "<-99"

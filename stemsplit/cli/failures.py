@@ -1,4 +1,4 @@
-"""How every failure looks from outside: one line, a hint, an exit code. The one place that catches all."""
+"""Turn every failure into one line, a hint and an exit code; the one place that catches all exceptions."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ from stemsplit.errors import AudioError, Cancelled, ResourceError, SettingsError
 
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
-POSTPONED_S = 0.05  # until a signal that came during an import is looked at again
+SIGNAL_RETRY_S = 0.05  # delay after which a signal that came during an import is handled again
 EXIT_CODES = {
     "0": "everything done or skipped",
     "1": "failed: nothing separated, or an internal error",
@@ -31,11 +31,11 @@ EXIT_CODES = {
 
 
 class Terminated(BaseException):
-    """SIGTERM came."""
+    """Raised by SIGTERM."""
 
 
 def usage_error(reason: str, hint: str | None = None) -> SettingsError:
-    """An error about the command line itself."""
+    """Return an error about the command line itself."""
     return SettingsError(reason, hint=hint)
 
 
@@ -47,20 +47,20 @@ def say(error: str, hint: str | None = None) -> None:
 
 
 def one_line(text: str) -> str:
-    """`text` with its control characters escaped: names of files may hold line breaks and worse."""
+    """Return `text` with control characters escaped: names of files may hold line breaks."""
     return "".join(
         c.encode("unicode_escape").decode() if unicodedata.category(c) == "Cc" else c for c in text
     )
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
-    """Do `work` and return its exit code, or the code of whatever stopped it.
+    """Run `work` and return its exit code, or the exit code of the exception that ended it.
 
     Args:
-        work: returns an exit code.
+        work: function that returns an exit code.
         debug: show tracebacks.
     """
-    _listen()
+    _catch_signals()
     if debug:
         _show_log()
     try:
@@ -74,7 +74,7 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
 
 
 def _show_log() -> None:
-    """The log has the tracebacks of tracks that failed while the batch went on."""
+    """Print the package's log, which has the tracebacks of tracks that failed in a batch."""
     import logging
 
     log = logging.getLogger("stemsplit")
@@ -83,12 +83,12 @@ def _show_log() -> None:
 
 
 def explain(error: BaseException) -> int:
-    """Tell what happened, and return the exit code that it means."""
-    _deafen()
+    """Report an exception on stderr, and return its exit code."""
+    _ignore_signals()
     match error:
         case click.exceptions.Exit():
             return error.exit_code
-        case SystemExit(code=int(code)):  # click's, once a shell has its completions
+        case SystemExit(code=int(code)):  # raised by click after it has printed completions
             return code
         case click.ClickException():
             say(" ".join(error.format_message().split()), _where_to_look(error))
@@ -100,7 +100,7 @@ def explain(error: BaseException) -> int:
             click.echo("stemsplit: terminated", err=True)
             return TERMINATED
         case BrokenPipeError():
-            _give_up_stdout()
+            _discard_stdout()
             return CLOSED_PIPE
         case AudioError():
             say(str(error), error.hint)
@@ -113,22 +113,22 @@ def explain(error: BaseException) -> int:
             say("out of memory: PyTorch's libraries don't fit")
             return ResourceError.code
         case OSError(errno=errno.EBADF, filename=None):
-            _give_up_stdout()
+            _discard_stdout()
             say("stdout is closed")
         case OSError(errno=errno.ENOSPC):
-            _give_up_stdout()
-            say("no space left where the output goes", "free some space, or choose another disk")
+            _discard_stdout()
+            say("no space left on the output's disk", "free some space, or choose another disk")
             return ResourceError.code
         case OSError(strerror=str(reason)):
-            # Without a name it was the working folder that was asked for.
+            # Only looking up the working folder fails without a file name.
             say(f"{error.filename or 'the working folder'}: {reason}")
         case _:
             say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
     return error.code if isinstance(error, StemsplitError) else FAILED
 
 
-def _give_up_stdout() -> None:
-    # What is still buffered has nowhere to go; without this the interpreter complains on its way out.
+def _discard_stdout() -> None:
+    # Send what is still buffered to the null device; else the interpreter prints an error when it exits.
     try:
         sys.stdout.flush()
     except OSError:
@@ -136,17 +136,17 @@ def _give_up_stdout() -> None:
 
 
 def require_stdout() -> None:
-    """Check that stdout can be written to, before work whose result goes there.
+    """Check before the work that stdout, where the result goes, can be written.
 
     Raises:
         OSError: it is closed.
     """
-    with suppress(io.UnsupportedOperation):  # within another Python program it need be no file
+    with suppress(io.UnsupportedOperation):  # another Python program may have replaced it by a buffer
         os.write(sys.stdout.fileno(), b"")
 
 
 def require_writable(option: str, file: str | None) -> None:
-    """Check before the work that the file of an option can be written, if one is given.
+    """Check before the work that the file that an option names, if any, can be written.
 
     Raises:
         SettingsError: it can't.
@@ -155,7 +155,7 @@ def require_writable(option: str, file: str | None) -> None:
         return
     try:
         kind = os.stat(file).st_mode
-    except FileNotFoundError:  # a link to a file that is yet to be made is as good as the file
+    except FileNotFoundError:  # a link to a file that doesn't exist yet is followed
         place = os.path.dirname(os.path.realpath(file))
         if not os.path.isdir(place):
             raise usage_error(f"{option} {file}: no such folder") from None
@@ -177,26 +177,26 @@ def _where_to_look(error: click.ClickException) -> str | None:
 # ---------------------------------------------------------------- signals
 
 
-def _listen() -> None:
-    """Let SIGTERM and SIGINT raise; where the caller has us ignore SIGINT, as nohup does, that stays so."""
+def _catch_signals() -> None:
+    """Let SIGTERM and SIGINT raise exceptions; keep ignoring SIGINT if the caller does."""
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
 
 
-def _deafen() -> None:
-    """Nothing disturbs the threads that still remove what they began."""
+def _ignore_signals() -> None:
+    """Ignore further signals while worker threads clean up."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # An exception in the middle of an import leaves its locks taken, and other threads wait for ever.
+    # An exception during an import would leave import locks taken, and other threads waiting for ever.
     if hasattr(signal, "setitimer") and _importing(frame):
         signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
-        signal.setitimer(signal.ITIMER_REAL, POSTPONED_S)
+        signal.setitimer(signal.ITIMER_REAL, SIGNAL_RETRY_S)
         return
-    _deafen()  # an impatient person's second signal would interrupt the removing of parts
+    _ignore_signals()  # a second Ctrl-C would interrupt the removal of part files
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 

@@ -32,14 +32,14 @@ NAME, COMPLETE = "stemsplit", "_STEMSPLIT_COMPLETE"
 
 
 class Commands(click.Group):
-    """Sub-commands by name; anything else is an input of the default one."""
+    """Group of commands that are imported when chosen; any other word is an input of `separate`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the help."""
+        """Return all names, in the order of the help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command called `cmd_name`, imported now."""
+        """Import and return the command called `cmd_name`."""
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
@@ -47,7 +47,7 @@ class Commands(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default command in front of arguments that name none."""
+        """Insert `separate` where the first word names no command."""
         own = {option for param in self.get_params(ctx) for option in (*param.opts, *param.secondary_opts)}
         first = next((i for i, arg in enumerate(args) if arg not in own), None)
         if first is not None and args[first] not in COMMANDS:
@@ -64,12 +64,12 @@ class Commands(click.Group):
             )
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing them."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
-        """Commands, and files for the default one."""
+        """Return commands, and files as inputs of `separate`."""
         from click.shell_completion import CompletionItem
 
         return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
@@ -89,7 +89,7 @@ def main() -> None:
     stemsplit song.mp3 -s vocals --rest  vocals and everything else
     stemsplit separate --help            all options
 
-    A file that is called like a command is reached by ./NAME.
+    Write ./NAME for a file that has the name of a command.
     """
 
 
@@ -109,9 +109,10 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Open what the caller closed, lest the next file take its place, and let stdout print any name.
+    """Reopen closed standard streams, so that no other file gets their descriptors, and escape on stdout.
 
-    Stdout is opened such that writing to it fails, as it does for every other program.
+    Stdout is reopened for reading, so that writing to it fails as for every other program. Characters that
+    its encoding lacks are escaped, such as the bytes of a file's name.
     """
     for name, flags, mode in (
         ("stdin", os.O_RDONLY, "r"),
@@ -130,7 +131,7 @@ def _invoke(arguments: Sequence[str]) -> int:
         return failures.USAGE
     if COMPLETE in os.environ:
         main.main(args=list(arguments), prog_name=NAME)
-    # `main.main` would turn a closed pipe into an ordinary failure.
+    # `main.main` would report a closed pipe as an ordinary failure.
     with main.make_context(NAME, list(arguments)) as context:
         main.invoke(context)
     return 0

@@ -1,4 +1,4 @@
-"""`stemsplit man`: the manual page, made from the same commands and options that `--help` shows."""
+"""`stemsplit man`: the manual page, made from the commands and options that `--help` shows."""
 
 from collections.abc import Iterator
 
@@ -22,13 +22,13 @@ def man() -> None:
 
 
 def page(root: click.Group) -> Iterator[str]:
-    """The lines of the page, in troff's man macros."""
+    """Yield the lines of the page, in troff's man macros."""
     yield f'.TH STEMSPLIT 1 "" "stemsplit {__version__}" "User Commands"'
     yield from (".SH NAME", "stemsplit \\- separate music into stems")
     yield from (".SH SYNOPSIS", ".B stemsplit", "[\\fICOMMAND\\fR] [\\fIOPTION\\fR]... [\\fIINPUT\\fR]...")
     yield ".SH DESCRIPTION"
     yield from _prose(root.help or "")
-    for name, command in _commands(root):
+    for name, command in commands(root):
         yield f'.SH "{name.upper()}"'
         yield from _prose(command.help or "")
         yield from _options(command)
@@ -37,14 +37,15 @@ def page(root: click.Group) -> Iterator[str]:
         yield from (".TP", f".B {code}", _escaped(meaning))
 
 
-def _commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Yield every command below a group, with its name such as "models list"."""
     context = click.Context(group)
     for name in group.list_commands(context):
         if (command := group.get_command(context, name)) is None:
             continue
         yield prefix + name, command
         if isinstance(command, click.Group):
-            yield from _commands(command, f"{prefix}{name} ")
+            yield from commands(command, f"{prefix}{name} ")
 
 
 def _options(command: click.Command) -> Iterator[str]:
@@ -56,7 +57,7 @@ def _options(command: click.Command) -> Iterator[str]:
 
 
 def _prose(text: str) -> Iterator[str]:
-    """Paragraphs; those that begin with a backspace character keep their lines."""
+    """Yield the paragraphs of a help; those that begin with a backspace character keep their lines."""
     for paragraph in text.strip().split("\n\n"):
         lines = paragraph.splitlines()
         if lines[0].strip() == "\b":

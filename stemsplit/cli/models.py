@@ -1,4 +1,4 @@
-"""`stemsplit models`: what there is, what it may be used for, and where it lies."""
+"""`stemsplit models`: list, describe, download, check, add and convert models."""
 
 import json
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def models() -> None:
 def list_(stem: str | None, as_json: bool) -> None:
     """List all models with stems, size, licence and published score.
 
-    Scores compare only within one metric: cSDR is museval's median of medians, uSDR the mean over songs.
+    Compare scores within one metric only: cSDR is museval's median of medians, uSDR the mean over songs.
 
     \b
     stemsplit models list --stem vocals
@@ -69,7 +69,7 @@ def _row(spec: "ModelSpec", stem: str | None) -> tuple[str, ...]:
 
 
 def _size(spec: "ModelSpec") -> int | None:
-    """Bytes of all files together, as near as they are known; None if one of them isn't."""
+    """Return the bytes of all files together, exact or about; None if the size of one is unknown."""
     from stemsplit.hub.registry import members
 
     files = [file for member in members(spec) for file in member.files]
@@ -112,7 +112,7 @@ def _entry(spec: "ModelSpec") -> dict[str, Any]:
 @click.argument("name")
 @as_json
 def info(name: str, as_json: bool) -> None:
-    """Show everything that is known of a model: licence, scores, paper, files and hashes.
+    """Show everything that is known about a model: licence, scores, paper, files and hashes.
 
     \b
     stemsplit models info htdemucs
@@ -161,7 +161,7 @@ def _step(step: Mapping[str, Any]) -> str:
     params=[
         click.Argument(["names"], nargs=-1, required=True, metavar="NAME..."),
         click.Option(
-            ["--stem", "stems"], multiple=True, metavar="NAME", help="Only what this stem needs; repeatable."
+            ["--stem", "stems"], multiple=True, metavar="NAME", help="Only what this stem needs (repeatable)."
         ),
         setting("offline"),
         PROGRESS,
@@ -187,7 +187,7 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.pass_context
 def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
-    """Hash the files of downloaded models again and compare.
+    """Hash the files of downloaded models again, and compare with the registry.
 
     \b
     stemsplit models verify htdemucs
@@ -204,7 +204,7 @@ def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
 @models.command(context_settings=HELP)
 @click.argument("name")
 def path(name: str) -> None:
-    """Print where a model's files are on this machine.
+    """Print the paths of a model's files on this machine.
 
     \b
     stemsplit models path htdemucs
@@ -218,12 +218,12 @@ def path(name: str) -> None:
 @models.command(context_settings=HELP)
 @click.argument("name")
 @click.argument("source", metavar="PATH|URL")
-@click.option("--sha256", metavar="HASH", help="Of the file; a URL needs it.")
-@click.option("--config", metavar="FILE", help="The YAML beside a community checkpoint.")
-@click.option("--license", default="unknown", show_default=True, help="Of the weights.")
-@click.option("--replace", is_flag=True, help="Replace an entry of that name.")
+@click.option("--sha256", metavar="HASH", help="The file's sha256; required for a URL.")
+@click.option("--config", metavar="FILE", help="The YAML file published with a community checkpoint.")
+@click.option("--license", default="unknown", show_default=True, help="Licence of the weights.")
+@click.option("--replace", is_flag=True, help="Replace your entry of that name.")
 def add(name: str, source: str, sha256: str | None, config: str | None, license: str, replace: bool) -> None:
-    """Give a checkpoint of your own a name; it is kept in your registry file.
+    """Give a checkpoint of your own a name, in your registry file.
 
     \b
     stemsplit models add mine runs/x/model.safetensors
@@ -237,7 +237,7 @@ def add(name: str, source: str, sha256: str | None, config: str | None, license:
 @models.command(context_settings=HELP)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 def remove(names: tuple[str, ...]) -> None:
-    """Delete what was downloaded for models, and entries of your own.
+    """Delete the downloaded files of models, and entries of your own.
 
     \b
     stemsplit models remove htdemucs_ft
@@ -252,7 +252,7 @@ def remove(names: tuple[str, ...]) -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT.safetensors")
 def convert(source: str, target: str) -> None:
-    """Rewrite a legacy checkpoint (.th, .pt, .ckpt) as safetensors, running nothing that it holds.
+    """Convert a legacy checkpoint (.th, .pt, .ckpt) to safetensors, without running code from it.
 
     \b
     stemsplit models convert 955717e8-8726e21a.th htdemucs.safetensors

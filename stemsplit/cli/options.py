@@ -17,7 +17,7 @@ S = TypeVar("S")
 
 
 def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
-    """Return the fields that are options, of the settings `cls` and of those in it, by name."""
+    """Return the fields of `cls`, and of the settings nested in it, that are options, by name."""
     found: dict[str, tuple[Field[Any], Option]] = {}
     for one in fields(cls):
         if is_dataclass(one.type):
@@ -31,12 +31,12 @@ FIELDS = option_fields(Request)
 
 
 def collect(options: Mapping[str, Any], cls: type[S], preset: Mapping[str, Any] = MappingProxyType({})) -> S:
-    """Return the settings `cls`, with those in it, made of values by the names of their fields.
+    """Return settings of class `cls`, nested settings included, made from the options' values.
 
     Args:
-        options: the values; None and () weren't given, and names of no field are ignored.
-        cls: the settings' class.
-        preset: values for what wasn't given; the rest keeps its default.
+        options: values by field name; None and () mean "not given", and names that are no field are ignored.
+        cls: class of the settings.
+        preset: values of fields that are not given; other fields keep their default.
     """
     given = {**preset, **{name: value for name, value in options.items() if value not in (None, ())}}
 
@@ -50,12 +50,12 @@ def collect(options: Mapping[str, Any], cls: type[S], preset: Mapping[str, Any] 
 
 
 def setting(name: str, *, note: str = "", **attributes: Any) -> click.Option:
-    """Return the option that fills the field `name`; it has no value unless it's given.
+    """Return the option that fills the field `name`; its value is None unless it is given.
 
     Args:
-        name: of a field in `Request` or in the settings there; the option's value goes by it.
+        name: name of a field of `Request` or of the settings nested in it, and of the option's value.
         note: a sentence that the command adds to the field's help.
-        attributes: of the option, where the command's differs from the field's, such as `multiple`.
+        attributes: attributes of click's option that override those derived from the field.
     """
     one, declared = FIELDS[name]
     long = flag_of(one)
@@ -68,7 +68,7 @@ def setting(name: str, *, note: str = "", **attributes: Any) -> click.Option:
 
 
 def flag(*flags: str, help: str, default: Any = None, **attributes: Any) -> click.Option:
-    """Return an option that is no setting, with an environment variable."""
+    """Return an option that fills no field but has an environment variable, as settings do."""
     return _option([*flags], help, _in_words(default, _long(flags)), default=default, **attributes)
 
 
@@ -79,19 +79,19 @@ def _option(flags: list[str], help: str, shown: str, default: Any = None, **attr
 
 
 def _long(flags: Sequence[str]) -> str:
-    """Return the name of the long flag, of a pair the first."""
+    """Return the name of the long flag without hyphens; of a pair, the first one's."""
     return next(name for name in flags if name.startswith("--")).partition("/")[0].removeprefix("--")
 
 
 def _in_words(default: Any, name: str) -> str:
-    """Return the default of the flag `name` as the help shows it; nothing for what is off or empty."""
+    """Return the default of the flag `name` as the help shows it; empty if it is off or empty."""
     if default is None or default is False or default == ():
         return ""
     return name if default is True else str(default)
 
 
 def _attributes(one: Field[Any], declared: Option) -> dict[str, Any]:
-    """Return the attributes of a field's option that follow from its type and its declaration."""
+    """Return the attributes of click's option that follow from a field's type and declaration."""
     kind = _without_none(one.type)
     if kind is bool:
         return {"is_flag": True}
@@ -106,14 +106,14 @@ def _attributes(one: Field[Any], declared: Option) -> dict[str, Any]:
 
 
 def _without_none(kind: Any) -> Any:
-    """Return the first type of a union that isn't None's."""
+    """Return the first member of a union that isn't None; any other type as it is."""
     if get_origin(kind) not in (Union, UnionType):
         return kind
     return next(each for each in get_args(kind) if each is not NoneType)
 
 
 def _value_type(kind: Any, declared: Option) -> Any:
-    """Return the type of a value for click, which takes functions too."""
+    """Return the type of an option's value for click: a type, or a function that parses text."""
     if declared.lines:
         return Lines(declared.parse or str)
     if declared.parse:
@@ -124,13 +124,13 @@ def _value_type(kind: Any, declared: Option) -> Any:
 
 
 class Lines(FuncParamType):  # type: ignore[type-arg]  # click 8.2 has it without parameters
-    """Values that stand on a line each in an environment variable, since they may hold spaces."""
+    """Type of values that may hold spaces: an environment variable has one per line."""
 
     envvar_list_splitter = "\n"
 
 
 def _joined(ctx: click.Context, param: click.Parameter, values: tuple[tuple[Any, ...], ...]) -> Any:
-    """Return the elements of all values, each once."""
+    """Return the elements of all repeated values, without duplicates."""
     return tuple(dict.fromkeys(chain.from_iterable(values)))
 
 

@@ -1,4 +1,4 @@
-"""What a person or a program sees on stderr while the work goes on."""
+"""Progress and the summary of a run on stderr, for people and for programs."""
 
 import codecs
 import json
@@ -21,7 +21,7 @@ STYLES = ("auto", "bar", "plain", "json", "none")
 
 
 def set_color(choice: str | None) -> None:
-    """Colours on stderr: always, never, or where NO_COLOR, FORCE_COLOR and the terminal say so."""
+    """Switch colours on stderr on or off, by the option, NO_COLOR, FORCE_COLOR or the terminal."""
     context = click.get_current_context()
     if choice in ("always", "never"):
         context.color = choice == "always"
@@ -33,7 +33,7 @@ def set_color(choice: str | None) -> None:
 
 @contextmanager
 def display(style: str | None) -> Iterator[Callback]:
-    """A callback that shows events in the given style; auto is a bar on a terminal, plain lines elsewhere."""
+    """Yield a callback that shows events; the style auto is a bar on a terminal, plain lines elsewhere."""
     if style in (None, "auto"):
         style = "bar" if sys.stderr.isatty() else "plain"
     if style == "bar":
@@ -52,7 +52,7 @@ def _json(event: Event) -> None:
 
 
 def json_text(content: dict[str, Any], encoding: str, *, indent: int | None = None) -> str:
-    """Return JSON, all ASCII where a file's name is no text or `encoding` isn't UTF-8, as JSON has to be."""
+    """Return JSON; in ASCII if `encoding` isn't UTF-8, which JSON needs, or a file name isn't valid text."""
     text = json.dumps(content, indent=indent, ensure_ascii=codecs.lookup(encoding).name != "utf-8")
     try:
         text.encode()
@@ -62,13 +62,13 @@ def json_text(content: dict[str, Any], encoding: str, *, indent: int | None = No
 
 
 def _plain(event: Event) -> None:
-    """A line for whatever a person would want to find in a log."""
+    """Print a line for events that belong in a log."""
     if (line := describe(event)) is not None:
         click.echo(one_line(line), err=True)
 
 
 def describe(event: Event) -> str | None:
-    """An event as a line; None for those that only a bar shows."""
+    """Return an event as a line; None for events that only a bar shows."""
     match event:
         case events.Notice(message, None):
             return f"note: {message}"
@@ -84,7 +84,7 @@ def describe(event: Event) -> str | None:
 
 
 def _common(paths: list[str]) -> str:
-    """One path, or the folder that several have in common: `stems/song/{drums,bass}.wav`."""
+    """Return one path, or several in braces behind their folder: `stems/song/{drums,bass}.wav`."""
     folders, endings = (
         {os.path.dirname(path) for path in paths},
         {os.path.splitext(path)[1] for path in paths},
@@ -156,7 +156,7 @@ def _bytes(done: int, total: int | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`252.3` as "4m12s"; less than ten seconds keep a digit."""
+    """Return 252.3 as "4m12s"; below ten seconds with one decimal."""
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -171,7 +171,7 @@ def duration(seconds: float) -> str:
 
 
 def summarise(report: "Report") -> None:
-    """The last line, then one line per failure."""
+    """Print the totals of a run, then a line per failure."""
     counts = ", ".join(f"{report.count(status)} {status}" for status in ("done", "skipped", "failed"))
     speed = f" ({report.realtime:.1f}x realtime)" if report.realtime else ""
     click.echo(f"{counts} in {duration(report.wall_s)}{speed}", err=True)

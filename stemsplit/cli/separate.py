@@ -1,4 +1,4 @@
-"""`stemsplit separate`: inputs and options in, stems in a folder or on stdout."""
+"""`stemsplit separate`: separate inputs into stems, in a folder or on stdout."""
 
 import codecs
 import importlib
@@ -57,7 +57,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     from stemsplit.core.memory import share_memory
     from stemsplit.separation.plan import check_template
 
-    os.getcwd()  # raises where the working folder was removed, in which torch can't be imported
+    os.getcwd()  # raises if the working folder was removed: torch can't be imported there
     share_memory()
     to_stdout = options["output"] == "-"
     _check_streams(options, to_stdout)
@@ -65,14 +65,14 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     request = _request(options)
     check_template(request.batch.template)
     check_device(request.compute.device)
-    # The slowest import runs while the inputs are looked for and the plan is made.
+    # Import torch, which takes longest, while the inputs are collected and the plan is made.
     threading.Thread(target=_import_torch, daemon=True).start()
 
     from stemsplit.separation.pipe import write_stream
     from stemsplit.separation.run import find, prepare, separate_files
 
     found = find(_inputs(options, stack), request)
-    _spare_inputs(options["report"], found.inputs)
+    _check_report(options["report"], found.inputs)
     with progress.display(options["style"]) as show:
         if options["dry_run"] or to_stdout:
             session = prepare(found, request, alone=to_stdout, callback=show)
@@ -91,17 +91,18 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
 
 
 def _import_torch() -> None:
-    # What fails here fails again in the thread that needs it, which tells.
+    # Ignore errors: the thread that needs torch gets the same one, and reports it.
     with suppress(Exception):
         importlib.import_module("torch")
 
 
 def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
-    """Stdout carries one kind of data, and a terminal is no place for audio."""
+    """Refuse two kinds of data on stdout, and audio on a terminal."""
     paths = options["print_paths"] or options["print0"]
     if to_stdout + options["as_json"] + paths > 1:
         raise usage_error(
-            "-o -, --json and --print-paths all want stdout", hint="take one; --report FILE is free"
+            "-o -, --json and --print-paths all write to stdout",
+            hint="use one of them; --report FILE writes the report into a file",
         )
     if to_stdout and sys.stdout.isatty():
         raise usage_error("-o -: stdout is a terminal", hint="pipe it into a program or a file")
@@ -109,14 +110,14 @@ def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
         require_stdout()
 
 
-def _spare_inputs(report: str | None, inputs: "list[Input]") -> None:
-    """No report replaces a song."""
+def _check_report(report: str | None, inputs: "list[Input]") -> None:
+    """Refuse to write the report over an input."""
     if report is not None and os.path.realpath(report) in {os.path.realpath(entry.path) for entry in inputs}:
         raise usage_error(f"--report {report}: is an input")
 
 
 def _request(options: dict[str, Any]) -> Request:
-    """Return the settings that the options mean."""
+    """Return the settings that the options ask for."""
     first, *others = options["model"] or (None,)
     if not others:
         for name in ("blend", "weights"):
@@ -131,7 +132,7 @@ def _request(options: dict[str, Any]) -> Request:
 
 
 def _end(options: dict[str, Any]) -> float | None:
-    """Return the end of the stretch, in seconds, where `--end` or `--duration` gives it."""
+    """Return the end to separate up to, in seconds, if `--end` or `--duration` is given."""
     end: float | None = options["end_s"]
     if options["duration"] is None:
         return end
@@ -143,16 +144,16 @@ def _end(options: dict[str, Any]) -> float | None:
 
 
 def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
-    """Return what is to be separated; streams are spooled into temporary files."""
+    """Return the inputs; stdin and pipes are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
 
     names = [*options["inputs"], *_listed(options["from_file"], options["null"])]
     if not names and not options["from_file"]:
         raise usage_error("no INPUT", hint="stemsplit separate --help shows how")
     if "" in names:
-        raise usage_error("an INPUT is empty", hint="perhaps a variable of a script that isn't set")
+        raise usage_error("an INPUT is empty", hint="is a variable in a script not set?")
     if STDIN in names and (options["from_file"] == STDIN or names.count(STDIN) > 1):
-        raise usage_error("stdin can be read once only")
+        raise usage_error("stdin can be read only once")
     return [
         _spooled(name, options["input_name"], stack) if name == STDIN or is_pipe(name) else Path(name)
         for name in names
@@ -160,7 +161,7 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
 
 
 def _spooled(name: str, stdin_name: str, stack: ExitStack) -> "Input":
-    """A stream's copy in a temporary file, which lives as long as `stack`."""
+    """Copy a stream into a temporary file, which is deleted when `stack` closes."""
     from stemsplit.audio.spool import spool
     from stemsplit.errors import StemsplitError
     from stemsplit.separation.plan import Input
@@ -168,12 +169,12 @@ def _spooled(name: str, stdin_name: str, stack: ExitStack) -> "Input":
     source, label = (sys.stdin.buffer, stdin_name) if name == STDIN else (name, name)
     try:
         return Input(stack.enter_context(spool(source, label)), label=label)
-    except StemsplitError as error:  # not the end of the other inputs
+    except StemsplitError as error:  # fails this input, not the others
         return Input(Path(name), label=label, failure=error)
 
 
 def _listed(source: str | None, null: bool) -> list[str]:
-    """The lines of `--from-file`."""
+    """Return the entries of the list that `--from-file` names."""
     if source is None:
         return []
     try:
@@ -182,7 +183,7 @@ def _listed(source: str | None, null: bool) -> list[str]:
         raise usage_error(f"--from-file {source}: {error.strerror}") from None
     if b"\0" in data and not null:
         raise usage_error(
-            f"--from-file {source}: is no list of lines", hint="-0 reads what find -print0 writes"
+            f"--from-file {source}: is no list of lines", hint="-0 reads a list that find -print0 wrote"
         )
     data = data.removeprefix(codecs.BOM_UTF8)
     entries = data.split(b"\0") if null else data.splitlines()
@@ -192,7 +193,7 @@ def _listed(source: str | None, null: bool) -> list[str]:
 
 
 def _show_plan(session: "Session", as_json: bool) -> int:
-    """Show for `--dry-run` what would be done with every input; return the exit code that the run would have.
+    """Print the plan for `--dry-run`; return the exit code that the run would have.
 
     Raises:
         ResourceError: the disk has too little room.
@@ -245,7 +246,7 @@ def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
 
 
 def _conclude(report: "Report", options: dict[str, Any]) -> int:
-    """Write the report where it was asked for, and the last lines."""
+    """Write the report as the options ask, print the summary, and return the exit code."""
     text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
     if options["as_json"]:
         click.echo(text)

@@ -17,10 +17,10 @@ from stemsplit.settings import (
     StemSettings,
 )
 
-# A field's name, an option that is no setting, or a class for all of its fields that have no place yet.
+# a field's name, an option that fills no field, or a class for those of its fields that aren't listed
 Entry: TypeAlias = str | type | click.Option
 _ORDER: dict[str, list[Entry]] = {
-    "What to separate into": [
+    "Models and stems": [
         setting("model", note="Several are blended, as an ensemble.", multiple=True),
         CombinationSettings,
         StemSettings,
@@ -28,17 +28,17 @@ _ORDER: dict[str, list[Entry]] = {
             "--quality",
             type=click.Choice(list(QUALITIES)),
             default=DEFAULT_QUALITY,
-            help="Preset: quicker, or better and slower.",
+            help="Preset of overlap, shifts and precision: faster, or better and slower.",
         ),
     ],
     "Input": [
         "start_s",
         "end_s",
-        flag("--duration", type=seconds, metavar="TIME", help="Length from the start, in place of --end."),
+        flag("--duration", type=seconds, metavar="TIME", help="Length to separate, instead of --end."),
         BatchSettings,
         flag("--from-file", metavar="LIST|-", help="Read inputs from a file, one per line."),
         click.Option(
-            ["-0", "null"], is_flag=True, help="The list is separated by NUL, as from find -print0."
+            ["-0", "null"], is_flag=True, help="The list is separated by NUL, as find -print0 writes it."
         ),
         flag("--input-name", metavar="NAME", default="stdin", help="Name of stdin in the outputs' paths."),
         "shard",
@@ -70,14 +70,14 @@ _ORDER: dict[str, list[Entry]] = {
         click.Option(["--json", "as_json"], is_flag=True, help="Print the report on stdout as JSON."),
         flag("--report", metavar="FILE", help="Write the report into a file as JSON."),
         click.Option(["-P", "--print-paths"], is_flag=True, help="Print the finished paths on stdout."),
-        click.Option(["--print0"], is_flag=True, help="The same, separated by NUL."),
+        click.Option(["--print0"], is_flag=True, help="Print the finished paths, separated by NUL."),
         click.Option(["--debug"], is_flag=True, help="Show a traceback when something fails."),
     ],
 }
 
 
 def _sections() -> dict[str, list[click.Parameter]]:
-    """Return the options by section, every field once."""
+    """Return the options by section; every field has one option."""
     entries = [entry for order in _ORDER.values() for entry in order]
     placed = {entry.name if isinstance(entry, click.Option) else entry for entry in entries}
 
@@ -100,10 +100,14 @@ OPTIONS = [option for section in SECTIONS.values() for option in section]
 class Sectioned(click.Command):
     """A command whose help shows its options in `SECTIONS`."""
 
+    def sections(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+        """Return the options by section; last, under "Other", those that belong to none."""
+        others = (one for one in self.get_params(ctx) if isinstance(one, click.Option))
+        return {**SECTIONS, "Other": [one for one in others if one not in OPTIONS]}
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One list per section; whatever stands in none comes last."""
-        rest = [param for param in self.get_params(ctx) if param not in OPTIONS]
-        for title, options in {**SECTIONS, "Other": rest}.items():
+        """Write one list of options per section."""
+        for title, options in self.sections(ctx).items():
             records = [record for option in options if (record := option.get_help_record(ctx))]
             if records:
                 with formatter.section(title):

@@ -1,4 +1,4 @@
-"""`stemsplit train`: train and fine-tune models, and look for mislabelled stems first."""
+"""`stemsplit train`: train and fine-tune models, and find mislabelled stems in the data first."""
 
 import json
 import sys
@@ -19,27 +19,27 @@ from stemsplit.settings import Request
 if TYPE_CHECKING:
     from stemsplit.training.quality import CheckedSong, Quality
 
-    Heard = tuple[CheckedSong, Quality]
+    Rated = tuple[CheckedSong, Quality]
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
 @click.group(
     params=[
-        click.Option(["--config"], metavar="FILE", help="Train as this YAML file says."),
+        click.Option(["--config"], metavar="FILE", help="YAML file that describes the training."),
         click.Option(
             ["--set", "overrides"],
             metavar="A.B=VALUE",
             multiple=True,
             help="Change a value of the file (repeatable).",
         ),
-        click.Option(["--resume"], is_flag=True, help="Go on from the last checkpoint of the run's folder."),
-        click.Option(["--fresh"], is_flag=True, help="Start anew in a folder that holds a run."),
-        click.Option(["-n", "--dry-run"], is_flag=True, help="Do one step and leave nothing behind."),
+        click.Option(["--resume"], is_flag=True, help="Continue from the run's last checkpoint."),
+        click.Option(["--fresh"], is_flag=True, help="Start again in a folder that holds a run."),
+        click.Option(["-n", "--dry-run"], is_flag=True, help="Train one step and keep nothing."),
         click.Option(
             ["--init", "recipe"],
             metavar="RECIPE",
-            help="Print a commented file to begin with; list: names.",
+            help="Print a commented file to start from; list prints the names.",
         ),
         PROGRESS,
     ],
@@ -92,14 +92,14 @@ def _train(
 ) -> None:
     from stemsplit.training.configfile import read_config
 
-    file = read_config(path, overrides)  # says what is wrong before anything heavy is imported
+    file = read_config(path, overrides)  # reports errors before any slow import
     _require_extra()
     from stemsplit.training import run
 
     with _display(style) as callback:
         if dry_run:
             run.dry_run(file, callback)
-            click.echo("one step was done, and nothing is left of it", err=True)
+            click.echo("one step trained; nothing was kept (--dry-run)", err=True)
         else:
             run.train(file, resume=resume, fresh=fresh, callback=callback)
 
@@ -115,12 +115,12 @@ def _require_extra() -> None:
         raise StemsplitError(f"training needs {' and '.join(missing)}", hint=hint)
 
 
-# ---------------------------------------------------------------- what is seen
+# ---------------------------------------------------------------- progress
 
 
 @contextmanager
 def _display(style: str) -> Iterator[Callback]:
-    """A callback that shows the events of training in the given style."""
+    """Yield a callback that shows the events of training in the given style."""
     if style == "auto":
         style = "bar" if sys.stderr.isatty() else "plain"
     if style == "bar":
@@ -139,7 +139,7 @@ def _plain(event: Event) -> None:
 
 
 def describe(event: Event) -> str | None:
-    """An event as a line of a log; None for what only a bar shows."""
+    """Return an event as a line of a log; None for events that only a bar shows."""
     from stemsplit.training.progress import Finished, Trained, Validated
 
     match event:
@@ -159,7 +159,7 @@ def _title(event: Any) -> str:
 
 
 def _scores(event: Any) -> str:
-    """The best candidate's scores."""
+    """Return the validation scores of the best weights, as a line."""
     known = {name: row for name, row in event.scores.items() if row["mean"] is not None}
     if not known:
         return f"validation after {event.step} steps: no song has these stems"
@@ -170,7 +170,7 @@ def _scores(event: Any) -> str:
 
 
 class _Bar:
-    """One bar for all steps of a run, lines above it for everything else."""
+    """One bar for all steps of a run, with a line above it for every other event."""
 
     def __enter__(self) -> "_Bar":
         from rich.console import Console
@@ -218,7 +218,7 @@ class _Bar:
         setting("model"),
         setting("device"),
         click.Option(
-            ["--only"], metavar="GLOB", multiple=True, help="Only tracks of this name (repeatable)."
+            ["--only"], metavar="GLOB", multiple=True, help="Only tracks whose name matches (repeatable)."
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     ],
@@ -228,10 +228,10 @@ class _Bar:
 def check_data(
     ctx: click.Context, /, folder: str, only: Sequence[str], as_json: bool, **options: Any
 ) -> None:
-    """Find mislabelled stems: separate every stem and see whether it comes out as what it's called.
+    """Find mislabelled stems: separate every stem, and check that it comes out under its own name.
 
-    The table shows for how much of a song each stem sounds, and for how much of that time it is found again
-    in each output. A clean song has 100 % on the diagonal and 0 % beside it.
+    The table shows for how much of a song each stem sounds, and for how much of that time the model finds it
+    in each of its outputs. A clean song has 100 % on the diagonal and 0 % elsewhere.
 
     \b
     stemsplit train check-data songs/
@@ -241,17 +241,17 @@ def check_data(
         raise usage_error(f"{folder}: no such file or folder")
     require_stdout()
     found = list(_checked(folder, only, collect(options, Request)))
-    heard = [(song, song.quality) for song in found if song.quality is not None]
+    rated = [(song, song.quality) for song in found if song.quality is not None]
     if as_json:
-        tracks = [*map(_entry, heard), *_failures(found)]
+        tracks = [*map(_entry, rated), *_failures(found)]
         click.echo(json.dumps({"schema": SCHEMA, "tracks": tracks}, indent=2))
-    elif heard:
-        _print_verdict(heard)
+    elif rated:
+        _print_verdict(rated)
     ctx.exit(exit_code([Failure.of(song.error) if song.error else None for song in found]))
 
 
 def _checked(folder: str, only: Sequence[str], request: Request) -> "Iterator[CheckedSong]":
-    """Check the songs, and say what is going on and what fails."""
+    """Check the songs, and print progress and failures."""
     from stemsplit.training.quality import check_songs
 
     with progress.display(None) as show:
@@ -269,11 +269,11 @@ def _checked(folder: str, only: Sequence[str], request: Request) -> "Iterator[Ch
             yield song
 
 
-def _print_verdict(heard: "Sequence[Heard]") -> None:
-    _print_table(heard)
-    doubtful = [song for song, quality in heard if quality.doubts()]
-    click.echo(f"\n{len(doubtful)} of {len(heard)} songs are in doubt" + (":" if doubtful else ""))
-    for song, quality in heard:
+def _print_verdict(rated: "Sequence[Rated]") -> None:
+    _print_table(rated)
+    doubtful = [song for song, quality in rated if quality.doubts()]
+    click.echo(f"\n{len(doubtful)} of {len(rated)} songs are in doubt" + (":" if doubtful else ""))
+    for song, quality in rated:
         for sentence in (*quality.doubts(), *(f"note: {problem}" for problem in song.problems)):
             click.echo(f"{song.name}: {sentence}")
 
@@ -282,8 +282,8 @@ def _failures(found: "Sequence[CheckedSong]") -> list[dict[str, str]]:
     return [{"name": song.name, "error": str(song.error)} for song in found if song.error]
 
 
-def _entry(heard: "Heard") -> dict[str, Any]:
-    song, quality = heard
+def _entry(rated: "Rated") -> dict[str, Any]:
+    song, quality = rated
     matrix = [[None if share != share else share for share in row] for row in quality.matrix.tolist()]
     return {
         "name": song.name,
@@ -297,11 +297,11 @@ def _entry(heard: "Heard") -> dict[str, Any]:
     }
 
 
-def _print_table(found: "Sequence[Heard]") -> None:
-    stems = list(dict.fromkeys(stem for _, quality in found for stem in quality.stems))
-    width = max((len(song.name) for song, _ in found), default=4)
+def _print_table(rated: "Sequence[Rated]") -> None:
+    stems = list(dict.fromkeys(stem for _, quality in rated for stem in quality.stems))
+    width = max((len(song.name) for song, _ in rated), default=4)
     click.echo(f"{'SONG':<{width}}  {'STEM':<8}  {'SOUNDS':>6}  " + "  ".join(f"{s:>7}" for s in stems))
-    for song, quality in found:
+    for song, quality in rated:
         for stem, share, row in zip(quality.stems, quality.active, quality.matrix, strict=True):
             cells = dict(zip(quality.stems, row.tolist(), strict=True))
             shares = "  ".join(f"{_percent(cells.get(other)):>7}" for other in stems)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-# It reads the environment when it is imported, and must not see that of a test here.
+# It reads the environment when it is imported: import it before a test changes that.
 import huggingface_hub.constants  # noqa: F401
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-m", "stemsplit"]
 
 @dataclass(frozen=True)
 class Ran:
-    """What a finished command left."""
+    """Exit code and output of a finished command."""
 
     code: int
     out: bytes
@@ -32,7 +32,7 @@ class Ran:
 
 
 def environment(folder: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """No user folders, no network, two threads at most."""
+    """Return an environment without the user's folders, without a network, and with one thread."""
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("STEMSPLIT_", "HF_", "NO_COLOR", "FORCE_"))
     }
@@ -83,7 +83,7 @@ class Shell:
         env: Mapping[str, str] | None = None,
         timeout: float = 120,
     ) -> Ran:
-        """The installed command, run to its end."""
+        """Run the installed command to its end."""
         done = subprocess.run(
             [*COMMAND, *map(str, arguments)],
             cwd=self.folder,
@@ -97,11 +97,11 @@ class Shell:
         return Ran(done.returncode, done.stdout, err)
 
     def environment(self) -> dict[str, str]:
-        """What the command sees."""
+        """Return the environment that the command runs in."""
         return environment(self.folder)
 
     def start(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
-        """A command that goes on in the background."""
+        """Start the installed command in the background."""
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             cwd=self.folder,
@@ -114,7 +114,7 @@ class Shell:
         )
 
     def write(self, name: str, *, subtype: str = "PCM_16", **sound: float) -> Path:
-        """A file of tones; its format goes by the name's suffix."""
+        """Write a file of tones; the suffix chooses its format."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         rate = int(sound.get("rate", 44100))
@@ -124,22 +124,22 @@ class Shell:
 
     @staticmethod
     def tones(**sound: float) -> Audio:
-        """The samples that `write` writes."""
+        """Return the samples that `write` writes."""
         return tones(**sound)  # type: ignore[arg-type]
 
     def files(self) -> list[str]:
-        """Every file below the folder but the home's, hidden ones too."""
+        """Return the names of all files in the folder, hidden ones too, except those in `home`."""
         found = (p.relative_to(self.folder) for p in self.folder.rglob("*") if p.is_file())
         return sorted(p.as_posix() for p in found if p.parts[0] != "home")
 
     def read(self, name: str) -> tuple[Audio, int]:
-        """Samples [C, T] and rate of an output."""
+        """Return samples [C, T] and sample rate (Hz) of an output."""
         audio, rate = soundfile.read(self.folder / name, dtype="float32", always_2d=True)
         return audio.T, rate
 
 
 def tones(seconds: float = 1.0, rate: int = 44100, channels: int = 2, gain: float = 1.0) -> Audio:
-    """Tones, clicks and a little noise, [C, T]."""
+    """Return tones, clicks and a little noise, [C, T]."""
     generator = np.random.default_rng(0)
     time = np.arange(round(seconds * rate)) / rate
     audio = 0.2 * np.sin(2 * np.pi * 80 * time) + 0.2 * np.sin(2 * np.pi * 700 * time)

@@ -80,7 +80,7 @@ def wait_for(condition: Any, seconds: float = 90) -> None:
 
 
 def grown(folder: Path, part: str) -> bool:
-    """Whether some part file with that ending has something in it."""
+    """Return whether a part file with that ending has content."""
     sizes = []
     for path in folder.rglob(f".*{part}"):
         with suppress(FileNotFoundError):
@@ -94,7 +94,7 @@ needs_pipes = pytest.mark.skipif(
 
 
 def piped(shell: Shell, command: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    """A shell's pipeline in which `stemsplit` is this one."""
+    """Run a shell's pipeline in which `stemsplit` is the tested command."""
     script = command.replace("STEMSPLIT", f"{sys.executable} -m stemsplit")
     environment = {**shell.environment(), **env}
     return subprocess.run(
@@ -144,7 +144,7 @@ def test_05_killed_while_writing(shell: Shell, part: str) -> None:
         wait_for(lambda: grown(shell.folder, part) or running.poll() is not None)
         running.kill()
     complete = [name for name in shell.files() if name.endswith(".wav") and name != "a.wav"]
-    for name in complete:  # publishing is one step per file; what has its final name is whole
+    for name in complete:  # each file is renamed in one step: a final name means a complete file
         assert shell.read(name)[0].shape == (2, 30 * 44100)
     assert shell.process("a.wav", *CLASSIC).code == 0
     assert shell.files() == ["a.wav", *stems_of("a")]
@@ -313,7 +313,7 @@ def test_16_awkward_names(shell: Shell, name: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 def test_17_help_is_quick(shell: Shell) -> None:
     def cost(*command: str) -> float:
-        """CPU seconds, the least of five; the clock would measure the machine's other work too."""
+        """Return the least CPU seconds of five runs; wall time would include the machine's other work."""
         times = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,4 +1,4 @@
-"""`stemsplit blend` from outside."""
+"""`stemsplit blend`, run as a command."""
 
 import pytest
 import soundfile

@@ -74,7 +74,7 @@ def test_the_spool_counts_in_the_check_of_free_disk(shell: Shell, monkeypatch: p
     assert "stems" not in str(shell.files())
 
 
-def test_a_model_that_can_not_be_had_is_told_before_the_work(shell: Shell) -> None:
+def test_an_unavailable_model_is_reported_before_the_work(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.5)
     for how in ("--sequential", "--lockstep"):
         ran = shell("a.wav", *CHAIN, "--then", "bass=htdemucs", how, "--offline")
@@ -119,7 +119,7 @@ def test_wrong_use_is_one_line_before_the_work(shell: Shell, arguments: tuple[st
     assert shell.files() == ["a.wav"]
 
 
-def test_steps_in_the_environment_stand_on_a_line_each(shell: Shell) -> None:
+def test_the_environment_has_one_step_per_line(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.2)
     steps = {"STEMSPLIT_MODEL": "tiny", "STEMSPLIT_THEN": "vocals=classic\nbass=classic"}
     ran = shell("a.wav", "-n", "-s", "bass", env=steps)

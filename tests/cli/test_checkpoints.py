@@ -1,4 +1,4 @@
-"""Checkpoints and configurations that can't be used, seen from outside: one line, exit 4."""
+"""Unusable checkpoints and configurations: one line, exit code 4."""
 
 import json
 

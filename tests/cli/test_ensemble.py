@@ -1,4 +1,4 @@
-"""Several -m are an ensemble."""
+"""Ensembles: several -m."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_wrong_use_is_one_line_before_the_work(shell: Shell, arguments: tuple[st
     assert shell.files() == ["a.wav"]
 
 
-def test_models_in_the_environment_stand_on_a_line_each(shell: Shell) -> None:
+def test_the_environment_has_one_model_per_line(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.2)
     ran = shell("a.wav", "-s", "bass", "-n", env={"STEMSPLIT_MODEL": "tiny\nclassic"})
     assert ran.code == 0 and "1 to do with tiny+classic" in ran.err

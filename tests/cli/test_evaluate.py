@@ -1,4 +1,4 @@
-"""`stemsplit evaluate`: models on data sets, files against references, and what it says of what is wrong."""
+"""`stemsplit evaluate`: models on data sets, files against references, and findings about estimates."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
 def song(number: int, seconds: float = SECONDS) -> Song:
-    """Four stems of noise of different colours, [T, 2]."""
+    """Return four stems of noise of different colours, [T, 2]."""
     generator = np.random.default_rng(number)
     stems = {}
     for smoothness, stem in enumerate(STEMS):
@@ -63,7 +63,7 @@ def songs(shell: Shell) -> Path:
 
 
 def table(out: bytes) -> dict[tuple[str, str, str], dict[str, str]]:
-    """The printed table's cells by track, method and stem."""
+    """Return the cells of the printed table by track, method and stem."""
     header, *lines = (line.split() for line in out.decode().split("\n\nuSDR")[0].splitlines() if line)
     titles = " ".join(header[3:]).replace("median SDR", "median").split()
     return {tuple(line[:3]): dict(zip(titles, line[3:], strict=True)) for line in lines}  # type: ignore[misc]
@@ -161,7 +161,7 @@ def test_the_oracle_with_the_mixture_s_phase(shell: Shell, songs: Path) -> None:
     )
 
 
-def test_a_mixture_in_the_data_set_is_what_is_separated(shell: Shell, songs: Path) -> None:
+def test_a_mixture_in_the_data_set_is_separated(shell: Shell, songs: Path) -> None:
     quiet = {"mixture": 0.5 * sum(song(0).values())}
     write(songs / "a", quiet)
     cells = table(shell("evaluate", *QUICK).out)
@@ -219,7 +219,7 @@ def test_a_stem_mp4(shell: Shell, songs: Path) -> None:
 # ---------------------------------------------------------------- again, in processes, interrupted
 
 
-def test_what_was_scored_is_not_scored_again(shell: Shell, songs: Path) -> None:
+def test_earlier_scores_are_reused(shell: Shell, songs: Path) -> None:
     first = shell("evaluate", *QUICK, "--json")
     second = shell("evaluate", *QUICK, "--json")
     assert second.out == first.out
@@ -255,7 +255,7 @@ def test_processes_find_the_same(shell: Shell, songs: Path) -> None:
 
 
 def children(process: int) -> list[int]:
-    """The processes that one has begun and that compute, without what cleans up behind them."""
+    """Return the worker processes of a process, without Python's resource tracker."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -299,7 +299,7 @@ def test_nothing_is_left_running(shell: Shell, number: signal.Signals, code: int
             running.send_signal(number)
         err = running.communicate(timeout=60)[1].decode()
     assert running.returncode == code
-    if number != signal.SIGKILL:  # after which Python's own helper complains
+    if number != signal.SIGKILL:  # after SIGKILL Python's resource tracker prints a warning
         assert err == {130: "stemsplit: interrupted\n", 143: "stemsplit: terminated\n"}[code]
     until(lambda: not any(map(is_running, workers)))
 
@@ -332,7 +332,7 @@ def halved(audio: Audio) -> Audio:
     return audio[: len(audio) // 2]
 
 
-# what is done to all stems, and what is said of the drums
+# damage done to all stems, and the finding about the drums
 HARM: dict[str, tuple[Callable[[Song], Song], str]] = {
     "late": (
         lambda stems: {n: np.pad(x, ((1000, 0), (0, 0)))[: len(x)] for n, x in stems.items()},
@@ -351,7 +351,7 @@ HARM: dict[str, tuple[Callable[[Song], Song], str]] = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_what_is_wrong_with_files_is_said(shell: Shell, songs: Path, harm: str) -> None:
+def test_wrong_estimates_are_reported(shell: Shell, songs: Path, harm: str) -> None:
     change, said = HARM[harm]
     noise = song(9)
     guess = {stem: audio + 0.1 * noise[stem] for stem, audio in song(0).items()}
@@ -388,7 +388,7 @@ def test_a_folder_that_is_called_like_a_baseline(shell: Shell, songs: Path, name
     assert list(found["summary"]["baselines"]) == ["mixture", "irm"]
 
 
-# ---------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------- failures
 
 
 def test_a_broken_track_does_not_stop_the_others(shell: Shell, songs: Path) -> None:
@@ -414,7 +414,7 @@ def test_names_that_are_not_utf_8(shell: Shell, songs: Path) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_scores_are_printed_whatever_becomes_of_the_file(shell: Shell, songs: Path) -> None:
+def test_scores_are_printed_even_if_the_file_fails(shell: Shell, songs: Path) -> None:
     ran = shell("evaluate", *QUICK, "--csv", "/dev/full")
     assert ran.code == 5
     assert {key[0] for key in table(ran.out)} == {"a", "b", "all"}
@@ -460,7 +460,7 @@ def test_bad_input_is_one_line(shell: Shell, songs: Path, arguments: tuple[str, 
     assert (ran.code, ran.out) == (2, b"")
 
 
-def test_the_environment_s_model_is_of_no_matter_for_files(shell: Shell, songs: Path) -> None:
+def test_the_environments_model_is_ignored_for_files(shell: Shell, songs: Path) -> None:
     ran = shell(
         "evaluate", "songs", "songs", "--no-bss", env={"STEMSPLIT_MODEL": "classic", "STEMSPLIT_DATASET": "x"}
     )

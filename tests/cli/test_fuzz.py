@@ -100,7 +100,7 @@ def drop(data: bytearray, draw: random.Random) -> None:
 
 
 def nothing(data: bytearray, draw: random.Random) -> None:
-    """Mislabelling is all that happens to it."""
+    """Leave the data as they are: the file only gets a wrong suffix."""
 
 
 DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (cut, flip, break_head, zero, drop, nothing)
@@ -108,14 +108,14 @@ DAMAGES: tuple[Callable[[bytearray, random.Random], None], ...] = (cut, flip, br
 
 @dataclass(frozen=True)
 class Damaged:
-    """A file, and whether nothing but its name is wrong."""
+    """A file of the test; `intact` if its content is undamaged."""
 
     path: Path
-    whole: bool
+    intact: bool
 
 
 def damage_files(folder: Path, audio: np.ndarray, count: int) -> list[Damaged]:
-    """The same files each time: every container in turn, every damage to each of them in turn."""
+    """Write the same damaged files each time: every damage to every container."""
     whole = {kind: with_soundfile(audio, kind) for kind in SOUNDFILE}
     whole |= {kind: with_ffmpeg(audio, kind) for kind in FFMPEG}
     files = []
@@ -134,7 +134,7 @@ def damage_files(folder: Path, audio: np.ndarray, count: int) -> list[Damaged]:
 
 
 def require_whole(outputs: dict[str, str], source: Path, folder: Path) -> None:
-    """If there are stems, each is complete, and as long as what can be decoded of the source."""
+    """Check that stems, if any, are complete and as long as the decodable part of the source."""
     if not outputs:
         return
     frames = read_audio(source)[0].shape[1]
@@ -148,7 +148,7 @@ LINE = re.compile(
 
 
 def require_lines(err: str) -> None:
-    """Nothing of what libraries write, and no bug."""
+    """Check that stderr has no line of a library and no report of a bug."""
     for line in err.splitlines():
         assert LINE.fullmatch(line), line
     assert "this is a bug" not in err, err
@@ -174,7 +174,7 @@ def test_two_hundred_damaged_files_as_one_batch(shell: Shell, damaged: list[Dama
             require_whole(track["outputs"], each.path, shell.folder)
             written |= set(track["outputs"].values())
         else:
-            assert not each.whole, track
+            assert not each.intact, track
             assert (track["error"]["code"], track["outputs"]) == (1, {})
             assert f"stemsplit: error: {each.path.name}: {track['error']['message']}\n" in ran.err
     assert ran.err.count("stemsplit: error: ") == sum(track["status"] == "failed" for track in tracks)

@@ -1,4 +1,4 @@
-"""Help, completion, the manual page, the doctor."""
+"""Help, completion, the manual page and the doctor."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def test_the_environment_sets_options(shell: Shell) -> None:
     assert shell.files() == ["a.wav", "elsewhere/a/bass.wav"]
 
 
-def test_a_file_that_is_called_like_a_command(shell: Shell) -> None:
+def test_a_file_with_the_name_of_a_command(shell: Shell) -> None:
     shell.write("doctor", seconds=0.2)
     assert shell("./doctor", "-m", "classic", "-s", "bass").code == 0
     assert shell("separate", "doctor", "-m", "classic", "-s", "bass", "-o", "b").code == 0

@@ -1,4 +1,4 @@
-"""Folders, links, names, limits and streams that are not as they should be: one line each, and on it goes."""
+"""Unusable folders, links, names, limits and streams: one line each, and the batch goes on."""
 
 import json
 import os
@@ -30,7 +30,7 @@ POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def run(
     shell: Shell, *arguments: str | bytes, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command with bytes in and out."""
+    """Run the command with bytes in and out."""
     command = [sys.executable, "-m", "stemsplit", *arguments]
     given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
     environment = {**shell.environment(), **(env or {})}
@@ -60,7 +60,7 @@ def test_links_that_lead_nowhere_are_failed_tracks(shell: Shell) -> None:
 
 
 def powerless() -> list[str]:
-    """The beginning of a command that may read no more than anybody else, though root starts it."""
+    """Return the start of a command line that drops root's right to read everything."""
     if os.geteuid() != 0:
         return []
     if shutil.which("setpriv") is None:
@@ -121,7 +121,7 @@ MUXERS = {
 }
 
 
-def test_a_folder_is_searched_for_all_that_can_be_read(shell: Shell) -> None:
+def test_a_folder_is_searched_for_every_readable_format(shell: Shell) -> None:
     (shell.folder / "album").mkdir()
     sound = shell.tones(seconds=0.5, rate=48000)
     for suffix, codec in CONTAINERS.items():
@@ -145,7 +145,7 @@ def test_a_folder_is_searched_for_all_that_can_be_read(shell: Shell) -> None:
     )
 
 
-def test_a_folder_of_other_files_tells_what_they_are(shell: Shell) -> None:
+def test_a_folder_without_audio_names_its_files(shell: Shell) -> None:
     (shell.folder / "album").mkdir()
     (shell.folder / "album/cover.jpg").touch()
     ran = shell("album", *BASS)
@@ -157,7 +157,7 @@ def test_a_folder_of_other_files_tells_what_they_are(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("output", ["dangling", "loop", "file", "dangling/new", "file/new"])
-def test_an_output_folder_that_cannot_be_is_told_before_the_work(shell: Shell, output: str) -> None:
+def test_an_impossible_output_folder_is_reported_before_the_work(shell: Shell, output: str) -> None:
     shell.write("a.wav", seconds=0.2)
     (shell.folder / "dangling").symlink_to("nowhere")
     (shell.folder / "loop").symlink_to("loop")
@@ -168,7 +168,7 @@ def test_an_output_folder_that_cannot_be_is_told_before_the_work(shell: Shell, o
     assert len(ran.err.splitlines()) == 1
 
 
-def test_an_output_that_cannot_be_is_that_tracks_failure(shell: Shell) -> None:
+def test_an_impossible_output_fails_its_track(shell: Shell) -> None:
     for name in ("a", "b", "c"):
         shell.write(f"{name}.wav", seconds=0.2)
     (shell.folder / "stems/b/bass.wav").mkdir(parents=True)
@@ -181,7 +181,7 @@ def test_an_output_that_cannot_be_is_that_tracks_failure(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("report", ["dangling", "loop", "file/report"])
-def test_a_report_that_cannot_be_is_told_before_the_work(shell: Shell, report: str) -> None:
+def test_an_impossible_report_is_reported_before_the_work(shell: Shell, report: str) -> None:
     shell.write("a.wav", seconds=0.2)
     (shell.folder / "dangling").symlink_to("nowhere/report")
     (shell.folder / "loop").symlink_to("loop")
@@ -221,7 +221,7 @@ def test_an_interrupted_run_leaves_no_folder(shell: Shell) -> None:
 
 @pytest.fixture(scope="module")
 def latin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a locale whose letters are bytes."""
+    """Return the environment of a locale with a single-byte encoding."""
     folder = tmp_path_factory.mktemp("locales")
     name = "en_US.ISO-8859-1"
     if shutil.which("localedef") is None:
@@ -267,7 +267,7 @@ def test_names_keep_their_bytes_in_any_locale(shell: Shell, locale: str, request
     assert {track["status"] for track in json.loads(again.stdout)["tracks"]} == {"skipped"}
 
 
-def test_bars_show_names_that_are_no_text(shell: Shell) -> None:
+def test_bars_show_names_that_are_not_valid_text(shell: Shell) -> None:
     song = shell.write("x.wav", seconds=0.2)
     os.rename(song, os.fsencode(shell.folder) + b"/caf\xc3\xa9\xff.wav")
     main, terminal = pty.openpty()
@@ -279,7 +279,7 @@ def test_bars_show_names_that_are_no_text(shell: Shell) -> None:
     assert b"Unicode" not in shown and b"1 done, 0 skipped, 1 failed" in shown
 
 
-def test_tables_print_names_that_are_no_text(shell: Shell) -> None:
+def test_tables_print_names_that_are_not_valid_text(shell: Shell) -> None:
     for stem in ("vocals", "drums", "bass", "other"):
         shell.write(f"songs/x/{stem}.wav", seconds=1.5)
     os.rename(shell.folder / "songs/x", os.fsencode(shell.folder) + b"/songs/caf\xe9")
@@ -325,7 +325,7 @@ def test_a_stdout_without_room_is_an_error(shell: Shell, arguments: tuple[str, .
             shell, *arguments, "--progress=none"[: 99 * (arguments[0] == "a.wav")] or "--", stdout=full
         )
     assert done.returncode == 5
-    assert b"stemsplit: error: no space left where the output goes\n" in done.stderr
+    assert b"stemsplit: error: no space left on the output's disk\n" in done.stderr
     assert b"Exception ignored" not in done.stderr
 
 
@@ -334,7 +334,7 @@ TOO_LARGE = {"MemoryError": "out of memory", MAPPING: "out of memory: PyTorch's 
 
 
 @pytest.mark.parametrize("failing", TOO_LARGE)
-def test_a_library_that_does_not_fit_the_memory_is_one_error(shell: Shell, failing: str) -> None:
+def test_too_little_memory_for_torch_is_one_error(shell: Shell, failing: str) -> None:
     shell.write("a.wav", seconds=0.2)
     (shell.folder / "fake/torch").mkdir(parents=True)
     (shell.folder / "fake/torch/__init__.py").write_text(f"raise {failing}")
@@ -364,11 +364,11 @@ def test_streams_without_an_end_do_not_end_the_batch(shell: Shell) -> None:
 @pytest.mark.parametrize(
     "output", [("-o", "out"), ("-o", "-"), ("-o", "-", "-f", "flac"), ("--bit-depth", "32f")]
 )
-def test_a_model_that_gives_no_numbers_is_named(shell: Shell, output: tuple[str, ...]) -> None:
+def test_a_model_that_gives_nan_is_named(shell: Shell, output: tuple[str, ...]) -> None:
     shell.write("song.wav", seconds=0.3)
     network = load_model("tiny")
     with torch.no_grad():
-        next(network.parameters()).fill_(3e38)  # finite, and what is computed with it isn't
+        next(network.parameters()).fill_(3e38)  # finite, but the outputs aren't
     save_package(shell.folder / "mine.safetensors", network)
     ran = shell("song.wav", "-m", "mine.safetensors", "-s", "vocals", *output)
     assert ran.code == 1
@@ -380,7 +380,7 @@ def test_a_model_that_gives_no_numbers_is_named(shell: Shell, output: tuple[str,
 @pytest.mark.parametrize(
     "output", [("-o", "out"), ("-o", "-"), ("--bit-depth", "32f", "--sample-rate", "48000")]
 )
-def test_samples_beyond_all_measure_are_the_inputs_fault(shell: Shell, output: tuple[str, ...]) -> None:
+def test_huge_samples_are_blamed_on_the_input(shell: Shell, output: tuple[str, ...]) -> None:
     audio = shell.tones(seconds=2.0)
     audio[:, 44100 + 4410] = 3e38
     soundfile.write(shell.folder / "song.wav", audio.T, 44100, subtype="FLOAT")
@@ -397,7 +397,7 @@ def test_samples_beyond_all_measure_are_the_inputs_fault(shell: Shell, output: t
     ("inputs", "code"),
     [(("a.wav",), 0), (("none.wav",), 1), (("a.wav", "none.wav"), 3), ((".", "none.wav"), 3)],
 )
-def test_a_dry_run_ends_as_the_run_would(shell: Shell, inputs: tuple[str, ...], code: int) -> None:
+def test_a_dry_run_has_the_exit_code_of_the_run(shell: Shell, inputs: tuple[str, ...], code: int) -> None:
     shell.write("a.wav", seconds=0.2)
     assert shell(*inputs, *BASS, "-n").code == code
     assert shell(*inputs, *BASS, "-n", "--json").code == code
@@ -405,7 +405,7 @@ def test_a_dry_run_ends_as_the_run_would(shell: Shell, inputs: tuple[str, ...], 
     assert shell(*inputs, *BASS).code == code
 
 
-def test_a_dry_run_tells_of_a_disk_without_room(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_reports_a_full_disk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     from stemsplit.separation import jobs as survey
 
     shell.write("a.wav", seconds=0.2)

@@ -1,4 +1,4 @@
-"""Options are made from the fields of the settings, and the settings from the options' values."""
+"""Options made from the fields of the settings, and settings made from the options' values."""
 
 import ast
 import json
@@ -207,7 +207,7 @@ def test_values_are_those_of_the_fields(name: str, texts: list[str], value: obje
     assert read(name, *texts) == value
 
 
-def test_what_was_given_stands_before_the_preset_and_the_default() -> None:
+def test_given_values_win_over_the_preset_and_the_default() -> None:
     given = {"shifts": 0, "overlap": None, "stems": (), "jobs": 2, "rest": True, "dataset": "x"}
     found = collect(given, Request, {"shifts": 4, "overlap": 0.5})
     assert (found.chunks, found.jobs) == (ChunkSettings(overlap=0.5, shifts=0), 2)

@@ -1,6 +1,5 @@
-"""The README's commands are run, with small files under the names that it uses."""
+"""The README's commands, run with small files under the names that it uses."""
 
-import io
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,12 @@ import soundfile
 
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
+from stemsplit.settings import DEFAULT_MODEL
 
 Shell = Any
 README = (Path(__file__).parents[2] / "README.md").read_text()
 STEMS = ("drums", "bass", "other", "vocals")
-# What is not run, and why.
+# commands that aren't run, and why
 NOT_HERE = {
     r"^(pip|pytest)\b": "sets up the environment",
     r"models download": "needs a network",
@@ -38,7 +37,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every command of the README with its comment."""
+    """Return every command of the README with its comment."""
     found = []
     for block in blocks("sh"):
         joined = re.sub(r"(\\|(?<=\|))\n\s*", " ", block)
@@ -50,7 +49,7 @@ def commands() -> list[tuple[str, str]]:
 
 
 def write_film(path: Path, seconds: float) -> None:
-    """Two audio streams in Matroska; few samples a second, so that minutes are soon done."""
+    """Write two audio streams in Matroska, at a low sample rate, so that minutes are quickly read."""
     with av.open(path, "w") as container:
         streams = [container.add_stream("pcm_s16le", rate=4000, layout="mono") for _ in range(2)]
         for stream in streams:
@@ -68,7 +67,7 @@ def write_sound(path: Path, seconds: float) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the README speaks of."""
+    """A folder with the files that the README and the pages of docs/ name."""
     folder = tmp_path_factory.mktemp("readme")
     songs = ("song.mp3", "album/one.mp3", "album/two.mp3", "album/live/three.flac")
     for name in (*songs, "a/vocals.wav", "b/vocals.wav"):
@@ -89,7 +88,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def furnished(shell: Shell, files: Path) -> Shell:
-    """The command line in a folder with those files."""
+    """The command line in a folder with these files."""
     shutil.copytree(files, shell.folder, dirs_exist_ok=True)
     return shell
 
@@ -97,7 +96,7 @@ def furnished(shell: Shell, files: Path) -> Shell:
 def run_in_bash(
     shell: Shell, command: str, env: dict[str, str], timeout: float = 120
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command as a person would give it, with the installed program under its own name."""
+    """Run a shell command in which `stemsplit` is the tested program."""
     programs = shell.folder / "home/bin"
     programs.mkdir(parents=True, exist_ok=True)
     program = programs / "stemsplit"
@@ -144,12 +143,12 @@ def test_the_first_example_gives_the_tree_below_it(furnished: Shell) -> None:
     assert [f"stems/song/{name}" for name in tree] == [n for n in furnished.files() if n.startswith("stems/")]
 
 
-def test_every_python_example_is_run() -> None:
-    assert [code.split()[3].strip(",") for code in blocks("python")] == ["Separator", "Recipe", "evaluate"]
+def test_the_default_model_is_marked() -> None:
+    assert f"| `{DEFAULT_MODEL}` (default) |" in README
 
 
-@pytest.mark.parametrize("code", blocks("python")[:1], ids=lambda code: code.splitlines()[0])
-def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = blocks("python")
     monkeypatch.chdir(furnished.folder)
     samples = furnished.tones(seconds=0.3, rate=48000)
     names: dict[str, Any] = {"samples": samples}
@@ -158,34 +157,8 @@ def test_python(furnished: Shell, code: str, monkeypatch: pytest.MonkeyPatch) ->
     assert names["vocals"].shape == samples.shape
 
 
-def test_python_that_separates_files(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(furnished.folder)
-    names: dict[str, Any] = {}
-    exec(blocks("python")[1], names)
-    assert names["failed"] == [] and names["report"].exit_code == 0
-    assert all("vocals.bass" in track.outputs for track in names["report"].tracks)
-
-
-def test_the_recipe_is_a_model(furnished: Shell) -> None:
-    (recipe,) = blocks("yaml")
-    (furnished.folder / "recipe.yaml").write_text(recipe)
-    assert furnished("song.mp3", "-m", "recipe.yaml").code == 0
-    found = [name for name in furnished.files() if name.startswith("stems/")]
-    assert found == [f"stems/song/{name}.wav" for name in ("drums", "vocals.bass", "vocals.vocals")]
-
-
-def test_python_that_evaluates(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(furnished.folder)
-    monkeypatch.setenv("STEMSPLIT_CACHE", str(furnished.folder / "cache"))
-    names: dict[str, Any] = {}
-    with redirect_stdout(io.StringIO()) as printed:
-        exec(blocks("python")[2], names)
-    assert list(names["scores"].summary()) == ["classic", "mixture", "<lambda>"]
-    assert abs(float(printed.getvalue())) < 20
-
-
 def write_manifest(folder: Path, album: Path, names: tuple[str, ...]) -> None:
-    """Some tracks of an album as a data set of their own."""
+    """Write a data set of some tracks of an album."""
     tracks = json.loads((album / "stems.json").read_text())
     chosen = {
         name: {stem: [str(album / name / file) for file in files] for stem, files in stems.items()}
@@ -199,7 +172,7 @@ def write_manifest(folder: Path, album: Path, names: tuple[str, ...]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_an_album_is_read_checked_learnt_from_and_scored(shell: Shell, shared_data: Path) -> None:
-    """The README's short sequence, as it stands, on real music."""
+    """The README's training commands, as they stand, on real music."""
     album = (shared_data / "everything-is-free-cc0").resolve()
     write_manifest(shell.folder / "songs/train", album, ("4.", "6."))
     write_manifest(shell.folder / "songs/valid", album, ("5.",))

@@ -1,4 +1,4 @@
-"""A recipe is used like a model: as a file, and by its name in the user's registry."""
+"""Recipes used like models: as a file, and by a name in the user's registry."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_a_name_is_a_model(shell: Shell) -> None:
         ("steps: {", "r.yaml"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(shell: Shell, text: str, said: str) -> None:
+def test_an_invalid_recipe_is_one_line(shell: Shell, text: str, said: str) -> None:
     shell.write("a.wav", seconds=0.2)
     (shell.folder / "r.yaml").write_text(text)
     ran = shell("a.wav", "-m", "r.yaml")
@@ -110,7 +110,7 @@ def test_what_makes_no_sense_is_one_line(shell: Shell, text: str, said: str) -> 
     assert shell.files() == ["a.wav", "r.yaml"]
 
 
-def test_an_entry_says_what_it_gives(shell: Shell) -> None:
+def test_an_entry_shows_its_stems(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.2)
     add(shell, "models:\n" + entry("p", "vocals, bass", "steps: [{models: [tiny]}]"))
     ran = shell("a.wav", "-m", "p")

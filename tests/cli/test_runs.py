@@ -1,4 +1,4 @@
-"""Whole runs: the plan, streams beside files, outputs that are there, what is looked at before the work."""
+"""Whole runs: the plan, streams beside files, existing outputs, checks before the work."""
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_another_sum_under_the_same_name_is_not_taken_for_it(shell: Shell) -> No
     assert "bass+drums and is now bass+other" in shell("a.wav", *BASS, "--mix", "band=bass+other").err
 
 
-def test_the_plan_tells_what_is_done_and_what_cannot_be(shell: Shell) -> None:
+def test_the_plan_shows_finished_and_failing_inputs(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.2)
     shell.write("b.wav", seconds=0.2)
     shell("a.wav", *BASS)
@@ -116,7 +116,7 @@ def test_the_plan_shows_the_names_of_renamed_outputs(shell: Shell) -> None:
 
 
 def test_the_time_of_a_track_is_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not the time that it waited for the others."""
+    """The wall time of a track excludes its waiting for others."""
     run = Runner.run
 
     def slow(*given: Any, **named: Any) -> Iterator[Any]:
@@ -131,7 +131,7 @@ def test_the_time_of_a_track_is_its_own(shell: Shell, monkeypatch: pytest.Monkey
     assert sum(track["wall_s"] for track in report["tracks"]) < 1.5 * report["summary"]["wall_s"]
 
 
-# A background thread has begun to import, and the main thread is within an import when the signal comes.
+# A background thread is importing, and so is the main thread when the signal comes.
 IMPORTING = """
 import sys, threading, signal, os
 from pathlib import Path
@@ -177,14 +177,14 @@ def test_a_signal_at_any_moment_ends_the_run(shell: Shell, delay: float) -> None
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(delay)
         running.send_signal(signal.SIGINT)
-        running.send_signal(signal.SIGINT)  # an impatient person
+        running.send_signal(signal.SIGINT)  # a second Ctrl-C
         err = running.communicate(timeout=30)[1].decode()
     assert (running.returncode, err) == (130, "stemsplit: interrupted\n")
     assert [name for name in shell.files() if name != "list"] == ["a.wav"]
 
 
 @posix
-def test_nohup_keeps_its_meaning(tmp_path: Path) -> None:
+def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path: Path) -> None:
     script = "import os, signal, sys\nfrom stemsplit.cli.failures import guarded\n"
     script += "sys.exit(guarded(lambda: os.kill(os.getpid(), signal.SIGINT) or 0))"
     done = subprocess.run(
@@ -196,7 +196,7 @@ def test_nohup_keeps_its_meaning(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt" or not Path("/proc/version").exists(), reason="no /proc here")
-def test_a_place_that_takes_no_files(shell: Shell) -> None:
+def test_a_folder_that_takes_no_files(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.2)
     ran = shell("a.wav", *BASS, "-o", "/proc/stems")
     assert ran.code == 1
@@ -292,7 +292,7 @@ def test_no_output_replaces_an_input(shell: Shell) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
-def test_a_report_that_does_not_fit(shell: Shell) -> None:
+def test_a_report_on_a_full_disk(shell: Shell) -> None:
     shell.write("a.wav", seconds=0.2)
     ran = shell("a.wav", *BASS, "--report", "/dev/full")
     assert ran.code == 5
@@ -302,7 +302,7 @@ def test_a_report_that_does_not_fit(shell: Shell) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are no text")
-def test_a_name_that_is_no_text(shell: Shell) -> None:
+def test_a_name_that_is_not_valid_text(shell: Shell) -> None:
     whole = shell.write("a.wav", seconds=0.2)
     name = os.fsdecode(b"\xff.wav")
     whole.rename(shell.folder / name)
@@ -313,7 +313,7 @@ def test_a_name_that_is_no_text(shell: Shell) -> None:
 
 
 @posix
-def test_what_the_system_refuses_is_one_line(shell: Shell) -> None:
+def test_an_error_of_the_system_is_one_line(shell: Shell) -> None:
     (shell.folder / "file").touch()
     (shell.folder / "gone").mkdir()
     ran = shell(

@@ -101,7 +101,7 @@ def test_silence_gives_silent_stems(shell: Shell) -> None:
     assert not any(shell.read(name)[0].any() for name in stems_of("song"))
 
 
-def test_samples_that_are_not_numbers(shell: Shell) -> None:
+def test_nan_samples(shell: Shell) -> None:
     audio = np.zeros((2000, 2), np.float32)
     audio[1000] = np.nan
     soundfile.write(shell.folder / "x.wav", audio, 44100, subtype="FLOAT")
@@ -220,7 +220,7 @@ def test_every_format_has_the_length_of_the_input(shell: Shell, fmt: str) -> Non
     assert (audio.shape, found) == ((2, round(0.7 * rate)), rate)
 
 
-def test_a_format_gets_a_rate_that_it_holds(shell: Shell) -> None:
+def test_a_format_gets_a_rate_that_it_supports(shell: Shell) -> None:
     shell.write("song.wav", rate=44100, seconds=0.5)
     assert shell("song.wav", *CLASSIC, "-s", "bass", "-f", "opus").code == 0
     from stemsplit.audio.reader import read_audio

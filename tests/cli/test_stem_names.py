@@ -1,4 +1,4 @@
-"""Checkpoints whose configuration names stems as people do: with capitals, spaces and dashes."""
+"""Checkpoints whose configuration names stems with capitals, spaces and dashes."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ ARGUMENTS = {
 
 
 def published(folder: Path, name: str, instruments: list[str]) -> str:
-    """A random BS-RoFormer and the YAML beside it, as they are published; its path for -m."""
+    """Write a random BS-RoFormer with its YAML file, as published; return its path for -m."""
     torch.manual_seed(0)
     own = {**ARGUMENTS, "num_stems": len(instruments)}
     network = models.build("bs_roformer", {**own, "stems": instruments, "segment_samples": 22050})

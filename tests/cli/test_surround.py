@@ -1,4 +1,4 @@
-"""--channels each keeps surround."""
+"""Surround files: --channels each."""
 
 import subprocess
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_surround_files_keep_their_loudspeakers(shell: Shell, layout: str, chann
 
 
 def shown_layout(path: Path) -> str:
-    """What ffprobe says."""
+    """Return the channel layout that ffprobe reports."""
     asked = ["ffprobe", "-v", "error", "-show_entries", "stream=channel_layout", "-of", "csv=p=0", str(path)]
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 

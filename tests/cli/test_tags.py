@@ -33,7 +33,7 @@ def matroska(path: Path, streams: list[tuple[str, dict[str, str]]], **of_file: s
 
 
 def fields(shell: Shell, *options: str) -> dict[str, str]:
-    """Return the tags of the output that these options give of `a.mka`."""
+    """Separate `a.mka` with these options, and return the tags of an output."""
     ran = shell("a.mka", *VOCALS, "-y", *options)
     assert ran.code == 0, ran.err
     return dict(read_tags(shell.folder / "stems/a/vocals.flac").fields)
@@ -49,7 +49,7 @@ def test_the_tags_are_those_of_the_stream(stream: int, shell: Shell) -> None:
     assert read_tags(shell.folder / "piped").fields == {"title": titles[stream]}
 
 
-def test_without_a_choice_they_are_those_of_the_stream_that_is_read(shell: Shell) -> None:
+def test_by_default_the_tags_are_those_of_the_main_stream(shell: Shell) -> None:
     matroska(shell.folder / "a.mka", [("mono", {"title": "Mono"}), ("stereo", {"title": "Stereo"})])
     assert fields(shell) == {"title": "Stereo"}
     assert read_tags(shell.folder / "a.mka").fields == {"title": "Stereo"}
@@ -71,7 +71,7 @@ def test_a_stream_with_an_artist_is_a_song_of_its_own(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("-o", "-")], ids=["file", "pipe"])
-def test_a_cover_that_is_left_out_is_told(options: tuple[str, ...], shell: Shell) -> None:
+def test_a_cover_that_is_left_out_is_reported(options: tuple[str, ...], shell: Shell) -> None:
     shell.write("plain.mp3", subtype="MPEG_LAYER_III")
     image = b"\0image/webp\0\3\0RIFF\4\0\0\0WEBP"
     frame = b"APIC" + len(image).to_bytes(4, "big") + bytes(2) + image

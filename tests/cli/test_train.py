@@ -1,4 +1,4 @@
-"""`stemsplit train`: files to begin with, refusals, whole runs, and the check for mislabelled stems."""
+"""`stemsplit train`: recipes, refusals, whole runs, and the check for mislabelled stems."""
 
 import json
 import socket
@@ -131,11 +131,11 @@ def test_train_and_separate(shell: Shell, songs: Path) -> None:
 
 def test_a_dry_run(shell: Shell, songs: Path) -> None:
     ran = shell("train", "--config", "mine.yaml", "--dry-run")
-    assert ran.code == 0 and ran.err.splitlines()[-1] == "one step was done, and nothing is left of it"
+    assert ran.code == 0 and ran.err.splitlines()[-1] == "one step trained; nothing was kept (--dry-run)"
     assert "epoch 1/1: loss 0." in ran.err and not (shell.folder / "runs").exists()
 
 
-def test_what_is_left_out_of_the_data_is_said(shell: Shell, songs: Path) -> None:
+def test_excluded_data_is_reported(shell: Shell, songs: Path) -> None:
     for name in ("a", "b"):
         parts = [soundfile.read(songs / name / f"{stem}.wav")[0] for stem in ("drums", "bass")]
         soundfile.write(songs / name / "band.wav", sum(parts), 8000, subtype="FLOAT")
@@ -168,7 +168,7 @@ def test_a_bar_on_a_terminal(shell: Shell, songs: Path) -> None:
 
 @pytest.fixture
 def album(shell: Shell) -> Path:
-    """A song whose bass and drums have changed places, and one as it should be, of three seconds."""
+    """Write two songs of three seconds, one of them with bass and drums swapped."""
     rate, length = 44100, 3 * 44100
     time = np.arange(length) / rate
     bass = 0.3 * np.sin(2 * np.pi * 60 * time)
@@ -199,7 +199,7 @@ def test_swapped_stems_are_found(shell: Shell, album: Path) -> None:
     assert set(track["active"]) == {"drums", "bass"}
 
 
-def test_sums_are_not_listened_to(shell: Shell, songs: Path) -> None:
+def test_sums_of_stems_are_not_checked(shell: Shell, songs: Path) -> None:
     parts = [soundfile.read(songs / "a" / f"{stem}.wav")[0] for stem in ("drums", "bass")]
     soundfile.write(songs / "a" / "no_vocals.wav", sum(parts), 8000, subtype="FLOAT")
     ran = shell("train", "check-data", "songs", "-m", "classic", "--only", "a", "--json")
@@ -210,7 +210,7 @@ def test_sums_are_not_listened_to(shell: Shell, songs: Path) -> None:
     assert "a: note: no_vocals.wav is left out: by its name it holds bass and drums" in ran.out.decode()
 
 
-def test_songs_that_can_not_be_read_leave_the_others(shell: Shell, album: Path) -> None:
+def test_unreadable_songs_do_not_stop_the_check(shell: Shell, album: Path) -> None:
     (album / "swapped" / "bass.wav").write_bytes(b"RIFF, but not really")
     ran = shell("train", "check-data", "album", "-m", "classic")
     assert ran.code == 3 and "of 1 songs are in doubt" in ran.out.decode()
@@ -221,7 +221,7 @@ def test_songs_that_can_not_be_read_leave_the_others(shell: Shell, album: Path) 
     assert shell("train", "check-data", "album/swapped", "-m", "classic").code == 1
 
 
-def test_a_folder_that_is_not_there_is_missed_before_a_model(shell: Shell) -> None:
+def test_a_missing_folder_is_reported_before_a_missing_model(shell: Shell) -> None:
     ran = shell("train", "check-data", "nowhere")
     assert ran.code == 2 and "nowhere: no such file or folder" in ran.err
 
@@ -270,7 +270,7 @@ def free_port() -> int:
 
 
 def together(shell: Shell, way: str, arguments: list[str]) -> list[str]:
-    """Train in two processes, started in one of three ways; what each of those that we start says."""
+    """Train in two processes, started in one of three ways; return the output of each that was started."""
     command, environments = [sys.executable, "-m", "stemsplit"], [{}]
     if way == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
