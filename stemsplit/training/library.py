@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from stemsplit.core.stats import StatsMeter, TrackStats
-from stemsplit.datasets.cache import Array, Notebook, Readable, identity, pieces, readable
+from stemsplit.datasets.cache import Array, MeasurementCache, Readable, identity, pieces, readable
 from stemsplit.datasets.layouts import Layout, Location, find_layouts
 from stemsplit.datasets.metadata import MetadataCache
 from stemsplit.datasets.names import left_out_by
@@ -312,7 +312,7 @@ def _whole(track: Track, want: Wanted) -> WholeSong:
 def _open(
     found: Sequence[tuple[float, list[Track]]], want: Wanted, progress: Callable[[str, int, int], None]
 ) -> list[SongSet]:
-    notebook = Notebook(_folder(want))
+    notebook = MeasurementCache(_folder(want))
     count, number = sum(len(tracks) for _, tracks in found), 0
     sets = []
     for weight, tracks in found:
@@ -335,7 +335,7 @@ def _require_stems(sets: Sequence[SongSet], want: Wanted) -> None:
             raise SettingsError(f"data.train: no {stem} has a salient segment", setting="data.activity_s")
 
 
-def _song(track: Track, want: Wanted, notebook: Notebook) -> Song:
+def _song(track: Track, want: Wanted, notebook: MeasurementCache) -> Song:
     stems = {name: _voice(source, want, notebook) for name, source in track.stems.items()}
     stats = TrackStats()
     if want.stats:
@@ -345,7 +345,7 @@ def _song(track: Track, want: Wanted, notebook: Notebook) -> Song:
     return Song(track.name, track.frames, stems, stats)
 
 
-def _voice(source: Source, want: Wanted, notebook: Notebook) -> Voice:
+def _voice(source: Source, want: Wanted, notebook: MeasurementCache) -> Voice:
     name, audio = identity(source), readable(source, want.cache)
     if want.activity_samples is None:
         return Voice(audio)
