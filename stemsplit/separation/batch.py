@@ -109,7 +109,7 @@ class TrackWorker:
 
 
 @dataclass(frozen=True)
-class MakeWorker:
+class WorkerFactory:
     """A recipe of a worker, which loads the models where it is called, such as in another process."""
 
     flow: Flow

@@ -52,7 +52,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Joint:
+class StemBlend:
     """A blend of several estimates of one stem, sums of signals each."""
 
     parts: tuple[Sum, ...]
@@ -76,7 +76,7 @@ class Flow:
 
     name: str
     runs: Mapping[int, Run]
-    blends: Mapping[str, Joint]
+    blends: Mapping[str, StemBlend]
     sums: Mapping[str, Sum]
     stems: tuple[str, ...]
     notices: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class Flow:
     def structure(self) -> str:
         """A digest of which models run over what and how their stems are combined, without the weights."""
         runs = [(run.about.name, str(run.input)) for run in self.runs.values()]
-        blends = [(joint.blend, joint.weights, *map(str, joint.parts)) for joint in self.blends.values()]
+        blends = [(blend.blend, blend.weights, *map(str, blend.parts)) for blend in self.blends.values()]
         stems = [(stem, str(self.sums[stem])) for stem in self.stems]
         return sha256(json.dumps([runs, blends, stems]).encode()).hexdigest()[:16]
 
@@ -133,10 +133,10 @@ class Flow:
         found, waiting = set[str](), [term for total in sums for term in total.terms]
         while waiting:
             term = waiting.pop()
-            if (joint := self.blends.get(term)) is None:
+            if (blend := self.blends.get(term)) is None:
                 found.add(term)
             else:
-                waiting += [part for total in joint.parts for part in total.terms]
+                waiting += [part for total in blend.parts for part in total.terms]
         return found
 
     def run_of(self, signal: str) -> int | None:
@@ -150,7 +150,7 @@ class Flow:
         run = self.run_of(signal)
         return () if run is None else (self.runs[run].input,)
 
-    def told(self, outputs: Sequence[Output]) -> Iterator[str]:
+    def remarks(self, outputs: Sequence[Output]) -> Iterator[str]:
         """Yield what a person should know about the models together, and which of them give what."""
         if not self.combined:
             return
@@ -217,7 +217,7 @@ def _name(model: Any) -> str:
 
 
 @dataclass
-class _Given:
+class _StepStems:
     """The stems of a step or recipe: what each of them is, and which of them come out."""
 
     sums: dict[str, Sum]
@@ -231,11 +231,11 @@ class _Resolver:
 
     describe: Describe
     runs: dict[int, Run] = field(default_factory=dict)
-    blends: dict[str, Joint] = field(default_factory=dict)
+    blends: dict[str, StemBlend] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    within: list[str] = field(default_factory=list)
+    resolving: list[str] = field(default_factory=list)
 
-    def recipe(self, recipe: Recipe, mix: Sum) -> _Given:
+    def recipe(self, recipe: Recipe, mix: Sum) -> _StepStems:
         sums = dict[str, Sum]()  # by the path of its stems
         steps = dict[str, str]()  # from STEP.STEM to the path
         taken = set[str]()
@@ -251,16 +251,16 @@ class _Resolver:
                     steps[f"{canonical(step.name)}.{stem}"] = prefix + stem
             taken |= {path} | {prefix + stem for stem in given.sums if stem not in given.stems}
         if not recipe.outputs:
-            return _Given(sums, tuple(stem for stem in sums if stem not in taken))
+            return _StepStems(sums, tuple(stem for stem in sums if stem not in taken))
         named = {
             canonical(name) if name else self._path(term, sums, steps): self._sum(term, sums, steps, mix)
             for name, term in recipe.terms
         }
         if len(named) < len(recipe.terms):
             raise SettingsError("two outputs of the recipe have one name", setting="outputs")
-        return _Given({**sums, **named}, tuple(named))
+        return _StepStems({**sums, **named}, tuple(named))
 
-    def _step(self, step: Step, source: Sum) -> _Given:
+    def _step(self, step: Step, source: Sum) -> _StepStems:
         """Resolve the models of a step; stems of several meet by what they mean."""
         given = [self._model(model, source) for model in step.models]
         if len(given) == 1:
@@ -270,10 +270,10 @@ class _Resolver:
             for stem, meaning in meanings(one.stems).items():
                 estimates.setdefault(meaning, []).append((one.sums[stem], weight, one.name))
         self._compare(given)
-        sums = {stem: self._joint(found, step.blend) for stem, found in estimates.items()}
-        return _Given(sums, tuple(sums))
+        sums = {stem: self._blend(found, step.blend) for stem, found in estimates.items()}
+        return _StepStems(sums, tuple(sums))
 
-    def _joint(self, estimates: Sequence[tuple[Sum, float, str]], blend: str) -> Sum:
+    def _blend(self, estimates: Sequence[tuple[Sum, float, str]], blend: str) -> Sum:
         parts, weights, givers = zip(*estimates, strict=True)
         if len(parts) == 1:
             return Sum(parts[0].plus, parts[0].minus)
@@ -282,10 +282,10 @@ class _Resolver:
                 f"--weights: {' and '.join(givers)} would count for nothing", setting="--weights"
             )
         signal = f"blend {len(self.blends)}"
-        self.blends[signal] = Joint(parts, weights, blend, givers)
+        self.blends[signal] = StemBlend(parts, weights, blend, givers)
         return Sum((signal,))
 
-    def _compare(self, given: Sequence[_Given]) -> None:
+    def _compare(self, given: Sequence[_StepStems]) -> None:
         """Notice models whose `other` holds what another model gives apart."""
         rests = [(set(one.stems), one.name) for one in given if meanings(one.stems).get("other") == "other"]
         for stems, name in rests:
@@ -295,7 +295,7 @@ class _Resolver:
                         f"the `other` of {name} holds {' and '.join(apart)} too, which {another} gives apart"
                     )
 
-    def _model(self, model: Any, source: Sum) -> _Given:
+    def _model(self, model: Any, source: Sum) -> _StepStems:
         """Resolve one model, or the recipe that its name stands for."""
         if isinstance(model, Recipe):
             return replace(self.recipe(model, source), name="recipe")
@@ -308,15 +308,15 @@ class _Resolver:
         sums = {stem: Sum((_signal(index, stem),)) for stem in own}
         if about.residual is not None:
             sums[about.residual] = source.less(Sum(tuple(_signal(index, stem) for stem in own)))
-        return _Given({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
+        return _StepStems({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
 
-    def _nested(self, about: Description, recipe: Recipe, source: Sum) -> _Given:
+    def _nested(self, about: Description, recipe: Recipe, source: Sum) -> _StepStems:
         """Resolve a recipe that is a model of another one."""
-        if about.name in self.within:
+        if about.name in self.resolving:
             raise SettingsError(f"recipe {about.name} contains itself", setting="model")
-        self.within.append(about.name)
+        self.resolving.append(about.name)
         given = self.recipe(recipe, source)
-        self.within.pop()
+        self.resolving.pop()
         if about.stems and set(about.stems) != set(given.stems):
             what = (
                 f"recipe {about.name} gives {', '.join(given.stems)}, its entry says {', '.join(about.stems)}"

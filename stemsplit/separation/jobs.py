@@ -179,7 +179,7 @@ def check_folder(folder: Path) -> None:
         return
 
 
-def spare(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
+def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
     """A failure where a job would replace one of the `inputs`, given by their real paths; else as found."""
     if isinstance(found, Ready):
         for path in found.job.files.values():

@@ -19,7 +19,7 @@ from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
 from stemsplit.separation.flow import Flow, resolve
-from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, spare, survey
+from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, refuse_overwriting, survey
 from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Found, Input, Plan, check_template, collect, plan_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
@@ -74,7 +74,7 @@ class Session:
         batch, output = self.request.batch, self.request.output
         inputs = {os.path.realpath(job.input.path) for job in self.plan.jobs}
         for job in self.plan.jobs:
-            yield spare(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
+            yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
     def check_room(self, ready: Sequence[Ready]) -> None:
         """Check that the disk has room for the outputs of what is ready.
@@ -120,7 +120,7 @@ class Session:
     def _compute(
         self, ready: Sequence[Ready], engine: Engine | None, callback: Callback | None
     ) -> Iterator[TrackResult]:
-        from stemsplit.separation.batch import MakeWorker, TrackWorker, items_of
+        from stemsplit.separation.batch import TrackWorker, WorkerFactory, items_of
 
         request, jobs = self.request, self.request.jobs
         with ExitStack() as stack:
@@ -131,7 +131,7 @@ class Session:
                 stack.enter_context(closing(shared))
                 make = lambda: shared  # noqa: E731
             else:
-                make = MakeWorker(
+                make = WorkerFactory(
                     self.flow.narrow(self.outputs),
                     self.outputs,
                     self.fingerprint,
@@ -176,7 +176,7 @@ def prepare(
     request: Request,
     *,
     model: "str | Path | Separable | Recipe | None" = None,
-    alone: bool = False,
+    to_stream: bool = False,
     callback: Callback | None = None,
 ) -> Session:
     """Check everything that can be checked without decoding, loading or computing.
@@ -185,7 +185,7 @@ def prepare(
         found: from `plan.collect`.
         request: the settings.
         model: what separates, in place of the model that the request names.
-        alone: there must be one input and one output, which goes to a stream instead of the folder.
+        to_stream: there must be one input and one output, which goes to a stream instead of the folder.
         callback: receives notices, and the events of a download; `hf:` models are fetched to be described.
 
     Raises:
@@ -212,12 +212,12 @@ def prepare(
         ext=find_format(request.output.format).extension,
         model=flow.name,
     )
-    if alone:
+    if to_stream:
         _require_one(len(plan.jobs), "inputs", "one INPUT")
         _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
     else:
         check_folder(root)
-    for notice in (*flow.told(outputs), *found.notices(), *plan.notices):
+    for notice in (*flow.remarks(outputs), *found.notices(), *plan.notices):
         emit(callback, Notice(notice))
     return Session(request, flow, outputs, plan, _fingerprint(flow, request))
 

@@ -113,7 +113,7 @@ class Runner:
             for one in passes_of(model, self.chunks)
         ]
         runs = [(run.about.name, run.about.sha256, str(run.input)) for run in self.flow.runs.values()]
-        blends = [asdict(joint) for joint in self.flow.blends.values()]
+        blends = [asdict(blend) for blend in self.flow.blends.values()]
         chunks, kind = asdict(self.chunks), self.compute.device.type
         settings = [chunks, overlaps, self._precision, self._segment_s, kind]
         return json.dumps([asdict(self.identity), runs, blends, *settings])

@@ -287,8 +287,8 @@ class TestNames:
     def test_models_whose_other_is_not_the_same_are_told(self) -> None:
         six = Bent(("drums", "bass", "other", "vocals", "guitar", "piano"))
         flow = flow_of(FOUR, six)
-        (told, *_) = flow.told([Output("other", ("other",))])
-        assert told == "the `other` of Bent holds guitar and piano too, which Bent gives apart"
+        (remark, *_) = flow.remarks([Output("other", ("other",))])
+        assert remark == "the `other` of Bent holds guitar and piano too, which Bent gives apart"
 
 
 def test_a_separator_takes_a_recipe() -> None:
@@ -306,9 +306,9 @@ def test_a_separator_takes_a_recipe() -> None:
 
 def test_models_that_do_not_fit_in_memory_are_loaded_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.separation.runner.free_memory", lambda _: 1000)
-    told: list[object] = []
-    separator = Separator(["tiny", "classic"], stems=["bass"], callback=told.append)
-    assert "the models don't fit in memory together: each is loaded for every track" in str(told)
+    events: list[object] = []
+    separator = Separator(["tiny", "classic"], stems=["bass"], callback=events.append)
+    assert "the models don't fit in memory together: each is loaded for every track" in str(events)
     audio = noise(20_000)
     found = separator.separate(audio, 44100)["bass"]
     monkeypatch.undo()
