@@ -1,4 +1,4 @@
-"""Public functions that put separation and another layer together, above both."""
+"""Public functions above the services: `evaluate` separates the tracks of a data set and scores the stems."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
 from stemsplit.stems import canonical
 
 Array = npt.NDArray[np.float32]
-# Stems [C, T] by name from a mix [C, T] and its rate in Hz.
+# A function that returns the stems [C, T] by name of a mix [C, T] with its rate in Hz.
 Function: TypeAlias = Callable[[Array, int], Mapping[str, npt.ArrayLike]]
 Model: TypeAlias = str | Path | Separable | Recipe | Separator | Function
 
@@ -55,36 +55,40 @@ def evaluate(
         results.summary()["htdemucs"]["vocals"]["usdr"]
 
     The mixture is always scored too, as the estimate of every stem. Scores of models whose weights are known
-    are remembered in the user's cache folder; those of functions and of objects of one's own are not.
+    are stored in the user's cache folder for later calls; those of functions and of your own objects are not.
 
     Args:
         dataset: a folder of tracks in any of the layouts of `datasets.layouts`, or a manifest.
-        models: what separates; None is the default model. A name, a path, hf:OWNER/REPO, a `Recipe`, a
-            `Separator`, an object that satisfies `core.stream.Separable`, or a function of a mix, an array
-            [C, T], and its rate in Hz that returns arrays [C, T] by stem, also as the method `separate` of
-            an object. Of several, the first is scored and the others stand beside it; a mapping gives them
-            names.
+        models: the models to score; None is the default model. A model is a name, a path, hf:OWNER/REPO, a
+            `Recipe`, a `Separator`, an object that satisfies `core.stream.Separable`, or a function that
+            takes a mix [C, T] and its rate in Hz and returns arrays [C, T] by stem; the function may also be
+            the method `separate` of an object. Of several models, the first is scored and the others are its
+            baselines; a mapping gives them names.
         estimates: a folder of stems to score in place of models.
-        oracles: of `irm` and `mixphase`, to be scored as well.
+        oracles: names of oracles to score too, `irm` and `mixphase`.
         only: patterns of track names; none for all tracks.
         bss: also compute cSDR, ISR, SIR and SAR, which take longest.
-        jobs: tracks at once, a process for each. What separates must then be picklable, and a script needs
-            `if __name__ == "__main__":`.
-        engine: what maps the tracks over workers, in place of such processes.
-        fresh: score again what has been scored before.
-        segment_s: the chunk length in seconds, here and below for models that are no `Separator` yet.
+        jobs: the number of tracks that are scored at the same time, each in a process. Models must then be
+            picklable, and a script needs `if __name__ == "__main__":`.
+        engine: maps the tracks over workers, in place of such processes.
+        fresh: compute again the scores that are stored.
+        segment_s: the chunk length in seconds. This and the settings below are for models that aren't a
+            `Separator` yet.
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
         callback: receives the events of downloads and of every track; returning False cancels.
 
+    Returns:
+        The scores of all tracks, and the summary.
+
     Raises:
         InputError: there is no track.
-        SettingsError: an argument has no meaning; it is named.
+        SettingsError: an argument is invalid; the message names it.
         UnknownNameError: no such model or oracle.
         DeviceError: no such device.
-        ModelUnavailableError: the weights can't be had or can't be read.
-        Cancelled: by the callback.
+        ModelUnavailableError: the weights can't be downloaded or read.
+        Cancelled: the callback returned False.
     """
     if models is not None and estimates is not None:
         raise SettingsError("give either models or estimates", setting="estimates")
@@ -116,7 +120,7 @@ def evaluate(
 
 
 def _label(folder: str | Path) -> str:
-    """Return what the estimates of a folder are called, which may have the name of a baseline."""
+    """Return the name of estimates in tables: their folder, with `./` if a baseline has the same name."""
     return os.path.join(".", folder) if str(folder) in (MIXTURE, *ORACLES) else str(folder)
 
 
@@ -124,20 +128,24 @@ def _label(folder: str | Path) -> str:
 
 
 @dataclass
-class _Called:
-    """A function in the place of a separator."""
+class _FunctionSeparator:
+    """A function with the interface of a separator."""
 
     function: Function
     callback: Callback | None = None
 
     def separate(self, source: Array, sample_rate: float, /) -> Mapping[str, Array]:
-        """Return what the function returns, as arrays [C, T]."""
+        """Return the result of the function, checked, as arrays [C, T] by canonical names."""
         found = self.function(source, int(sample_rate))
         return {canonical(stem): samples_of(audio) for stem, audio in found.items()}
 
 
 def _named(models: Model | Sequence[Model] | Mapping[str, Model] | None) -> list[tuple[str, Model]]:
-    """Return the models that are given, with the names that they have in tables."""
+    """Return the models with their names in tables.
+
+    Raises:
+        SettingsError: two models have one name.
+    """
     if isinstance(models, Mapping):
         return list(models.items())
     if models is None:
@@ -160,14 +168,19 @@ def _name(model: Model) -> str:
 def _method(
     name: str, model: Model, make: Callable[[str | Path | Separable | Recipe], Separator]
 ) -> run.Method:
+    """Return the method of a model; `make` makes a separator of what isn't one yet.
+
+    Raises:
+        SettingsError: the object is nothing that separates.
+    """
     if isinstance(model, Separator):
         return run.Method(name, model, model.fingerprint)
     if hasattr(model, "separate"):
-        return run.Method(name, _Called(model.separate))
+        return run.Method(name, _FunctionSeparator(model.separate))
     if isinstance(model, (str, Path, Recipe)) or hasattr(model, "stems"):
         separator = make(cast(str | Path | Separable | Recipe, model))
-        separator.callback = None  # that was for the download
+        separator.callback = None  # it was for the download; the evaluation reports the tracks itself
         return run.Method(name, separator, separator.fingerprint)
     if callable(model):
-        return run.Method(name, _Called(model))
+        return run.Method(name, _FunctionSeparator(model))
     raise SettingsError(f"{model!r} is nothing that separates", setting="models")
