@@ -1,4 +1,4 @@
-"""The public `evaluate`: what may be given as a model, and that it does what the command does."""
+"""The public `evaluate` accepts every kind of model and gives the scores of the command."""
 
 import json
 import math
@@ -89,7 +89,7 @@ def test_functions_modules_and_separators_score_alike(songs: Path, jobs: int) ->
         assert scores[1:] == pytest.approx(scores[:1] * 3, abs=1e-4)
 
 
-def test_it_is_what_the_command_does(songs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_function_gives_the_scores_of_the_command(songs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     events: list[Event] = []
     found = evaluate(songs, ["classic"], oracles=["irm"], only=["b"], callback=events.append)
     assert [(e.input, e.status) for e in events if isinstance(e, TrackDone)] == [("b", "done")]
@@ -108,7 +108,7 @@ def test_a_recipe_is_scored(songs: Path) -> None:
     assert both["recipe"]["vocals"]["usdr"] == pytest.approx(both["module"]["vocals"]["usdr"], abs=1e-4)
 
 
-def test_a_separator_is_remembered_by_its_settings(songs: Path) -> None:
+def test_scores_of_a_separator_are_stored_by_its_settings(songs: Path) -> None:
     def reused(**arguments: Any) -> bool:
         separator = Separator("classic", **arguments)
         return evaluate(songs, separator, only=["a"], bss=False).outcomes[0].reused
@@ -132,7 +132,7 @@ def test_a_fingerprint_tells_all_that_the_stems_depend_on() -> None:
     assert len(found) == 7 and None not in found
 
 
-def test_what_is_not_known_is_not_remembered(songs: Path) -> None:
+def test_scores_of_unknown_weights_are_not_stored(songs: Path) -> None:
     for model in (quarters, quarters, Quarters(), Quarters()):
         assert not evaluate(songs, model, only=["a"], bss=False).outcomes[0].reused
 
@@ -148,7 +148,7 @@ def test_a_callback_cancels(songs: Path) -> None:
         evaluate(songs, quarters, bss=False, callback=lambda event: False)
 
 
-def test_what_a_function_gives_is_looked_at(songs: Path) -> None:
+def test_the_result_of_a_function_is_checked(songs: Path) -> None:
     def odd(mix: Array, sample_rate: int) -> Mapping[str, Any]:
         return {"vocals": torch.full((2, 9), torch.nan)}
 
