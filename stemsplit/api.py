@@ -1,4 +1,4 @@
-"""Public functions that combine separation with another layer."""
+"""Public functions above the services: `evaluate` separates the tracks of a data set and scores the stems."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
 from stemsplit.stems import canonical
 
 Array = npt.NDArray[np.float32]
-# Returns stems [C, T] by name for a mix [C, T] and its sample rate in Hz
+# A function that returns the stems [C, T] by name of a mix [C, T] with its rate in Hz.
 Function: TypeAlias = Callable[[Array, int], Mapping[str, npt.ArrayLike]]
 Model: TypeAlias = str | Path | Separable | Recipe | Separator | Function
 
@@ -49,41 +49,46 @@ def evaluate(
     offline: bool = False,
     callback: Callback | None = None,
 ) -> Evaluation:
-    """Score models on a data set, or files against references, like `stemsplit evaluate`.
+    """Score models on a data set, or files against references, as `stemsplit evaluate` does.
 
         results = evaluate("musdb18hq/test", "htdemucs")
         results.summary()["htdemucs"]["vocals"]["usdr"]
 
-    The mixture is always scored too, as the estimate of every stem. Scores of models with known weights are
-    cached in the user's cache folder; those of functions and other objects are not.
+    The mixture is always scored too, as the estimate of every stem. Scores of models whose weights are known
+    are stored in the user's cache folder for later calls; those of functions and of your own objects are not.
 
     Args:
         dataset: a folder of tracks in any of the layouts of `datasets.layouts`, or a manifest.
-        models: the models; None is the default model. Each is a name, a path, hf:OWNER/REPO, a `Recipe`, a
-            `Separator`, an object that satisfies `core.stream.Separable`, a function of a mix [C, T] and its
-            sample rate in Hz that returns arrays [C, T] by stem, or an object with such a method `separate`.
-            With several, the first is scored and the others are shown beside it; a mapping names them.
-        estimates: a folder of stems to score instead of models.
-        oracles: `irm`, `mixphase` or both, to be scored as well.
-        only: patterns of track names; empty for all tracks.
+        models: the models to score; None is the default model. A model is a name, a path, hf:OWNER/REPO, a
+            `Recipe`, a `Separator`, an object that satisfies `core.stream.Separable`, or a function that
+            takes a mix [C, T] and its rate in Hz and returns arrays [C, T] by stem; the function may also be
+            the method `separate` of an object. Of several models, the first is scored and the others are its
+            baselines; a mapping gives them names.
+        estimates: a folder of stems to score in place of models.
+        oracles: names of oracles to score too, `irm` and `mixphase`.
+        only: patterns of track names; none for all tracks.
         bss: also compute cSDR, ISR, SIR and SAR, which take longest.
-        jobs: number of tracks at once, each in its own process. Models must then be picklable, and a script
-            needs `if __name__ == "__main__":`.
-        engine: engine that maps the tracks over workers, instead of these processes.
-        fresh: score again, ignoring cached scores.
-        segment_s: chunk length in seconds; this and the following don't apply to a `Separator`.
+        jobs: the number of tracks that are scored at the same time, each in a process. Models must then be
+            picklable, and a script needs `if __name__ == "__main__":`.
+        engine: maps the tracks over workers, in place of such processes.
+        fresh: compute again the scores that are stored.
+        segment_s: the chunk length in seconds. This and the settings below are for models that aren't a
+            `Separator` yet.
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
         callback: receives the events of downloads and of every track; returning False cancels.
 
+    Returns:
+        The scores of all tracks, and the summary.
+
     Raises:
         InputError: there is no track.
         SettingsError: an argument is invalid; the message names it.
-        UnknownNameError: there is no such model or oracle.
-        DeviceError: there is no such device.
+        UnknownNameError: no such model or oracle.
+        DeviceError: no such device.
         ModelUnavailableError: the weights can't be downloaded or read.
-        Cancelled: by the callback.
+        Cancelled: the callback returned False.
     """
     if models is not None and estimates is not None:
         raise SettingsError("give either models or estimates", setting="estimates")
@@ -115,7 +120,7 @@ def evaluate(
 
 
 def _label(folder: str | Path) -> str:
-    """Return the name of a folder of estimates in tables, different from those of the baselines."""
+    """Return the name of estimates in tables: their folder, with `./` if a baseline has the same name."""
     return os.path.join(".", folder) if str(folder) in (MIXTURE, *ORACLES) else str(folder)
 
 
@@ -123,20 +128,24 @@ def _label(folder: str | Path) -> str:
 
 
 @dataclass
-class _Called:
-    """Adapter of a function to the interface of a separator."""
+class _FunctionSeparator:
+    """A function with the interface of a separator."""
 
     function: Function
     callback: Callback | None = None
 
     def separate(self, source: Array, sample_rate: float, /) -> Mapping[str, Array]:
-        """Return the function's stems as float32 arrays [C, T] under canonical names."""
+        """Return the result of the function, checked, as arrays [C, T] by canonical names."""
         found = self.function(source, int(sample_rate))
         return {canonical(stem): samples_of(audio) for stem, audio in found.items()}
 
 
 def _named(models: Model | Sequence[Model] | Mapping[str, Model] | None) -> list[tuple[str, Model]]:
-    """Return the models with their names in tables."""
+    """Return the models with their names in tables.
+
+    Raises:
+        SettingsError: two models have one name.
+    """
     if isinstance(models, Mapping):
         return list(models.items())
     if models is None:
@@ -159,14 +168,19 @@ def _name(model: Model) -> str:
 def _method(
     name: str, model: Model, make: Callable[[str | Path | Separable | Recipe], Separator]
 ) -> run.Method:
+    """Return the method of a model; `make` makes a separator of what isn't one yet.
+
+    Raises:
+        SettingsError: the object is nothing that separates.
+    """
     if isinstance(model, Separator):
         return run.Method(name, model, model.fingerprint)
     if hasattr(model, "separate"):
-        return run.Method(name, _Called(model.separate))
+        return run.Method(name, _FunctionSeparator(model.separate))
     if isinstance(model, (str, Path, Recipe)) or hasattr(model, "stems"):
         separator = make(cast(str | Path | Separable | Recipe, model))
-        separator.callback = None  # it was only for the download
+        separator.callback = None  # it was for the download; the evaluation reports the tracks itself
         return run.Method(name, separator, separator.fingerprint)
     if callable(model):
-        return run.Method(name, _Called(model))
-    raise SettingsError(f"{model!r} is not a model", setting="models")
+        return run.Method(name, _FunctionSeparator(model))
+    raise SettingsError(f"{model!r} is nothing that separates", setting="models")

@@ -1,4 +1,4 @@
-"""The public `evaluate`: its kinds of models, and that it does the same as the command."""
+"""The public `evaluate` accepts every kind of model and gives the scores of the command."""
 
 import json
 import math
@@ -29,7 +29,7 @@ STEMS = ("bass", "drums", "other", "vocals")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
-    # new processes import this module to unpickle its functions
+    # new processes import this module, of which they are sent functions
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[__name__.count(".")])])
 
 
@@ -51,7 +51,7 @@ def quarters(mix: Array, sample_rate: int) -> Mapping[str, Any]:
 
 
 class Quarters(nn.Module):
-    """The same function as a module that satisfies `Separable`."""
+    """The same as a module of one's own that the core can run."""
 
     stems, sample_rate, channels = STEMS, RATE, 2
     segment_samples, context_samples = 4000, 0
@@ -62,7 +62,7 @@ class Quarters(nn.Module):
 
 
 class Other:
-    """Object with a method `separate`, like a separator of another program."""
+    """Some other program's separator."""
 
     stems, sample_rate = STEMS, RATE
 
@@ -89,7 +89,7 @@ def test_functions_modules_and_separators_score_alike(songs: Path, jobs: int) ->
         assert scores[1:] == pytest.approx(scores[:1] * 3, abs=1e-4)
 
 
-def test_it_is_what_the_command_does(songs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_function_gives_the_scores_of_the_command(songs: Path, capfd: pytest.CaptureFixture[str]) -> None:
     events: list[Event] = []
     found = evaluate(songs, ["classic"], oracles=["irm"], only=["b"], callback=events.append)
     assert [(e.input, e.status) for e in events if isinstance(e, TrackDone)] == [("b", "done")]
@@ -108,7 +108,7 @@ def test_a_recipe_is_scored(songs: Path) -> None:
     assert both["recipe"]["vocals"]["usdr"] == pytest.approx(both["module"]["vocals"]["usdr"], abs=1e-4)
 
 
-def test_a_separator_is_remembered_by_its_settings(songs: Path) -> None:
+def test_scores_of_a_separator_are_stored_by_its_settings(songs: Path) -> None:
     def reused(**arguments: Any) -> bool:
         separator = Separator("classic", **arguments)
         return evaluate(songs, separator, only=["a"], bss=False).outcomes[0].reused
@@ -132,7 +132,7 @@ def test_a_fingerprint_tells_all_that_the_stems_depend_on() -> None:
     assert len(found) == 7 and None not in found
 
 
-def test_what_is_not_known_is_not_remembered(songs: Path) -> None:
+def test_scores_of_unknown_weights_are_not_stored(songs: Path) -> None:
     for model in (quarters, quarters, Quarters(), Quarters()):
         assert not evaluate(songs, model, only=["a"], bss=False).outcomes[0].reused
 
@@ -148,7 +148,7 @@ def test_a_callback_cancels(songs: Path) -> None:
         evaluate(songs, quarters, bss=False, callback=lambda event: False)
 
 
-def test_what_a_function_gives_is_looked_at(songs: Path) -> None:
+def test_the_result_of_a_function_is_checked(songs: Path) -> None:
     def odd(mix: Array, sample_rate: int) -> Mapping[str, Any]:
         return {"vocals": torch.full((2, 9), torch.nan)}
 
@@ -166,8 +166,8 @@ def test_what_a_function_gives_is_looked_at(songs: Path) -> None:
         ({"models": quarters, "oracles": ["wiener"]}, UnknownNameError, "no oracle named 'wiener'"),
         ({"models": quarters, "jobs": 0}, SettingsError, "jobs 0: must be positive"),
         ({"models": [quarters, Quarters(), Quarters()]}, SettingsError, "two models are called Quarters"),
-        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent to other processes"),
-        ({"models": 5}, SettingsError, "5 is not a model"),
+        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent what is to work there"),
+        ({"models": 5}, SettingsError, "5 is nothing that separates"),
         ({"models": quarters, "only": ["c"]}, InputError, "none of its 2 tracks is called c"),
     ],
 )

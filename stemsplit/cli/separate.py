@@ -75,7 +75,7 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     _check_report(options["report"], found.inputs)
     with progress.display(options["style"]) as show:
         if options["dry_run"] or to_stdout:
-            session = prepare(found, request, alone=to_stdout, callback=show)
+            session = prepare(found, request, to_stream=to_stdout, callback=show)
             if options["dry_run"]:
                 return _show_plan(session, options["as_json"])
             write_stream(session, sys.stdout.buffer, show)

@@ -1,6 +1,7 @@
-"""What is decoded or measured once: audio as plain arrays on disk, and numbers in a notebook.
+"""Caches for training: decoded audio as NumPy files, and measurements of audio in a JSON file.
 
-Both are kept by the identity of the files: the next run starts at once, a changed file is read anew.
+Keys are digests of the files' paths, sizes and times, so a later run starts at once and a changed file is
+read again. `training.library` reads its songs through them.
 """
 
 import json
@@ -19,11 +20,11 @@ from stemsplit.files import replacing, write_whole
 
 Array = npt.NDArray[np.float32]
 
-_PIECE_S = 60  # of audio in memory while a track is decoded
+_PIECE_S = 60  # seconds of audio in memory while a track is decoded
 
 
 class Readable(Protocol):
-    """Any range of some audio."""
+    """Audio of which any range can be read."""
 
     @property
     def frames(self) -> int:
@@ -31,38 +32,38 @@ class Readable(Protocol):
         ...
 
     def read(self, start: int = 0, frames: int | None = None) -> Array:
-        """Samples from `start` on, zeros where there are none, [C, frames]."""
+        """Return the samples from `start` on, [C, frames]; zeros outside the audio."""
         ...
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Audio that lies decoded in a file [T, C] of the cache.
+    """Decoded audio in a file of the cache.
 
     Attributes:
-        path: of the NumPy file.
-        frames: its length.
+        path: the NumPy file, float32 [T, C].
+        frames: T, its length in samples.
     """
 
     path: Path
     frames: int
 
     def read(self, start: int = 0, frames: int | None = None) -> Array:
-        """Samples from `start` on, zeros where there are none, [C, frames]."""
-        stored = np.load(self.path, mmap_mode="r")
+        """Return the samples from `start` on, [C, frames]; zeros outside the audio."""
+        stored = np.load(self.path, mmap_mode="r")  # [T, C]
         frames = max(0, self.frames - start) if frames is None else frames
         begin, end = max(0, start), min(start + frames, self.frames)
-        samples = np.zeros((frames, stored.shape[1]), np.float32)
+        samples = np.zeros((frames, stored.shape[1]), np.float32)  # [frames, C]
         if begin < end:
             samples[begin - start : end - start] = stored[begin:end]
-        return samples.T
+        return samples.T  # [C, frames]
 
 
-class Notebook:
-    """Numbers that were measured of audio, by the audio's identity, in a JSON file.
+class MeasurementCache:
+    """Measurements of audio (statistics, salient positions) in a JSON file, by the audio's identity.
 
     Args:
-        folder: of the file.
+        folder: the folder of the JSON file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,11 +71,12 @@ class Notebook:
         self.known: dict[str, Any] = self._load()
 
     def remember(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What is known under `key`; measured, and written down, if nothing is."""
+        """Return the value stored under `key`, or measure it and store it."""
         if key not in self.known:
             value = measure()
+            # Read the file again: another process may have added values in the meantime.
             self.known = {**self._load(), **self.known, key: value}
-            # a folder that can't be written only means that it's measured again
+            # If the folder can't be written, the next run measures again.
             with suppress(OSError):
                 write_whole(self.path, json.dumps(self.known))
         return self.known[key]
@@ -88,13 +90,18 @@ class Notebook:
 
 
 def identity(source: Source) -> str:
-    """Names what a source reads: its files with their sizes, times and lengths, its rate and channels."""
+    """Return a digest of a source: paths, sizes, times and lengths of its files, its rate and channels."""
     described = repr(([part.facts() for part in source.parts], source.sample_rate, source.channels))
     return blake2b(described.encode(), digest_size=16).hexdigest()
 
 
 def readable(source: Source, cache: Path | None) -> Readable:
-    """The source, or its decoded file in the folder `cache`, which is written if it isn't there."""
+    """Return the decoded copy of a source in the folder `cache`, made if missing; without a cache the source.
+
+    Raises:
+        InputError: a file can't be read.
+        OSError: the decoded copy can't be written.
+    """
     if cache is None:
         return source
     path = cache / f"{identity(source)}.npy"
@@ -106,15 +113,18 @@ def readable(source: Source, cache: Path | None) -> Readable:
 
 
 def _store(source: Source, file: BinaryIO) -> None:
-    """Write all of some audio as a NumPy file [T, C]; through a mapping a full disk would end the process."""
+    """Write a source as a NumPy file, float32 [T, C], piece by piece.
+
+    Plain writes and no memory map: on a full disk a write raises OSError, a mapped page kills the process.
+    """
     shape = (source.frames, source.channels)
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
     for piece in pieces(source, source.sample_rate):
-        file.write(piece.T.astype("<f4").tobytes())
+        file.write(piece.T.astype("<f4").tobytes())  # [n, C]
 
 
 def pieces(audio: Readable, sample_rate: int) -> Iterator[Array]:
-    """All of some audio, [C, n] at a time."""
+    """Yield consecutive pieces of some audio, [C, n] each, of one minute."""
     for start in range(0, audio.frames, _PIECE_S * sample_rate):
         yield audio.read(start, min(_PIECE_S * sample_rate, audio.frames - start))

@@ -1,6 +1,6 @@
-"""Which files belong to which stem of which track: the ways in which multitracks lie on a disk.
+"""Find the tracks of a data set and the files of each stem, from the names of folders and files.
 
-Only names are looked at here; nothing is opened but manifests.
+No audio is opened here, only manifests; `datasets.tracks` reads the files. The layouts:
 
     <track>/<stem>.wav                 MUSDB18-HQ and most others; `mixture` or `mix` is the mixture
     <track>/<stem>/<any>.wav           MoisesDB; the files of a stem are summed
@@ -35,12 +35,12 @@ class Location:
 
 @dataclass(frozen=True)
 class Layout:
-    """A track as its files lie.
+    """The files of a track.
 
     Attributes:
         name: the track's folder below the root, or its name in the manifest.
-        stems: the files whose sum is the stem, for each stem; none for a stem that is silent.
-        mixture: the files whose sum is the mixture; None where there is none.
+        stems: for each stem, the files whose sum it is; no file means that the stem is silent.
+        mixture: the files whose sum is the mixture; None if the data set has no mixture.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Layout:
 
 
 def find_layouts(root: str | Path) -> list[Layout]:
-    """All tracks of a data set, sorted by name.
+    """Return all tracks of a data set, sorted by name.
 
     Args:
         root: a folder of tracks at any depth, one track's folder, a `.stem.mp4`, or a manifest.
@@ -84,18 +84,20 @@ def _read_file(path: Path) -> list[Layout]:
 
 
 def _walk(folder: Path, root: Path, above: frozenset[str] = frozenset()) -> Iterator[Layout]:
+    """Yield the tracks in and below a folder; `above` are the real paths of the folders that lead to it."""
     here = os.path.realpath(folder)
-    if here in above:  # a link to a folder that it lies in
+    if here in above:  # following a link to a folder above this one would never end
         return
     files, folders = _audio_files(folder), _folders(folder)
     yield from (_from_container(f, root) for f in files if _is_container(f))
     files = [f for f in files if not _is_container(f)]
     names = {f.stem.lower() for f in files}
+    # Files of unknown names beside folders, such as a demo of the data set, don't make the folder a track.
     stray = folders and not names & (KNOWN_STEMS | MIXTURE_NAMES)
     if names - MIXTURE_NAMES and not stray:
         yield _layout(_track_name(folder, root), folder, ((f.stem, [f]) for f in files))
     elif _holds_stem_folders(folder, folders):
-        # a mixture may lie beside the stems' folders
+        # The mixture may be a file beside the folders of the stems.
         pairs = [(f.stem, [f]) for f in files if f.stem.lower() in MIXTURE_NAMES]
         pairs += [(sub.name, _audio_files(sub)) for sub in folders]
         yield _layout(_track_name(folder, root), folder, (pair for pair in pairs if pair[1]))
@@ -105,6 +107,7 @@ def _walk(folder: Path, root: Path, above: frozenset[str] = frozenset()) -> Iter
 
 
 def _holds_stem_folders(folder: Path, folders: Iterable[Path]) -> bool:
+    """Tell whether each subfolder with audio is a stem: by its name, or by MoisesDB's `data.json`."""
     full = [sub for sub in folders if _audio_files(sub)]
     known = KNOWN_STEMS | MIXTURE_NAMES
     named = all(sub.name.lower() in known or left_out_by(sub.name) is not None for sub in full)
@@ -116,10 +119,10 @@ def _is_container(path: Path) -> bool:
 
 
 def _from_container(path: Path, root: Path) -> Layout:
-    # the streams' order is the format's; .stem.mp4 is two suffixes
-    where = {name: (Location(path, stream),) for stream, name in enumerate(STREAMS)}
-    name = path.relative_to(root).with_suffix("").with_suffix("").as_posix()
-    return Layout(name, {stem: where[stem] for stem in STREAMS[1:]}, where[MIXTURE])
+    # MUSDB18 fixes the order of the streams.
+    streams = {name: (Location(path, stream),) for stream, name in enumerate(STREAMS)}
+    name = path.relative_to(root).with_suffix("").with_suffix("").as_posix()  # without .stem.mp4
+    return Layout(name, {stem: streams[stem] for stem in STREAMS[1:]}, streams[MIXTURE])
 
 
 def _track_name(folder: Path, root: Path) -> str:
@@ -127,9 +130,14 @@ def _track_name(folder: Path, root: Path) -> str:
 
 
 def _layout(name: str, where: Path, pairs: Iterable[tuple[str, list[Path]]]) -> Layout:
+    """Return a track from pairs of a stem's name, as the file or manifest has it, and the stem's files.
+
+    Raises:
+        InputError: two names mean the same stem; the error names `where`.
+    """
     stems: dict[str, tuple[Location, ...]] = {}
-    for written, paths in pairs:
-        stem = MIXTURE if written.lower() in MIXTURE_NAMES else canonical(written)
+    for given_name, paths in pairs:
+        stem = MIXTURE if given_name.lower() in MIXTURE_NAMES else canonical(given_name)
         if stem in stems:
             names = sorted(p.name for p in [*(location.path for location in stems[stem]), *paths])
             raise InputError(where, f"{' and '.join(names)} are both {stem}")
@@ -205,7 +213,11 @@ def _from_manifest(path: Path, tracks: Mapping[str, Mapping[str, list[str]]]) ->
 
 
 def _resolve(manifest: Path, track: str, file: str) -> Path:
-    """A file of a manifest: absolute, or relative to the track's folder beside it, or to its own folder."""
+    """Return a manifest's file: absolute, or relative to the track's folder or to the manifest's folder.
+
+    Raises:
+        InputError: there is no such file.
+    """
     for path in (manifest.parent / track / file, manifest.parent / file):
         if path.is_file():
             return path

@@ -1,4 +1,7 @@
-"""What is known of audio files without decoding them again: a cache keyed by path, stream, size and mtime."""
+"""Cache of the lengths, rates and levels of audio files, so that a file is decoded once to be measured.
+
+Entries are keyed by path, stream, size and modification time. `datasets.tracks` opens tracks through it.
+"""
 
 import json
 from collections.abc import Callable
@@ -14,20 +17,20 @@ from stemsplit.files import write_whole
 from stemsplit.folders import cache_folder
 
 VERSION = 2
-# containers with samples at places that can be worked out, and FLAC
+# Containers in which the position of a sample can be computed, and FLAC, which can be searched.
 _SEEKABLE = {"wav", "wavex", "rf64", "w64", "aiff", "caf", "flac"}
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file holds.
+    """Length, rate, channels and level of an audio file.
 
     Attributes:
-        frames: its length in samples, as many as decoding gives.
+        frames: its length in samples, exactly as many as decoding gives.
         sample_rate: in Hz.
-        channels: how many.
-        rms: the root mean square over all samples and channels, full scale 1; None while unknown.
-        seeks: whether a part of it is read without decoding what comes before.
+        channels: the number of channels.
+        rms: the root mean square over all samples and channels, full scale 1; None if not measured yet.
+        seeks: True if a range can be read without decoding what comes before it.
     """
 
     frames: int
@@ -38,13 +41,13 @@ class FileInfo:
 
 
 class MetadataCache:
-    """Remembers `FileInfo` on disk.
+    """Cache of `FileInfo` on disk.
 
-    A damaged or outdated cache file is as good as none. Several processes may use one: the last to save
-    adds its entries to what the file holds by then.
+    A damaged or outdated cache file is ignored. Several processes may share one: each adds its entries to
+    those that the file has when it saves.
 
     Args:
-        path: of the cache file; None is `metadata.json` in the user's cache folder.
+        path: the cache file; None is `metadata.json` in the user's cache folder.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -53,7 +56,7 @@ class MetadataCache:
         self._new: dict[str, dict[str, Any]] = {}
 
     def info(self, where: Location) -> FileInfo:
-        """Length, rate and channels of a file; decoded once where its length is no more than an estimate.
+        """Return length, rate and channels of a file; decode it if its header gives no exact length.
 
         Raises:
             InputError: the file can't be read as audio.
@@ -75,7 +78,7 @@ class MetadataCache:
         return entry
 
     def with_rms(self, where: Location) -> FileInfo:
-        """The same with the RMS, decoded once.
+        """Return the same with the RMS; the file is decoded the first time.
 
         Raises:
             InputError: the file can't be read as audio.
@@ -84,13 +87,13 @@ class MetadataCache:
         return entry if entry and entry.rms is not None else self._store(key, _scan(where))
 
     def remember(self, key: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the JSON-ready value kept under `key`, measured the first time."""
+        """Return the JSON-ready value stored under `key`, or measure it and store it."""
         if (known := self._new.get(key) or self._known.get(key)) is None:
             known = self._new[key] = measure()
         return known
 
     def save(self) -> None:
-        """Write what is new; a cache folder that can't be written is no error."""
+        """Write the new entries; a cache folder that can't be written is ignored."""
         if not self._new:
             return
         try:
@@ -110,7 +113,7 @@ class MetadataCache:
     def _find(self, where: Location) -> tuple[str, FileInfo | None]:
         try:
             stat = where.path.stat()
-        except OSError:  # reading it will say what is wrong
+        except OSError:  # reading the file will raise the error with its reason
             return "", None
         stream = "" if where.stream is None else f"#{where.stream}"
         key = f"{where.path.resolve()}{stream}|{stat.st_size}|{stat.st_mtime_ns}"
@@ -123,7 +126,7 @@ class MetadataCache:
 
 
 def count_frames(where: Location) -> int:
-    """The length of a file in samples, by decoding it.
+    """Return the length of a file in samples, by decoding it.
 
     Raises:
         InputError: the file can't be read as audio.
@@ -132,7 +135,7 @@ def count_frames(where: Location) -> int:
 
 
 def _scan(where: Location) -> FileInfo:
-    """Decode a whole file and measure it."""
+    """Decode a whole file; return its length and its RMS, √(Σx² / (T·C))."""
     frames, power = 0, 0.0
     with open_audio(where.path, stream=where.stream) as reader:
         for block in reader.blocks():

@@ -1,4 +1,7 @@
-"""Names of a multitrack's files: stems, mixtures, and everything but a stem."""
+"""Names of the files of a multitrack: stems, mixtures, and sums such as `no_vocals`.
+
+`datasets.layouts` finds files by these names, `datasets.sums` tells stems from sums of stems.
+"""
 
 import re
 from collections.abc import Iterable
@@ -11,12 +14,12 @@ KNOWN_STEMS = frozenset(
 )
 VOICES = frozenset("vocals lead_vocals backing_vocals vocal voice voices vox singing speech".split())
 
-# without the vocals
+# names for everything but the vocals
 _ACCOMPANIMENTS = frozenset(
     "accompaniment instrumental instrumentals karaoke backing_track backing_tracks playback minus_one "
     "mix_minus_one music_minus_one off_vocal karaoke_mix instrumental_mix novocals".split()
 )
-# mixtures beside the mixture
+# names for another mixture (a master, a mixdown) beside the mixture itself
 _MIXTURES = frozenset(
     "linear_mixture linear_mix mixture_linear full_mix fullmix mixdown master mastered premaster stereo_mix "
     "original_mix main_mix final_mix rough_mix".split()
@@ -25,11 +28,11 @@ _ALL_BUT = re.compile(r"(?:mix_|mixture_)?(?:no|minus|without)_(.+)")
 
 
 def left_out_by(name: str, stems: Iterable[str] = ()) -> frozenset[str] | None:
-    """Return the stems that a sum of stems lacks by its name, None for the name of no sum.
+    """Return the stems that a sum lacks according to its name; None if the name isn't that of a sum.
 
     Args:
-        name: of a file or a model's output.
-        stems: that there are beside the usual ones, for `no_<stem>`.
+        name: the name of a file or of a model's output.
+        stems: stems of the track beside the usual ones, for `no_<stem>`.
 
     >>> sorted(left_out_by("no_bass")), left_out_by("full mix"), left_out_by("guitar")
     (['bass'], frozenset(), None)

@@ -1,6 +1,10 @@
-"""Stems that are sums of other stems of their track, by their names and by their samples.
+"""Find stems that are sums of other stems of their track, by their names and by their samples.
 
-Such a file (accompaniment, no_vocals, a bus of drums and bass) must not be added to anything beside them.
+Such a file (accompaniment, no_vocals, a bus of drums and bass) must not be added to the stems that it holds,
+or they would be counted twice. `Track.without_sums` leaves it out.
+
+By samples: with the Gram matrix G[i, j] = Σ x_i·x_j, signal i is fitted by least squares as Σ_k g_k·x_k. It
+is a plain sum if nearly no energy remains and every gain g_k is near 0 or 1.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,21 +21,22 @@ from stemsplit.datasets.names import KNOWN_STEMS, MIXTURE, left_out_by
 Array = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float64]
 
-# A stem equals a sum if what is left of it is 30 dB below it, in energy; every gain must be as near to 1.
+# A stem equals a sum if the residual has less than this share of its energy (−30 dB). The energy of an error
+# in a gain must stay below it too.
 TOLERANCE = 1e-3
-# Below this it's a combination of others whatever the gains: music is never that by chance.
+# With a residual below this share, a stem is a combination of others at some gains: music never is by chance.
 EXACT = 1e-5
-# What is 60 dB below a track's loudest stem counts as silent.
+# A stem with less than this share of the energy of the track's loudest stem (−60 dB) counts as silent.
 SILENT = 1e-6
-# Stems that are always each other's complements; whoever gives these alone isn't suspected.
+# The four stems of MUSDB18. They are each other's complements, so a track of only these is not examined.
 _SOURCES = frozenset({"drums", "bass", "other", "vocals"})
 
-_WINDOWS, _WINDOW_S = 6, 0.5  # that are looked at first
-_VALUES = 1 << 22  # of all stems in memory, when all of a track is looked at
+_WINDOWS, _WINDOW_S = 6, 0.5  # number and length of the windows that are examined first
+_VALUES = 1 << 22  # frames of all stems together in memory while the whole track is examined
 
 
 class Audio(Protocol):
-    """Any range of a stem."""
+    """A stem of which any range can be read."""
 
     @property
     def frames(self) -> int:
@@ -39,11 +44,11 @@ class Audio(Protocol):
         ...
 
     def read(self, start: int = 0, frames: int | None = None) -> Array:
-        """Samples from `start` on, zeros where there are none, [C, frames]."""
+        """Return the samples from `start` on, [C, frames]; zeros outside the audio."""
         ...
 
     def blocks(self, size: int) -> Iterator[Array]:
-        """All samples in order, [C, size] each, the last one shorter."""
+        """Yield all samples in order, [C, size] each, the last one shorter."""
         ...
 
     @property
@@ -54,12 +59,12 @@ class Audio(Protocol):
 
 @dataclass(frozen=True)
 class Sum:
-    """A stem that holds other stems of its track.
+    """A stem that is the sum of other stems of its track.
 
     Attributes:
-        name: of the stem.
+        name: the stem.
         parts: the stems that it holds.
-        reason: what it is, as the end of a sentence.
+        reason: why it is taken for a sum, as the end of a sentence.
     """
 
     name: str
@@ -68,12 +73,12 @@ class Sum:
 
 
 @dataclass(frozen=True)
-class Found:
+class Relations:
     """Sums and doubts found in a track's samples.
 
     Attributes:
         sums: stems that are sums of others.
-        doubts: what is wrong with other stems, without a way to tell which is right; a sentence each.
+        doubts: stems that hold each other's audio, without a way to tell which is right; a sentence each.
     """
 
     sums: tuple[Sum, ...] = ()
@@ -87,12 +92,12 @@ def listed(names: Collection[str]) -> str:
 
 
 def left_out(sums: Iterable[Sum], wanted: Collection[str]) -> dict[str, str]:
-    """Return the stems that must not be used, and why.
+    """Return the stems that must not be used, each with the reason.
 
     Args:
-        sums: of a track.
-        wanted: names that have a meaning of their own. A sum is used in place of its parts if only it is
-            wanted, and left out otherwise.
+        sums: the sums of a track.
+        wanted: names that the caller asks for. A sum is used in place of its parts if it is wanted and they
+            aren't; otherwise it is left out.
     """
     out: dict[str, str] = {}
     for one in sums:
@@ -105,7 +110,9 @@ def left_out(sums: Iterable[Sum], wanted: Collection[str]) -> dict[str, str]:
 
 
 def by_name(stems: Iterable[str]) -> tuple[Sum, ...]:
-    """Find the sums that say so in their names; what lacks every other stem is the rest, and no sum.
+    """Return the stems whose names say that they are sums.
+
+    A stem that by its name lacks all other stems (`no_vocals` beside `vocals` only) is the rest, not a sum.
 
     >>> [one.name for one in by_name(["vocals", "bass", "no_vocals"])], by_name(["vocals", "no_vocals"])
     (['no_vocals'], ())
@@ -126,22 +133,22 @@ def by_name(stems: Iterable[str]) -> tuple[Sum, ...]:
 # ---------------------------------------------------------------- samples
 
 
-def by_samples(stems: Mapping[str, Audio], mixture: Audio | None, sample_rate: int) -> Found:
-    """Find the stems that equal sums of others, or the mixture without some of them.
+def by_samples(stems: Mapping[str, Audio], mixture: Audio | None, sample_rate: int) -> Relations:
+    """Return the stems that equal sums of others, or the mixture without some of them.
 
-    A few windows are looked at; all of the track only if there is something in them, or if reading windows
-    would take decoding all of it.
+    A few windows are examined first. The whole track follows only if they show something, or if its files
+    can't be read from the middle.
 
     Args:
-        stems: whose names say nothing about sums, of one rate.
-        mixture: of the track, if there is one.
+        stems: stems of one rate whose names don't say that they are sums.
+        mixture: the track's mixture, if there is one.
         sample_rate: in Hz.
 
     Raises:
         InputError: a file can't be read.
     """
     if len(stems) < 2 or stems.keys() <= _SOURCES:
-        return Found()
+        return Relations()
     names, audio = list(stems), [*stems.values(), *([mixture] if mixture else [])]
     frames = max(one.frames for one in audio)
     window = round(_WINDOW_S * sample_rate)
@@ -149,10 +156,10 @@ def by_samples(stems: Mapping[str, Audio], mixture: Audio | None, sample_rate: i
         starts = [frames * (2 * i + 1) // (2 * _WINDOWS) - window // 2 for i in range(_WINDOWS)]
         first = _gram([one.read(start, window) for one in audio] for start in starts)
         silent = [name for i, name in enumerate(names) if not first[i, i] and name not in KNOWN_STEMS]
-        if not silent and relations(names, first) == Found():
-            return Found()
-    if frames <= 4 * len(audio):  # as many equations as unknowns have always a solution
-        return Found()
+        if not silent and relations(names, first) == Relations():
+            return Relations()
+    if frames <= 4 * len(audio):  # with so few equations a least-squares fit can be exact by chance
+        return Relations()
     size = max(1, _VALUES // len(audio))
     nothing = np.zeros((1, 0), np.float32)
     pieces = zip_longest(*(one.blocks(size) for one in audio), fillvalue=nothing)
@@ -160,14 +167,14 @@ def by_samples(stems: Mapping[str, Audio], mixture: Audio | None, sample_rate: i
 
 
 def _gram(pieces: Iterable[Sequence[Array]]) -> Matrix:
-    """Return the sums of products of every two of n signals, [n, n].
+    """Return the Gram matrix of n signals, G[i, j] = Σ x_i·x_j over channels and samples, [n, n].
 
     Args:
-        pieces: of all signals, [C, any] each; shorter ones end in silence.
+        pieces: consecutive pieces of all n signals, [C, any] each; shorter ones end in silence.
     """
     total: Matrix = np.zeros(())
     for piece in pieces:
-        signals = np.zeros((len(piece), 2, max(one.shape[1] for one in piece)))
+        signals = np.zeros((len(piece), 2, max(one.shape[1] for one in piece)))  # [n, 2, frames]
         for row, one in zip(signals, piece, strict=True):
             row[:, : one.shape[1]] = convert_channels(one, 2)
         flat = signals.reshape(len(piece), -1)  # [n, 2·frames]
@@ -175,21 +182,21 @@ def _gram(pieces: Iterable[Sequence[Array]]) -> Matrix:
     return total
 
 
-def relations(names: Sequence[str], gram: Matrix) -> Found:
-    """Find which stems are sums of which, in their products.
+def relations(names: Sequence[str], gram: Matrix) -> Relations:
+    """Return which stems are sums of others, from their Gram matrix.
 
     Args:
-        names: of n stems.
+        names: the names of n stems.
         gram: [n, n], or [n + 1, n + 1] with the mixture last.
     """
     energy = np.diag(gram)
-    heard = [i for i in range(len(names)) if energy[i] > SILENT * energy.max(initial=0)]
+    audible = [i for i in range(len(names)) if energy[i] > SILENT * energy.max(initial=0)]
     sums, doubts, basis = [], [], list[int]()
-    # a sum is louder than its parts
-    for i in sorted(heard, key=lambda i: float(energy[i])):
-        gains, left = _fit(gram, basis, i)
+    # From soft to loud, because a sum is louder than its parts. `basis` holds the stems that aren't sums.
+    for i in sorted(audible, key=lambda i: float(energy[i])):
+        gains, residual = _fit(gram, basis, i)
         parts = [k for k, gain in zip(basis, gains, strict=True) if gain > 0.5]
-        plain = left < TOLERANCE and _near(gram, basis, gains, i, {k: 1.0 for k in parts})
+        plain = residual < TOLERANCE and _gains_match(gram, basis, gains, i, {k: 1.0 for k in parts})
         if plain and len(parts) == 1:
             copy = _copy(names[i], names[parts[0]])
             if copy is None:
@@ -199,17 +206,20 @@ def relations(names: Sequence[str], gram: Matrix) -> Found:
             sums += [copy] if copy else []
         elif plain:
             sums.append(_sum(names, i, parts))
-        elif left < EXACT and (within := _doubtful(names, basis, gains, i)):
+        elif residual < EXACT and (within := _doubtful(names, basis, gains, i)):
             doubts.append(f"{listed(within)} hold each other's audio, and not as a plain sum")
-        elif left >= EXACT:
+        elif residual >= EXACT:
             basis.append(i)
     if len(gram) > len(names):
         sums += _of_mixture(names, gram, basis)
-    return Found(tuple(sums), tuple(doubts))
+    return Relations(tuple(sums), tuple(doubts))
 
 
 def _fit(gram: Matrix, basis: Sequence[int], i: int) -> tuple[Matrix, float]:
-    """Return the gains at which other signals make up signal i, and the share of its energy that is left."""
+    """Fit signal i by the signals of `basis`; return their gains, and the residual's share of its energy.
+
+    Signals are scaled to unit energy first, so that soft ones don't make the system ill-conditioned.
+    """
     if not basis:
         return np.zeros(0), 1.0
     scale = np.sqrt(np.diag(gram))
@@ -219,11 +229,13 @@ def _fit(gram: Matrix, basis: Sequence[int], i: int) -> tuple[Matrix, float]:
     return gains * scale[i] / scale[chosen], float(1 - gains @ correlation[chosen, i])
 
 
-def _near(gram: Matrix, basis: Sequence[int], gains: Matrix, i: int, ideal: Mapping[int, float]) -> bool:
-    """Return whether every gain is so near to its ideal (0 if not given) that signal i hides the rest."""
+def _gains_match(
+    gram: Matrix, basis: Sequence[int], gains: Matrix, i: int, ideal: Mapping[int, float]
+) -> bool:
+    """Tell whether the gains are near their ideals (0 if not given): |g_k − ideal_k|²·E_k < TOLERANCE·E_i."""
     scale = np.sqrt(np.diag(gram))
-    off = [abs(gain - ideal.get(k, 0.0)) * scale[k] for k, gain in zip(basis, gains, strict=True)]
-    return bool(max(off, default=0.0) < np.sqrt(TOLERANCE) * scale[i])
+    errors = [abs(gain - ideal.get(k, 0.0)) * scale[k] for k, gain in zip(basis, gains, strict=True)]
+    return bool(max(errors, default=0.0) < np.sqrt(TOLERANCE) * scale[i])
 
 
 def _sum(names: Sequence[str], i: int, parts: Iterable[int]) -> Sum:
@@ -241,30 +253,35 @@ def _copy(one: str, other: str) -> Sum | None:
 
 
 def _doubtful(names: Sequence[str], basis: Sequence[int], gains: Matrix, i: int) -> list[str]:
-    """Stem i and those that make it up at odd gains; none where all of them have known names."""
-    heard = [names[k] for k, gain in zip(basis, gains, strict=True) if abs(gain) > np.sqrt(TOLERANCE)]
-    within = sorted([names[i], *heard])
+    """Return stem i and the stems that it combines at odd gains; none if all of them have known names."""
+    audible = [names[k] for k, gain in zip(basis, gains, strict=True) if abs(gain) > np.sqrt(TOLERANCE)]
+    within = sorted([names[i], *audible])
     return [] if KNOWN_STEMS.issuperset(within) else within
 
 
 def _of_mixture(names: Sequence[str], gram: Matrix, basis: Sequence[int]) -> Iterator[Sum]:
-    """Stems of unknown names that are the mixture without some stems, and hold the others."""
+    """Yield the stems of unknown names that equal the mixture without some stems, and so hold the others."""
     mixture = len(names)
     for i in basis:
         if names[i] in KNOWN_STEMS:
             continue
         others = [k for k in basis if k != i] + [mixture]
-        gains, left = _fit(gram, others, i)
+        gains, residual = _fit(gram, others, i)
         lacking = [k for k, gain in zip(others, gains, strict=True) if gain < -0.5]
         held = [k for k in others if k not in (*lacking, mixture)]
         ideal = {mixture: 1.0, **dict.fromkeys(lacking, -1.0)}
-        if left < TOLERANCE and held and _near(gram, others, gains, i, ideal) and _holds(gram, i, held):
+        if (
+            residual < TOLERANCE
+            and held
+            and _gains_match(gram, others, gains, i, ideal)
+            and _holds(gram, i, held)
+        ):
             without = f" without {listed([names[k] for k in lacking])}" if lacking else ""
             parts = tuple(sorted(names[k] for k in held))
             yield Sum(names[i], parts, f"its samples are the {MIXTURE}{without}, so it holds {listed(parts)}")
 
 
 def _holds(gram: Matrix, i: int, held: Sequence[int]) -> bool:
-    """Return whether other stems are heard in i, rather than missing in the mixture."""
+    """Tell whether signal i holds the stems `held`, rather than that the mixture lacks them too."""
     energy = float(gram[np.ix_(held, held)].sum())
     return energy > TOLERANCE * gram[i, i] and float(gram[i, held].sum()) > 0.5 * energy

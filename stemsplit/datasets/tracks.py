@@ -1,7 +1,9 @@
-"""Multitrack data sets, for evaluation and for training: any range of any stem without reading the rest.
+"""Tracks of multitrack data sets, for evaluation and training: any range of any stem can be read.
 
 for track in find_tracks("musdb18hq/test"):
     vocals = track.stems["vocals"].read(start=44100, frames=88200)      # [C, 88200]
+
+`layouts` finds the files, `metadata` has their lengths, `sums` tells which stems are sums of others.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,24 +22,24 @@ from stemsplit.audio.resample import Resampler, resample, resampled_frames
 from stemsplit.datasets.layouts import Layout, Location, find_layouts
 from stemsplit.datasets.metadata import FileInfo, MetadataCache, count_frames
 from stemsplit.datasets.names import MIXTURE
-from stemsplit.datasets.sums import Found, Sum, by_name, by_samples, left_out
+from stemsplit.datasets.sums import Relations, Sum, by_name, by_samples, left_out
 from stemsplit.errors import InputError
 
 Array = npt.NDArray[np.float32]
 
-# Samples at the lower rate that the resampler's filter can see on one side, with room to spare.
+# More samples, at the lower of the two rates, than the resampler's filter reaches to one side.
 _REACH = 1024
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a source and what is known of it."""
+    """One file of a source, with its length, rate and channels."""
 
     where: Location
     info: FileInfo
 
     def facts(self) -> tuple[str, int | None, int, int, int]:
-        """Return what changes if the file does: its path, stream, size, time and length."""
+        """Return what identifies the file's content: path, stream, size in bytes, time in ns and length."""
         stat = self.where.path.stat()
         path = str(self.where.path.resolve())
         return path, self.where.stream, stat.st_size, stat.st_mtime_ns, self.info.frames
@@ -45,13 +47,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """The sum of some files, read piecewise.
+    """The sum of some files, of which any range can be read.
 
     Attributes:
-        parts: the files; none is silence.
+        parts: the files; without any the source is silent.
         frames: the longest file's length in samples at `sample_rate`; shorter ones end in zeros.
-        sample_rate: in Hz, of what `read` returns; files of another rate are resampled.
-        channels: of what `read` returns, 1 or 2; mono files are repeated, surround is mixed down.
+        sample_rate: the rate of what `read` returns, in Hz; files of another rate are resampled.
+        channels: the channels of what `read` returns, 1 or 2; mono is repeated, surround is mixed down.
     """
 
     parts: tuple[Part, ...]
@@ -60,7 +62,7 @@ class Source:
     channels: int
 
     def read(self, start: int = 0, frames: int | None = None) -> Array:
-        """Samples `start` to `start + frames` (to the end if None), zeros wherever there are none.
+        """Return samples `start` to `start + frames`, or to the end if None; zeros outside the audio.
 
         Returns:
             [C, frames], full scale 1.
@@ -77,7 +79,7 @@ class Source:
         return total
 
     def blocks(self, size: int) -> Iterator[Array]:
-        """All samples in order, [C, size] each, the last one shorter; every file is decoded once.
+        """Yield all samples in order, [C, size] each, the last one shorter; every file is decoded once.
 
         Raises:
             InputError: a file can't be read.
@@ -92,7 +94,7 @@ class Source:
 
     @property
     def seeks(self) -> bool:
-        """True if a part of it is read without decoding what comes before."""
+        """True if a range can be read without decoding what comes before it."""
         return all(part.info.seeks for part in self.parts)
 
 
@@ -102,13 +104,13 @@ class Track:
 
     Attributes:
         name: unique in its data set.
-        stems: by lower-case name.
-        mixture: None where the data set has none; see `mix`.
+        stems: the stems by canonical name.
+        mixture: None if the data set has no mixture; see `mix`.
         frames: the mixture's length, or the longest stem's, in samples.
         sample_rate: in Hz, the same for all sources.
-        problems: what is irregular, one sentence each: unequal lengths, resampled files.
+        problems: irregularities, one sentence each: unequal lengths, resampled files.
         sums: stems that are sums of others.
-        left_out: what `without_sums` left out and why, one sentence each.
+        left_out: the stems that `without_sums` left out and the reasons, one sentence each.
     """
 
     name: str
@@ -127,18 +129,18 @@ class Track:
 
     @property
     def mix(self) -> Source:
-        """The mixture; the sum of all stems that aren't sums themselves where the data set has none."""
+        """The mixture; if the data set has none, the sum of all stems that aren't sums themselves."""
         if self.mixture is not None:
             return self.mixture
         stems = self.without_sums().stems.values()
         return _source(tuple(part for source in stems for part in source.parts), self.sample_rate)
 
     def without_sums(self, wanted: Collection[str] = ()) -> "Track":
-        """The same with every sound in one stem only.
+        """Return the track without stems that are sums of others, so that every sound is in one stem only.
 
         Args:
-            wanted: names that have a meaning of their own: a sum of stems is left out, unless it is wanted
-                and its parts aren't.
+            wanted: names that the caller asks for. A sum that is wanted stays, in place of its parts, if they
+                aren't wanted.
         """
         out = left_out(self.sums, wanted)
         if not out:
@@ -151,12 +153,12 @@ class Track:
 def find_tracks(
     root: str | Path, *, sample_rate: int | None = None, cache: MetadataCache | None = None
 ) -> list[Track]:
-    """All tracks of a data set in any of the layouts of `layouts.py`, sorted by name.
+    """Return all tracks of a data set in any of the layouts of `layouts.py`, sorted by name.
 
     Args:
         root: a folder of tracks at any depth, one track's folder, a `.stem.mp4`, or a manifest.
-        sample_rate: in Hz, for all tracks; None is the mixture's in each track, else its files' highest.
-        cache: remembers lengths and rates; None is the one in the user's cache folder.
+        sample_rate: in Hz, for all tracks; None takes each mixture's rate, or the highest of the files.
+        cache: lengths and rates of files; None is the one in the user's cache folder.
 
     Raises:
         InputError: there is no track, a file can't be read, or the layout contradicts itself.
@@ -171,13 +173,13 @@ def find_tracks(
 def open_track(
     layout: Layout, *, sample_rate: int | None, cache: MetadataCache, estimates: bool = False
 ) -> Track:
-    """Look at a track's files, decoding only those whose length nothing else tells.
+    """Read the headers of a track's files; decode only those whose header gives no exact length.
 
     Args:
-        layout: of the track.
-        sample_rate: in Hz; None is the mixture's, else the files' highest.
-        cache: remembers what was found.
-        estimates: the stems come from a model, and may be as alike as they please.
+        layout: the track's files.
+        sample_rate: in Hz; None takes the mixture's rate, or the highest of the files.
+        cache: lengths and rates of files, and the sums that were found.
+        estimates: the stems come from a model, so it's no error if they resemble each other.
 
     Raises:
         InputError: a file can't be read, all of them are missing or empty, or they contradict each other.
@@ -193,7 +195,7 @@ def open_track(
     frames = mix.frames if mix else max(source.frames for source in sources.values())
     if frames == 0:
         raise InputError(layout.name, "has no samples")
-    # files of one duration differ by up to one sample of the slowest rate
+    # Files of one duration and different rates differ by up to one sample of the lowest rate.
     slowest = min(part.info.sample_rate for part in everything)
     slack = rate // slowest if slowest != rate else 0
     problems = [*_odd_lengths(frames, sources, slack), *_odd_rates(rate, sources, mix)]
@@ -202,20 +204,24 @@ def open_track(
 
 
 def _sums(track: Track, cache: MetadataCache, *, estimates: bool) -> tuple[Sum, ...]:
-    """The stems that are sums of others, by their samples and by their names."""
+    """Return the stems that are sums of others, by their samples and by their names.
+
+    Raises:
+        InputError: stems hold each other's audio, and they aren't estimates.
+    """
     stems = {name: source for name, source in track.stems.items() if source.parts}
     named = {one.name for one in by_name(stems)}
     plain = {name: source for name, source in stems.items() if name not in named}
     key = f"sums {fingerprint({MIXTURE: track.mixture, **plain})}"
     kept = cache.remember(key, lambda: asdict(by_samples(plain, track.mixture, track.sample_rate)))
-    found = Found(tuple(Sum(**one) for one in kept["sums"]), tuple(kept["doubts"]))
+    found = Relations(tuple(Sum(**one) for one in kept["sums"]), tuple(kept["doubts"]))
     if not estimates and found.doubts:
         raise InputError(track.name, found.doubts[0], hint="remove what doesn't belong there")
     return (*found.sums, *by_name(stems.keys() - {one.name for one in found.sums}))
 
 
 def fingerprint(sources: Mapping[str, Source | None]) -> str:
-    """Names some sources: a digest of their names and their files' paths, sizes, times and lengths."""
+    """Return a digest of some sources: their names, and paths, sizes, times and lengths of their files."""
     files = [
         (name, *part.facts()) for name, source in sorted(sources.items()) if source for part in source.parts
     ]
@@ -266,7 +272,7 @@ def _odd_rates(rate: int, sources: dict[str, Source], mixture: Source | None) ->
 
 
 def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int, Array]:
-    """What a file has between `start` and `stop`, and where it begins.
+    """Read the samples that a file has between `start` and `stop`, counted at `sample_rate`.
 
     Returns:
         The first sample's position, and [C, n] with n ≤ stop − start.
@@ -277,19 +283,20 @@ def _read_part(part: Part, sample_rate: int, start: int, stop: int) -> tuple[int
         return start, np.zeros((part.info.channels, 0), np.float32)
     if rate == sample_rate:
         return begin, _read_file(part, begin, end)
-    # Sample k of the output lies at k·down/up of the file: a piece that begins at a multiple of `up` is on
-    # the same grid as the whole, and equals it wherever the filter doesn't reach over the piece's ends.
+    # Output sample k lies at input position k·down/up. A piece whose output begins at a multiple of `up` is
+    # on the same grid as the whole file, and equals it where the filter doesn't reach beyond the piece's
+    # ends.
     common = gcd(rate, sample_rate)
     up, down = sample_rate // common, rate // common
     reach = _REACH * max(1, -(-up // down))
     first = max(0, begin - reach) // up
     last = min(part.info.frames, (-(-(end + reach) // up)) * down)
     piece = resample(_read_file(part, first * down, last), rate, sample_rate)
-    return begin, piece[:, begin - first * up : end - first * up]
+    return begin, piece[:, begin - first * up : end - first * up]  # [C, end − begin]
 
 
 def _blocks(part: Part, sample_rate: int, channels: int, size: int) -> Iterator[Array]:
-    """All of a file at a rate and with some channels, [C, size] each, the last one shorter."""
+    """Yield all of a file at a rate and with some channels, [C, size] each, the last one shorter."""
     info, regrouper = part.info, Regrouper(size)
     resampler = Resampler(info.channels, info.sample_rate, sample_rate)
     with open_audio(part.where.path, stream=part.where.stream) as reader:
@@ -300,10 +307,10 @@ def _blocks(part: Part, sample_rate: int, channels: int, size: int) -> Iterator[
 
 
 def _read_file(part: Part, start: int, stop: int) -> Array:
-    """Samples `start` to `stop` of a file, which has them by its count.
+    """Read samples `start` to `stop` of a file at its own rate, [C, stop − start].
 
     Raises:
-        InputError: it can't be read, or ends before.
+        InputError: it can't be read, or is shorter than it was when it was measured.
     """
     rate, where = part.info.sample_rate, part.where
     try:

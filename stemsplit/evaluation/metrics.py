@@ -1,10 +1,10 @@
-"""How near an estimated stem comes to the reference, as batched functions on tensors.
+"""Metrics of an estimated stem against its reference, as batched functions on tensors, and their table.
 
-The names matter, because the numbers are not comparable: `usdr` is one ratio over the whole song,
-`median_sdr` the median of the same ratio over seconds, `si_sdr` forgives a gain, and the ISR, SIR and SAR of
-`bsseval` know a filter.
+Different metrics are not comparable: `usdr` is one ratio over the whole song, `median_sdr` the median of the
+same ratio over seconds, `si_sdr` allows a gain, and the ISR, SIR and SAR of `bsseval` allow filters.
 
-Energies are summed in double precision. What has no value is NaN; `nan_median` and `nan_mean` leave NaN out.
+Energies are summed in double precision. An undefined score is NaN; `nan_median` and `nan_mean` ignore NaN.
+`score` computes all metrics of a track, `training.validation` some of them, both by the table `METRICS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# Added to both energies, so that silence has a value (the Music Demixing Challenge's 1e-7).
+# ε, added to both energies so that silence has a score; 1e-7 as in the Music Demixing Challenge.
 EPSILON = 1e-7
 
 
 def energy(signal: Tensor) -> Tensor:
-    """Sum of squares over channels and time.
+    """Return the sum of squares over channels and time.
 
     Args:
         signal: [..., C, T].
@@ -31,30 +31,32 @@ def energy(signal: Tensor) -> Tensor:
 
 
 def decibels(ratio: Tensor) -> Tensor:
-    """10·log10 of a ratio of energies; a ratio of 0 is −∞, of 0/0 NaN."""
+    """Return 10·log10 of a ratio of energies; a ratio of 0 gives −∞, 0/0 gives NaN."""
     return 10 * torch.log10(ratio)
 
 
 def usdr(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Signal-to-distortion ratio of a whole song, also known as nSDR: (Σs² + ε) / (Σ(s − ŝ)² + ε).
+    """Return the signal-to-distortion ratio of whole songs: 10·log10((Σs² + ε) / (Σ(s − ŝ)² + ε)).
 
-    The definition of the Music Demixing Challenge 2021, which averages it over songs (nSDR in "Hybrid
-    Spectrogram and Waveform Source Separation", uSDR in "Music Source Separation with Band-split RNN").
+    The metric of the Music Demixing Challenge 2021 (Mitsufuji et al., 2022), which averages it over songs.
+    Also known as nSDR (Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021) and uSDR (Luo
+    and Yu, "Music Source Separation with Band-split RNN", 2022).
 
     Args:
         reference: [..., C, T].
         estimate: [..., C, T].
 
     Returns:
-        [...] in dB, float64. A silent reference has a value, though it says little.
+        [...] in dB, float64. A silent reference has a score too, though it says little.
     """
     return decibels((energy(reference) + EPSILON) / (energy(reference - estimate) + EPSILON))
 
 
 def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
-    """Scale-invariant SDR: |α·s|² / |α·s − ŝ|² with the α that makes the error orthogonal to s.
+    """Return the scale-invariant SDR: 10·log10(|α·s|² / |α·s − ŝ|²), α = <ŝ, s> / |s|².
 
-    One α for all channels, no mean removed (Le Roux et al., "SDR – half-baked or well done?", 2019).
+    With this α the error is orthogonal to s. There is one α for all channels, and no mean is removed (Le
+    Roux et al., "SDR – half-baked or well done?", 2019).
 
     Args:
         reference: [..., C, T].
@@ -63,17 +65,17 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
     Returns:
         [...] in dB, float64; NaN for a silent reference or estimate, ∞ for a perfect one.
     """
-    product = (reference * estimate).sum(dim=(-2, -1), dtype=torch.float64)
+    product = (reference * estimate).sum(dim=(-2, -1), dtype=torch.float64)  # [...]
     alpha = product / energy(reference)
-    target = alpha[..., None, None] * reference.double()
+    target = alpha[..., None, None] * reference.double()  # [..., C, T]
     return decibels(energy(target) / energy(target - estimate))
 
 
 def frame_sdr(reference: Tensor, estimate: Tensor, frame: int) -> Tensor:
-    """`usdr` of each of the consecutive frames that fit; of everything, if it is shorter than one.
+    """Return `usdr` of each full frame, or of the whole signal if it is shorter than a frame.
 
-    Frames whose reference is digital silence are NaN, as in SiSEC 2018: with ε they would count as tens of
-    decibels below zero.
+    Frames whose reference is digital silence are NaN, as in SiSEC 2018: with ε their score would be tens of
+    dB below zero.
 
     Args:
         reference: [..., C, T].
@@ -85,24 +87,26 @@ def frame_sdr(reference: Tensor, estimate: Tensor, frame: int) -> Tensor:
     """
     frame = min(frame, reference.shape[-1])
     whole = reference.shape[-1] // frame * frame
-    # [..., C, frames, frame] -> [..., frames, C, frame]
-    pieces, guesses = (
-        x[..., :whole].unflatten(-1, (-1, frame)).transpose(-3, -2) for x in (reference, estimate)
-    )
-    silent = pieces.abs().amax(dim=(-2, -1)) == 0
-    return usdr(pieces, guesses).masked_fill(silent, torch.nan)
+
+    def framed(signal: Tensor) -> Tensor:
+        pieces: Tensor = signal[..., :whole].unflatten(-1, (-1, frame))  # [..., C, frames, frame]
+        return pieces.transpose(-3, -2)  # [..., frames, C, frame]
+
+    reference, estimate = framed(reference), framed(estimate)
+    silent = reference.abs().amax(dim=(-2, -1)) == 0  # [..., frames]
+    return usdr(reference, estimate).masked_fill(silent, torch.nan)
 
 
 def median_sdr(reference: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
-    """Median over the song's seconds of their plain SDR, without any filter allowed.
+    """Return the median over a song's seconds of their plain SDR, which allows no filter.
 
     The "median SDR" of Porcelli, "Evaluation of the impact of the Multi-Head Attention algorithm in Music
-    Source Separation" (2024), section 4.3, which takes the median over songs of it.
+    Source Separation" (2024), section 4.3; over songs it takes the median again.
 
     Args:
         reference: [..., C, T].
         estimate: [..., C, T].
-        sample_rate: in Hz, the samples of a frame.
+        sample_rate: in Hz, which is also the length of a frame in samples.
 
     Returns:
         [...] in dB, float64; NaN if every second of the reference is silent.
@@ -111,13 +115,13 @@ def median_sdr(reference: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
 
 
 def nan_median(values: Tensor, dim: int = -1) -> Tensor:
-    """The median of what is not NaN, the mean of the middle two if there are two; NaN of nothing.
+    """Return the median of the values that aren't NaN; NaN if there are none.
 
-    `torch.nanmedian` takes the lower of the two.
+    Of an even number it is the mean of the middle two, where `torch.nanmedian` takes the lower one.
 
     Args:
-        values: of any shape; infinities count.
-        dim: disappears.
+        values: a tensor of any shape; infinities count.
+        dim: the dimension that is reduced.
     """
     if values.shape[dim] == 0:
         return values.new_full(values.sum(dim).shape, torch.nan)
@@ -125,13 +129,13 @@ def nan_median(values: Tensor, dim: int = -1) -> Tensor:
     count = (~values.isnan()).sum(dim, keepdim=True)
     lower, upper = ((count - 1) // 2).clamp_min(0), (count // 2).clamp_max(values.shape[dim] - 1)
     low, high = ordered.gather(dim, lower), ordered.gather(dim, upper)
-    # equal infinities have no difference, so the mean is taken as a sum of halves
+    # A sum of halves: low + (high − low) / 2 would be NaN for equal infinities.
     middle = low / 2 + high / 2
     return middle.masked_fill(count == 0, torch.nan).squeeze(dim)
 
 
 def nan_mean(values: Tensor, dim: int = -1) -> Tensor:
-    """The mean of what is not NaN; NaN of nothing."""
+    """Return the mean of the values that aren't NaN; NaN if there are none."""
     return values.nanmean(dim)
 
 
@@ -141,16 +145,15 @@ OVER_SONGS: Mapping[OverSongs, Callable[..., Tensor]] = {"mean": nan_mean, "medi
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as scores, tables and validations have it; all are in dB.
+    """A metric of scores, tables and validations, in dB.
 
     Attributes:
-        title: as the papers write it.
-        over_songs: how it was defined over songs: the mean in the Music Demixing Challenge, the median in
-            SiSEC.
-        function: of references and estimates [..., C, T] and their rate in Hz; None for those of BSS Eval,
-            which takes all stems together.
+        title: its name in papers and tables.
+        over_songs: how songs are combined: the mean in the Music Demixing Challenge, the median in SiSEC.
+        function: computes it from references and estimates [..., C, T] and their rate in Hz; None for the
+            metrics of BSS Eval, which needs all stems together.
         bss: its name among the `bsseval.Scores`.
-        validation: the names by which training's validation has it, and how it takes each over songs.
+        validation: its names in the validation of training, each with how songs are combined.
     """
 
     title: str

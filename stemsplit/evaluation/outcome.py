@@ -1,4 +1,4 @@
-"""What comes of a track: its scores or a failure."""
+"""The outcome of one track of an evaluation; `run` makes them, `results` puts them together."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,16 @@ from stemsplit.outcome import Failure
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a track: scores or a failure."""
+    """The scores of a track, or the failure.
+
+    Attributes:
+        name: the track.
+        duration_s: its length in seconds, None if it can't be read.
+        scores: None if it failed.
+        failure: the first failure; a track may have scores by one method and a failure by another.
+        reused: True if the scores are from an earlier run.
+        wall_s: the time that it took, in seconds.
+    """
 
     name: str
     duration_s: float | None = None

@@ -1,4 +1,7 @@
-"""The tracks to score: those of a data set, or files and the references of the same names."""
+"""Plan an evaluation: the tracks of a data set, or pairs of estimated and reference files of one name.
+
+`run` scores the jobs that are planned here.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +20,10 @@ class Job:
     """A track to score.
 
     Attributes:
-        name: of the track.
+        name: the track's name.
         track: the references; None if they can't be read.
-        estimate: files to score, at the references' rate; None where the mixture is to be separated.
-        failure: why there is nothing to score.
+        estimate: the files to score, at the references' rate; None if the mixture is to be separated.
+        failure: the reason if there is nothing to score.
     """
 
     name: str
@@ -30,49 +33,53 @@ class Job:
 
     @property
     def duration_s(self) -> float | None:
-        """The track's duration, None if it can't be read."""
+        """The track's duration in seconds; None if it can't be read."""
         return self.track.frames / self.track.sample_rate if self.track else None
 
 
 def plan_dataset(root: str | Path, only: Sequence[str] = ()) -> list[Job]:
-    """A job for every track of a data set, whose mixtures are to be separated.
+    """Return a job for every track of a data set, whose mixtures are to be separated.
 
     Args:
-        root: of the data set.
+        root: the data set's folder or manifest.
         only: patterns of track names; none for all tracks.
 
     Raises:
         InputError: there is no track.
     """
     cache = MetadataCache()
-    jobs = [_open(layout, cache) for layout in _named(find_layouts(root), only, root)]
+    jobs = [_open(layout, cache) for layout in _matching(find_layouts(root), only, root)]
     cache.save()
     return jobs
 
 
 def plan_files(reference: str | Path, estimate: str | Path, only: Sequence[str] = ()) -> list[Job]:
-    """A job for every track of `reference`, with the files of the same name below `estimate`.
+    """Return a job for every track of `reference`, with the files of the same name below `estimate`.
 
-    Two single tracks belong together whatever their names.
+    If there is one track on each side, they belong together whatever their names are.
 
     Raises:
         InputError: there is no track on one of the sides.
     """
     cache = MetadataCache()
-    truths, guesses = find_layouts(reference), find_layouts(estimate)
-    if len(truths) == len(guesses) == 1:
-        guesses = [replace(guesses[0], name=truths[0].name)]
-    by_name = {layout.name: layout for layout in guesses}
+    references, estimates = find_layouts(reference), find_layouts(estimate)
+    if len(references) == len(estimates) == 1:
+        estimates = [replace(estimates[0], name=references[0].name)]
+    by_name = {layout.name: layout for layout in estimates}
     jobs = [
         _with_estimate(_open(layout, cache), by_name.get(layout.name), estimate, cache)
-        for layout in _named(truths, only, reference)
+        for layout in _matching(references, only, reference)
     ]
     cache.save()
     return jobs
 
 
-def _named(layouts: Sequence[Layout], only: Sequence[str], root: str | Path) -> list[Layout]:
-    """Those whose name fits one of the patterns."""
+def _matching(layouts: Sequence[Layout], only: Sequence[str], root: str | Path) -> list[Layout]:
+    """Return the tracks whose names match one of the patterns; all if there are no patterns.
+
+    Raises:
+        InputError: no name matches.
+    """
     found = [one for one in layouts if not only or any(fnmatchcase(one.name, pattern) for pattern in only)]
     if not found:
         raise InputError(root, f"none of its {len(layouts)} tracks is called {' or '.join(only)}")

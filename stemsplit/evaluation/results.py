@@ -1,4 +1,7 @@
-"""The scores of a data set as data: the summary, JSON, and rows for tables and CSV."""
+"""The result of an evaluation: scores of all tracks, summary over songs, JSON, and rows for tables and CSV.
+
+`run.evaluate` returns an `Evaluation`; the command prints and writes it.
+"""
 
 import csv
 import io
@@ -21,7 +24,14 @@ COLUMNS = ("scope", "track", "method", "stem")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: the metrics of one stem, of one track or of all."""
+    """One line of a table: the metrics of one stem in dB, of one track or over all of them.
+
+    Attributes:
+        track: the track's name; None for the summary over all tracks.
+        method: the model, estimates or baseline that is scored.
+        stem: the stem, or `mean` over all stems.
+        metrics: scores in dB by metric.
+    """
 
     track: str | None
     method: str
@@ -31,10 +41,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of an evaluation.
+    """The result of an evaluation.
 
     Attributes:
-        method: what is scored: a model's name, or where the estimates lie.
+        method: the name of the model that is scored, or the folder of the estimates.
         outcomes: one for every track.
     """
 
@@ -43,37 +53,37 @@ class Evaluation:
 
     @property
     def exit_code(self) -> int:
-        """See `outcome.exit_code`; a track may have scores and a failure."""
+        """The exit code, see `outcome.exit_code`; a track may have both scores and a failure."""
         failures = [outcome.failure for outcome in self.outcomes]
         return exit_code([*failures, *(None for outcome in self.outcomes if outcome.scores)])
 
     def tables(self) -> dict[str, Sequence[Table]]:
-        """For each method, the evaluated one first, its tables of all tracks."""
+        """Return each method's tables of all tracks, those of the evaluated method first."""
         scores = [outcome.scores for outcome in self.outcomes if outcome.scores]
         names = dict.fromkeys(name for one in scores for name in one.baselines)
         others = {n: [one.baselines[n] for one in scores if n in one.baselines] for n in names}
         return {self.method: [one.stems for one in scores], **others}
 
     def summary(self) -> dict[str, Table]:
-        """For each method, each metric of each stem over all tracks, as `METRICS` says."""
+        """Return each method's table over all tracks: the mean or median over songs, as `METRICS` says."""
         return {method: _over_songs(tables) for method, tables in self.tables().items()}
 
     def track_rows(self) -> Iterator[Row]:
-        """Each track's table, in order."""
+        """Yield the rows of each track's tables, in order."""
         for outcome in self.outcomes:
             if outcome.scores:
                 for method, table in {self.method: outcome.scores.stems, **outcome.scores.baselines}.items():
                     yield from _rows(outcome.name, method, table)
 
     def summary_rows(self) -> Iterator[Row]:
-        """The summary, and the mean over the stems if there are several."""
+        """Yield the rows of the summary, with the mean over the stems if there are several."""
         for method, table in self.summary().items():
             yield from _rows(None, method, table)
             if len(table) > 1:
                 yield Row(None, method, MEAN, _over_stems(table))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready data; what has no value or an infinite one is None."""
+        """Return the result as JSON-ready data; undefined and infinite scores are None."""
         summary = self.summary()
         own = summary.pop(self.method)
         return {
@@ -92,7 +102,7 @@ class Evaluation:
         }
 
     def as_csv(self) -> str:
-        """All rows with a header, empty where there is no value."""
+        """Return all rows as CSV with a header; undefined scores are empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([*COLUMNS, *METRIC_NAMES])
@@ -104,17 +114,17 @@ class Evaluation:
         return text.getvalue()
 
 
-def beside(first: Evaluation, *others: Evaluation) -> Evaluation:
-    """The first evaluation with others of the same tracks as further baselines, by their methods' names."""
+def with_baselines(first: Evaluation, *others: Evaluation) -> Evaluation:
+    """Return the first evaluation with others of the same tracks as baselines, named by their methods."""
     outcomes = first.outcomes
     for other in others:
         pairs = zip(outcomes, other.outcomes, strict=True)
-        outcomes = tuple(_with_baseline(own, other.method, more) for own, more in pairs)
+        outcomes = tuple(_with_baseline(own, other.method, added) for own, added in pairs)
     return replace(first, outcomes=outcomes)
 
 
 def _with_baseline(own: Outcome, method: str, more: Outcome) -> Outcome:
-    """A track's outcome with that of another method, whose failure is one of the track."""
+    """Return a track's outcome with another method's scores as a baseline, or with that method's failure."""
     failure = own.failure
     if failure is None and more.failure is not None:
         failure = replace(more.failure, message=f"{method}: {more.failure.message}")

@@ -1,4 +1,7 @@
-"""The scores of many tracks, computed by an engine and remembered."""
+"""Score many tracks by an engine, and store the scores for later runs.
+
+`plan` makes the jobs, `score` computes the scores of one track, `results` holds those of all tracks.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,8 +21,8 @@ from stemsplit.engines import Engine, Processes, Worker, make_engine
 from stemsplit.errors import Cancelled
 from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.plan import Job
-from stemsplit.evaluation.results import Evaluation, beside
-from stemsplit.evaluation.score import Scores, Wanted, score_files, score_separation
+from stemsplit.evaluation.results import Evaluation, with_baselines
+from stemsplit.evaluation.score import ScoreOptions, Scores, score_files, score_separation
 from stemsplit.evaluation.store import Store
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart, emit
 from stemsplit.outcome import Failure
@@ -28,8 +31,8 @@ log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float32]
 
 
-class Separating(Protocol):
-    """What separates mixtures, such as a `Separator`; picklable if several processes are to score.
+class MixtureSeparator(Protocol):
+    """Interface of an object that separates mixtures, such as a `Separator`; several processes pickle it.
 
     Attributes:
         callback: receives the `Progress` of every mixture.
@@ -38,22 +41,22 @@ class Separating(Protocol):
     callback: Callback | None
 
     def separate(self, source: Array, sample_rate: float, /) -> Mapping[str, Array]:
-        """Return the stems of a mixture, [C, T] each like the mixture itself."""
+        """Return the stems of a mixture [C, T], [C, T] each."""
         ...
 
 
 @dataclass(frozen=True)
 class Method:
-    """Where estimates come from.
+    """Source of the estimates that are scored.
 
     Attributes:
-        name: in tables.
-        separator: makes them of the mixtures; None where every job has its own.
-        identity: what separates, down to its weights and settings; without it nothing is remembered.
+        name: its name in tables.
+        separator: separates the mixtures; None if every job has its own estimates.
+        identity: text that changes with weights and settings; None if unknown, then scores aren't stored.
     """
 
     name: str
-    separator: Separating | None = None
+    separator: MixtureSeparator | None = None
     identity: str | None = None
 
 
@@ -69,17 +72,17 @@ def evaluate(
     fresh: bool = False,
     callback: Callback | None = None,
 ) -> Evaluation:
-    """Score methods on the same tracks, the first with the baselines, and the others beside it.
+    """Score methods on the same tracks: the first with mixture and oracles, the others as its baselines.
 
     Args:
-        jobs: of `plan_dataset` or `plan_files`.
+        jobs: from `plan_dataset` or `plan_files`.
         methods: at least one.
-        oracles: names of `ORACLES`, to be scored beside the mixture.
-        bss: also score what takes long, the metrics of BSS Eval.
-        workers: processes, each of which holds one track at a time.
-        engine: what maps the tracks over workers, in place of such processes.
-        store: where scores are remembered; None for nowhere.
-        fresh: compute also what is remembered.
+        oracles: names of `ORACLES` to score as baselines, beside the mixture.
+        bss: also compute the metrics of BSS Eval, which take longest.
+        workers: number of processes, each of which holds one track at a time.
+        engine: maps the tracks over workers, in place of such processes.
+        store: scores of earlier runs; None to store nothing.
+        fresh: compute the scores that are stored again.
         callback: receives `TrackStart`, `Progress`, `TrackDone` and `TrackFailed`.
 
     Raises:
@@ -91,7 +94,7 @@ def evaluate(
         outcomes = score_tracks(
             jobs,
             method,
-            Wanted(baselines, bss),
+            ScoreOptions(baselines, bss),
             workers=workers,
             engine=engine,
             store=store,
@@ -99,11 +102,11 @@ def evaluate(
             callback=callback if len(methods) == 1 else partial(_titled, method.name, callback),
         )
         found.append(Evaluation(method.name, tuple(outcomes)))
-    return beside(*found)
+    return with_baselines(*found)
 
 
 def _titled(title: str, callback: Callback | None, event: Event) -> bool | None:
-    """Pass an event on with a title before its track's name."""
+    """Pass an event on with a title in front of its track's name."""
     if isinstance(event, (TrackStart, Progress, TrackDone, TrackFailed)):
         event = replace(event, input=f"{title}: {event.input}")
     return None if callback is None else callback(event)
@@ -112,7 +115,7 @@ def _titled(title: str, callback: Callback | None, event: Event) -> bool | None:
 def score_tracks(
     jobs: Sequence[Job],
     method: Method,
-    wanted: Wanted | None = None,
+    options: ScoreOptions | None = None,
     *,
     workers: int = 1,
     engine: Engine | None = None,
@@ -120,29 +123,29 @@ def score_tracks(
     fresh: bool = False,
     callback: Callback | None = None,
 ) -> list[Outcome]:
-    """Score one method on all tracks. What fails is recorded, the others go on.
+    """Score one method on all tracks. A track that fails is recorded, and the others go on.
 
     Args:
-        jobs: of `plan_dataset` or `plan_files`.
-        method: what makes the estimates.
-        wanted: baselines and metrics; None for the usual ones.
-        workers: processes, each of which holds one track at a time.
-        engine: what maps the tracks over workers, in place of such processes.
-        store: where scores are remembered; None for nowhere.
-        fresh: compute also what is remembered.
+        jobs: from `plan_dataset` or `plan_files`.
+        method: the source of the estimates.
+        options: baselines and metrics; None for the defaults.
+        workers: number of processes, each of which holds one track at a time.
+        engine: maps the tracks over workers, in place of such processes.
+        store: scores of earlier runs; None to store nothing.
+        fresh: compute the scores that are stored again.
         callback: as for `evaluate`.
 
     Returns:
-        In the order of the jobs.
+        The outcomes in the order of the jobs.
 
     Raises:
         Cancelled: by the callback.
     """
-    wanted = wanted or Wanted()
+    options = options or ScoreOptions()
     outcomes: dict[int, Outcome] = {}
     todo: list[_Item] = []
     for number, job in enumerate(jobs):
-        key = store.key(job, method.identity, wanted) if store else None
+        key = store.key(job, method.identity, options) if store else None
         known = store.get(key) if store and key and not fresh else None
         if job.failure:
             outcomes[number] = _announced(Outcome(job.name, job.duration_s, failure=job.failure), callback)
@@ -151,10 +154,12 @@ def score_tracks(
         else:
             todo.append(_Item(job, number, len(jobs), key))
     engine = engine or make_engine(max(1, min(workers, len(todo))))
-    share = max(1, torch.get_num_threads() // engine.count) if isinstance(engine, Processes) else None
-    with closing(engine.run(todo, _Recipe(method.separator, wanted, store, share), callback)) as results:
+    # Processes share the processor's cores.
+    threads = max(1, torch.get_num_threads() // engine.count) if isinstance(engine, Processes) else None
+    make = _WorkerFactory(method.separator, options, store, threads)
+    with closing(engine.run(todo, make, callback)) as results:
         for item, result in zip(todo, results, strict=True):
-            if isinstance(result, Exception):  # its worker is gone
+            if isinstance(result, Exception):  # its worker process died
                 failure = Failure.of(result, name_input=True)
                 result = _announced(Outcome(item.job.name, item.job.duration_s, failure=failure), callback)
             outcomes[item.number] = result
@@ -171,7 +176,7 @@ def _announced(outcome: Outcome, callback: Callback | None) -> Outcome:
 
 
 class _Item(NamedTuple):
-    """A job, which of how many it is, and the key to keep its scores under."""
+    """A job, its number counted from 0, the number of all jobs, and the key under which scores are stored."""
 
     job: Job
     number: int
@@ -180,17 +185,18 @@ class _Item(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Recipe:
-    """Makes a worker that scores items.
+class _WorkerFactory:
+    """Factory of workers that score items; picklable, so that other processes can make their own.
 
     Attributes:
-        separator, wanted: as of a method and for the scores.
-        store: where the scores are kept as soon as they are known.
-        threads: of torch in the worker's process; None leaves them as they are.
+        separator: separates the mixtures; None if every job has its own estimates.
+        options: baselines and metrics.
+        store: receives the scores of each track as soon as they are known.
+        threads: torch's threads in the worker's process; None leaves them as they are.
     """
 
-    separator: Separating | None
-    wanted: Wanted
+    separator: MixtureSeparator | None
+    options: ScoreOptions
     store: Store | None
     threads: int | None
 
@@ -207,7 +213,7 @@ class _Recipe:
             outcome = replace(outcome, scores=self._scores(job, callback))
         except Cancelled:
             raise
-        except Exception as error:  # one bad track doesn't end the others
+        except Exception as error:  # the other tracks go on
             log.debug("%s", job.name, exc_info=error)
             outcome = replace(outcome, failure=Failure.of(error, name_input=True))
         if self.store and item.key and outcome.scores:
@@ -218,25 +224,25 @@ class _Recipe:
         if job.track is None:
             raise ValueError("a job without a track")
         if job.estimate is not None:
-            return score_files(job.track, job.estimate, self.wanted)
+            return score_files(job.track, job.estimate, self.options)
         if self.separator is None:
             raise ValueError("a job without estimates needs something that separates")
-        return score_separation(job.track, partial(_separated, self.separator, job, callback), self.wanted)
+        return score_separation(job.track, partial(_separated, self.separator, job, callback), self.options)
 
 
 def _separated(
-    separator: Separating, job: Job, callback: Callback, mix: Tensor, sample_rate: int
+    separator: MixtureSeparator, job: Job, callback: Callback, mix: Tensor, sample_rate: int
 ) -> Mapping[str, Tensor]:
-    """Return the stems of a job's mixture, telling of the progress as the track's."""
+    """Return the stems [C, T] of a job's mixture [C, T], with the separator's progress as the track's."""
 
-    def tell(event: Event) -> bool | None:
+    def forward(event: Event) -> bool | None:
         if isinstance(event, Progress):
             event = replace(event, input=job.name, total_s=job.duration_s)
         return callback(event)
 
-    before, separator.callback = separator.callback, tell
+    before, separator.callback = separator.callback, forward
     try:
-        found = separator.separate(mix.numpy(), sample_rate)
+        stems = separator.separate(mix.numpy(), sample_rate)
     finally:
         separator.callback = before
-    return {stem: torch.from_numpy(audio) for stem, audio in found.items()}
+    return {stem: torch.from_numpy(audio) for stem, audio in stems.items()}

@@ -1,4 +1,8 @@
-"""The scores of one track: every metric of every stem, of the estimates and of their baselines."""
+"""Score one track: every metric of every stem, for the estimates and for the baselines.
+
+Stems of references and estimates are matched by name first; `findings` checks the estimates, `metrics` and
+`bsseval` compute the scores. `run` calls this for each track.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,26 +20,26 @@ from stemsplit.evaluation.findings import Finding, examine
 from stemsplit.evaluation.metrics import METRICS, nan_median
 from stemsplit.evaluation.oracles import ORACLES
 
-# The metrics of whole songs, and those of BSS Eval; together in the order of rows.
-WHOLE = {name: metric.function for name, metric in METRICS.items() if metric.function}
-BSS = {name: metric.bss for name, metric in METRICS.items() if metric.bss}
-METRIC_NAMES = (*WHOLE, *BSS)
-REST = "other"
+# The metrics that are computed stem by stem, and those of BSS Eval; in this order in tables.
+STEM_METRICS = {name: metric.function for name, metric in METRICS.items() if metric.function}
+BSS_METRICS = {name: metric.bss for name, metric in METRICS.items() if metric.bss}
+METRIC_NAMES = (*STEM_METRICS, *BSS_METRICS)
+OTHER = "other"
 
-# Stems [C, T] by name from a mix [C, T] and its rate in Hz, of the same rate and length.
+# Returns the stems [C, T] by name of a mixture [C, T] with its rate in Hz, at the same rate.
 Separate = Callable[[Tensor, int], Mapping[str, Tensor]]
-Table = dict[str, dict[str, float]]  # metric by stem, NaN where it has no value
+Table = dict[str, dict[str, float]]  # scores in dB by stem and metric; NaN if undefined
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one track scores.
+    """The scores of one track.
 
     Attributes:
         stems: the metrics of every stem that was estimated.
-        baselines: the same for the mixture taken as the estimate of every stem, and for the oracles.
-        findings: what is wrong with the estimates.
-        notes: what else is worth knowing, one sentence each.
+        baselines: the same for the mixture as the estimate of every stem, and for the oracles.
+        findings: faults of the estimates.
+        notes: remarks on how stems were matched and on the references, one sentence each.
     """
 
     stems: Table
@@ -45,64 +49,70 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is scored beside the estimates, and how thoroughly.
+class ScoreOptions:
+    """Baselines and metrics of an evaluation.
 
     Attributes:
-        baselines: of `mixture` and the names of `ORACLES`.
-        bss: also what takes long, the metrics of BSS Eval.
+        baselines: `mixture` and names of `ORACLES`.
+        bss: also compute the metrics of BSS Eval, which take longest.
     """
 
     baselines: tuple[str, ...] = (MIXTURE,)
     bss: bool = True
 
 
-def score_separation(track: Track, separate: Separate, wanted: Wanted = Wanted()) -> Scores:
-    """Separate a track's mixture and score what comes out.
+def score_separation(track: Track, separate: Separate, options: ScoreOptions = ScoreOptions()) -> Scores:
+    """Separate a track's mixture and score the stems.
 
     Raises:
-        InputError: a file can't be read, or no stem is in both.
+        InputError: a file can't be read, or no stem is both estimated and in the references.
     """
     mixture = _read_mixture(track)
-    pair = _matched(track, separate(mixture, track.sample_rate), partial=False)
-    return _score(track, pair, mixture, None, wanted)
+    matched = _match(track, separate(mixture, track.sample_rate), partial=False)
+    return _score(track, matched, mixture, None, options)
 
 
-def score_files(track: Track, estimate: Track, wanted: Wanted = Wanted()) -> Scores:
+def score_files(track: Track, estimate: Track, options: ScoreOptions = ScoreOptions()) -> Scores:
     """Score the stems of `estimate`, which has the rate of `track`, against those of `track`.
 
     Raises:
         InputError: a file can't be read, or no stem is in both.
     """
-    # those whose names say what they hold may have a reference to be compared with
+    # Sums by name (such as `no_vocals`) stay: they may have a reference to be compared with.
     sums = [one for one in estimate.sums if left_out_by(one.name, estimate.stems) is None]
     estimate = replace(estimate, sums=tuple(sums)).without_sums(track.stems)
     estimates = {stem: torch.from_numpy(source.read()) for stem, source in estimate.stems.items()}
-    pair = _matched(track, estimates, partial=True, notes=estimate.left_out)
+    matched = _match(track, estimates, partial=True, notes=estimate.left_out)
     declared = {
         stem: source.parts[0].info.sample_rate for stem, source in estimate.stems.items() if source.parts
     }
-    return _score(track, pair, _read_mixture(track), declared, wanted)
+    return _score(track, matched, _read_mixture(track), declared, options)
 
 
 def _score(
-    track: Track, pair: "_Pair", mixture: Tensor, declared_hz: Mapping[str, int] | None, wanted: Wanted
+    track: Track,
+    matched: "_Matched",
+    mixture: Tensor,
+    declared_hz: Mapping[str, int] | None,
+    options: ScoreOptions,
 ) -> Scores:
     rate = track.sample_rate
-    findings = examine(pair.truth, pair.estimates, rate, declared_hz)
+    findings = examine(matched.references, matched.estimates, rate, declared_hz)
     baselines = {
-        name: score_stems(pair.truth, _baseline(name, pair, mixture), rate, bss=wanted.bss)
-        for name in wanted.baselines
+        name: score_stems(matched.references, _baseline(name, matched, mixture), rate, bss=options.bss)
+        for name in options.baselines
     }
-    stems = score_stems(pair.truth, pair.estimates, rate, bss=wanted.bss)
-    return Scores(stems, baselines, tuple(findings), (*track.problems, *pair.notes))
+    stems = score_stems(matched.references, matched.estimates, rate, bss=options.bss)
+    return Scores(stems, baselines, tuple(findings), (*track.problems, *matched.notes))
 
 
-def _baseline(name: str, pair: "_Pair", mixture: Tensor) -> dict[str, Tensor]:
+def _baseline(name: str, matched: "_Matched", mixture: Tensor) -> dict[str, Tensor]:
     if name == MIXTURE:
-        return dict.fromkeys(pair.estimates, mixture)
-    found = ORACLES[name](torch.stack(list(pair.truth.values())), mixture)
-    return {stem: one for stem, one in zip(pair.truth, found, strict=True) if stem in pair.estimates}
+        return dict.fromkeys(matched.estimates, mixture)
+    found = ORACLES[name](torch.stack(list(matched.references.values())), mixture)
+    return {
+        stem: one for stem, one in zip(matched.references, found, strict=True) if stem in matched.estimates
+    }
 
 
 # ---------------------------------------------------------------- stems
@@ -117,81 +127,87 @@ def _read_mixture(track: Track) -> Tensor:
 
 
 def _tensor(source: Source, track: Track) -> Tensor:
-    """[C, T] with the track's channels and length."""
+    """Read a source with the track's channels and length, [C, T]."""
     return torch.from_numpy(convert_channels(source.read(0, track.frames), track.channels))
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """References and estimates that mean the same.
+class _Matched:
+    """References and estimates under common names.
 
     Attributes:
-        truth: references [C, T] by stem. Those that nothing estimates still count as interference.
-        estimates: [C, any] by stem, some of the references' names.
-        notes: what had to be added up or left out for that.
+        references: [C, T] by stem. Those without an estimate still count as interference.
+        estimates: [C, any] by stem, of some of the references' names.
+        notes: which stems were added up or left out to match, one sentence each.
     """
 
-    truth: dict[str, Tensor]
+    references: dict[str, Tensor]
     estimates: dict[str, Tensor]
     notes: tuple[str, ...] = ()
 
 
-def _matched(
+def _match(
     track: Track, estimates: Mapping[str, Tensor], *, partial: bool, notes: Sequence[str] = ()
-) -> _Pair:
-    """References and estimates under the same names; `other` is the rest of whatever a side has.
+) -> _Matched:
+    """Match references and estimates by name; stems that only one side has are added to its `other`.
 
     Args:
         track: the references.
-        estimates: of any stems, channels and lengths.
-        partial: stems may be missing; otherwise what isn't estimated is within the estimate of `other`.
-        notes: what is known of the estimates.
+        estimates: stems with any names, channels and lengths.
+        partial: the estimates of some stems may be missing. Otherwise they are complete, so that the
+            estimate of `other` holds all stems that aren't estimated by themselves.
+        notes: remarks on the estimates.
 
     Raises:
         InputError: no stem is in both.
     """
     track = track.without_sums(estimates)
-    truth = _read(track)
+    references = _read(track)
     found = {stem: _with_channels(x, track.channels) for stem, x in estimates.items()}
     notes = [*track.left_out, *(f"of the estimates, {note}" for note in notes)]
-    complements = {stem: whole for stem in found if (whole := _lacking(stem, truth))}
+    complements = {stem: whole for stem in found if (whole := _complement_of(stem, references))}
     if complements and set(found) <= {*complements, *complements.values()}:
         (name, whole), *_ = complements.items()
-        truth = {whole: truth[whole], name: _sum(x for stem, x in truth.items() if stem != whole)}
-    elif REST in found and REST in truth:
-        extra = [stem for stem in found if stem not in truth and left_out_by(stem, truth) is None]
-        found = _folded(found, extra, notes)
+        references = {
+            whole: references[whole],
+            name: _sum(x for stem, x in references.items() if stem != whole),
+        }
+    elif OTHER in found and OTHER in references:
+        extra = [stem for stem in found if stem not in references and left_out_by(stem, references) is None]
+        found = _fold_into_other(found, extra, notes)
         if not partial:
-            truth = _folded(
-                truth, [s for s in truth if s not in found and left_out_by(s, truth) is None], notes
+            references = _fold_into_other(
+                references,
+                [s for s in references if s not in found and left_out_by(s, references) is None],
+                notes,
             )
-    notes += [f"{stem} isn't scored: no such reference" for stem in found if stem not in truth]
-    found = {stem: found[stem] for stem in truth if stem in found}
+    notes += [f"{stem} isn't scored: no such reference" for stem in found if stem not in references]
+    found = {stem: found[stem] for stem in references if stem in found}
     if not found:
-        have, want = ", ".join(estimates), ", ".join(truth)
+        have, want = ", ".join(estimates), ", ".join(references)
         reason = f"no stem is in both: the estimates are {have or 'none'}, the references {want}"
         raise InputError(track.name, reason)
-    if missing := [stem for stem in truth if stem not in found]:
+    if missing := [stem for stem in references if stem not in found]:
         notes.append(f"nothing estimates {', '.join(missing)}")
-    return _Pair(truth, found, tuple(notes))
+    return _Matched(references, found, tuple(notes))
 
 
-def _lacking(name: str, truth: Mapping[str, Tensor]) -> str | None:
-    """The stem that `name` is everything but; None where it is a stem itself or unknown."""
-    lacking = [stem for stem in truth if stem in (left_out_by(name, truth) or ())]
-    return lacking[0] if len(lacking) == 1 and name not in truth else None
+def _complement_of(name: str, references: Mapping[str, Tensor]) -> str | None:
+    """Return the stem of which `name` is the complement (`no_bass`: `bass`); None for other names."""
+    lacking = [stem for stem in references if stem in (left_out_by(name, references) or ())]
+    return lacking[0] if len(lacking) == 1 and name not in references else None
 
 
-def _folded(stems: dict[str, Tensor], extra: list[str], notes: list[str]) -> dict[str, Tensor]:
-    """The same with the stems `extra` added to the rest."""
+def _fold_into_other(stems: dict[str, Tensor], extra: list[str], notes: list[str]) -> dict[str, Tensor]:
+    """Return the stems with those of `extra` added to `other`, and note it."""
     if extra:
-        notes.append(f"{', '.join(extra)} counted as part of {REST}")
+        notes.append(f"{', '.join(extra)} counted as part of {OTHER}")
     kept = {stem: x for stem, x in stems.items() if stem not in extra}
-    return kept | {REST: _sum(stems[stem] for stem in (REST, *extra))}
+    return kept | {OTHER: _sum(stems[stem] for stem in (OTHER, *extra))}
 
 
 def _sum(signals: Iterable[Tensor]) -> Tensor:
-    """The sum of some [C, any], as long as the longest."""
+    """Return the sum of signals [C, any], as long as the longest, [C, T]."""
     parts = list(signals)
     total = torch.zeros(parts[0].shape[0], max(x.shape[-1] for x in parts))
     for part in parts:
@@ -207,39 +223,43 @@ def _with_channels(signal: Tensor, channels: int) -> Tensor:
 
 
 def score_stems(
-    truth: Mapping[str, Tensor], estimates: Mapping[str, Tensor], sample_rate: int, *, bss: bool = True
+    references: Mapping[str, Tensor], estimates: Mapping[str, Tensor], sample_rate: int, *, bss: bool = True
 ) -> Table:
-    """Every metric of every estimate, by stem.
+    """Return every metric of every estimate, by stem.
 
-    A stem whose reference is digital silence has no scores; one second is a frame, and metrics of frames are
-    medians over those that have a value.
+    A stem whose reference is digital silence has NaN scores. Frames are one second long, and metrics of
+    frames are medians over the frames that aren't NaN.
 
     Args:
-        truth: references [C, T].
+        references: [C, T] by stem.
         estimates: [C, any] for some of their names; cut or filled with zeros to T.
         sample_rate: in Hz.
-        bss: also BSS Eval.
+        bss: also compute the metrics of BSS Eval.
     """
-    samples = next(iter(truth.values())).shape[-1]
-    fitted = {stem: _fitted(estimates[stem], samples) for stem in truth if stem in estimates}
-    table = {stem: _whole(truth[stem], estimate, sample_rate) for stem, estimate in fitted.items()}
+    samples = next(iter(references.values())).shape[-1]
+    fitted = {stem: _fitted(estimates[stem], samples) for stem in references if stem in estimates}
+    table = {stem: _stem_scores(references[stem], estimate, sample_rate) for stem, estimate in fitted.items()}
     if bss:
-        nothing = torch.zeros_like(next(iter(truth.values())))
-        guesses = [fitted.get(stem, nothing) for stem in truth]
-        found = bsseval(list(truth.values()), guesses, window=sample_rate)
-        medians = torch.stack([nan_median(getattr(found, ratio)) for ratio in BSS.values()], -1)  # [S, 4]
-        for stem, row in zip(truth, medians.tolist(), strict=True):
+        nothing = torch.zeros_like(next(iter(references.values())))
+        guesses = [fitted.get(stem, nothing) for stem in references]
+        found = bsseval(list(references.values()), guesses, window=sample_rate)
+        medians = torch.stack(
+            [nan_median(getattr(found, ratio)) for ratio in BSS_METRICS.values()], -1
+        )  # [S, 4]
+        for stem, row in zip(references, medians.tolist(), strict=True):
             if stem in table:
-                table[stem] |= dict(zip(BSS, row, strict=True))
+                table[stem] |= dict(zip(BSS_METRICS, row, strict=True))
     return table
 
 
 def _fitted(signal: Tensor, samples: int) -> Tensor:
-    """[C, any] to [C, samples]."""
+    """Cut a signal [C, any] or fill it with zeros to [C, samples]."""
     return torch.nn.functional.pad(signal[:, :samples], (0, max(0, samples - signal.shape[-1])))
 
 
-def _whole(truth: Tensor, estimate: Tensor, sample_rate: int) -> dict[str, float]:
-    if not truth.any():
-        return dict.fromkeys(WHOLE, math.nan)
-    return {name: float(function(truth, estimate, sample_rate)) for name, function in WHOLE.items()}
+def _stem_scores(reference: Tensor, estimate: Tensor, sample_rate: int) -> dict[str, float]:
+    if not reference.any():
+        return dict.fromkeys(STEM_METRICS, math.nan)
+    return {
+        name: float(function(reference, estimate, sample_rate)) for name, function in STEM_METRICS.items()
+    }

@@ -1,7 +1,7 @@
-"""Many tracks through the same models. A track that fails is recorded, and the others go on.
+"""Separate many tracks by the same models. A track that fails is recorded, and the others go on.
 
-Three stages work at the same time on different tracks: the next one is read once to be measured, one is
-computed, and the previous one is encoded and published.
+Three stages work on different tracks at the same time: the next track is measured, one is computed, and the
+previous one is encoded and published. An engine (`engines`) calls the workers; `run` puts both together.
 """
 
 import logging
@@ -34,9 +34,9 @@ class Item(NamedTuple):
     """A track of a batch.
 
     Attributes:
-        ready: what is to be done.
-        number, total: which of how many it is, counted from 1.
-        new_folders: above its files, to be made; known before any track of the batch makes some.
+        ready: the job, its source and the shape of its outputs.
+        number, total: the number of the track, counted from 1, and of all tracks.
+        new_folders: for each output file the folders to create, found before any track creates one.
     """
 
     ready: Ready
@@ -54,17 +54,17 @@ def items_of(ready: Sequence[Ready]) -> list[Item]:
 
 
 class TrackWorker:
-    """Separates tracks into files; may be called from several threads at once, and closed once.
+    """Worker that separates tracks into files; may be called from several threads at once, and closed once.
 
-    All tracks are computed in threads of its own, `jobs` of them: every other thread that computes leaves
-    OpenMP threads behind, which slow down the next.
+    Models run only in its own `jobs` threads: each further thread that computes gets OpenMP threads of its
+    own, which stay and slow down the others.
 
     Args:
         runner: the models.
-        outputs: what to make of every track.
-        fingerprint: what the outputs are made with.
-        output: the format.
-        jobs: tracks computed at the same time.
+        outputs: the outputs of every track.
+        fingerprint: model and settings, written to the outputs' tags.
+        output: format of the outputs.
+        jobs: number of tracks computed at the same time.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class TrackWorker:
         self._measuring, self._publishing = threading.Semaphore(1), threading.Semaphore(jobs)
 
     def close(self) -> None:
-        """End its threads and let go of the models."""
+        """Stop the threads and free the models."""
         self._computing.shutdown(cancel_futures=True)
         self.runner.close()
 
     def __call__(self, item: Item, callback: Callback) -> TrackResult:
-        """Separate a track; return what came of it.
+        """Separate a track and return its result; a failure is a result too.
 
         Raises:
             Cancelled: by the callback. No part of the track is left.
@@ -109,8 +109,8 @@ class TrackWorker:
 
 
 @dataclass(frozen=True)
-class MakeWorker:
-    """A recipe of a worker, which loads the models where it is called, such as in another process."""
+class WorkerFactory:
+    """Factory of workers; picklable, and loads the models where it is called, such as in another process."""
 
     flow: Flow
     outputs: tuple[Output, ...]
@@ -136,7 +136,7 @@ class MakeWorker:
 
 
 class _Track:
-    """A track on its way through the stages. `wall_s` counts the time in them, not between them."""
+    """A track on its way through the stages; `wall_s` counts the seconds within stages, not the waiting."""
 
     def __init__(self, item: Item, worker: TrackWorker, callback: Callback) -> None:
         self.source, self.worker, self.callback = item.ready.source, worker, callback
@@ -156,12 +156,12 @@ class _Track:
 
     @property
     def duration_s(self) -> float | None:
-        """Counted, or declared, or None."""
+        """The length in seconds: counted by the first pass, else declared by the file, else None."""
         counted = self._measured.frames
         return self.source.duration_s if counted is None else counted / self.source.sample_rate
 
     def timed(self, stage: Callable[[], None]) -> None:
-        """Do one stage's work and count its time."""
+        """Run one stage and count its time."""
         began = monotonic()
         try:
             stage()
@@ -199,18 +199,17 @@ class _Track:
                 self.files.write(block)
 
     def publish(self) -> None:
-        """Complete the files."""
+        """Encode what waits for the peak, and give the files their final names."""
         done_s = self.duration_s or 0
-        emit(
-            self.callback, Progress(self.name, done_s, done_s, 0.0)
-        )  # after a cancellation it goes no further
+        # If the run was cancelled meanwhile, the callback ends the track here, before anything is published.
+        emit(self.callback, Progress(self.name, done_s, done_s, 0.0))
         self.files.publish()
         if self.files.gain != 1:
             what = f"{self.files.gain_db:.2f} dB on every output, so that none clips"
             emit(self.callback, Notice(what, self.name))
 
     def done(self) -> TrackResult:
-        """Return what came of the track."""
+        """Return the result of a track that is published."""
         files = self.files
         return TrackResult(
             self.name,

@@ -1,4 +1,4 @@
-"""Blending finished files into one, such as the same stem from several models."""
+"""Blend finished files into one, such as the same stem from several models (`stemsplit blend`)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -22,7 +22,7 @@ from stemsplit.separation.files import TrackFiles
 from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
 from stemsplit.settings import DEFAULT_BLEND, OutputSettings, check_weights
 
-_BLOCK = 1 << 16
+_BLOCK = 1 << 16  # samples
 
 
 def blend_files(
@@ -42,12 +42,12 @@ def blend_files(
         target: the file to write.
         blend: one of `settings.BLENDS`.
         weights: one for each file, for `avg_wave` and `avg_fft` only.
-        output: its format.
-        overwrite: replace a file that is there.
+        output: the format of the target.
+        overwrite: replace an existing target.
         callback: receives notices; returning False cancels.
 
     Returns:
-        The target.
+        The path of the target.
 
     Raises:
         SettingsError: fewer than two files, or weights that don't fit.
@@ -59,8 +59,7 @@ def blend_files(
     target = Path(target)
     if len(inputs) < 2:
         raise SettingsError("a blend needs two files or more", setting="INPUT")
-    counted = check_weights(len(inputs), blend, weights, "files")
-    making = make_blend(blend, counted)
+    blender = make_blend(blend, check_weights(len(inputs), blend, weights, "files"))
     sources = [FileSource(Path(path), probe(path)) for path in inputs]
     _check_target(target, sources, overwrite)
     shape = Shape(output_shape(sources[0], output).sample_rate, _channels(sources, output))
@@ -71,8 +70,8 @@ def blend_files(
         files.open({"blend": sources[0].tags()} if output.tags else {})
         lengths = [0] * len(sources)
         for parts in _aligned(sources, shape, lengths):
-            files.write(making.push([torch.from_numpy(part) for part in parts]).numpy()[None])
-        files.write(making.finish().numpy()[None])
+            files.write(blender.push([torch.from_numpy(part) for part in parts]).numpy()[None])  # [1, C, n]
+        files.write(blender.finish().numpy()[None])  # [1, C, n]
         files.publish()
     for notice in _notices(sources, shape, lengths, files):
         emit(callback, notice)
@@ -80,7 +79,7 @@ def blend_files(
 
 
 def format_of(target: str | Path) -> str:
-    """Return the format that a file's suffix stands for.
+    """Return the format of a file's suffix.
 
     Raises:
         SettingsError: no format has this suffix.
@@ -101,14 +100,14 @@ def _check_target(target: Path, sources: Sequence[FileSource], overwrite: bool) 
 
 
 def _channels(sources: Sequence[FileSource], output: OutputSettings) -> int:
-    """Return the output's channels: mono only if every file is."""
+    """Return the channels that are asked for; otherwise mono if every file is mono, else stereo."""
     if output.channels in (1, 2):
         return output.channels
     return min(2, max(source.channels for source in sources))
 
 
 def _aligned(sources: Sequence[FileSource], shape: Shape, lengths: list[int]) -> Iterator[list[Audio]]:
-    """Yield the next samples of every file, [C, n] each; count in `lengths` how many each of them has."""
+    """Yield consecutive blocks of all files, [C, n] for each file; add the files' samples to `lengths`."""
     nothing = np.zeros((shape.channels, 0), np.float32)
     for blocks in zip_longest(*(_converted(source, shape) for source in sources), fillvalue=nothing):
         longest = max(block.shape[1] for block in blocks)
@@ -118,7 +117,7 @@ def _aligned(sources: Sequence[FileSource], shape: Shape, lengths: list[int]) ->
 
 
 def _converted(source: FileSource, shape: Shape) -> Iterator[Audio]:
-    """Yield a file at the output's rate and channels, [C, _BLOCK] each, the last one shorter."""
+    """Yield a file at the rate and channels of the output, [C, _BLOCK] each, the last one shorter."""
     regrouper = Regrouper(_BLOCK)
     resampler = Resampler(shape.channels, source.sample_rate, shape.sample_rate)
     for block in source.blocks():

@@ -1,7 +1,7 @@
-"""A track's outputs on their way to their final names: written aside, then published together.
+"""Write the output files of a track under temporary names, and publish them together once all are complete.
 
-Every file grows as a part beside its place (see `stemsplit.files`). The final names appear only once all of
-the track's files are complete; two processes that want the same file are kept apart.
+Each file is written as a part file beside its final path (see `stemsplit.files`). The part file is locked, so
+that two processes don't write the same file.
 """
 
 import math
@@ -22,18 +22,18 @@ from stemsplit.files import PartFile, os_errors, part_of, remove
 from stemsplit.settings import OutputSettings
 
 Audio = NDArray[np.float32]
-LIMIT = 1 - 2.0**-15  # the largest sample that every integer format can hold
-BLOCK_SAMPLES = 1 << 16
+LIMIT = 1 - 2.0**-15  # the largest sample that every integer format (16 bits and more) can hold
+BLOCK_SAMPLES = 1 << 16  # frames that are read from a scratch file at a time
 
 
 def scratch_of(path: Path) -> Path:
-    """Where the samples of `path` wait in float32 until the track's peak is known."""
+    """Return the scratch file in which the samples of `path` wait until the peak of the track is known."""
     return path.with_name(f".{path.name}.f32.part")
 
 
 @contextmanager
 def _as_final(path: Path) -> Iterator[None]:
-    """Give errors about the part of `path` its final name."""
+    """Make errors about the part file of `path` name `path` instead."""
     try:
         yield
     except OutputError as error:
@@ -44,16 +44,20 @@ def _as_final(path: Path) -> Iterator[None]:
 
 
 class TrackFiles:
-    """The files of one track: `open`, `write`, `publish`; and `close`, which removes what isn't published.
+    """The output files of one track: call `open`, `write` for each block, `publish`, and always `close`.
+
+    With a common gain and an integer format the samples are written to float32 scratch files first, and
+    encoded in `publish` once the peak of all outputs is known.
 
     Args:
         files: the final path of each output, in the order of the blocks' first axis.
-        sample_rate: of the outputs, in Hz.
-        channels: of the outputs.
-        settings: format, and what to do about peaks.
-        layout: the loudspeakers of more than two channels.
-        new_folders: above each file, to be made and removed again if they stay empty; None for those that are
-            missing now. Of folders in common the last track of a batch takes care.
+        sample_rate: rate of the outputs in Hz.
+        channels: channels of the outputs.
+        settings: the format, and how clipping is avoided.
+        layout: the channel layout of more than two channels.
+        new_folders: for each file the folders to create, which are removed again if they stay empty; None for
+            those that are missing now. In a batch they are found before any track creates one, so that the
+            last track removes the folders that the tracks have in common.
     """
 
     def __init__(
@@ -69,8 +73,8 @@ class TrackFiles:
         self.files, self.sample_rate, self.channels = dict(files), sample_rate, channels
         self.settings, self.tags = settings, dict[str, Tags]()
         self.peak, self.frames, self.gain = 0.0, 0, 1.0
-        # An integer format can't be written before the peak of the whole track is known.
-        self.held = settings.clip == "common" and not settings.is_float
+        # Samples can't be quantised before the common gain, thus the peak of the whole track, is known.
+        self.needs_peak = settings.clip == "common" and not settings.is_float
         self.parts: list[PartFile] = []
         self.writers: list[Writer] = []
         self.scratch: list[BinaryIO] = []
@@ -79,17 +83,17 @@ class TrackFiles:
 
     @property
     def gain_db(self) -> float:
-        """The gain that all outputs have in common; known once they are published."""
+        """The gain that all outputs have in common, in dB; known once they are published."""
         return 20 * math.log10(self.gain)
 
     def open(self, tags: Mapping[str, Tags]) -> None:
-        """Make the part files.
+        """Create the part files.
 
         Args:
-            tags: to be written, by output.
+            tags: the tags to write, by output.
 
         Raises:
-            OutputError: they can't be made, or another process is making them.
+            OutputError: a file can't be created, or another process is writing it.
         """
         self.tags.update(tags)
         for path in self.files.values():
@@ -99,7 +103,7 @@ class TrackFiles:
             self.parts.append(part)
             self.cleanup.callback(part.discard)
             self.cleanup.callback(remove, scratch_of(path))
-        if self.held:
+        if self.needs_peak:
             self.scratch = [self._scratch(path) for path in self.files.values()]
         else:
             self.writers = [self._writer(name) for name in self.files]
@@ -111,7 +115,7 @@ class TrackFiles:
                 self.sample_rate,
                 self.channels,
                 self.settings,
-                frames=self.frames if self.held else None,
+                frames=self.frames if self.needs_peak else None,
                 tags=self.tags.get(name),
                 layout=self.layout,
             )
@@ -121,15 +125,15 @@ class TrackFiles:
     def _scratch(self, path: Path) -> BinaryIO:
         with os_errors(path):
             handle = open(scratch_of(path), "w+b")
-        self.cleanup.callback(_let_go, handle)
+        self.cleanup.callback(_close_quietly, handle)
         return handle
 
     def write(self, block: Audio) -> None:
-        """Append [O, C, n].
+        """Append a block of the O outputs, [O, C, n].
 
         Raises:
             ResourceError: the disk is full.
-            OutputError: it can't be written for another reason.
+            OutputError: a file can't be written for another reason.
         """
         self.frames += block.shape[-1]
         if block.size:
@@ -139,12 +143,12 @@ class TrackFiles:
                 writer.write(samples)
         for handle, path, samples in zip(self.scratch, self.files.values(), block, strict=False):
             with os_errors(path):
-                handle.write(np.ascontiguousarray(samples.T).tobytes())
-                handle.flush()  # a full disk is to show here
+                handle.write(np.ascontiguousarray(samples.T).tobytes())  # [n, C]
+                handle.flush()  # so that a full disk raises here, where the path is known
 
     def publish(self) -> None:
         """Complete all files, then give them their final names."""
-        if self.held:
+        if self.needs_peak:
             self.gain = min(1.0, LIMIT / self.peak) if self.peak > 0 else 1.0
             for name, handle in zip(self.files, self.scratch, strict=True):
                 self._encode(name, handle)
@@ -160,21 +164,21 @@ class TrackFiles:
         handle.seek(0)
         with _as_final(self.files[name]):
             while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
-                samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T
+                samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T  # [C, n]
                 writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
             writer.close()
 
     def close(self) -> None:
-        """Remove whatever isn't published."""
+        """Remove all files and folders that aren't published."""
         self.cleanup.close()
 
 
 def missing_folders(path: Path) -> list[Path]:
-    """Return the folders above `path` that have yet to be made, outermost first."""
+    """Return the folders above `path` that don't exist, outermost first."""
     return [*takewhile(lambda folder: not os.path.exists(folder), path.parents)][::-1]
 
 
-def _let_go(handle: BinaryIO) -> None:
+def _close_quietly(handle: BinaryIO) -> None:
     # Ignore a failed flush on a full disk: the file is being discarded.
     with suppress(OSError):
         handle.close()

@@ -1,7 +1,7 @@
-"""A recipe whose models have been looked up: which model runs over which signal, and what every stem is.
+"""Resolve a recipe to a flow: which model runs over which signal, and the sum of signals that each stem is.
 
 Signals have names: the mix, every stem of every run (`0 vocals`), and every blend (`blend 0`). Stems, inputs
-of further models and outputs are sums of signals.
+of further models and outputs are sums of signals. `run` and `Separator` resolve a flow once, `track` runs it.
 """
 
 import json
@@ -21,18 +21,18 @@ from stemsplit.stems import canonical, find_stem, meanings
 if TYPE_CHECKING:
     from stemsplit.core.stream import Separable
 
-# What an object needs to be run, beside being called.
+# Attributes that an object needs to be run as a model, beside being callable.
 NEEDED = ("stems", "sample_rate", "channels", "segment_samples", "context_samples", "normalise", "overlap")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A model over a signal.
+    """A model and the signal that it separates.
 
     Attributes:
-        model: as it was asked for.
+        model: the model as it was asked for: a name, a path or an object.
         input: the sum of signals that it separates.
-        stems: those of its own stems that are signals; the residual isn't, it's a sum.
+        stems: the stems that are computed by the model; its residual is a sum instead.
         about: the model's description.
     """
 
@@ -43,17 +43,24 @@ class Run:
 
     @property
     def from_mix(self) -> bool:
-        """True if it separates the track itself."""
+        """True if the model separates the track itself."""
         return self.input == Sum((MIX,))
 
     def signals(self, index: int) -> tuple[str, ...]:
-        """Return the names of its signals, in the order of its stems."""
+        """Return the names of the run's signals, in the order of its stems."""
         return tuple(_signal(index, stem) for stem in self.stems)
 
 
 @dataclass(frozen=True)
-class Joint:
-    """A blend of several estimates of one stem, sums of signals each."""
+class StemBlend:
+    """A blend of estimates of one stem by several models.
+
+    Attributes:
+        parts: the estimates, each a sum of signals.
+        weights: the weight of each estimate.
+        blend: one of `settings.BLENDS`.
+        givers: the model of each estimate.
+    """
 
     parts: tuple[Sum, ...]
     weights: tuple[float, ...]
@@ -63,20 +70,20 @@ class Joint:
 
 @dataclass(frozen=True)
 class Flow:
-    """What separating by a recipe means.
+    """Models, the signals between them, and the stems that they give together.
 
     Attributes:
-        name: of the recipe or model, as it was asked for.
-        runs: the models by number, each after those that it needs.
-        blends: the signals that are blends.
-        sums: what every stem is, by its name; also of those that further models take.
-        stems: names of the stems that come out.
-        notices: what a person should know about the combination of the models.
+        name: name of the recipe or model, as it was asked for.
+        runs: the models by number, each after those whose stems it separates.
+        blends: the blends by the names of their signals.
+        sums: the sum of signals of every stem, also of those that are the input of further models.
+        stems: names of the stems that the flow gives.
+        notices: remarks for the user about models that don't fit together well.
     """
 
     name: str
     runs: Mapping[int, Run]
-    blends: Mapping[str, Joint]
+    blends: Mapping[str, StemBlend]
     sums: Mapping[str, Sum]
     stems: tuple[str, ...]
     notices: tuple[str, ...] = ()
@@ -88,29 +95,29 @@ class Flow:
 
     @property
     def divided(self) -> tuple[str, ...]:
-        """Names of stems that are given in parts."""
+        """Names of stems that aren't given themselves, but in parts by further models."""
         return tuple(name for name in self.sums if name not in self.stems)
 
     @property
     def structure(self) -> str:
-        """A digest of which models run over what and how their stems are combined, without the weights."""
+        """Digest of the models' names, their inputs and the combination of stems, without the weights."""
         runs = [(run.about.name, str(run.input)) for run in self.runs.values()]
-        blends = [(joint.blend, joint.weights, *map(str, joint.parts)) for joint in self.blends.values()]
+        blends = [(blend.blend, blend.weights, *map(str, blend.parts)) for blend in self.blends.values()]
         stems = [(stem, str(self.sums[stem])) for stem in self.stems]
         return sha256(json.dumps([runs, blends, stems]).encode()).hexdigest()[:16]
 
     @property
     def sha256(self) -> str | None:
-        """The digest of all weights, of a single model its own; None where there are none."""
+        """Digest of the weights, of several models their joint digest; None if there are no weights."""
         return joint_digest([run.about.sha256 or "" for run in self.runs.values()]) or None
 
     def expand(self, outputs: Iterable[Output]) -> tuple[Output, ...]:
-        """Return outputs of stems as sums of signals."""
+        """Return outputs that are sums of stems as sums of signals."""
         sums = [(output.name, output.sum.expand(self.sums)) for output in outputs]
         return tuple(Output(name, total.plus, total.minus) for name, total in sums)
 
     def narrow(self, outputs: Iterable[Output]) -> "Flow":
-        """Return the flow with the models, and the stems of each, that some outputs need."""
+        """Return the flow with only the models, and only the stems of each, that some outputs need."""
         needed = self.needed(output.sum for output in self.expand(outputs))
         runs = {}
         for index, run in self.runs.items():
@@ -119,7 +126,7 @@ class Flow:
         return replace(self, runs=runs)
 
     def needed(self, sums: Iterable[Sum]) -> set[str]:
-        """Return all signals that some sums are made from, also by way of blends and further models."""
+        """Return all signals that some sums depend on, also through blends and further models."""
         found, waiting = set[str](), [term for total in sums for term in total.terms]
         while waiting:
             term = waiting.pop()
@@ -129,18 +136,18 @@ class Flow:
         return found
 
     def direct(self, sums: Iterable[Sum]) -> set[str]:
-        """Return the models' signals, and the mix, that some sums are computed from, blends written out."""
+        """Return the stems of models, and the mix, that some sums consist of, with blends expanded."""
         found, waiting = set[str](), [term for total in sums for term in total.terms]
         while waiting:
             term = waiting.pop()
-            if (joint := self.blends.get(term)) is None:
+            if (blend := self.blends.get(term)) is None:
                 found.add(term)
             else:
-                waiting += [part for total in joint.parts for part in total.terms]
+                waiting += [part for total in blend.parts for part in total.terms]
         return found
 
     def run_of(self, signal: str) -> int | None:
-        """Return the number of the run that a signal comes from, None for the mix and for blends."""
+        """Return the number of the run that computes a signal; None for the mix and for blends."""
         number = signal.partition(" ")[0]
         return int(number) if number.isdecimal() else None
 
@@ -150,15 +157,15 @@ class Flow:
         run = self.run_of(signal)
         return () if run is None else (self.runs[run].input,)
 
-    def told(self, outputs: Sequence[Output]) -> Iterator[str]:
-        """Yield what a person should know about the models together, and which of them give what."""
+    def remarks(self, outputs: Sequence[Output]) -> Iterator[str]:
+        """Yield remarks for the user: on the combination of the models, and which model gives which stems."""
         if not self.combined:
             return
         yield from self.notices
-        outward = [term for output in outputs for term in output.sum.terms if term != MIX]
+        given_out = [term for output in outputs for term in output.sum.terms if term != MIX]
         needed = {MIX, *self.needed(output.sum for output in self.expand(outputs))}
-        inward = [name for name in self.divided if set(self.sums[name].terms) <= needed]
-        names = dict.fromkeys((*inward, *outward))
+        passed_on = [name for name in self.divided if set(self.sums[name].terms) <= needed]
+        names = dict.fromkeys((*passed_on, *given_out))
         groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
         for name in names:
             blends = {self.blends[term].blend for term in self.sums[name].terms if term in self.blends}
@@ -188,11 +195,11 @@ def resolve(recipe: Recipe, describe: Describe) -> Flow:
     """Look up the models of a recipe.
 
     Args:
-        recipe: what is to be done.
-        describe: says what a named model is.
+        recipe: steps of models, and the outputs.
+        describe: returns the description of a named model.
 
     Raises:
-        UnknownNameError: a model, or the stem or step that an input or output names, isn't there.
+        UnknownNameError: a model, or the stem or step that an input or output names, doesn't exist.
         SettingsError: two stems would have one name, or an object can't be run.
         Others: as `describe`.
     """
@@ -217,8 +224,8 @@ def _name(model: Any) -> str:
 
 
 @dataclass
-class _Given:
-    """The stems of a step or recipe: what each of them is, and which of them come out."""
+class _StepStems:
+    """The stems of a step or recipe, and the sums of signals of these and of stems that others separate."""
 
     sums: dict[str, Sum]
     stems: tuple[str, ...]
@@ -227,18 +234,19 @@ class _Given:
 
 @dataclass
 class _Resolver:
-    """Collects the runs and blends of a recipe and of those in it."""
+    """Collector of the runs, blends and notices of a recipe and of the recipes in it, for `resolve`."""
 
     describe: Describe
     runs: dict[int, Run] = field(default_factory=dict)
-    blends: dict[str, Joint] = field(default_factory=dict)
+    blends: dict[str, StemBlend] = field(default_factory=dict)
     notices: list[str] = field(default_factory=list)
-    within: list[str] = field(default_factory=list)
+    resolving: list[str] = field(default_factory=list)  # names of nested recipes, to find one in itself
 
-    def recipe(self, recipe: Recipe, mix: Sum) -> _Given:
-        sums = dict[str, Sum]()  # by the path of its stems
+    def recipe(self, recipe: Recipe, mix: Sum) -> _StepStems:
+        """Resolve the steps of a recipe that separates the sum `mix`."""
+        sums = dict[str, Sum]()  # by path, such as `vocals.lead`
         steps = dict[str, str]()  # from STEP.STEM to the path
-        taken = set[str]()
+        taken = set[str]()  # paths of stems that further steps separate
         for step in recipe.steps:
             source, path = self._input(step.input, sums, steps, mix)
             given = self._step(step, source)
@@ -251,17 +259,17 @@ class _Resolver:
                     steps[f"{canonical(step.name)}.{stem}"] = prefix + stem
             taken |= {path} | {prefix + stem for stem in given.sums if stem not in given.stems}
         if not recipe.outputs:
-            return _Given(sums, tuple(stem for stem in sums if stem not in taken))
+            return _StepStems(sums, tuple(stem for stem in sums if stem not in taken))
         named = {
             canonical(name) if name else self._path(term, sums, steps): self._sum(term, sums, steps, mix)
             for name, term in recipe.terms
         }
         if len(named) < len(recipe.terms):
             raise SettingsError("two outputs of the recipe have one name", setting="outputs")
-        return _Given({**sums, **named}, tuple(named))
+        return _StepStems({**sums, **named}, tuple(named))
 
-    def _step(self, step: Step, source: Sum) -> _Given:
-        """Resolve the models of a step; stems of several meet by what they mean."""
+    def _step(self, step: Step, source: Sum) -> _StepStems:
+        """Resolve the models of a step; stems of several models that mean the same are blended."""
         given = [self._model(model, source) for model in step.models]
         if len(given) == 1:
             return given[0]
@@ -270,10 +278,10 @@ class _Resolver:
             for stem, meaning in meanings(one.stems).items():
                 estimates.setdefault(meaning, []).append((one.sums[stem], weight, one.name))
         self._compare(given)
-        sums = {stem: self._joint(found, step.blend) for stem, found in estimates.items()}
-        return _Given(sums, tuple(sums))
+        sums = {stem: self._blend(found, step.blend) for stem, found in estimates.items()}
+        return _StepStems(sums, tuple(sums))
 
-    def _joint(self, estimates: Sequence[tuple[Sum, float, str]], blend: str) -> Sum:
+    def _blend(self, estimates: Sequence[tuple[Sum, float, str]], blend: str) -> Sum:
         parts, weights, givers = zip(*estimates, strict=True)
         if len(parts) == 1:
             return Sum(parts[0].plus, parts[0].minus)
@@ -282,20 +290,22 @@ class _Resolver:
                 f"--weights: {' and '.join(givers)} would count for nothing", setting="--weights"
             )
         signal = f"blend {len(self.blends)}"
-        self.blends[signal] = Joint(parts, weights, blend, givers)
+        self.blends[signal] = StemBlend(parts, weights, blend, givers)
         return Sum((signal,))
 
-    def _compare(self, given: Sequence[_Given]) -> None:
-        """Notice models whose `other` holds what another model gives apart."""
-        rests = [(set(one.stems), one.name) for one in given if meanings(one.stems).get("other") == "other"]
-        for stems, name in rests:
-            for others, another in rests:
+    def _compare(self, given: Sequence[_StepStems]) -> None:
+        """Add a notice for models whose `other` holds stems that another model gives separately."""
+        with_other = [
+            (set(one.stems), one.name) for one in given if meanings(one.stems).get("other") == "other"
+        ]
+        for stems, name in with_other:
+            for others, another in with_other:
                 if apart := sorted(others - stems):
                     self.notices.append(
                         f"the `other` of {name} holds {' and '.join(apart)} too, which {another} gives apart"
                     )
 
-    def _model(self, model: Any, source: Sum) -> _Given:
+    def _model(self, model: Any, source: Sum) -> _StepStems:
         """Resolve one model, or the recipe that its name stands for."""
         if isinstance(model, Recipe):
             return replace(self.recipe(model, source), name="recipe")
@@ -308,15 +318,15 @@ class _Resolver:
         sums = {stem: Sum((_signal(index, stem),)) for stem in own}
         if about.residual is not None:
             sums[about.residual] = source.less(Sum(tuple(_signal(index, stem) for stem in own)))
-        return _Given({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
+        return _StepStems({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
 
-    def _nested(self, about: Description, recipe: Recipe, source: Sum) -> _Given:
-        """Resolve a recipe that is a model of another one."""
-        if about.name in self.within:
+    def _nested(self, about: Description, recipe: Recipe, source: Sum) -> _StepStems:
+        """Resolve a recipe that is used as a model in another one."""
+        if about.name in self.resolving:
             raise SettingsError(f"recipe {about.name} contains itself", setting="model")
-        self.within.append(about.name)
+        self.resolving.append(about.name)
         given = self.recipe(recipe, source)
-        self.within.pop()
+        self.resolving.pop()
         if about.stems and set(about.stems) != set(given.stems):
             what = (
                 f"recipe {about.name} gives {', '.join(given.stems)}, its entry says {', '.join(about.stems)}"
@@ -327,13 +337,13 @@ class _Resolver:
     def _input(
         self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str], mix: Sum
     ) -> tuple[Sum, str]:
-        """Return what a step separates, and the path that its stems are named by."""
+        """Return the sum that a step separates, and the path that its stems' names begin with."""
         if text.strip() == MIX_INPUT:
             return mix, ""
         return self._sum(text, sums, steps, mix), self._path(text, sums, steps)
 
     def _path(self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str]) -> str:
-        """Return the path of a stem; of the mix less a stem, that with `no_` before its last name."""
+        """Return the path of a stem; for the mix less a stem, its path with `no_` before the last name."""
         terms = terms_of(text)
         names = [self._name(name, sums, steps) for _, name in terms]
         if len(terms) == 1:
@@ -344,6 +354,7 @@ class _Resolver:
         return "_".join(names)
 
     def _name(self, name: str, sums: Mapping[str, Sum], steps: Mapping[str, str]) -> str:
+        """Return the path of a stem that is given as STEM, STEP.STEM or a path."""
         if name == MIX_INPUT:
             return name
         known = {**steps, **{path: path for path in sums}}
@@ -354,6 +365,7 @@ class _Resolver:
             return canonical(name)
 
     def _sum(self, text: str, sums: Mapping[str, Sum], steps: Mapping[str, str], mix: Sum) -> Sum:
+        """Return the sum of signals that an expression such as `mix - vocals` means."""
         total = Sum(())
         known = {**sums, MIX: mix}
         for sign, name in terms_of(text):
@@ -367,13 +379,13 @@ class _Resolver:
 
 
 def describe_object(model: "Separable") -> Description:
-    """Describe a caller's own object.
+    """Describe an object that a caller of the Python API passes as a model.
 
     Raises:
-        SettingsError: it can't be run.
+        SettingsError: it isn't callable or lacks attributes.
     """
     missing = [name for name in NEEDED if not hasattr(model, name)]
-    # a bag has members instead of a segment
+    # A bag has members instead of the attributes of a single model.
     if not callable(model) and not hasattr(model, "members") or (missing and not hasattr(model, "members")):
         lacks = ", ".join(missing) or "no call"
         raise SettingsError(

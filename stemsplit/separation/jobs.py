@@ -1,7 +1,7 @@
-"""The jobs of a run before the model is loaded: which are to be done, which are done already, which can't be.
+"""Check the jobs of a run before the model is loaded: which are ready, done already, or impossible.
 
-Every output carries what it was made with as a line of JSON in its tags, by which it is found to be done. The
-tool's version is recorded in it and not compared.
+Every output has model and settings as a line of JSON in its tags; by them a later run sees that the output is
+done. The version of stemsplit is recorded there but not compared.
 """
 
 import json
@@ -29,24 +29,24 @@ from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
 
 log = logging.getLogger(__name__)
-SCRATCH_BYTES = 4  # per sample that waits in float32 for the track's peak
+SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What an output is made with: the model's name and hash, and every setting that changes its samples."""
+    """The model's name and digest, and every setting that changes the samples of an output."""
 
     model: str
     sha256: str | None
     settings: Mapping[str, Any]
 
     def tag(self, output: Output) -> str:
-        """The line that is written into the file of `output`."""
+        """Return the line of JSON that is written to the tags of `output`."""
         content = {"version": __version__, "model": self.model, "sha256": self.sha256, "output": str(output)}
         return json.dumps(content | {"settings": dict(self.settings)}, sort_keys=True, separators=(",", ":"))
 
     def difference(self, tag: str | None, output: Output) -> str | None:
-        """What sets a file with `tag` apart from `output` made now; None if nothing does."""
+        """Return how a file with `tag` differs from `output` made now, as a clause; None if it doesn't."""
         try:
             content = json.loads(tag or "")
             then = {"model": content["model"], "sha256": content["sha256"], "content": content["output"]}
@@ -54,7 +54,7 @@ class Fingerprint:
         except (ValueError, TypeError, KeyError):
             return "it was not made by stemsplit"
         now = {"model": self.model, "sha256": self.sha256, "content": str(output)} | dict(self.settings)
-        # A hash of which only the beginning is on record is compared as far as it goes.
+        # The registry has only the beginning of some digests: compare what both have.
         if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
             then["sha256"] = now["sha256"]
         for key in sorted({*now, *then}):
@@ -72,10 +72,10 @@ def _shown(value: object) -> str:
 
 
 def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bool:
-    """Whether all `outputs` of a job are there, made with the same settings.
+    """Tell whether all outputs of a job exist, made with the same model and settings.
 
     Raises:
-        OutputError: one is there that was made otherwise.
+        OutputError: an output exists that was made with others.
     """
     present = [output for output in outputs if os.path.exists(job.files[output.name])]
     for output in present:
@@ -88,7 +88,7 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
 
 
 def renamed(job: Job) -> Job:
-    """The job with the lowest number in its folder's or files' names under which nothing exists yet."""
+    """Return the job with the lowest number in its folder's or files' names under which nothing exists."""
     number, files = 2, job.files
     while any(os.path.exists(path) for path in files.values()):
         files = {name: _numbered(path, name, number) for name, path in job.files.items()}
@@ -97,7 +97,7 @@ def renamed(job: Job) -> Job:
 
 
 def _numbered(path: Path, output: str, number: int) -> Path:
-    # Where a track has a folder of its own the folder takes the number, otherwise the file.
+    # If the track has a folder of its own, the folder gets the number, otherwise the file.
     if path.stem == output:
         return path.parent.with_name(f"{path.parent.name} ({number})") / path.name
     return path.with_name(f"{path.stem} ({number}){path.suffix}")
@@ -105,7 +105,7 @@ def _numbered(path: Path, output: str, number: int) -> Path:
 
 @dataclass(frozen=True)
 class Ready:
-    """A job that is to be done, and what its input's head says."""
+    """A job that is ready to be done, the source by its header, and the shape of the outputs."""
 
     job: Job
     source: FileSource
@@ -119,17 +119,17 @@ def survey(
     batch: BatchSettings,
     output: OutputSettings,
 ) -> Ready | TrackResult:
-    """Look at a job's input and at what stands under its outputs' names.
+    """Check a job's input and the files that exist under its outputs' names.
 
     Args:
-        job: what is to be done.
-        outputs: what is made of every track.
-        fingerprint: what the outputs would be made with.
-        batch: the rule for existing files, and the stretch of every track.
+        job: an input and the paths of its outputs.
+        outputs: the outputs of every track.
+        fingerprint: model and settings of this run.
+        batch: the rule for existing files, and the range of every track.
         output: the format.
 
     Returns:
-        The job, perhaps under other names; or its result, if it needs no computing.
+        The job, with other paths if it was renamed; or its result, if it is done already or can't be done.
     """
     name = str(job.input)
     try:
@@ -158,7 +158,7 @@ def _check_places(job: Job) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that files can be written into a folder, or that it can be made.
+    """Check that files can be written to a folder, or that the folder can be created.
 
     Raises:
         OutputError: they can't, or it can't.
@@ -179,8 +179,8 @@ def check_folder(folder: Path) -> None:
         return
 
 
-def spare(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
-    """A failure where a job would replace one of the `inputs`, given by their real paths; else as found."""
+def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
+    """Return a failure for a job that would overwrite an input (given by real paths), or else `found`."""
     if isinstance(found, Ready):
         for path in found.job.files.values():
             if os.path.realpath(path) in inputs:
@@ -192,7 +192,7 @@ def spare(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackR
 
 
 def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple[FileSource, Shape]:
-    """Read an input's head, and see that its outputs can be encoded.
+    """Read the header of an input, and check that its outputs can be encoded.
 
     Raises:
         InputError: it can't be read.
@@ -208,16 +208,16 @@ def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple
 
 
 def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spooled: int = 0) -> None:
-    """Check that the disks have room for outputs and waiting stems, as far as their lengths are known.
+    """Check that the disks have room for outputs and temporary files, as far as lengths are known.
 
     Args:
-        ready: what is to be done.
+        ready: the jobs to be done.
         output: the format.
         root: the output folder.
-        spooled: how many stems wait in temporary files while a track is separated.
+        spooled: the number of stems in temporary files while a track is separated.
 
     Raises:
-        ResourceError: one hasn't.
+        ResourceError: a disk has too little room.
     """
     sample_bytes = BIT_DEPTHS[output.bit_depth] // 8
     needed, largest, waiting = 0.0, 0.0, 0.0
@@ -226,9 +226,9 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spool
         samples = seconds * one.shape.sample_rate * one.shape.channels
         needed += samples * len(one.job.files) * sample_bytes
         largest = max(largest, samples * len(one.job.files) * SCRATCH_BYTES)
-        heard = seconds * source.sample_rate * min(2, source.channels)
-        waiting = max(waiting, spooled * heard * SCRATCH_BYTES)
-    if not FORMATS[output.format].is_pcm:  # what is compressed has no length beforehand
+        stem_samples = seconds * source.sample_rate * min(2, source.channels)
+        waiting = max(waiting, spooled * stem_samples * SCRATCH_BYTES)
+    if not FORMATS[output.format].is_pcm:  # the size of compressed files isn't known beforehand
         needed = largest = 0.0
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     temporary = Path(gettempdir())
@@ -243,7 +243,7 @@ def _require_room(
     folder: Path, size: float, hint: str = "choose another disk with -o, or a smaller format such as -f flac"
 ) -> None:
     disk = shutil.disk_usage(folder)
-    # A file system without a size, such as one over a network, tells nothing.
+    # Some network file systems report a size of 0: then there is nothing to check.
     if size and disk.total and size > disk.free:
         raise ResourceError(
             f"{folder}: {_size_shown(size)} are needed and {_size_shown(disk.free)} are free", hint=hint

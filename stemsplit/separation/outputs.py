@@ -1,4 +1,7 @@
-"""The outputs of a track: stems, complements (`no_vocals`) and mixes of stems, as sums with signs."""
+"""The outputs of a track as signed sums: stems, complements (`no_vocals` = mix − vocals) and mixes of stems.
+
+`plan_outputs` makes them from the settings, `flow` expands them to sums of signals, `mix_down` computes them.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +16,7 @@ from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.settings import StemSettings
 from stemsplit.stems import ACCOMPANIMENTS, canonical, find_stem
 
-MIX = "the mix"  # the input itself, as a term of a sum; no canonical name of a stem has a space
+MIX = "the mix"  # the input itself as a term of a sum; the space sets it apart from names of stems
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -38,7 +41,7 @@ class Sum:
         return Sum((*self.plus, *other.minus), (*self.minus, *other.plus)).expand({})
 
     def expand(self, known: Mapping[str, "Sum"]) -> "Sum":
-        """Return the same sum with the terms that are `known` written out; what cancels is left out."""
+        """Return the sum with `known` terms replaced by their sums, without terms that cancel."""
         plus, minus = list[str](), list[str]()
         for names, same, other in ((self.plus, plus, minus), (self.minus, minus, plus)):
             for name in names:
@@ -54,7 +57,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Output:
-    """One output: a name, and the sum of terms that it is."""
+    """One output: its name, and the terms that are added and subtracted."""
 
     name: str
     plus: tuple[str, ...]
@@ -62,7 +65,7 @@ class Output:
 
     @property
     def sum(self) -> Sum:
-        """The terms."""
+        """The output as a sum without a name."""
         return Sum(self.plus, self.minus)
 
     def __str__(self) -> str:
@@ -72,17 +75,17 @@ class Output:
 def plan_outputs(
     stems: Sequence[str], settings: StemSettings, divided: Sequence[str] = ()
 ) -> tuple[Output, ...]:
-    """Return the outputs that `settings` ask of what gives `stems`.
+    """Return the outputs that `settings` ask for.
 
     Args:
-        stems: that are given.
-        settings: which outputs are wanted.
-        divided: stems that are given in parts, such as `vocals` as `vocals.lead` and `vocals.backing`. Such a
-            name stands for all of its parts, and in a sum for the stem itself.
+        stems: the stems that the model or recipe gives.
+        settings: the outputs that are asked for.
+        divided: stems that are given in parts, such as `vocals` as `vocals.lead` and `vocals.backing`. With
+            `--stem` such a name means all of its parts, in a sum the stem itself.
 
     Raises:
         UnknownNameError: there is no such stem.
-        SettingsError: a mix with a bad name or one that is taken.
+        SettingsError: the name of a mix is invalid or taken.
     """
     whole = [*stems, *(stem for stem in divided if stem not in stems)]
     if settings.karaoke:
@@ -90,7 +93,7 @@ def plan_outputs(
     wanted = [Output(stem, (stem,)) for stem in stems]
     if settings.stems is not None:
         found = {output.name: output for name in settings.stems for output in _named(name, stems, divided)}
-        # stems in the order of the model, then what is a sum
+        # stems in the order of the model, then sums
         wanted = [found.pop(stem) for stem in stems if stem in found] + list(found.values())
     outputs = wanted
     if settings.rest:
@@ -107,8 +110,8 @@ def plan_outputs(
 def find_sum(name: str, stems: Sequence[str]) -> Sum:
     """Return the stem, or the sum of stems and mix, that `name` means.
 
-    `instrumental` and `accompaniment` are the mix less the vocals, and `no_STEM` is the mix less that stem,
-    where no stem is called so.
+    If no stem has that name, `instrumental` and `accompaniment` are the mix less the vocals, and `no_STEM` is
+    the mix less that stem.
 
     Raises:
         UnknownNameError: there is no such stem.
@@ -130,7 +133,7 @@ def _output(name: str, total: Sum) -> Output:
 
 
 def _named(name: str, stems: Sequence[str], divided: Sequence[str]) -> Iterator[Output]:
-    """Yield the outputs that a name in `--stem` means."""
+    """Yield the outputs that a name given with `--stem` means."""
     whole = [*stems, *(stem for stem in divided if stem not in stems)]
     try:
         total = find_sum(name, whole)
@@ -146,7 +149,11 @@ def _named(name: str, stems: Sequence[str], divided: Sequence[str]) -> Iterator[
 
 
 def _karaoke(stems: Sequence[str]) -> Output:
-    """Return everything but the vocals: the accompaniment if it is given, or the sum of the other stems."""
+    """Return the output of `--karaoke`: the model's accompaniment if it gives one, else the other stems' sum.
+
+    Raises:
+        SettingsError: the model gives no accompaniment, and no vocals beside other stems.
+    """
     given = [stem for stem in stems if stem in ACCOMPANIMENTS]
     others = [stem for stem in stems if stem != "vocals" and "." not in stem]
     if not given and ("vocals" not in stems or not others):
@@ -164,7 +171,11 @@ def _mix_name(name: str) -> str:
 
 
 def _joined(outputs: Sequence[Output], more: Sequence[Output], flag: str) -> list[Output]:
-    """All outputs, none of which may have the name of another; `flag` asked for `more`."""
+    """Return outputs and those that `flag` adds.
+
+    Raises:
+        SettingsError: two of them have one name.
+    """
     found = list(outputs)
     for output in more:
         if canonical(output.name) in (canonical(other.name) for other in found):
@@ -174,7 +185,7 @@ def _joined(outputs: Sequence[Output], more: Sequence[Output], flag: str) -> lis
 
 
 class Terms(Protocol):
-    """A sum, or an output that is one."""
+    """Interface of `Sum` and `Output`."""
 
     @property
     def plus(self) -> tuple[str, ...]:
@@ -182,21 +193,22 @@ class Terms(Protocol):
 
     @property
     def minus(self) -> tuple[str, ...]:
-        """The terms that are taken away."""
+        """The terms that are subtracted."""
 
 
 def mix_down(sums: Sequence[Terms], terms: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Compute sums from their terms.
+    """Compute sums from the samples of their terms.
 
     Args:
         sums: K sums.
-        terms: [C, n] for every term.
+        terms: the samples of every term, [C, n].
 
     Returns:
-        [K, C, n].
+        The samples of the sums, [K, C, n].
     """
 
     def total(names: Sequence[str]) -> NDArray[np.float32]:
         return reduce(np.add, (terms[name] for name in names))
 
-    return np.stack([total(o.plus) - total(o.minus) if o.minus else total(o.plus) for o in sums])
+    totals = [total(o.plus) - total(o.minus) if o.minus else total(o.plus) for o in sums]
+    return np.stack(totals)  # [K, C, n]

@@ -1,4 +1,7 @@
-"""One track's one output into a stream, such as a pipe: as it is computed, where the format allows it."""
+"""Write the only output of one track to a stream such as a pipe (`-o -`).
+
+Float WAV is written while the track is separated; other formats are completed in a temporary folder first.
+"""
 
 import shutil
 from collections.abc import Generator, Iterator
@@ -20,12 +23,12 @@ from stemsplit.separation.source import Audio, FileSource, Shape
 def write_stream(session: Session, file: BinaryIO, callback: Callback | None = None) -> None:
     """Separate the only track of a session and write its only output to `file`.
 
-    Float WAV is written block by block behind a header with the exact length. Every other format is completed
-    in a temporary folder first.
+    The header of the float WAV has the exact length, so the track is read once to be counted if its models
+    don't measure it anyway.
 
     Args:
-        session: prepared with `alone`.
-        file: neither sought nor closed.
+        session: prepared with `to_stream`.
+        file: receives the bytes; it is neither sought nor closed.
         callback: receives events; returning False cancels.
 
     Raises:
@@ -46,7 +49,7 @@ def write_stream(session: Session, file: BinaryIO, callback: Callback | None = N
 def _separated(
     session: Session, source: FileSource, shape: Shape, callback: Callback | None
 ) -> tuple[Generator[Audio, None, None], int]:
-    """The output's blocks, [1, C, n], and how many samples they will have together."""
+    """Return the output's blocks, [1, C, n] each, and the number of samples of all of them."""
     runner = session.load(callback)
     measured = runner.measure(source, shape)
     frames = measured.frames
@@ -63,7 +66,7 @@ def _separated(
 def _write_wav(blocks: Iterator[Audio], frames: int, shape: Shape, file: BinaryIO) -> None:
     wav = WavStream(file, shape.sample_rate, shape.channels, frames, layout=shape.layout)
     for block in blocks:
-        wav.write(block[0])
+        wav.write(block[0])  # [C, n]
     wav.close()
 
 

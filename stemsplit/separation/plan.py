@@ -1,7 +1,7 @@
-"""From the command's inputs to jobs: which files, under which names, written where.
+"""Plan the jobs of a run: find the input files, and give each output a path of its own.
 
-Nothing here reads audio. No two jobs of a plan write the same file, and nothing is written outside the output
-folder, whatever the inputs are called.
+Nothing here reads audio. No two jobs of a plan write the same file, and no path leaves the output folder,
+whatever the names of the inputs are. `run` checks and does the jobs.
 """
 
 import os
@@ -17,9 +17,9 @@ from stemsplit.errors import InputError, SettingsError, StemsplitError
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 
 FIELDS = ("dir", "name", "stem", "ext", "model", "parent")
-# Of a track's name in a path; file systems end at 255 with stem, suffix and part mark.
+# Limit of a track's name in a path: file systems allow 255 bytes, with the stem, the suffix and `.part`.
 LONGEST_NAME_BYTES = 200
-MOST_SUFFIXES = 5  # in the notice about files that are left out
+MOST_SUFFIXES = 5  # that the notice about files that are left out lists
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Input:
 
     Attributes:
         path: the file.
-        folder: its place below the folder that was given, "." for a file by itself.
-        label: what to call it, where the path is a temporary one.
-        failure: why it can't be had, known already; such an input fails when its turn comes.
+        folder: its folder relative to the folder that was given; "." for a file given by itself.
+        label: its name if the path is that of a temporary file.
+        failure: the error if it is known already that it can't be read; the input fails at its turn.
     """
 
     path: Path
@@ -40,12 +40,12 @@ class Input:
 
     @property
     def name(self) -> str:
-        """The name of its outputs' folder."""
+        """Name of the input without its suffix, for the outputs' paths."""
         return Path(self.label).stem if self.label else self.path.stem
 
     @property
     def suffix(self) -> str:
-        """The suffix without its dot."""
+        """Suffix of the input without the dot."""
         return (Path(self.label) if self.label else self.path).suffix.lstrip(".")
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Job:
-    """An input and where each of its outputs goes."""
+    """An input and the path of each of its outputs."""
 
     input: Input
     files: dict[str, Path]
@@ -62,7 +62,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs that don't get in each other's way, and what a person should know about them."""
+    """Jobs that don't write the same files, and notices about names that were changed for that."""
 
     jobs: tuple[Job, ...]
     notices: tuple[str, ...]
@@ -70,11 +70,11 @@ class Plan:
 
 @dataclass
 class Found:
-    """Inputs that were found, and what was left out.
+    """Inputs that were found, and files and links that were left out.
 
     Attributes:
-        inputs: every file once, and what can't be read as an input that fails.
-        left_out: names of files in folders whose suffix is no audio's.
+        inputs: every file once, and each unreadable folder as an input that fails.
+        left_out: names of files in folders without an audio suffix.
         links: links to folders, which aren't followed.
     """
 
@@ -83,22 +83,22 @@ class Found:
     links: list[Path] = field(default_factory=list)
 
     def notices(self) -> list[str]:
-        """Return a sentence for each kind of thing that was left out."""
-        told = []
+        """Return a sentence about files that were left out and one about links, if there are any."""
+        notices = []
         if self.left_out:
             suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.left_out)
             shown = ", ".join(suffix for suffix, _ in suffixes.most_common(MOST_SUFFIXES))
             more = ", …" if len(suffixes) > MOST_SUFFIXES else ""
-            told.append(
+            notices.append(
                 f"left out {_counted(len(self.left_out), 'file')} without an audio suffix"
                 f" ({shown}{more}); --include GLOB takes them"
             )
         if self.links:
-            told.append(
+            notices.append(
                 f"left out {_counted(len(self.links), 'linked folder')}, such as {self.links[0]};"
                 " a link is followed where it is itself an INPUT"
             )
-        return told
+        return notices
 
 
 def _counted(count: int, noun: str) -> str:
@@ -112,33 +112,34 @@ def collect(
     exclude: Sequence[str] = (),
     output: Path | None = None,
 ) -> Found:
-    """Expand folders, recursively and sorted; every file once.
+    """Return all files, those in folders sorted and at any depth, every file once.
 
     Args:
-        paths: files and folders; inputs, such as streams, are taken as they are.
+        paths: files and folders; an `Input`, such as a stream, is taken as it is.
         include: glob patterns; a file in a folder must match one of them, if there are any.
-        exclude: glob patterns; a file or folder in a folder must match none.
-        output: the output folder, which is not searched when it lies in one of the folders.
+        exclude: glob patterns; files and folders in a folder must match none of them.
+        output: the output folder, which isn't searched if it lies in one of the folders.
     """
-    found, once = Found(), dict[str, Input]()
+    found, by_path = Found(), dict[str, Input]()
     for path in paths:
         if isinstance(path, Input):
             entries: Iterable[Input] = [path]
         else:
-            # pathlib's own questions raise where a path is too long, or may not be looked at
+            # os.path and not pathlib, whose is_dir raises for a path that is too long or not permitted.
             entries = _walk(path, include, exclude, output, found) if os.path.isdir(path) else [Input(path)]
         for entry in entries:
-            once.setdefault(os.path.abspath(entry.path), entry)
-    found.inputs = list(once.values())
+            by_path.setdefault(os.path.abspath(entry.path), entry)
+    found.inputs = list(by_path.values())
     return found
 
 
 def _walk(
     root: Path, include: Sequence[str], exclude: Sequence[str], output: Path | None, found: Found
 ) -> Iterable[Input]:
-    shunned = os.path.realpath(output) if output is not None else None
-    if shunned == os.path.realpath(root):
-        shunned = None
+    """Yield the inputs in and below `root`; add to `found` what is left out."""
+    skipped = os.path.realpath(output) if output is not None else None
+    if skipped == os.path.realpath(root):
+        skipped = None
     unreadable: list[OSError] = []
     for folder, below, files in os.walk(root, onerror=unreadable.append):
         here = Path(folder)
@@ -150,7 +151,7 @@ def _walk(
             for name in below
             if not is_hidden(name)
             and not _matches(place / name, exclude)
-            and os.path.realpath(here / name) != shunned
+            and os.path.realpath(here / name) != skipped
         )
         found.links += [here / name for name in below if os.path.islink(here / name)]
         for file in sorted(files):
@@ -164,7 +165,7 @@ def _walk(
 
 
 def _unreadable(root: Path, error: OSError) -> Input:
-    """Return a folder that can't be listed, as an input that fails."""
+    """Return an input that fails, for a folder that can't be listed."""
     denied = isinstance(error, PermissionError)
     reason = "no permission to read this folder" if denied else error.strerror or str(error)
     path = Path(error.filename)
@@ -181,7 +182,7 @@ def _has_audio_suffix(name: str) -> bool:
 
 
 def take_shard(inputs: Sequence[Input], shard: tuple[int, int]) -> list[Input]:
-    """Every n-th input from the i-th on, for `shard` (i, n)."""
+    """Return every n-th input from the i-th on, for a shard (i, n)."""
     index, count = shard
     return list(inputs[index - 1 :: count])
 
@@ -195,18 +196,19 @@ def plan_jobs(
         inputs: from `collect`.
         outputs: names of a track's outputs.
         root: the output folder.
-        template: of the path below it, with the fields of `FIELDS`.
+        template: the path below the output folder, with the fields of `FIELDS`.
         ext: the suffix of the format.
         model: the model's name.
 
     Raises:
-        SettingsError: the template has an unknown field, leaves the folder or gives two outputs one path.
+        SettingsError: the template has an unknown field, leaves the output folder, or gives two outputs one
+        path.
     """
     check_template(template)
     names, notices = _distinct_names([entry for entry in inputs if entry.failure is None])
     jobs, free = [], iter(names)
     for entry in inputs:
-        if entry.failure is not None:  # it takes no name from an input that can be had
+        if entry.failure is not None:  # so that it doesn't take the name of an input that can be read
             jobs.append(Job(entry, {}))
             continue
         fields = {
@@ -223,7 +225,7 @@ def plan_jobs(
 
 
 def check_template(template: str) -> None:
-    """See that a template can be expanded and stays below the output folder.
+    """Check that a template can be expanded and stays below the output folder.
 
     Raises:
         SettingsError: it can't, or doesn't.
@@ -247,19 +249,22 @@ def check_template(template: str) -> None:
 
 
 def expand(template: str, fields: dict[str, str]) -> PurePosixPath:
-    """A template with its fields filled in; a folder that comes out empty is left out."""
+    """Return a template with its fields filled in, without folders that come out empty."""
     return PurePosixPath(
         *(part for part in template.format_map(fields).split("/") if part not in ("", ".", ".."))
     )
 
 
 def _distinct_names(inputs: Sequence[Input]) -> tuple[list[str], list[str]]:
-    """Names that differ within a folder even where case and Unicode form don't count, and notices."""
+    """Return a name for each input, and notices about changed names.
+
+    Within a folder the names differ even on file systems that ignore case and Unicode normalisation.
+    """
     plain = [(entry.folder, _clean(entry.name)) for entry in inputs]
-    counts = Counter(_key(place) for place in plain)
+    counts = Counter(_comparable(place) for place in plain)
     taken, names, notices = {key for key, n in counts.items() if n == 1}, [], []
     for entry, (folder, name) in zip(inputs, plain, strict=True):
-        if counts[_key((folder, name))] > 1:
+        if counts[_comparable((folder, name))] > 1:
             name = _free_name(folder, f"{name}_{entry.suffix}" if entry.suffix else name, taken)
             notices.append(f"{entry}: another input has the same name; its outputs are called {name}")
         names.append(name)
@@ -268,20 +273,21 @@ def _distinct_names(inputs: Sequence[Input]) -> tuple[list[str], list[str]]:
 
 def _free_name(folder: PurePosixPath, name: str, taken: set[str]) -> str:
     candidate, number = name, 2
-    while _key((folder, candidate)) in taken:
+    while _comparable((folder, candidate)) in taken:
         candidate, number = f"{name}_{number}", number + 1
-    taken.add(_key((folder, candidate)))
+    taken.add(_comparable((folder, candidate)))
     return candidate
 
 
-def _key(place: object) -> str:
+def _comparable(place: object) -> str:
+    """Return a path in a form that is equal for paths that some file system can't tell apart."""
     folder, name = place if isinstance(place, tuple) else (place, "")
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", f"{folder}/{name}").casefold())
 
 
 def _clean(name: str) -> str:
-    """`name` as one component of a path: no separator or control character, not `.` or `..`, not too long."""
-    # Only ASCII's control characters: in Latin-1 the others are bytes of names that were written as UTF-8.
+    """Return `name` as one component of a path: no separator or control character, no `..`, not too long."""
+    # Only the control characters of ASCII: those of Latin-1 may be bytes of names that are UTF-8.
     cleaned = "".join("_" if c in "/\\\x7f" or c < " " else c for c in name)[:LONGEST_NAME_BYTES]
     while len(os.fsencode(cleaned)) > LONGEST_NAME_BYTES:
         cleaned = cleaned[:-1]
@@ -297,17 +303,17 @@ def _check_collisions(jobs: Sequence[Job], template: str, root: Path) -> None:
     for job in jobs:
         for name, path in job.files.items():
             what = f"{name} of {job.input}"
-            if (other := seen.setdefault(_key(path), what)) != what:
+            if (other := seen.setdefault(_comparable(path), what)) != what:
                 raise SettingsError(
                     f"--template {template}: {other} and {what} would be the same file",
                     setting="--template",
                     hint="use {dir}, {name} and {stem} in it",
                 )
-    folders = {_key(parent) for job in jobs for path in job.files.values() for parent in path.parents}
-    folders.add(_key(root))
+    folders = {_comparable(parent) for job in jobs for path in job.files.values() for parent in path.parents}
+    folders.add(_comparable(root))
     for job in jobs:
         for path in job.files.values():
-            if _key(path) in folders:
+            if _comparable(path) in folders:
                 raise SettingsError(
                     f"--template {template}: {path} would be both a file and a folder", setting="--template"
                 )

@@ -1,4 +1,4 @@
-"""What came of a batch of tracks: `--report`, `--json` and the summary line."""
+"""The report of a batch of tracks, for `--report`, `--json`, the summary line and the exit code."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,17 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 @dataclass(frozen=True)
 class TrackResult:
-    """What came of one track."""
+    """The result of one track.
+
+    Attributes:
+        input: the track, as in its events.
+        status: done, skipped (its outputs exist already) or failed.
+        outputs: the path of each output by name.
+        duration_s, sample_rate, channels: length in seconds, rate in Hz and channels of the outputs.
+        gain_db: the gain that all outputs have in common so that none clips, in dB.
+        wall_s: the time that the track took, in seconds.
+        error: the failure of a track that failed.
+    """
 
     input: str
     status: Status
@@ -28,7 +38,7 @@ class TrackResult:
 
 
 def announce(result: TrackResult, callback: Callback | None) -> None:
-    """Tell what came of a track."""
+    """Emit the event of a track's end."""
     if result.error:
         emit(callback, TrackFailed(result.input, result.error.code, result.error.message))
     else:
@@ -37,7 +47,15 @@ def announce(result: TrackResult, callback: Callback | None) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a batch."""
+    """The report of a batch.
+
+    Attributes:
+        model, sha256: name and digest of the model or recipe.
+        device: the device that it ran on.
+        settings: the settings that change the samples of outputs.
+        tracks: the results in the order of the inputs.
+        wall_s: the time of the whole run, in seconds.
+    """
 
     model: str
     sha256: str | None
@@ -47,22 +65,22 @@ class Report:
     wall_s: float
 
     def count(self, status: Status) -> int:
-        """How many tracks have `status`."""
+        """Return the number of tracks that have a status."""
         return sum(track.status == status for track in self.tracks)
 
     @property
     def realtime(self) -> float | None:
-        """Seconds of audio separated per second; None if none was."""
+        """Seconds of audio separated per second of the run; None if nothing was separated."""
         audio = sum(t.duration_s or 0 for t in self.tracks if t.status == "done")
         return audio / self.wall_s if audio and self.wall_s else None
 
     @property
     def exit_code(self) -> int:
-        """See `exit_code`."""
+        """The exit code, see `outcome.exit_code`."""
         return exit_code([track.error for track in self.tracks])
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-ready data."""
+        """Return the report as JSON-ready data."""
         counts = {status: self.count(status) for status in STATUSES}
         return {
             "schema": SCHEMA,

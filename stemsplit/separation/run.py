@@ -1,4 +1,8 @@
-"""A whole run: everything cheap is checked first, then the model is loaded once for all tracks."""
+"""Run the separation of files: check all that is cheap first, then load the models once for all tracks.
+
+`separate_files` is the Python call of `stemsplit separate`. The way of a run: `find` (plan), `prepare` (flow,
+outputs, plan), `Session.run` (jobs, then batch), `Session.report`.
+"""
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -19,7 +23,7 @@ from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
 from stemsplit.separation.flow import Flow, resolve
-from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, spare, survey
+from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, refuse_overwriting, survey
 from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Found, Input, Plan, check_template, collect, plan_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
@@ -32,7 +36,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """A run that has passed all cheap checks. `device` is known once the model is on it."""
+    """A run that has passed all cheap checks.
+
+    Attributes:
+        request: the settings.
+        flow: the resolved models.
+        outputs: the outputs of every track.
+        plan: the jobs.
+        fingerprint: model and settings, by which existing outputs are recognised.
+        started: the time when the run began, of `time.monotonic`, in seconds.
+        device: the device; empty until the models are loaded.
+    """
 
     request: Request
     flow: Flow
@@ -50,12 +64,14 @@ class Session:
             DeviceError: the device isn't there.
             Cancelled: the callback returned False.
         """
-        # Here torch and all that stands on it is imported, after the cheap checks.
+        # Importing torch takes seconds, so it waits until the cheap checks have passed.
         from stemsplit.core.compute import threads
         from stemsplit.separation.runner import Runner
 
         request = self.request
-        with threads(1):  # the tracks are computed in another thread than this
+        # Tracks are computed in other threads; OpenMP threads that loading leaves behind would slow them
+        # down.
+        with threads(1):
             runner = Runner(
                 self.flow.narrow(self.outputs),
                 compute=request.compute,
@@ -70,17 +86,17 @@ class Session:
         return runner
 
     def survey(self) -> Iterator[Ready | TrackResult]:
-        """A look at every job: ready to be done, or the result that it has without computing."""
+        """Yield for every job either that it is ready, or its result if nothing is to be computed."""
         batch, output = self.request.batch, self.request.output
         inputs = {os.path.realpath(job.input.path) for job in self.plan.jobs}
         for job in self.plan.jobs:
-            yield spare(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
+            yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
     def check_room(self, ready: Sequence[Ready]) -> None:
-        """Check that the disk has room for the outputs of what is ready.
+        """Check that the disk has room for the outputs of the jobs that are ready.
 
         Raises:
-            ResourceError: it hasn't.
+            ResourceError: it has too little.
         """
         if ready:
             stems = sum(len(run.stems) for run in self.flow.narrow(self.outputs).runs.values())
@@ -90,15 +106,15 @@ class Session:
     def run(
         self, callback: Callback | None = None, engine: Engine | None = None
     ) -> Generator[TrackResult, None, None]:
-        """Do the jobs. The models are loaded only if one of them needs it.
+        """Do the jobs. The models are loaded only if a job needs them.
 
         Args:
             callback: receives events; returning False cancels.
             engine: carries the tracks to workers that load the models themselves, such as
-                `engines.Processes`; None for threads of this process, which share them.
+                `engines.Processes`; None for threads of this process, which share the models.
 
         Yields:
-            First the results of the jobs that need no computing, then the others'; each group in order.
+            First the results of the jobs that need no computing, then those of the others; each in order.
 
         Raises:
             ResourceError: the disk has too little room.
@@ -120,18 +136,18 @@ class Session:
     def _compute(
         self, ready: Sequence[Ready], engine: Engine | None, callback: Callback | None
     ) -> Iterator[TrackResult]:
-        from stemsplit.separation.batch import MakeWorker, TrackWorker, items_of
+        from stemsplit.separation.batch import TrackWorker, WorkerFactory, items_of
 
         request, jobs = self.request, self.request.jobs
         with ExitStack() as stack:
             make: Callable[[], TrackWorker]
-            if engine is None:  # one track is measured and one is published while `jobs` are computed
+            if engine is None:  # two threads more, for a track that is measured and one that is published
                 runner, engine = self.load(callback), Threads(jobs + 2)
                 shared = TrackWorker(runner, self.outputs, self.fingerprint, request.output, jobs)
                 stack.enter_context(closing(shared))
                 make = lambda: shared  # noqa: E731
             else:
-                make = MakeWorker(
+                make = WorkerFactory(
                     self.flow.narrow(self.outputs),
                     self.outputs,
                     self.fingerprint,
@@ -147,7 +163,7 @@ class Session:
             items = items_of(ready)
             results = stack.enter_context(closing(engine.run(items, make, callback)))
             for item, result in zip(items, results, strict=True):
-                if isinstance(result, Exception):  # its worker died
+                if isinstance(result, Exception):  # the worker process died
                     name = str(item.ready.job.input)
                     result = TrackResult(name, "failed", error=Failure.of(result))
                     announce(result, callback)
@@ -156,7 +172,7 @@ class Session:
                     return
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
-        """What came of the session, in the order of its jobs; tells the `End` event."""
+        """Return the report, with the results in the order of the jobs, and emit the `End` event."""
         order = {str(job.input): place for place, job in enumerate(self.plan.jobs)}
         report = Report(
             model=self.flow.name,
@@ -176,16 +192,16 @@ def prepare(
     request: Request,
     *,
     model: "str | Path | Separable | Recipe | None" = None,
-    alone: bool = False,
+    to_stream: bool = False,
     callback: Callback | None = None,
 ) -> Session:
-    """Check everything that can be checked without decoding, loading or computing.
+    """Check everything that can be checked without decoding audio or loading a model.
 
     Args:
         found: from `plan.collect`.
         request: the settings.
-        model: what separates, in place of the model that the request names.
-        alone: there must be one input and one output, which goes to a stream instead of the folder.
+        model: a model in place of the one that the request names.
+        to_stream: the output goes to a stream instead of the folder: there must be one input and one output.
         callback: receives notices, and the events of a download; `hf:` models are fetched to be described.
 
     Raises:
@@ -212,26 +228,26 @@ def prepare(
         ext=find_format(request.output.format).extension,
         model=flow.name,
     )
-    if alone:
+    if to_stream:
         _require_one(len(plan.jobs), "inputs", "one INPUT")
         _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
     else:
         check_folder(root)
-    for notice in (*flow.told(outputs), *found.notices(), *plan.notices):
+    for notice in (*flow.remarks(outputs), *found.notices(), *plan.notices):
         emit(callback, Notice(notice))
     return Session(request, flow, outputs, plan, _fingerprint(flow, request))
 
 
 def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
-    """Look up the models that are asked for, and what they give together.
+    """Return the flow of the models that are asked for.
 
     Raises:
         SettingsError: the weights don't fit the ensemble, or the stems have no names of their own.
         Others: as `describe_model`.
     """
-    how, models = request.combination, (model, *request.combination.others)
-    first = Step(models, blend=how.blend, weights=how.weights)
-    recipe = Recipe((first, *(Step((model,), input=stem) for stem, model in how.then)))
+    combination, models = request.combination, (model, *request.combination.others)
+    first = Step(models, blend=combination.blend, weights=combination.weights)
+    recipe = Recipe((first, *(Step((model,), input=stem) for stem, model in combination.then)))
     describe = partial(describe_model, offline=request.model.offline, callback=callback)
     return resolve(recipe, describe)
 
@@ -243,12 +259,12 @@ def _require_one(count: int, what: str, hint: str) -> None:
 
 def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
     """Collect every setting that changes the samples of an output."""
-    batch, how = request.batch, request.combination
+    batch, combination = request.batch, request.combination
     combined: dict[str, Any] = {"recipe": flow.structure} if flow.combined else {}
-    if how.others:
-        combined |= {"blend": how.blend, "weights": how.weights}
-    if how.then:
-        combined["then"] = [list(pair) for pair in how.then]
+    if combination.others:
+        combined |= {"blend": combination.blend, "weights": combination.weights}
+    if combination.then:
+        combined["then"] = [list(pair) for pair in combination.then]
     settings: dict[str, Any] = {
         **combined,
         **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
@@ -265,7 +281,7 @@ def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
 
 
 def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) -> Found:
-    """Find the files to separate: those that are given, and those in folders."""
+    """Return the files to separate: those that are given, and those in folders."""
     batch = request.batch
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
     return collect(
@@ -289,18 +305,19 @@ def separate_files(
         report = separate_files(["album/"], Request(output=OutputSettings(format="flac")))
         report.exit_code, [track.outputs for track in report.tracks]
 
-    A track that fails is recorded in the report, and the others go on. Outputs that are there already, made
-    with the same settings, are skipped, so that the same call again is a resume.
+    A track that fails is recorded in the report, and the others go on. Tracks whose outputs exist already,
+    made with the same model and settings, are skipped, so that the same call again resumes an interrupted
+    one.
 
     Args:
-        inputs: files and folders, which are searched, or what `find` has found in them.
+        inputs: files, folders that are searched for files, or the result of `find`.
         request: the settings.
-        model: what separates, in place of the model that the request names.
+        model: a model in place of the one that the request names.
         engine: carries the tracks to workers, such as `engines.Processes`; None for threads of this process.
         callback: receives events; returning False cancels.
 
     Returns:
-        What came of every track.
+        The result of every track.
 
     Raises:
         SettingsError: an unknown model, stem, format or template, or no input at all.
@@ -308,7 +325,7 @@ def separate_files(
         ResourceError: the disk has too little room.
         ModelUnavailableError: a model can't be had.
         DeviceError: the device isn't there.
-        Cancelled: by the callback. What was finished stays.
+        Cancelled: the callback returned False. Finished tracks stay.
     """
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
     session = prepare(found, request, model=model, callback=callback)

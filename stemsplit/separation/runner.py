@@ -1,4 +1,7 @@
-"""Models on their device, and tracks through them."""
+"""Load the models of a flow on their device, and separate tracks by them.
+
+`batch` and `Separator` hold a runner for all their tracks; `track` does the work for one of them.
+"""
 
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,9 +30,9 @@ from stemsplit.separation.stage import NOT_MEASURED, Measured, Model, measure
 from stemsplit.separation.track import OverflowingError, separate_track
 from stemsplit.settings import ChunkSettings, ComputeSettings
 
-# Samples beyond this, 120 dB above full scale, may overflow in what models and resamplers do with them.
+# Samples beyond this, 120 dB above full scale, may overflow within models and resamplers.
 LOUDEST = 1e6
-# A network takes its weights' memory, and up to half of it again for what is computed from them in advance.
+# A network takes the memory of its weights, and up to half of it again for tensors precomputed from them.
 _MEMORY_PER_WEIGHT = 1.5
 
 
@@ -37,17 +40,17 @@ class Runner:
     """The models of a flow on their device.
 
     Attributes:
-        flow: which models run over what.
-        compute: device and precision in force.
-        sequential: whether every track loads one model at a time.
+        flow: the models and the signals that they separate.
+        compute: the resolved device and precision.
+        sequential: True if every track loads one model at a time.
 
     Args:
-        flow: narrowed to what is needed.
+        flow: narrowed to the models and stems that are needed.
         compute: device, precision and threads.
         chunks: overlap, shifts, seed and batch size.
-        segment_s: the chunk length in seconds; None for the models' own. Not for an object.
+        segment_s: the chunk length in seconds; None for the models' own. Not allowed for an object.
         offline: never open a connection.
-        sequential: load one model at a time; None does so where all of them don't fit in memory together.
+        sequential: load one model at a time; None does so if all of them don't fit in memory together.
         callback: receives the events of downloads; returning False cancels.
 
     Raises:
@@ -73,7 +76,7 @@ class Runner:
             emit(callback, Notice("the models don't fit in memory together: each is loaded for every track"))
         self._models: dict[int, Model] = {}
         for number, run in flow.runs.items():
-            if self.sequential:  # each track loads it, so see now that it can be had
+            if self.sequential:  # each track loads the model; check now that its weights are available
                 fetch_model(run.about, run.stems, offline=offline, callback=callback)
             else:
                 self._models[number] = self._load(number, callback)
@@ -81,17 +84,17 @@ class Runner:
 
     @property
     def device(self) -> str:
-        """The device's name."""
+        """Name of the device."""
         return str(self.compute.device)
 
     @property
     def sample_rate(self) -> int:
-        """The rate that the first model works at, in Hz."""
+        """Sample rate of the first model, in Hz."""
         return next(iter(self.flow.runs.values())).about.sample_rate
 
     @property
     def identity(self) -> Identity | None:
-        """Which weights the models have together; None if those of one aren't known."""
+        """Name and digest of the weights of all models together; None if those of a model are unknown."""
         found = [getattr(model, "identity", None) for model in self._models.values()]
         if self.sequential:
             found = [Identity(run.about.name, run.about.sha256) for run in self.flow.runs.values()]
@@ -104,7 +107,7 @@ class Runner:
 
     @property
     def fingerprint(self) -> str | None:
-        """Weights, settings and device, as text; None if the weights aren't known."""
+        """Text that changes with the weights, the settings and the device; None if weights are unknown."""
         if self.identity is None:
             return None
         overlaps = [
@@ -113,19 +116,19 @@ class Runner:
             for one in passes_of(model, self.chunks)
         ]
         runs = [(run.about.name, run.about.sha256, str(run.input)) for run in self.flow.runs.values()]
-        blends = [asdict(joint) for joint in self.flow.blends.values()]
+        blends = [asdict(blend) for blend in self.flow.blends.values()]
         chunks, kind = asdict(self.chunks), self.compute.device.type
         settings = [chunks, overlaps, self._precision, self._segment_s, kind]
         return json.dumps([asdict(self.identity), runs, blends, *settings])
 
     def close(self) -> None:
-        """Let go of the models and their memory; no track can be run any more."""
+        """Free the models and their memory; no track can be separated any more."""
         self._models, self._open = {}, False
         memory.trim()
 
     def measure(self, source: Source, shape: Shape) -> Measured:
-        """Take the first pass that some models need; `run` does it itself when it wasn't done."""
-        if shape.channels > 2:  # each group of channels has statistics of its own
+        """Read the track once if models need its statistics; without this call `run` does it itself."""
+        if shape.channels > 2:  # each group of channels is separated, and measured, by itself
             return NOT_MEASURED
         whole = [run for run in self._models if self.flow.runs[run].from_mix]
         return measure(source, {run: self._models[run] for run in whole})
@@ -141,21 +144,24 @@ class Runner:
         total_s: float | None = None,
         callback: Callback | None = None,
     ) -> Generator[Audio, None, None]:
-        """Separate a track block by block, in bounded memory: [O, C, n] each, in order.
+        """Separate a track block by block, in bounded memory.
 
         Args:
             source: the audio.
-            outputs: sums of the flow's stems and the mix.
-            shape: the outputs' rate and channels.
-            measured: from `measure`.
-            name: of the track in events and errors.
-            total_s: its duration, for the time left.
+            outputs: O sums of the flow's stems and the mix.
+            shape: rate and channels of the outputs.
+            measured: the result of `measure`.
+            name: name of the track in events and errors.
+            total_s: length of the track in seconds, for the time left.
             callback: receives the track's events; returning False cancels.
 
+        Yields:
+            Consecutive blocks of the outputs, [O, C, n].
+
         Raises:
-            InputError: the source can't be read, or its samples are beyond what can be computed with.
+            InputError: the source can't be read, or its samples are too large to compute with.
             NotFiniteError: a model gave NaN or infinite samples.
-            ResourceError: stems that wait don't fit the disk, or a chunk doesn't fit the device's memory.
+            ResourceError: the temporary files don't fit the disk, or a chunk doesn't fit the device's memory.
         """
         if not self._open:
             raise SettingsError("the separator is closed", setting="model")
@@ -163,7 +169,7 @@ class Runner:
         if source.channels > 2 >= shape.channels:
             emit(callback, Notice(_downmix(source), name))
         report = _progress(callback, name, total_s)
-        report(0.0)  # the models are there: what comes next takes as long as the first chunk
+        report(0.0)  # the models are loaded, but the first chunk may take long
 
         @contextmanager
         def model(run: int) -> Iterator[Model]:
@@ -191,12 +197,18 @@ class Runner:
             emit(callback, Notice(notice, name))
 
     def _too_large(self) -> bool:
-        """Tell whether the weights of all models don't fit in the device's memory together."""
+        """Tell whether the models together need more memory than the device has free."""
         free = free_memory(self.device)
         size = sum(run.about.size for run in self.flow.runs.values())
         return free is not None and size * _MEMORY_PER_WEIGHT > free
 
     def _load(self, number: int, callback: Callback | None) -> Model:
+        """Return the model of a run on its device.
+
+        Raises:
+            SettingsError: `segment_s` is set for an object.
+            Others: as `load_model`.
+        """
         run = self.flow.runs[number]
         if not isinstance(run.model, (str, Path)):
             if self._segment_s is not None:
@@ -215,7 +227,7 @@ class Runner:
         return computing.place(network, self.compute)
 
     def _explained(self, error: OverflowingError, source: Source, name: str) -> AudioError:
-        """Return the error that names the input, where its samples are to blame, or else the models."""
+        """Return the error of an overflow: the input's if its samples are too large, else the models'."""
         if (at_s := _first_above(LOUDEST, source)) is not None:
             return InputError(
                 name,
@@ -238,10 +250,10 @@ def _downmix(source: Source) -> str:
 
 
 def _first_above(limit: float, source: Source) -> float | None:
-    """Return where a source's magnitude first exceeds `limit`, in seconds; None if it never does."""
+    """Return the time of the first sample whose magnitude exceeds `limit`, in seconds, or None."""
     samples = 0
     for block in source.blocks():
-        above = (np.abs(block) > limit).any(axis=0)
+        above = (np.abs(block) > limit).any(axis=0)  # [n]
         if above.any():
             return (samples + int(np.argmax(above))) / source.sample_rate
         samples += block.shape[-1]

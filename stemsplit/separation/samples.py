@@ -1,4 +1,4 @@
-"""Samples and rates as Python's callers give them: what is taken, and what is refused with its reason."""
+"""Check and convert the samples and sample rates that callers of the Python API pass."""
 
 from numbers import Real
 from typing import Any
@@ -12,14 +12,14 @@ from stemsplit.errors import SettingsError
 from stemsplit.separation.source import Audio
 from stemsplit.settings import HIGHEST_RATE
 
-MOST_CHANNELS = 8  # of the layouts that are mixed down
+MOST_CHANNELS = 8  # the most that a known channel layout has (7.1)
 
 
 def rate_of(value: float) -> int:
     """Return a sample rate as an integer; 44100.0 is 44100.
 
     Raises:
-        SettingsError: not a whole number of Hz, or none that audio has.
+        SettingsError: not a whole number of Hz, or out of range.
     """
     number = isinstance(value, Real) and not isinstance(value, bool)
     if not number or not 1 <= value <= HIGHEST_RATE or value != int(value):
@@ -36,10 +36,11 @@ def samples_of(value: ArrayLike | Tensor) -> Audio:
     Args:
         value: an array, lists or a tensor on any device, [C, T] or [T]. Floating-point samples are taken as
             they are. Integers of 8, 16 and 32 bits are divided by their full scale; `uint8` has its zero at
-            128, as in a WAV.
+            128, as in a WAV file.
 
     Raises:
-        SettingsError: no samples, of another type, not finite, or of the shape [T, C].
+        SettingsError: the value isn't an array of samples, has another type or the shape [T, C], or isn't
+            finite.
     """
     array = _array(value)
     if array.ndim not in (1, 2) or (array.ndim == 2 and not array.shape[0]):
@@ -48,7 +49,7 @@ def samples_of(value: ArrayLike | Tensor) -> Audio:
         rule = f"must be [channels, samples] with at most {MOST_CHANNELS} channels"
         turned = "; transpose them" if array.shape[1] <= MOST_CHANNELS else ""
         raise _refused(f"samples of shape {array.shape}: {rule}{turned}")
-    scaled = np.atleast_2d(_scaled(array))
+    scaled = np.atleast_2d(_scaled(array))  # [C, T]
     if not np.isfinite(scaled).all():
         raise _refused("samples must be finite numbers that float32 can hold")
     return scaled
@@ -67,7 +68,7 @@ def _array(value: object) -> NDArray[Any]:
 def _scaled(array: NDArray[Any]) -> Audio:
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
     if kind == "f":
-        with np.errstate(over="ignore"):  # infinity is refused later
+        with np.errstate(over="ignore"):  # what overflows to infinity is refused by the caller
             return array.astype(np.float32)
     if kind == "i" and bits <= 32:
         return array.astype(np.float32) * np.float32(2.0 ** (1 - bits))

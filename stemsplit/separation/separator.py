@@ -1,4 +1,4 @@
-"""The Python API: a loaded model, and tracks through it.
+"""The Python API for single tracks: a loaded model that separates arrays and files into arrays.
 
 >>> from stemsplit import Separator
 >>> separator = Separator("classic", stems=["vocals"])
@@ -36,36 +36,37 @@ Model = str | Path | Separable
 
 
 class Separator:
-    """A model on its device, ready for any number of tracks; a context manager, which lets go of the model.
+    """A model on its device, for any number of tracks; as a context manager it frees the model at the end.
 
-    Pickled, it is only the arguments that it was made with: another process loads the model anew.
+    A pickled separator consists of the arguments that it was made with: another process loads the model
+    again.
 
     Attributes:
-        stems: what it gives, in order.
-        sample_rate: that the first of its models works at, in Hz; inputs of any other rate are resampled and
-            brought back.
+        stems: the stems that it gives, in order.
+        sample_rate: sample rate of the first model, in Hz. Input of another rate is resampled, and the stems
+            are resampled back.
         callback: receives the events of every track.
 
     Args:
-        model: a name from the registry, a path, hf:OWNER/REPO, a `Recipe`, or an object of one's own that
-            satisfies `core.stream.Separable`, such as a module. Several are an ensemble, whose stems are
-            blended by what they mean.
+        model: a name from the registry, a path, hf:OWNER/REPO, a `Recipe`, or your own object that satisfies
+            `core.stream.Separable`, such as a module. Several models are an ensemble: stems that mean the
+            same are blended.
         stems: load and compute only these; None for all. `instrumental` is the mix less the vocals.
-        segment_s: the chunk length in seconds; None for the model's own. Not for an object.
+        segment_s: the chunk length in seconds; None for the model's own. Not allowed for an object.
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
-        blend: how the stems of several models become one, one of `settings.BLENDS`.
-        weights: one for each model, for `avg_wave` and `avg_fft` only; None counts each of them once.
-        sequential: load one model at a time for every track, and keep stems that wait in temporary files;
-            None does so where the weights of all models don't fit the device's memory together.
+        blend: how the stems of several models are blended, one of `settings.BLENDS`.
+        weights: one for each model, for `avg_wave` and `avg_fft` only; None weighs all the same.
+        sequential: load one model at a time for every track, with stems in temporary files in between; None
+            does so if the weights of all models don't fit the device's memory together.
         callback: receives the events of a download and of every track; returning False cancels.
 
     Raises:
-        SettingsError: an argument has no meaning; it is named.
+        SettingsError: an argument is invalid; the message names it.
         UnknownNameError: no such model or stem.
         DeviceError: no such device.
-        ModelUnavailableError: the weights can't be had or can't be read.
+        ModelUnavailableError: the weights can't be downloaded or read.
     """
 
     def __init__(
@@ -113,12 +114,12 @@ class Separator:
 
     @property
     def fingerprint(self) -> str | None:
-        """Everything that the stems depend on but the audio, as text; None for weights that aren't known."""
+        """Text that changes with everything but the audio that the stems depend on; None if unknown."""
         known = self._runner.fingerprint
         return known and json.dumps([known, [(output.name, str(output)) for output in self._outputs]])
 
     def close(self) -> None:
-        """Let go of the model and its memory; the separator can't be used any more."""
+        """Free the model and its memory; the separator can't be used any more."""
         self._runner.close()
 
     def __enter__(self) -> Self:
@@ -141,21 +142,21 @@ class Separator:
         """Separate a whole track.
 
         Args:
-            source: a file, or samples [C, T] or [T] as `samples_of` takes them.
-            sample_rate: of samples, a whole number of Hz; files know theirs.
+            source: a file; or samples [C, T] or [T], floating-point with full scale 1 or integers.
+            sample_rate: the rate of samples, a whole number of Hz; not needed for a file.
 
         Returns:
             An array [C, T] for every stem by its canonical name, at the source's rate, channels and length.
 
         Raises:
-            SettingsError: the samples or their rate have no meaning, or the process was forked from one that
-                had a model already.
-            InputError: the file can't be read, or its samples are beyond what can be computed with.
+            SettingsError: the samples or their rate are invalid, or the process was forked from one that had
+                loaded a model.
+            InputError: the file can't be read, or its samples are too large to compute with.
             NotFiniteError: the model gave NaN or infinite samples.
             Cancelled: the callback returned False.
         """
-        blocks = [[*found.values()] for found in self.stream(source, sample_rate)]
-        return dict(zip(self.stems, map(np.hstack, zip(*blocks, strict=True)), strict=True))
+        blocks = [[*found.values()] for found in self.stream(source, sample_rate)]  # of stems, [C, n] each
+        return dict(zip(self.stems, map(np.hstack, zip(*blocks, strict=True)), strict=True))  # [C, T] each
 
     def stream(
         self, source: str | Path | ArrayLike | Tensor, sample_rate: float | None = None
@@ -167,7 +168,7 @@ class Separator:
             sample_rate: as for `separate`.
 
         Yields:
-            An array [C, n] for every stem; one after the other they are what `separate` returns.
+            An array [C, n] for every stem; concatenated they are what `separate` returns.
 
         Raises:
             As `separate`.
@@ -189,13 +190,13 @@ def separate(
     stems: Sequence[str] | None = None,
     callback: Callback | None = None,
 ) -> Mapping[str, Audio]:
-    """Separate one track; for several, or for settings, make a `Separator` once.
+    """Separate one track; for several tracks, or with other settings, make a `Separator`.
 
     Args:
-        source: a file, or samples [C, T] or [T] as `samples_of` takes them.
+        source: a file; or samples [C, T] or [T], floating-point with full scale 1 or integers.
         model: as for `Separator`.
-        sample_rate: of samples, a whole number of Hz.
-        stems: only these.
+        sample_rate: the rate of samples, a whole number of Hz; not needed for a file.
+        stems: compute only these; None for all.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -216,10 +217,10 @@ def _recipe(
 
 
 def _names(stems: object) -> tuple[str, ...] | None:
-    """Check that stems are a list of names, or None.
+    """Return stems as a tuple of names, or None for all.
 
     Raises:
-        SettingsError: they are something else, or none at all.
+        SettingsError: they aren't a list of names, or the list is empty.
     """
     if stems is None:
         return None
@@ -236,7 +237,7 @@ def _names(stems: object) -> tuple[str, ...] | None:
 def _opened(
     source: str | Path | ArrayLike | Tensor, sample_rate: float | None
 ) -> Iterator[tuple[Source, str]]:
-    """Open a source, or take samples, for the `with` block; return it with its name."""
+    """Open a file, or check samples, for the `with` block; return the source and its name."""
     if isinstance(source, (str, Path)):
         with InputFile(source) as file:
             yield FileSource(file.path, probe(file), file=file), str(source)

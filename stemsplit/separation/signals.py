@@ -1,4 +1,7 @@
-"""Signals that are made block by block and read in step, in bounded memory or by way of the disk."""
+"""Named signals that are computed block by block and read in step, in memory or from temporary files.
+
+`track` builds the signals of a recipe from its models: the mix, every model's stems and their blends.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -13,33 +16,35 @@ from stemsplit.errors import ResourceError
 from stemsplit.separation.outputs import Terms, mix_down
 from stemsplit.separation.source import Audio
 
-_BLOCK = 1 << 16  # samples that are read from a spool at once
+_BLOCK = 1 << 16  # samples that are read from a spool at a time
 
 
 @dataclass
-class Made:
-    """Signals that are made together.
+class SignalGroup:
+    """Signals that are computed together, such as the stems of one model.
 
     Attributes:
-        names: of the signals.
+        names: the names of the S signals.
         blocks: [S, C, n] each, a row for every name.
+        finished: True after the last block.
+        queues: the queues of the readers of each signal.
     """
 
     names: tuple[str, ...]
     blocks: Iterator[Audio]
-    over: bool = False
+    finished: bool = False
     queues: dict[str, list[Fifo]] = field(default_factory=dict)
 
     def queue(self, name: str) -> Fifo:
-        """Return a new queue of a signal's samples [C, n]; made before the first block is."""
+        """Return a new queue of a signal's samples [C, n]; ask for it before the first block is computed."""
         self.queues.setdefault(name, []).append(queue := Fifo())
         return queue
 
     def advance(self) -> None:
-        """Make the next block."""
+        """Compute the next block and push it to the readers' queues."""
         block = next(self.blocks, None)
         if block is None:
-            self.over = True
+            self.finished = True
             return
         for name, samples in zip(self.names, torch.from_numpy(block), strict=True):
             for queue in self.queues.get(name, ()):
@@ -47,36 +52,36 @@ class Made:
 
 
 class Signals:
-    """Named signals of one length. Each is made once, whoever reads it, and only if somebody reads it.
+    """Named signals of one length. Each is computed once for all its readers, and only if it is read.
 
-    Readers are asked for before the first of them is read. What one has read and another hasn't is held in
-    memory: they are to be read in step, as `read` does with its sums.
+    Call `read` for all readers before one of them is advanced. Samples that one reader has consumed and
+    another has not are held in memory, so readers should advance in step, as the sums of one `read` do.
 
     Args:
-        make: makes the signal of a name and those that come with it; may read others of these signals.
+        make: returns the group of signals that a name belongs to; it may read other signals.
     """
 
-    def __init__(self, make: Callable[[str, "Signals"], Made]) -> None:
+    def __init__(self, make: Callable[[str, "Signals"], SignalGroup]) -> None:
         self._make = make
-        self._made = dict[str, Made]()
+        self._groups = dict[str, SignalGroup]()
 
     def read(self, sums: Sequence[Terms]) -> Iterator[Audio]:
-        """Return the blocks of K sums, [K, C, n] each."""
+        """Return the blocks of K sums of signals, [K, C, n] each."""
         names = dict.fromkeys(name for total in sums for name in (*total.plus, *total.minus))
-        return self._read(sums, {name: (self._of(name), self._of(name).queue(name)) for name in names})
+        return self._read(sums, {name: (self._group(name), self._group(name).queue(name)) for name in names})
 
-    def _of(self, name: str) -> Made:
-        if name not in self._made:
-            made = self._make(name, self)
-            self._made.update(dict.fromkeys(made.names, made))
-        return self._made[name]
+    def _group(self, name: str) -> SignalGroup:
+        if name not in self._groups:
+            group = self._make(name, self)
+            self._groups.update(dict.fromkeys(group.names, group))
+        return self._groups[name]
 
     @staticmethod
-    def _read(sums: Sequence[Terms], queues: Mapping[str, tuple[Made, Fifo]]) -> Iterator[Audio]:
+    def _read(sums: Sequence[Terms], queues: Mapping[str, tuple[SignalGroup, Fifo]]) -> Iterator[Audio]:
         while True:
-            for made, queue in queues.values():
-                while not queue.samples and not made.over:
-                    made.advance()
+            for group, queue in queues.values():
+                while not queue.samples and not group.finished:
+                    group.advance()
             if not (count := min(queue.samples for _, queue in queues.values())):
                 return
             yield mix_down(sums, {name: queue.pop(count).numpy() for name, (_, queue) in queues.items()})
@@ -84,22 +89,22 @@ class Signals:
 
 @dataclass(frozen=True)
 class Spool:
-    """Signals that were written to a file of float32 samples: interleaved frames of all signals' channels."""
+    """Signals in a temporary file of float32 samples, interleaved as [n, S, C]."""
 
     path: Path
     names: tuple[str, ...]
     channels: int
 
     def write(self, blocks: Iterable[Audio]) -> None:
-        """Write [S, C, n] each.
+        """Write blocks [S, C, n].
 
         Raises:
             ResourceError: the disk is full.
         """
         try:
             with open(self.path, "wb") as file:
-                for block in blocks:  # [S, C, n] -> [n, S, C]
-                    file.write(np.ascontiguousarray(block.transpose(2, 0, 1)).tobytes())
+                for block in blocks:
+                    file.write(np.ascontiguousarray(block.transpose(2, 0, 1)).tobytes())  # [n, S, C]
         except OSError as error:
             with suppress(OSError):
                 self.path.unlink()
@@ -109,14 +114,13 @@ class Spool:
             ) from None
 
     def blocks(self) -> Iterator[Audio]:
-        """Read what was written, [S, C, n] each."""
+        """Yield the blocks of the file, [S, C, n] each."""
         width = len(self.names) * self.channels
         with open(self.path, "rb") as file:
             while len(frames := np.fromfile(file, np.float32, _BLOCK * width)):
-                yield frames.reshape(-1, len(self.names), self.channels).transpose(
-                    1, 2, 0
-                )  # [n, S, C] -> [S, C, n]
+                interleaved = frames.reshape(-1, len(self.names), self.channels)  # [n, S, C]
+                yield interleaved.transpose(1, 2, 0)  # [S, C, n]
 
-    def read(self) -> Made:
-        """Return its signals."""
-        return Made(self.names, self.blocks())
+    def read(self) -> SignalGroup:
+        """Return the signals of the file as a group."""
+        return SignalGroup(self.names, self.blocks())

@@ -1,4 +1,8 @@
-"""What is separated, and the shape in which it is given back."""
+"""Sources of audio, from a file or an array, and the rate and channels of the outputs.
+
+A source is read in blocks, from its beginning, as often as needed: once to measure it and once to separate
+it.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,26 +27,26 @@ class Source(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """The sample rate in Hz."""
         ...
 
     @property
     def channels(self) -> int:
-        """Audio channels."""
+        """The number of audio channels."""
         ...
 
     @property
     def layout(self) -> str | None:
-        """The loudspeakers, None where nothing tells."""
+        """The channel layout (loudspeakers); None if unknown."""
         ...
 
     @property
     def notices(self) -> Sequence[str]:
-        """Notices about it; complete once it was read to its end."""
+        """Notices about the audio; complete once it was read to its end."""
         ...
 
     def blocks(self) -> Iterator[Audio]:
-        """Consecutive blocks, [C, any]."""
+        """Yield consecutive blocks, [C, any]."""
         ...
 
 
@@ -57,24 +61,24 @@ class ArraySource:
 
     @property
     def channels(self) -> int:
-        """Audio channels."""
+        """The number of audio channels."""
         return len(self.audio)
 
     def blocks(self) -> Iterator[Audio]:
-        """The whole array."""
+        """Yield the whole array as one block, [C, T]."""
         yield self.audio
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """A stretch of an audio file.
+    """A range of an audio file.
 
     Attributes:
         path: the file.
-        info: what it declares.
-        start_s, end_s: the stretch, None for the file's beginning and end.
-        notices: what reading the file has shown so far.
-        file: the file while it is open; None to open it for every reading.
+        info: rate, channels and length from its header.
+        start_s, end_s: the range in seconds; None for the file's beginning and end.
+        notices: notices of the readings so far.
+        file: the open file; None to open it for every reading.
     """
 
     path: Path
@@ -86,22 +90,22 @@ class FileSource:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """The sample rate in Hz."""
         return self.info.sample_rate
 
     @property
     def channels(self) -> int:
-        """Audio channels."""
+        """The number of audio channels."""
         return self.info.channels
 
     @property
     def layout(self) -> str | None:
-        """The loudspeakers, where the file tells."""
+        """The channel layout (loudspeakers); None if the file doesn't declare it."""
         return self.info.layout
 
     @property
     def duration_s(self) -> float | None:
-        """Of the stretch, as far as the file declares its length."""
+        """The length of the range in seconds; None if the file doesn't declare its length."""
         whole_s = self.info.duration_s
         if whole_s is None:
             return None
@@ -109,7 +113,7 @@ class FileSource:
 
     @contextmanager
     def opened(self) -> Iterator["FileSource"]:
-        """Open the file once for all that is read of it in the `with` block.
+        """Open the file once for all readings in the `with` block.
 
         Raises:
             InputError: it can't be opened.
@@ -118,11 +122,11 @@ class FileSource:
             yield replace(self, file=file)
 
     def tags(self) -> Tags:
-        """The tags of the file and of the audio stream that is read."""
+        """Return the tags of the file and of the audio stream that is read."""
         return read_tags(self.file or self.path, stream=self.info.stream, name=self.info.path)
 
     def blocks(self) -> Iterator[Audio]:
-        """Decoded anew each time."""
+        """Decode the range and yield its blocks, [C, any]."""
         with open_audio(
             self.file or self.path,
             stream=self.info.stream,
@@ -136,7 +140,7 @@ class FileSource:
 
 @dataclass(frozen=True)
 class Shape:
-    """Rate and channels of the outputs, and the loudspeakers of more than two channels."""
+    """Sample rate in Hz and channels of the outputs, and the channel layout of more than two channels."""
 
     sample_rate: int
     channels: int
@@ -144,7 +148,10 @@ class Shape:
 
 
 def output_shape(source: Source, settings: OutputSettings) -> Shape:
-    """The source's rate, or the nearest that the format holds, and at most two channels; or what is asked."""
+    """Return the rate and channels that are asked for, or those of the source.
+
+    To keep the rate means the nearest one that the format can hold, to keep the channels at most two.
+    """
     rate, channels = settings.sample_rate, settings.channels
     if rate == "keep":
         rate = find_format(settings.format).nearest_rate(source.sample_rate)

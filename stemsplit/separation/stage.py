@@ -1,4 +1,7 @@
-"""One model over one source: decoded audio in, stems at any rate and with any channels out."""
+"""Run one model over one source: decoded audio in, stems at any rate and with any channels out.
+
+`track` runs a stage for every model of a recipe; `core.stream` does the separation itself.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,11 +22,11 @@ Model = Separable | Several
 
 @dataclass(frozen=True)
 class Measured:
-    """What a first pass over a source found.
+    """Results of a first pass over a source.
 
     Attributes:
-        frames: its length in samples, None if no pass was needed.
-        stats: by run, of what the models see that normalise.
+        frames: its length in samples; None if no pass was needed.
+        stats: by run, mean and standard deviation of the input of each model that normalises.
     """
 
     frames: int | None = None
@@ -34,7 +37,7 @@ NOT_MEASURED = Measured()
 
 
 def measure(source: Source, models: Mapping[int, Model]) -> Measured:
-    """Read a source once, if some of the models need its statistics."""
+    """Read a source once, if some of the models need its statistics; the models are given by run."""
     meters = {
         run: (StatsMeter(), Resampler(model.channels, source.sample_rate, model.sample_rate), model.channels)
         for run, model in models.items()
@@ -74,18 +77,18 @@ def model_stems(
     """Separate a source by one model.
 
     Args:
-        blocks: of the source, [C, n] each.
-        source: what they are blocks of.
-        model: a model or a bag. A mono one separates each channel of a stereo track by itself.
-        stems: which are wanted.
-        shape: of the stems.
+        blocks: the source's blocks, [C, n] each.
+        source: rate, channels and layout of the blocks.
+        model: a model or a bag. A mono model separates each channel of a stereo track by itself.
+        stems: the S stems to compute.
+        shape: rate and channels of the stems.
         chunks: overlap, shifts, seed, batch size.
-        stats: of the whole track, for a model that normalises.
+        stats: mean and standard deviation of the whole track, for a model that normalises.
         compute: the model's device and precision.
-        progress: called with the seconds of audio separated.
+        progress: called with the seconds of audio separated so far.
 
     Yields:
-        The stems at the rate and channels of `shape`, [S, C, n]; all together as long as the source.
+        The stems at the rate and channels of `shape`, [S, C, n]; together as long as the source.
     """
     passes, channels = passes_of(model, chunks), model.channels
     if channels == 1 and min(source.channels, shape.channels) > 1:
@@ -99,20 +102,21 @@ def model_stems(
             frames += block.shape[-1]
             yield block
 
-    back = Resampler(count * shape.channels, model.sample_rate, shape.sample_rate)
+    # All channels of all stems go through one resampler.
+    to_output = Resampler(count * shape.channels, model.sample_rate, shape.sample_rate)
     prepared = map(_tensor, converted(counted(), source, channels, model.sample_rate))
     for piece in separate_stream(passes, prepared, stats, compute, stems):
-        ready = back.push(_outward(piece, shape.channels))
+        ready = to_output.push(_flattened(piece, shape.channels))  # [S·C, n]
         progress((piece.start + piece.stems.shape[-1]) / model.sample_rate)
-        yield ready.reshape(count, shape.channels, -1)  # [S·C, n] -> [S, C, n]
+        yield ready.reshape(count, shape.channels, -1)  # [S, C, n]
     frames = resampled_frames(frames, source.sample_rate, shape.sample_rate)
-    yield back.finish(frames).reshape(count, shape.channels, -1)
+    yield to_output.finish(frames).reshape(count, shape.channels, -1)  # [S, C, n]
 
 
-def _outward(piece: Piece, channels: int) -> Audio:
-    """The stems of a piece with the output's channels, flattened to [S·C, n]."""
-    stems = piece.stems.numpy()
-    return np.concatenate([convert_channels(stem, channels) for stem in stems])
+def _flattened(piece: Piece, channels: int) -> Audio:
+    """Return the stems of a piece with the output's channels, [S·C, n]."""
+    stems = piece.stems.numpy()  # [S, C, n]
+    return np.concatenate([convert_channels(stem, channels) for stem in stems])  # [S·C, n]
 
 
 def _tensor(audio: Audio) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Tracks of more than two channels, whose pairs of loudspeakers and single ones are separated one by one."""
+"""Separate tracks of more than two channels: each pair of loudspeakers and each single one by itself."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ Separate = Callable[[Source, Callable[[float], None]], Iterator[Audio]]
 
 
 @dataclass(frozen=True)
-class Picked:
-    """Some channels of a source."""
+class ChannelGroup:
+    """Some channels of a source, as a source by themselves."""
 
     source: Source
     indices: tuple[int, ...]
@@ -23,16 +23,16 @@ class Picked:
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """The sample rate in Hz."""
         return self.source.sample_rate
 
     @property
     def channels(self) -> int:
-        """Audio channels."""
+        """The number of audio channels."""
         return len(self.indices)
 
     def blocks(self) -> Iterator[Audio]:
-        """Decoded anew each time."""
+        """Read the source anew and yield the group's channels, [C, any]."""
         for block in self.source.blocks():
             yield block[list(self.indices)]
 
@@ -47,26 +47,29 @@ def separate_each(
 
     Args:
         source: the audio.
-        groups: indices of its channels, each in one group.
-        separate: yields the outputs [O, C, n] of a source, and tells the seconds that it has separated.
+        groups: indices of the source's channels; each channel is in one group.
+        separate: yields the outputs [O, C, n] of a source, and calls its second argument with the seconds
+            that it has separated.
         progress: called with the seconds of audio separated, the mean over all groups.
 
     Yields:
-        [O, C, n] with the source's channels, consecutive.
+        Consecutive blocks of the outputs, [O, C, n], with the source's channels.
     """
     done = [0.0] * len(groups)
 
-    def share(index: int) -> Callable[[float], None]:
-        def tell(done_s: float) -> None:
+    def progress_of(index: int) -> Callable[[float], None]:
+        def update(done_s: float) -> None:
             done[index] = done_s
             if progress is not None:
                 progress(sum(done) / len(done))
 
-        return tell
+        return update
 
-    streams = [separate(Picked(source, group), share(index)) for index, group in enumerate(groups)]
+    streams = [
+        separate(ChannelGroup(source, group), progress_of(index)) for index, group in enumerate(groups)
+    ]
     queues = [Fifo() for _ in groups]
-    order = np.argsort([index for group in groups for index in group])
+    order = np.argsort([index for group in groups for index in group])  # to the source's order of channels
     while True:
         for stream, queue in zip(streams, queues, strict=True):
             while not queue.samples and (block := next(stream, None)) is not None:

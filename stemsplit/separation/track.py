@@ -1,7 +1,8 @@
-"""One track as a stream: decoded, brought to each model's rate, separated, blended, and brought back.
+"""Separate one track as a stream: decode, bring to each model's rate, separate, blend, and bring back.
 
-The outputs have the source's rate and channels (or those asked for) and exactly its length. Models that are
-combined meet at the track's own rate and channels.
+The outputs have the source's rate and channels (or those asked for) and exactly its length. The stems of
+combined models are added and blended at the track's own rate and channels. `runner` calls this for each
+track; `stage` runs a single model, `signals` connects the models.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,17 +20,17 @@ from stemsplit.audio.resample import Resampler
 from stemsplit.core.blends import make_blend
 from stemsplit.core.compute import Compute
 from stemsplit.core.stats import TrackStats
-from stemsplit.separation.flow import Flow, Joint
+from stemsplit.separation.flow import Flow, StemBlend
 from stemsplit.separation.outputs import MIX, Output, Sum
-from stemsplit.separation.signals import Made, Signals, Spool
+from stemsplit.separation.signals import SignalGroup, Signals, Spool
 from stemsplit.separation.source import Audio, Shape, Source
 from stemsplit.separation.stage import NOT_MEASURED, Measured, Model, converted, measure, model_stems
 from stemsplit.separation.surround import separate_each
 from stemsplit.settings import ChunkSettings
 
-# Gives the model of a run, and lets go of it when the context ends.
+# Returns the model of a run; it may be freed when the context ends.
 Models = Callable[[int], AbstractContextManager[Model]]
-_SOURCE = "the source"  # the signal of the track at its own rate and with all its channels
+_SOURCE = "the source"  # name of the signal that is the track at its own rate with all its channels
 
 
 class OverflowingError(Exception):
@@ -55,32 +56,32 @@ def separate_track(
 ) -> Iterator[Audio]:
     """Separate a track from end to end.
 
-    All models advance in lockstep, and nothing that is held grows with the track. Where a model needs the
-    statistics of what another one gives, or one model is to be loaded at a time, stems are spooled to
-    temporary files instead.
+    All models advance in step, in memory that doesn't grow with the track. If a model needs the statistics of
+    another one's stem, or if only one model may be loaded at a time, stems go through temporary files.
 
     Args:
         source: the audio.
-        flow: which models run over what.
-        models: gives them, on `compute.device`.
+        flow: the models and the signals that they separate.
+        models: returns the model of a run, on `compute.device`.
         outputs: sums of the flow's stems and the mix.
-        shape: of the outputs.
+        shape: rate and channels of the outputs.
         chunks: overlap, shifts, seed, batch size.
         compute: the models' device and precision.
         sequential: load one model at a time, one after the other; the result is the same.
-        measured: the source's `measure`, where it was taken before.
+        measured: the result of `measure`, if it was called before.
         progress: called with the seconds of audio separated, the mean over all models.
 
     Yields:
-        [O, C, n], consecutive; their lengths sum to the source's (at the rate of `shape`).
+        Consecutive blocks of the outputs, [O, C, n]; their lengths sum to the source's (at the rate of
+        `shape`).
 
     Raises:
         OverflowingError: an output isn't finite.
-        ResourceError: the stems that wait don't fit the disk.
+        ResourceError: the disk has too little room for the temporary files.
     """
     if shape.channels > 2:
 
-        def one(part: Source, tell: Callable[[float], None]) -> Iterator[Audio]:
+        def separate_group(part: Source, part_progress: Callable[[float], None]) -> Iterator[Audio]:
             return separate_track(
                 part,
                 flow,
@@ -90,29 +91,31 @@ def separate_track(
                 chunks=chunks,
                 compute=compute,
                 sequential=sequential,
-                progress=tell,
+                progress=part_progress,
             )
 
         groups = channel_groups(source.channels, source.layout)
-        yield from separate_each(source, groups, one, progress)
+        yield from separate_each(source, groups, separate_group, progress)
         return
     outputs = flow.expand(outputs)
-    # a single model's stems need no rate in common
+    # Stems of several models are combined at the track's rate; those of one model go straight to the
+    # output's.
     stream = Shape(source.sample_rate, min(2, source.channels)) if flow.combined else shape
     with ExitStack() as stack:
-        work = _Work(source, flow, stream, stack, chunks, compute, measured, _Shares(flow.runs, progress))
-        last = dict[int, Model]()
+        overall = _MeanProgress(flow.runs, progress)
+        work = _Work(source, flow, stream, stack, chunks, compute, measured, overall)
+        last_models = dict[int, Model]()
         if sequential:
             for run in flow.runs:
                 with models(run) as model:
                     work.spool({run: model}, outputs)
         else:
             loaded = {run: stack.enter_context(models(run)) for run in flow.runs}
-            *before, last = _levels(flow, loaded)
-            for level in before:
+            *earlier, last_models = _levels(flow, loaded)
+            for level in earlier:
                 work.spool(level, outputs)
         start = 0
-        blocks = work.signals(last).read(outputs)
+        blocks = work.signals(last_models).read(outputs)
         for block in _reshaped(blocks, len(outputs), stream, shape):
             _require_finite(block, start, shape.sample_rate)
             yield block
@@ -120,7 +123,11 @@ def separate_track(
 
 
 def _levels(flow: Flow, models: Mapping[int, Model]) -> list[dict[int, Model]]:
-    """Return the runs that can advance together; a level is needed whole before the next one begins."""
+    """Group the runs into levels of models that advance together, one level after the other.
+
+    A model that normalises needs the statistics of its whole input, so it is one level above the models that
+    compute that input.
+    """
     level = dict[int, int]()
     for number, run in flow.runs.items():
         before = {flow.run_of(signal) for signal in flow.direct([run.input])} - {None}
@@ -134,14 +141,14 @@ def _levels(flow: Flow, models: Mapping[int, Model]) -> list[dict[int, Model]]:
 
 @dataclass
 class _Work:
-    """A track under way: the signals of the models that are run now, and those that were spooled.
+    """State of a track that is being separated: the signals of running models, and those in temporary files.
 
     Attributes:
         source, flow, chunks, compute, measured: see `separate_track`.
-        stream: the rate and channels at which models meet.
-        stack: removes the temporary files.
-        shares: hears of the progress of every run.
-        spools: by the names of the signals in them.
+        stream: the rate and channels at which stems of several models are combined.
+        stack: removes the temporary files at the end.
+        progress: combines the progress of all runs.
+        spools: the temporary file of each signal by its name.
     """
 
     source: Source
@@ -151,11 +158,11 @@ class _Work:
     chunks: ChunkSettings
     compute: Compute
     measured: Measured
-    shares: "_Shares"
+    progress: "_MeanProgress"
     spools: dict[str, Spool] = field(default_factory=dict)
 
     def spool(self, models: Mapping[int, Model], outputs: Sequence[Output]) -> None:
-        """Run some models to the end, and keep those of their stems that are needed later."""
+        """Run some models over the whole track, and write the stems that are needed later to a file."""
         later = [run.input for number, run in self.flow.runs.items() if number not in models]
         needed = self.flow.direct([*later, *(output.sum for output in outputs)])
         made = [name for number in models for name in self.flow.runs[number].signals(number)]
@@ -169,11 +176,11 @@ class _Work:
         self.spools.update(dict.fromkeys(names, spool))
 
     def signals(self, models: Mapping[int, Model]) -> Signals:
-        """Return the signals of some models that are run now, and of all that are there already."""
+        """Return the signals of the models that run now, and those in temporary files."""
         return Signals(partial(self._make, models, self._stats(models)))
 
     def _stats(self, models: Mapping[int, Model]) -> dict[int, TrackStats]:
-        """Return the statistics of what each model sees that normalises."""
+        """Return mean and standard deviation of the input of each model that normalises, by run."""
         stats = dict(self.measured.stats)
         whole = {run: model for run, model in models.items() if run not in stats and model.normalise}
         direct = {run: model for run, model in whole.items() if self.flow.runs[run].from_mix}
@@ -183,32 +190,33 @@ class _Work:
         return stats
 
     def _input(self, run: int, signals: Signals) -> Source:
-        """Return what a run separates: the track as it is, or a sum of signals at the stream's rate."""
+        """Return the input of a run: the track at its own rate, or a sum of signals at the stream's rate."""
         if self.flow.runs[run].from_mix:
             return self.source
-        return _Derived(self.stream.sample_rate, self.stream.channels, signals, self.flow.runs[run].input)
+        return _SumSource(self.stream.sample_rate, self.stream.channels, signals, self.flow.runs[run].input)
 
     def _make(
         self, models: Mapping[int, Model], stats: Mapping[int, TrackStats], name: str, signals: Signals
-    ) -> Made:
+    ) -> SignalGroup:
+        """Return the signal of a name and those that are computed with it, for `Signals`."""
         if name == _SOURCE:
-            return Made((name,), (block[None] for block in self.source.blocks()))
+            return SignalGroup((name,), (block[None] for block in self.source.blocks()))  # [1, C, n] each
         if name == MIX:
-            original = _only(signals.read([Sum((_SOURCE,))]))
+            original = _single(signals.read([Sum((_SOURCE,))]))
             shaped = converted(original, self.source, self.stream.channels, self.stream.sample_rate)
-            return Made((name,), (block[None] for block in shaped))
+            return SignalGroup((name,), (block[None] for block in shaped))  # [1, C, n] each
         if name in self.spools:
             return self.spools[name].read()
-        if (joint := self.flow.blends.get(name)) is not None:
-            return Made((name,), _blended(joint, signals.read(joint.parts)))
+        if (blend := self.flow.blends.get(name)) is not None:
+            return SignalGroup((name,), _blended(blend, signals.read(blend.parts)))
         run = self.flow.run_of(name)
         if run is None:
             raise ValueError(f"no signal is called {name}")
         return self._run(run, models[run], stats.get(run), signals)
 
-    def _run(self, run: int, model: Model, stats: TrackStats | None, signals: Signals) -> Made:
+    def _run(self, run: int, model: Model, stats: TrackStats | None, signals: Signals) -> SignalGroup:
         about, source = self.flow.runs[run], self._input(run, signals)
-        blocks = _only(signals.read([Sum((_SOURCE,))])) if self.flow.runs[run].from_mix else source.blocks()
+        blocks = _single(signals.read([Sum((_SOURCE,))])) if self.flow.runs[run].from_mix else source.blocks()
         stems = model_stems(
             blocks,
             source,
@@ -218,14 +226,14 @@ class _Work:
             self.chunks,
             stats,
             self.compute,
-            self.shares.of(run),
+            self.progress.of(run),
         )
-        return Made(about.signals(run), stems)
+        return SignalGroup(about.signals(run), stems)
 
 
 @dataclass(frozen=True)
-class _Derived:
-    """A sum of signals as a source, which can be read once."""
+class _SumSource:
+    """A sum of signals as a source that can be read once."""
 
     sample_rate: int
     channels: int
@@ -235,58 +243,58 @@ class _Derived:
     notices: Sequence[str] = ()
 
     def blocks(self) -> Iterator[Audio]:
-        """Return the blocks, [C, n] each."""
-        return _only(self.signals.read([self.sum]))
+        """Return the blocks of the sum, [C, n] each."""
+        return _single(self.signals.read([self.sum]))
 
 
-class _Shares:
-    """The progress of all runs as one: the mean of what each has separated."""
+class _MeanProgress:
+    """Progress of all runs as one number: the mean of the seconds that each has separated."""
 
     def __init__(self, runs: Iterable[int], progress: Callable[[float], None] | None) -> None:
         self._done = dict.fromkeys(runs, 0.0)
         self._progress = progress
 
     def of(self, run: int) -> Callable[[float], None]:
-        """Return what is to be told the seconds that a run has separated."""
+        """Return the progress callback of one run."""
 
-        def tell(done_s: float) -> None:
+        def update(done_s: float) -> None:
             self._done[run] = done_s
             if self._progress is not None:
                 self._progress(sum(self._done.values()) / len(self._done))
 
-        return tell
+        return update
 
 
-def _only(blocks: Iterator[Audio]) -> Iterator[Audio]:
-    """Yield the one signal of blocks [1, C, n], [C, n] each."""
-    return (block[0] for block in blocks)
+def _single(blocks: Iterator[Audio]) -> Iterator[Audio]:
+    """Return the blocks [C, n] of a single signal [1, C, n]."""
+    return (block[0] for block in blocks)  # [C, n] each
 
 
-def _blended(joint: Joint, blocks: Iterator[Audio]) -> Iterator[Audio]:
-    """Blend estimates [M, C, n] into [1, C, n] each."""
-    blend = make_blend(joint.blend, joint.weights)
+def _blended(blend: StemBlend, blocks: Iterator[Audio]) -> Iterator[Audio]:
+    """Blend the M estimates of a stem, [M, C, n] each, into blocks [1, C, n]."""
+    blender = make_blend(blend.blend, blend.weights)
     for block in blocks:
-        yield blend.push(list(torch.from_numpy(block))).numpy()[None]
-    yield blend.finish().numpy()[None]
+        yield blender.push(list(torch.from_numpy(block))).numpy()[None]  # [1, C, n]
+    yield blender.finish().numpy()[None]  # [1, C, n]
 
 
 def _reshaped(blocks: Iterator[Audio], count: int, stream: Shape, shape: Shape) -> Iterator[Audio]:
-    """Bring outputs [O, C, n] to another rate and other channels."""
+    """Bring blocks of O outputs, [O, C, n], to the rate and channels of `shape`."""
     if stream == shape:
         yield from blocks
         return
     resampler = Resampler(count * shape.channels, stream.sample_rate, shape.sample_rate)
     for block in blocks:
-        flat = np.concatenate([convert_channels(output, shape.channels) for output in block])
-        yield resampler.push(flat).reshape(count, shape.channels, -1)  # [O·C, n] -> [O, C, n]
-    yield resampler.finish().reshape(count, shape.channels, -1)
+        flat = np.concatenate([convert_channels(output, shape.channels) for output in block])  # [O·C, n]
+        yield resampler.push(flat).reshape(count, shape.channels, -1)  # [O, C, n]
+    yield resampler.finish().reshape(count, shape.channels, -1)  # [O, C, n]
 
 
 def _require_finite(block: Audio, start: int, sample_rate: int) -> None:
-    """Check outputs [O, C, n] that begin at sample `start`.
+    """Check a block of outputs [O, C, n] that begins at sample `start`.
 
     Raises:
-        OverflowingError: one isn't finite.
+        OverflowingError: a sample is NaN or infinite.
     """
     if not (finite := np.isfinite(block)).all():
         raise OverflowingError((start + int(np.argmin(finite.all(axis=(0, 1))))) / sample_rate)

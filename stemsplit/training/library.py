@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from stemsplit.core.stats import StatsMeter, TrackStats
-from stemsplit.datasets.cache import Array, Notebook, Readable, identity, pieces, readable
+from stemsplit.datasets.cache import Array, MeasurementCache, Readable, identity, pieces, readable
 from stemsplit.datasets.layouts import Layout, Location, find_layouts
 from stemsplit.datasets.metadata import MetadataCache
 from stemsplit.datasets.names import left_out_by
@@ -317,7 +317,7 @@ def _whole(track: Track, spec: DataSpec) -> WholeSong:
 def _open(
     found: Sequence[tuple[float, list[Track]]], spec: DataSpec, progress: Callable[[str, int, int], None]
 ) -> list[SongSet]:
-    notebook = Notebook(_cache_folder(spec))
+    cache = MeasurementCache(_cache_folder(spec))
     count, number = sum(len(tracks) for _, tracks in found), 0
     sets = []
     for weight, tracks in found:
@@ -325,7 +325,7 @@ def _open(
         for track in tracks:
             number += 1
             progress(track.name, number, count)
-            songs.append(_song(track, spec, notebook))
+            songs.append(_song(track, spec, cache))
         sets.append(SongSet(weight, tuple(songs)))
     return sets
 
@@ -341,22 +341,22 @@ def _require_stems(sets: Sequence[SongSet], spec: DataSpec) -> None:
             raise SettingsError(f"data.train: no {stem} has a salient segment", setting="data.activity_s")
 
 
-def _song(track: Track, spec: DataSpec, notebook: Notebook) -> Song:
-    stems = {name: _sampled_stem(source, spec, notebook) for name, source in track.stems.items()}
+def _song(track: Track, spec: DataSpec, cache: MeasurementCache) -> Song:
+    stems = {name: _sampled_stem(source, spec, cache) for name, source in track.stems.items()}
     stats = TrackStats()
     if spec.stats:
         mix = track.mix
-        mean, std = notebook.remember(f"stats {identity(mix)}", lambda: _measure_stats(mix))
+        mean, std = cache.remember(f"stats {identity(mix)}", lambda: _measure_stats(mix))
         stats = TrackStats(mean, std)
     return Song(track.name, track.frames, stems, stats)
 
 
-def _sampled_stem(source: Source, spec: DataSpec, notebook: Notebook) -> SampledStem:
+def _sampled_stem(source: Source, spec: DataSpec, cache: MeasurementCache) -> SampledStem:
     name, audio = identity(source), readable(source, spec.cache)
     if spec.activity_samples is None:
         return SampledStem(audio)
     meter = ActivityMeter(spec.activity_samples)
-    starts = notebook.remember(
+    starts = cache.remember(
         f"salient {spec.activity_samples} {name}",
         lambda: meter.salient_starts(meter.energies(pieces(audio, source.sample_rate))),
     )

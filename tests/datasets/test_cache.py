@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stemsplit.datasets.cache import Array, Notebook, readable
+from stemsplit.datasets.cache import Array, MeasurementCache, readable
 from stemsplit.datasets.tracks import Source, find_tracks
 from tests.datasets.conftest import Write
 
@@ -22,16 +22,14 @@ def source(tmp_path: Path, write: Write) -> Source:
     return track.stems["drums"]
 
 
-def test_decoded_audio_is_the_source_s(source: Source, tmp_path: Path) -> None:
+def test_decoded_audio_equals_the_source(source: Source, tmp_path: Path) -> None:
     decoded = readable(source, tmp_path / "cache")
     assert decoded is not source and decoded.frames == source.frames
     np.testing.assert_array_equal(decoded.read(), source.read())
     np.testing.assert_array_equal(decoded.read(-5, 70 * RATE), source.read(-5, 70 * RATE))
 
 
-def test_a_full_disk_is_met_by_writing(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_raises_an_error(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
 
     def until_full(audio: Source, rate: int) -> Iterator[Array]:
@@ -55,10 +53,10 @@ def test_an_interrupt_leaves_no_part(source: Source, tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         readable(source, tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt):
-        Notebook(tmp_path / "cache").remember("key", lambda: 1)
+        MeasurementCache(tmp_path / "cache").remember("key", lambda: 1)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_what_can_not_be_written_down_is_measured_all_the_same(tmp_path: Path) -> None:
+def test_measuring_works_without_a_writable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert Notebook(tmp_path / "file" / "cache").remember("key", lambda: 1) == 1
+    assert MeasurementCache(tmp_path / "file" / "cache").remember("key", lambda: 1) == 1

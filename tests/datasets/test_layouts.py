@@ -38,7 +38,7 @@ def test_one_track_is_a_data_set_too(tmp_path: Path) -> None:
     assert brief(layout) == ("Song", {"kick_drum": ["Kick drum.m4a"], "vocals": ["Vocals.FLAC"]}, None)
 
 
-def test_what_a_mac_or_a_drive_leaves_is_no_track(tmp_path: Path) -> None:
+def test_hidden_files_and_system_folders_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, "A/vocals.wav", "A/._vocals.wav", ".Trashes/B/vocals.wav", "__MACOSX/A/vocals.wav")
     touch(tmp_path, "$RECYCLE.BIN/C/vocals.wav", "@eaDir/A/vocals.wav")
     assert [brief(layout) for layout in find_layouts(tmp_path)] == [("A", {"vocals": ["vocals.wav"]}, None)]
@@ -135,7 +135,7 @@ def test_bad_manifests_say_so(tmp_path: Path, name: str, text: str, reason: str)
     ],
     ids=["latin-1", "utf-16", "long", "deep"],
 )
-def test_manifests_that_no_parser_takes(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+def test_manifests_that_cannot_be_parsed(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=reason):
         find_layouts(tmp_path / name)
@@ -152,7 +152,7 @@ def test_links_to_folders_above_are_not_followed(tmp_path: Path) -> None:
         find_layouts(tmp_path / "itself")
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_no_track_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no multitrack"):
         find_layouts(tmp_path)
     with pytest.raises(InputError, match="no such file"):

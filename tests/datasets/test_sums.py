@@ -1,4 +1,4 @@
-"""Which stems of a track are sums of others, by their names and by their samples."""
+"""Tests of finding stems that are sums of others, by their names and by their samples."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -87,11 +87,11 @@ def test_no_stem_of_any_name() -> None:
         ("linear_mixture",),
     ],
 )
-def test_what_lacks_all_others_is_the_rest(stems: tuple[str, ...]) -> None:
+def test_a_stem_that_lacks_all_others_is_the_rest(stems: tuple[str, ...]) -> None:
     assert by_name(stems) == ()
 
 
-def test_of_several_names_for_the_rest_one_is_kept() -> None:
+def test_one_of_several_names_for_the_rest_is_kept() -> None:
     found = by_name(["vocals", "instrumental", "no_vocals", "accompaniment"])
     assert [one.name for one in found] == ["instrumental", "no_vocals"]
 
@@ -116,7 +116,7 @@ def test_a_sum_under_any_name(tmp_path: Path, subtype: str, seconds: float) -> N
     assert kept(found) == sorted(FOUR)
     (note,) = found.without_sums().left_out
     assert note == "band.wav is left out: its samples are the sum of bass and drums"
-    # rounding to 16 bits is all that is left of it
+    # only the rounding to 16 bits remains
     np.testing.assert_allclose(found.mix.read(), sum(stems[name] for name in FOUR), atol=2e-4)
 
 
@@ -125,10 +125,10 @@ def test_stems_that_are_no_sums_are_kept(tmp_path: Path) -> None:
     assert kept(track(tmp_path / "A", noise(*names, seconds=8))) == sorted(names)
 
 
-def test_a_sum_in_the_windows_only_is_none(tmp_path: Path) -> None:
+def test_a_sum_within_the_windows_only_is_no_sum(tmp_path: Path) -> None:
     stems = noise(*FOUR, seconds=20)
     stems["band"] = stems["bass"] + stems["drums"]
-    # between the first two places that are looked at first
+    # between the first two windows that are examined
     stems["band"][:, 3 * RATE : 4 * RATE] = noise("x", seed=1)["x"]
     assert "band" in kept(track(tmp_path / "A", stems))
 
@@ -214,7 +214,7 @@ def test_in_doubt_a_track_is_refused(tmp_path: Path, name: str, gains: dict[str,
     assert tracks.open_track(layout, sample_rate=None, cache=cache, estimates=True).frames == RATE
 
 
-def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stems = noise(*FOUR)
     stems["band"] = stems["bass"] + stems["drums"]
     assert kept(track(tmp_path / "A", stems)) == sorted(FOUR)
@@ -223,13 +223,13 @@ def test_what_was_found_is_remembered(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kept(found) == sorted(FOUR)
 
 
-def test_the_usual_four_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_track_of_the_usual_stems_is_not_examined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sums, "_gram", pytest.fail)
     stems = noise(*FOUR)
     assert kept(track(tmp_path / "A", {**stems, "no_vocals": stems["bass"]})) == sorted(FOUR)
 
 
-def test_little_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examination_takes_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stems = noise(*FOUR, seconds=8)
     stems["band"] = stems["bass"] + stems["drums"]
     sizes = []

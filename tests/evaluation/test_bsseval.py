@@ -68,11 +68,13 @@ def test_parity_where_frames_are_as_short_as_filters(museval: ModuleType, sample
     agree(bsseval(references, estimates, window=32, taps=32), theirs(museval, references, estimates, 32, 32))
 
 
-def test_parity_of_more_windows_than_are_held(museval: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parity_with_more_windows_than_memory_holds(
+    museval: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     references, estimates = music(2, 2, 2530)
     expected = theirs(museval, references, estimates, 100, 16)
     for group in (1, 2, 7, 100):
-        monkeypatch.setattr(windows, "_HELD", group)
+        monkeypatch.setattr(windows, "_MAX_WINDOWS", group)
         monkeypatch.setattr(windows, "BINS", 10 * group)
         monkeypatch.setattr(module, "BINS", 10 * group)
         agree(bsseval(references, estimates, window=100, taps=16), expected)
@@ -122,8 +124,8 @@ def test_a_perfect_estimate() -> None:
     assert min(ours.isr.min(), ours.sir.min(), ours.sar.min()) > 200
 
 
-def test_what_each_part_is() -> None:
-    """An estimate of a filtered stem, another stem and noise, all uncorrelated: ratios of their powers."""
+def test_decomposition_by_hand() -> None:
+    """Score a filtered stem plus another stem plus noise, all uncorrelated, by the ratios of their powers."""
     torch.manual_seed(1)
     a, b, noise = torch.randn(3, 1, 1, 200_000, dtype=torch.float64)
     delayed = torch.nn.functional.pad(a, (5, 0))[..., :-5]
@@ -165,7 +167,7 @@ def test_wrong_shapes() -> None:
         bsseval(torch.zeros(2, 2, 500), torch.zeros(2, 2, 500), window=100)
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_do_not_change() -> None:
     references, estimates = music(2, 2, 300)
     before = references.clone(), estimates.clone()
     bsseval(references, estimates, window=100, taps=8)

@@ -24,7 +24,7 @@ def song(seconds: float = 30) -> dict[str, Tensor]:
 
 
 def separated(references: dict[str, Tensor], leak: float = 0.1) -> dict[str, Tensor]:
-    """As a decent model would: a little of all others, a little quieter."""
+    """Return estimates like those of a decent model: a little quieter, with a little of all others."""
     mix = sum(references.values())
     return {name: 0.9 * stem + leak * (mix - stem) for name, stem in references.items()}
 
@@ -40,7 +40,7 @@ def test_a_good_separation_is_not_accused() -> None:
     assert examine(references, separated(references), RATE) == []
 
 
-def test_nor_are_a_poor_one_and_the_mixture() -> None:
+def test_a_poor_separation_and_the_mixture_are_not_accused() -> None:
     references = song()
     mix = sum(references.values())
     assert examine(references, separated(references, leak=0.5), RATE) == []
@@ -156,7 +156,7 @@ def test_speed(true: int, claimed: int) -> None:
         assert f"{true} Hz audio taken for {claimed} Hz" in found.message
 
 
-def test_what_was_cut_by_half_is_not_taken_for_half_the_rate() -> None:
+def test_a_file_cut_in_half_is_not_taken_for_half_the_rate() -> None:
     references = stretched(song(2), 2 * 44100)
     halves = {name: stem[:, :44100] for name, stem in separated(references).items()}
     assert [f.value for f in only(examine(references, halves, 44100), "length", *NAMES)] == [-1.0] * 4
@@ -189,7 +189,7 @@ def test_silence() -> None:
     assert [f.value is None for f in found] == [True, True, False, False]
 
 
-def test_only_stems_of_both_are_looked_at() -> None:
+def test_only_stems_of_both_sides_are_checked() -> None:
     references = song(10)
     estimates = {"vocals": references["vocals"], "guitar": references["bass"]}
     assert examine(references, estimates, RATE) == []

@@ -145,7 +145,7 @@ def test_nan_mean() -> None:
     close(metrics.nan_mean(torch.tensor([nan]).double()), nan)
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_do_not_change() -> None:
     reference, estimate = torch.randn(2, 9), torch.randn(2, 9)
     before = reference.clone(), estimate.clone()
     metrics.usdr(reference, estimate), metrics.si_sdr(reference, estimate)
@@ -153,6 +153,6 @@ def test_inputs_are_left_alone() -> None:
     assert torch.equal(reference, before[0]) and torch.equal(estimate, before[1])
 
 
-def test_the_table_knows_every_ratio_of_bss_eval() -> None:
+def test_the_table_has_every_ratio_of_bss_eval() -> None:
     assert [one.bss for one in metrics.METRICS.values() if one.bss] == list(bsseval.Scores._fields)
     assert all((one.function is None) is not (one.bss is None) for one in metrics.METRICS.values())

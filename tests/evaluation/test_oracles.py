@@ -10,7 +10,7 @@ LENGTHS = [1, 100, HOP, SIZE - 1, SIZE, 5 * HOP, 30_000]
 
 
 def whole(stems: Tensor, mixture: Tensor, kind: str) -> Tensor:
-    """The same on one spectrogram of everything, by torch.istft."""
+    """Return the oracle's estimate from one spectrogram of the whole signal, by torch.istft."""
     window = torch.hann_window(SIZE)
     pad = torch.nn.functional.pad
     # frames at multiples of the hop from −SIZE on, as in the pieces
@@ -28,7 +28,7 @@ def whole(stems: Tensor, mixture: Tensor, kind: str) -> Tensor:
 
 @pytest.mark.parametrize("samples", LENGTHS)
 @pytest.mark.parametrize("kind", ["irm", "mixphase"])
-def test_pieces_make_the_whole(samples: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_equal_one_spectrogram(samples: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracles, "FRAMES", 3)
     stems = torch.randn(3, 2, samples)
     mixture = stems.sum(0)
@@ -36,7 +36,7 @@ def test_pieces_make_the_whole(samples: int, kind: str, monkeypatch: pytest.Monk
     torch.testing.assert_close(found, whole(stems, mixture, kind), rtol=0, atol=2e-5)
 
 
-def test_masks_of_stems_in_different_bands_take_them_apart() -> None:
+def test_masks_separate_stems_in_different_bands() -> None:
     time = torch.arange(40_000) / 44100
     stems = torch.stack([torch.sin(6.2832 * f * time) for f in (500, 3000, 9000)])[:, None]
     mixture = stems.sum(0)

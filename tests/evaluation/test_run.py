@@ -14,14 +14,14 @@ from stemsplit.engines import Threads
 from stemsplit.errors import Cancelled, InputError, StemsplitError
 from stemsplit.evaluation.plan import plan_dataset, plan_files
 from stemsplit.evaluation.results import Evaluation
-from stemsplit.evaluation.run import Array, Method, Separating, score_tracks
-from stemsplit.evaluation.score import Wanted
+from stemsplit.evaluation.run import Array, Method, MixtureSeparator, score_tracks
+from stemsplit.evaluation.score import ScoreOptions
 from stemsplit.evaluation.store import Store
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart, emit
 from stemsplit.outcome import Failure
 
 RATE = 8000
-QUICK = Wanted(bss=False)
+QUICK = ScoreOptions(bss=False)
 
 
 @dataclass
@@ -80,7 +80,7 @@ class Knowing(Leaky):
         return self.stems
 
 
-def method(separator: Separating, identity: str | None = None) -> Method:
+def method(separator: MixtureSeparator, identity: str | None = None) -> Method:
     return Method("m", separator, identity)
 
 
@@ -176,7 +176,7 @@ def test_a_dead_worker_is_one_failed_track(tmp_path: Path) -> None:
     ]
 
 
-def test_what_fails_does_not_stop_the_others(tmp_path: Path) -> None:
+def test_a_failed_track_does_not_stop_the_others(tmp_path: Path) -> None:
     root = dataset(tmp_path)
     (root / "B" / "bass.wav").write_text("no audio, but long enough to be looked at")
     events: list[Event] = []
@@ -233,10 +233,10 @@ def test_no_track_at_all(tmp_path: Path) -> None:
         plan_files(dataset(tmp_path / "x"), tmp_path / "gone")
 
 
-# ---------------------------------------------------------------- memory of earlier runs
+# ---------------------------------------------------------------- scores of earlier runs
 
 
-def test_scores_are_found_again(tmp_path: Path) -> None:
+def test_stored_scores_are_reused(tmp_path: Path) -> None:
     jobs, store = plan_dataset(dataset(tmp_path / "d")), Store(tmp_path / "s")
     (tmp_path / "calls").mkdir()
     counting = Counting(folder=tmp_path / "calls")
@@ -247,23 +247,23 @@ def test_scores_are_found_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / "calls").iterdir())) == 3
 
 
-def test_not_after_anything_has_changed(tmp_path: Path) -> None:
+def test_a_change_makes_scores_be_computed_again(tmp_path: Path) -> None:
     root, store = dataset(tmp_path / "d", ("A",)), Store(tmp_path / "s")
 
-    def reused(identity: str | None = "m", wanted: Wanted = QUICK) -> bool:
+    def reused(identity: str | None = "m", wanted: ScoreOptions = QUICK) -> bool:
         return score_tracks(plan_dataset(root), method(Leaky(), identity), wanted, store=store)[0].reused
 
     assert [reused(), reused()] == [False, True]
     assert not reused(identity="another")
-    assert not reused(wanted=Wanted(("mixture", "irm"), bss=False))
+    assert not reused(wanted=ScoreOptions(("mixture", "irm"), bss=False))
     os.utime(root / "A" / "bass.wav", ns=(1, 1))
     assert not reused()
     assert reused()
-    # what separates isn't known
+    # without an identity nothing is stored
     assert [reused(identity=None), reused(identity=None)] == [False, False]
 
 
-def test_files_need_no_method(tmp_path: Path) -> None:
+def test_scores_of_files_are_stored_without_a_method(tmp_path: Path) -> None:
     truth, guess = dataset(tmp_path / "truth", ("A",)), dataset(tmp_path / "guess", ("A",))
     store = Store(tmp_path / "s")
     for expected in (False, True):
@@ -271,7 +271,7 @@ def test_files_need_no_method(tmp_path: Path) -> None:
         assert outcome.reused is expected
 
 
-def test_failures_are_not_remembered(tmp_path: Path) -> None:
+def test_failures_are_not_stored(tmp_path: Path) -> None:
     root, store, broken = (
         dataset(tmp_path / "d", ("A",)),
         Store(tmp_path / "s"),
@@ -293,7 +293,7 @@ def test_the_album_with_oracles(shared_data: Path) -> None:
     track = jobs[0].track
     assert track is not None
     truth = {stem: source.read(0, track.frames) for stem, source in track.stems.items()}
-    wanted = Wanted(("mixture", "irm", "mixphase"), bss=False)
+    wanted = ScoreOptions(("mixture", "irm", "mixphase"), bss=False)
     (found,) = score_tracks(jobs, method(Knowing(stems=truth)), wanted)
     assert found.scores is not None
     for stem in ("drums", "other", "vocals"):

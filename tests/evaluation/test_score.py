@@ -13,10 +13,10 @@ from stemsplit.errors import InputError
 from stemsplit.evaluation.bsseval import bsseval
 from stemsplit.evaluation.metrics import nan_median, usdr
 from stemsplit.evaluation.score import (
-    BSS,
+    BSS_METRICS,
     METRIC_NAMES,
-    WHOLE,
-    Wanted,
+    STEM_METRICS,
+    ScoreOptions,
     score_files,
     score_separation,
     score_stems,
@@ -43,7 +43,7 @@ def leaking(stems: dict[str, npt.NDArray[np.float32]]) -> dict[str, npt.NDArray[
     return {name: (0.9 * stem + 0.1 * mix).astype(np.float32) for name, stem in stems.items()}
 
 
-def test_every_number_is_its_metric_s(tmp_path: Path) -> None:
+def test_every_score_is_that_of_its_metric(tmp_path: Path) -> None:
     stems = song()
     track, estimate = write(tmp_path / "a", stems), write(tmp_path / "b", leaking(stems))
     found = score_files(track, estimate)
@@ -56,7 +56,7 @@ def test_every_number_is_its_metric_s(tmp_path: Path) -> None:
         row = found.stems[name]
         assert tuple(row) == METRIC_NAMES
         assert row["usdr"] == pytest.approx(float(usdr(truth, guess)[i]), abs=1e-6)
-        assert [row[m] for m in BSS] == pytest.approx([float(x[i]) for x in bss], abs=1e-6)
+        assert [row[m] for m in BSS_METRICS] == pytest.approx([float(x[i]) for x in bss], abs=1e-6)
     assert found.findings == () and found.notes == ()
 
 
@@ -104,7 +104,7 @@ def test_golden_numbers() -> None:
         assert found[stem] == pytest.approx(row, abs=2e-4)
 
 
-def test_the_mixture_is_always_there(tmp_path: Path) -> None:
+def test_the_mixture_is_a_baseline(tmp_path: Path) -> None:
     stems = song()
     track = write(tmp_path / "a", stems)
     found = score_files(track, track)
@@ -117,20 +117,20 @@ def test_the_mixture_is_always_there(tmp_path: Path) -> None:
 def test_a_given_mixture_is_taken_not_the_sum(tmp_path: Path) -> None:
     stems = song(names=("bass", "vocals"))
     stems["mixture"] = 2 * stems["vocals"]
-    found = score_files(write(tmp_path / "a", stems), find_tracks(tmp_path / "a")[0], Wanted(bss=False))
+    found = score_files(write(tmp_path / "a", stems), find_tracks(tmp_path / "a")[0], ScoreOptions(bss=False))
     assert found.baselines["mixture"]["vocals"]["usdr"] == pytest.approx(0, abs=1e-5)
 
 
 def test_oracles(tmp_path: Path) -> None:
     track = write(tmp_path / "a", song())
-    found = score_files(track, track, Wanted(("mixture", "irm", "mixphase"), bss=False))
+    found = score_files(track, track, ScoreOptions(("mixture", "irm", "mixphase"), bss=False))
     mean = {name: np.mean([row["usdr"] for row in table.values()]) for name, table in found.baselines.items()}
     assert mean["mixture"] + 3 < mean["mixphase"] and mean["mixture"] + 3 < mean["irm"]
 
 
 def test_without_bss_eval(tmp_path: Path) -> None:
     track = write(tmp_path / "a", song())
-    assert tuple(score_files(track, track, Wanted(bss=False)).stems["bass"]) == tuple(WHOLE)
+    assert tuple(score_files(track, track, ScoreOptions(bss=False)).stems["bass"]) == tuple(STEM_METRICS)
 
 
 def test_a_separation_gets_the_mixture(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_separation_gets_the_mixture(tmp_path: Path) -> None:
         np.testing.assert_allclose(mixture.numpy(), mix, atol=1e-6)
         return {name: torch.from_numpy(x) for name, x in stems.items()}
 
-    assert score_separation(track, separate, Wanted(bss=False)).stems["drums"]["usdr"] > 80
+    assert score_separation(track, separate, ScoreOptions(bss=False)).stems["drums"]["usdr"] > 80
 
 
 def test_silent_references_have_no_score_and_hide_no_other(tmp_path: Path) -> None:
@@ -272,9 +272,9 @@ def test_a_set_of_two_stems(tmp_path: Path) -> None:
 def test_sums_among_the_estimates_change_nothing(tmp_path: Path, name: str) -> None:
     stems = song()
     track, guess = write(tmp_path / "a", stems), leaking(stems)
-    expected = score_files(track, write(tmp_path / "b", guess), Wanted(bss=False))
+    expected = score_files(track, write(tmp_path / "b", guess), ScoreOptions(bss=False))
     mixed = {**guess, name: guess["bass"] + guess["drums"]}
-    found = score_files(track, write(tmp_path / "c", mixed), Wanted(bss=False))
+    found = score_files(track, write(tmp_path / "c", mixed), ScoreOptions(bss=False))
     assert found.stems == expected.stems
     (note,) = found.notes
     assert note.endswith(

@@ -9,7 +9,7 @@ from stemsplit.evaluation.score import Scores
 from stemsplit.evaluation.store import Store
 
 
-def test_nan_and_findings_survive(tmp_path: Path) -> None:
+def test_nan_and_findings_are_stored(tmp_path: Path) -> None:
     store, finding = Store(tmp_path), Finding("gain", "bass", "is scaled by +3.0 dB", 3.0, 2.5)
     scores = Scores({"bass": {"usdr": math.nan, "sir": math.inf}}, {"mixture": {}}, (finding,), ("a note",))
     store.put("k", scores)
@@ -19,7 +19,7 @@ def test_nan_and_findings_survive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"stems": {}}'])
-def test_a_damaged_store_is_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "k.json").write_text(text)
     assert Store(tmp_path).get("k") is None
 

@@ -57,7 +57,7 @@ def test_signals_of_very_different_power() -> None:
 
 
 def filtered(x: Tensor, filters: Tensor) -> Tensor:
-    """What filters [B, L, N, M] make of signals [B, N, T]: [B, M, T + L − 1]."""
+    """Filter signals [B, N, T] by filters [B, L, N, M] to [B, M, T + L − 1]."""
     size = 2 * (x.shape[-1] + filters.shape[1])
     spectra = torch.fft.rfft(filters, size, dim=1) * torch.fft.rfft(x, size).mT[..., None]
     return torch.fft.irfft(spectra.sum(2), size, dim=1)[:, : x.shape[-1] + filters.shape[1] - 1].mT
@@ -107,7 +107,7 @@ def test_zero_is_solved_by_zero() -> None:
     assert torch.equal(toeplitz.solve(blocks, right), right)
 
 
-def test_inputs_are_left_alone() -> None:
+def test_inputs_do_not_change() -> None:
     blocks, right = gram(1, 6, 1), torch.randn(1, 6, 1, 1).double()
     before = blocks.clone(), right.clone()
     toeplitz.solve(blocks, right)

@@ -38,6 +38,6 @@ def separated(
 
 
 def whole(source: Source, flow: Flow, names: Sequence[str], shape: Shape, **how: Any) -> Audio:
-    """The stems of a whole track, [K, C, T]."""
+    """Return the stems of a whole track, [K, C, T]."""
     blocks = list(separated(source, flow, [Output(name, (name,)) for name in names], shape, **how))
     return np.concatenate([np.zeros((len(names), shape.channels, 0), np.float32), *blocks], axis=-1)

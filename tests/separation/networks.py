@@ -32,7 +32,7 @@ UMX = {
     "segment_s": 3.0,
 }
 TASNET = {"N": 16, "B": 8, "H": 8, "X": 2, "R": 1}
-# their random weights make stems out of noise, which is all that is asked of them here
+# With random weights they make stems out of noise, which suffices for these tests.
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "htdemucs": ("htdemucs", HYBRID | {"sources": FOUR, "segment": 2.0}),
     "bs_roformer": (
@@ -67,7 +67,7 @@ RATES = {
 
 
 def small(name: str, slower: int = 1) -> Network:
-    """A network with weights of its own that are the same each time, for audio of a lower rate if need be."""
+    """Return a network with fixed random weights, on request for audio of a lower rate."""
     torch.manual_seed(sorted(SMALL).index(name))
     family, arguments = SMALL[name]
     rate = arguments.get(RATES[family], 44_100) // slower
@@ -75,7 +75,7 @@ def small(name: str, slower: int = 1) -> Network:
 
 
 def save_small(folder: Path, slower: int = 1) -> dict[str, Path]:
-    """The checkpoints of all of them."""
+    """Save the checkpoints of all small networks and return their paths."""
     paths = {name: folder / f"{name}.safetensors" for name in SMALL}
     for name, path in paths.items():
         save_package(path, small(name, slower))

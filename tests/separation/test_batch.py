@@ -1,4 +1,4 @@
-"""A batch goes on whatever happens to one of its files, and leaves nothing half done."""
+"""A batch goes on if a file fails, and leaves no incomplete file."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ def session(folder: Path, *names: str) -> Session:
     return prepare(collect([folder / name for name in names]), request)
 
 
-def test_a_file_that_goes_while_the_batch_runs_is_a_failed_track(tmp_path: Path) -> None:
+def test_a_file_deleted_during_the_batch_is_a_failed_track(tmp_path: Path) -> None:
     def remove(event: Event) -> None:
         if isinstance(event, Start):
             (tmp_path / "b.wav").unlink()
@@ -40,7 +40,7 @@ def test_a_file_that_goes_while_the_batch_runs_is_a_failed_track(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "c"]
 
 
-def test_what_the_system_says_of_one_file_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_error_of_one_file_fails_its_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: TrackFiles, tags: object) -> None:
         raise OSError(5, "Input/output error", "/disk")
 
@@ -73,7 +73,7 @@ def test_an_input_that_breaks_a_library_does_not_end_the_survey(
     ]
 
 
-def test_leaving_early_removes_what_waits_between_two_stages(
+def test_leaving_early_removes_parts_between_two_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second track is being encoded, the third is computed and waits for its turn."""

@@ -1,4 +1,4 @@
-"""Finished files become one, to the sample."""
+"""Blending finished files equals blending their samples."""
 
 from pathlib import Path
 
@@ -49,16 +49,16 @@ def test_weights(tmp_path: Path) -> None:
     )
 
 
-def test_rates_channels_and_lengths_may_differ_and_are_told(tmp_path: Path) -> None:
+def test_rates_channels_and_lengths_may_differ_with_notices(tmp_path: Path) -> None:
     long, mono, short = sound(0), sound(1, channels=1), sound(2, frames=48_000)
     paths = written(tmp_path, long, mono)
     soundfile.write(tmp_path / "short.wav", short.T, 48_000, subtype="FLOAT")
-    told: list[Event] = []
-    blend_files([*paths, tmp_path / "short.wav"], tmp_path / "out.wav", output=FLOAT, callback=told.append)
+    events: list[Event] = []
+    blend_files([*paths, tmp_path / "short.wav"], tmp_path / "out.wav", output=FLOAT, callback=events.append)
     audio, rate = read_audio(tmp_path / "out.wav")
     assert (audio.shape, rate) == (long.shape, RATE)
     np.testing.assert_allclose(audio[:, 50_000:], (long + mono)[:, 50_000:] / 3, rtol=0, atol=1e-6)
-    messages = [event.message for event in told if isinstance(event, Notice)]
+    messages = [event.message for event in events if isinstance(event, Notice)]
     assert messages == [
         "resampled from 48000 to 44100 Hz",
         f"{(90_001 - 44_100) / RATE:.3f} s shorter than the longest: silence there",
@@ -67,17 +67,17 @@ def test_rates_channels_and_lengths_may_differ_and_are_told(tmp_path: Path) -> N
 
 def test_loud_blends_are_turned_down_in_integer_formats(tmp_path: Path) -> None:
     loud = np.full((2, 5000), 1.6, np.float32)
-    told: list[Event] = []
+    events: list[Event] = []
     blend_files(written(tmp_path, loud, loud), tmp_path / "out.flac", output=OutputSettings(format="flac"))
-    blend_files(written(tmp_path, loud, loud), tmp_path / "out.wav", callback=told.append)
+    blend_files(written(tmp_path, loud, loud), tmp_path / "out.wav", callback=events.append)
     for name in ("out.flac", "out.wav"):
         assert 0.99 < read_audio(tmp_path / name)[0].max() <= 1
-    assert [event.message for event in told if isinstance(event, Notice)] == [
+    assert [event.message for event in events if isinstance(event, Notice)] == [
         "-4.08 dB, so that nothing clips"
     ]
 
 
-def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+def test_invalid_settings_are_refused_and_leave_no_file(tmp_path: Path) -> None:
     one, other = written(tmp_path, sound(0), sound(1))
     target = tmp_path / "new/out.wav"
     with pytest.raises(SettingsError, match="two files or more"):
@@ -103,7 +103,7 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path: Path) -> None
     assert not target.parent.exists()
 
 
-def test_a_file_that_is_there_stays_unless_asked(tmp_path: Path) -> None:
+def test_an_existing_file_stays_without_overwrite(tmp_path: Path) -> None:
     paths = written(tmp_path, sound(0), sound(1))
     blend_files(paths, tmp_path / "out.wav")
     before = (tmp_path / "out.wav").read_bytes()

@@ -1,4 +1,4 @@
-"""Models that separate what others give: equal to separating whole stems, in step or one after the other."""
+"""Chains of models equal the separation of whole stems, with all models in step or one after the other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,7 +189,7 @@ def test_one_model_is_open_at_a_time_and_no_file_is_left(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def __enter__(self) -> "Full":
             return self
@@ -225,7 +225,7 @@ def test_progress_is_the_mean_of_all_models_and_ends_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-def test_what_is_held_does_not_grow_with_the_track(sequential: bool) -> None:
+def test_memory_does_not_grow_with_the_track(sequential: bool) -> None:
     """Runs in step: no model is more than a few chunks ahead of what comes out."""
     fast = Bent(("vocals", "other"), segment_samples=20_000)
     slow = Bent(("lead", "backing"), segment_samples=1000)
@@ -284,11 +284,11 @@ class TestNames:
         with pytest.raises((SettingsError, UnknownNameError), match=said):
             flow_of(Recipe(steps))
 
-    def test_models_whose_other_is_not_the_same_are_told(self) -> None:
+    def test_models_whose_other_differs_give_a_remark(self) -> None:
         six = Bent(("drums", "bass", "other", "vocals", "guitar", "piano"))
         flow = flow_of(FOUR, six)
-        (told, *_) = flow.told([Output("other", ("other",))])
-        assert told == "the `other` of Bent holds guitar and piano too, which Bent gives apart"
+        (remark, *_) = flow.remarks([Output("other", ("other",))])
+        assert remark == "the `other` of Bent holds guitar and piano too, which Bent gives apart"
 
 
 def test_a_separator_takes_a_recipe() -> None:
@@ -306,9 +306,9 @@ def test_a_separator_takes_a_recipe() -> None:
 
 def test_models_that_do_not_fit_in_memory_are_loaded_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.separation.runner.free_memory", lambda _: 1000)
-    told: list[object] = []
-    separator = Separator(["tiny", "classic"], stems=["bass"], callback=told.append)
-    assert "the models don't fit in memory together: each is loaded for every track" in str(told)
+    events: list[object] = []
+    separator = Separator(["tiny", "classic"], stems=["bass"], callback=events.append)
+    assert "the models don't fit in memory together: each is loaded for every track" in str(events)
     audio = noise(20_000)
     found = separator.separate(audio, 44100)["bass"]
     monkeypatch.undo()

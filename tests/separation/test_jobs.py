@@ -1,4 +1,4 @@
-"""What can't be written is told before anything is computed."""
+"""Outputs that can't be written fail before anything is computed."""
 
 import os
 import sys

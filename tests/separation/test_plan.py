@@ -1,4 +1,4 @@
-"""Inputs become jobs that don't meet, below the output folder, whatever they are called."""
+"""Plans give each output a path of its own below the output folder, whatever the inputs are called."""
 
 import os
 import sys
@@ -66,7 +66,7 @@ def test_folders_are_excluded_too(tmp_path: Path) -> None:
     assert names(tmp_path, collect([tmp_path], exclude=["live"]).inputs) == ["a.wav"]
 
 
-def test_what_is_left_out_is_counted_in_one_notice(tmp_path: Path) -> None:
+def test_left_out_files_are_counted_in_one_notice(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "cover.JPG", "x/back.jpg", "x/notes", ".DS_Store", "__MACOSX/b.jpg", "x/._a.wav")
     found = collect([tmp_path])
     assert names(tmp_path, found.inputs) == ["a.wav"]
@@ -82,7 +82,7 @@ def test_many_suffixes_do_not_make_a_long_notice(tmp_path: Path) -> None:
 
 
 @posix
-def test_links_that_lead_nowhere_are_inputs_that_can_fail(tmp_path: Path) -> None:
+def test_broken_links_are_inputs_that_fail(tmp_path: Path) -> None:
     (tmp_path / "loop.wav").symlink_to("loop.wav")
     (tmp_path / "gone.wav").symlink_to("nothing.wav")
     touch(tmp_path, "good.wav")
@@ -100,7 +100,7 @@ def test_an_output_folder_that_is_a_link_loop_hides_nothing(tmp_path: Path) -> N
 
 
 @posix
-def test_linked_folders_are_not_followed_and_told(tmp_path: Path) -> None:
+def test_linked_folders_are_not_followed_and_give_a_notice(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "x/b.wav")
     (tmp_path / "x/up").symlink_to("..", target_is_directory=True)
     found = collect([tmp_path])
@@ -109,7 +109,7 @@ def test_linked_folders_are_not_followed_and_told(tmp_path: Path) -> None:
     assert names(tmp_path, collect([tmp_path / "x/up"]).inputs) == ["x/up/a.wav", "x/up/x/b.wav"]
 
 
-def test_a_path_that_cannot_be_looked_at_is_an_input_that_can_fail() -> None:
+def test_a_path_that_cannot_be_examined_is_an_input_that_fails() -> None:
     assert [str(entry) for entry in collect([Path("a" * 300 + ".wav")]).inputs] == ["a" * 300 + ".wav"]
 
 

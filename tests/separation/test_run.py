@@ -92,12 +92,12 @@ def test_a_callback_that_returns_false_ends_the_run_and_leaves_nothing_half_done
     tmp_path: Path, engine: Engine | None
 ) -> None:
     folder = songs(tmp_path, *(f"{number}.wav" for number in range(6)))
-    told = list[str]()
+    finished = list[str]()
 
     def stop(event: Event) -> bool | None:
         if isinstance(event, TrackDone):
-            told.append(event.input)
-        return False if len(told) == 2 else None
+            finished.append(event.input)
+        return False if len(finished) == 2 else None
 
     with pytest.raises(Cancelled):
         separate_files(folder, request(tmp_path), engine=engine, callback=stop)

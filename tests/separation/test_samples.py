@@ -1,4 +1,4 @@
-"""Every argument of the Python API: what it takes, and what is refused with its name."""
+"""Every argument of the Python API accepts its valid values and names invalid ones."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def test_rates_that_are_whole(rate: Any) -> None:
 @pytest.mark.parametrize(
     "rate", [0, -44100, 44100.5, float("nan"), float("inf"), 10**12, True, "44100", None, [44100], 1j]
 )
-def test_rates_that_no_audio_has(rate: Any) -> None:
+def test_rates_out_of_range_are_refused(rate: Any) -> None:
     with pytest.raises(SettingsError, match="sample_rate") as caught:
         Separator("classic").separate(MIX, rate)
     assert caught.value.setting == "sample_rate"
@@ -69,7 +69,7 @@ def test_one_channel_needs_no_axis() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 0), (0,), (1, 0)])
-def test_nothing_separates_into_nothing(shape: tuple[int, ...]) -> None:
+def test_no_samples_give_stems_without_samples(shape: tuple[int, ...]) -> None:
     found = separate(np.zeros(shape), "classic", sample_rate=8000.0)
     assert {stem.shape[1] for stem in found.values()} == {0} and len(found) == 4
 
@@ -96,7 +96,7 @@ def test_nothing_separates_into_nothing(shape: tuple[int, ...]) -> None:
         (np.full((2, 9), 1e39), "finite numbers that float32 can hold"),
     ],
 )
-def test_what_are_no_samples(given: Any, said: str) -> None:
+def test_values_that_are_no_samples_are_refused(given: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         Separator("classic").separate(given, 44100)
     assert caught.value.setting == "source"
@@ -156,7 +156,7 @@ ARGUMENTS: list[tuple[Callable[[], object], str]] = [
 
 
 @pytest.mark.parametrize("number", range(len(ARGUMENTS)))
-def test_arguments_without_a_meaning_are_named(number: int) -> None:
+def test_invalid_arguments_are_named(number: int) -> None:
     call, setting = ARGUMENTS[number]
     with pytest.raises(SettingsError) as caught:
         call()
@@ -164,7 +164,7 @@ def test_arguments_without_a_meaning_are_named(number: int) -> None:
     assert "\n" not in caught.value.reason
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_numbers_are_accepted() -> None:
     chunks = ChunkSettings(np.float32(0.25), np.int64(2), np.int64(1), np.int64(3))  # type: ignore[arg-type]
     separator = Separator("classic", segment_s=np.float32(1), chunks=chunks)  # type: ignore[arg-type]
     assert separator.separate(MIX, 44100)["bass"].shape == MIX.shape

@@ -1,4 +1,4 @@
-"""The Python API, as far as it isn't the command line's too."""
+"""Tests of the parts of the Python API that the command line doesn't use."""
 
 import pickle
 from pathlib import Path
@@ -17,11 +17,11 @@ from stemsplit.settings import ChunkSettings
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Separator:
-    """A model with a weight that is no number."""
+    """Return a model that gives NaN."""
     path = tmp_path_factory.mktemp("model") / "damaged.safetensors"
     network = load_model("tiny")
     with torch.no_grad():
-        next(network.parameters()).fill_(3e38)  # finite, and what is computed with it isn't
+        next(network.parameters()).fill_(3e38)  # finite, but results overflow
     save_package(path, network)
     network.identity = load_model(path).identity
     return Separator(network)
@@ -91,7 +91,7 @@ def test_a_function_with_a_models_attributes_will_do() -> None:
     assert np.abs(separate(audio, third, sample_rate=44100)["third"] - audio / 3).max() < 1e-6
 
 
-def test_what_can_not_be_run_is_refused_with_what_it_lacks() -> None:
+def test_an_object_that_cannot_be_run_is_refused_with_what_it_lacks() -> None:
     with pytest.raises(SettingsError, match="Linear: must be .* called with stems, sample_rate, channels"):
         Separator(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="segment_s: an object has its own"):

@@ -48,7 +48,9 @@ def test_masks_are_those_of_wav() -> None:
 @pytest.mark.parametrize("models", [(FOUR,), (FOUR, VOICE)], ids=["alone", "ensemble"])
 @pytest.mark.parametrize("sequential", [False, True])
 @pytest.mark.parametrize("frames", [0, 1, 20_011])
-def test_every_group_is_what_it_is_alone(models: tuple[Bent, ...], sequential: bool, frames: int) -> None:
+def test_each_group_equals_its_separation_alone(
+    models: tuple[Bent, ...], sequential: bool, frames: int
+) -> None:
     audio = noise(frames, 6)
     flow = flow_of(Recipe((Step(models), Step((NORMAL,), input="vocals"), Step((KARAOKE,), input="bass"))))
     source = ArraySource(audio, 44100, layout="5.1")

@@ -1,4 +1,4 @@
-"""Only the thread that computes has helpers."""
+"""Only the inference thread has OpenMP threads."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ WIDE = {  # enough for torch to share the work of preparing it
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
-def test_only_the_thread_that_computes_has_helpers(tmp_path: Path) -> None:
+def test_only_the_inference_thread_has_openmp_threads(tmp_path: Path) -> None:
     song, model = tmp_path / "song.wav", tmp_path / "wide.safetensors"
     soundfile.write(song, 0.1 * np.random.default_rng(0).standard_normal((4 * 44100, 2)), 44100)
     save_package(model, build("htdemucs", WIDE))

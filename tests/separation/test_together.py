@@ -27,7 +27,7 @@ def song(frames: int = FRAMES) -> Audio:
 
 
 def alone(audio: Audio, network: Network) -> dict[str, Audio]:
-    """Every stem of a whole track, all in memory."""
+    """Return every stem of a whole track, separated in memory."""
     model = PerChannel(network, 2) if network.channels == 1 else network
     mix = resample(convert_channels(audio, model.channels), RATE, network.sample_rate)
     stems = separate_array(model, torch.from_numpy(np.ascontiguousarray(mix))).numpy()

@@ -112,7 +112,7 @@ def test_a_normalising_model_gives_the_level_back() -> None:
     assert np.abs(half - (0.5 * (audio - mean) + mean)).max() < 1e-6
 
 
-def test_progress_is_told_in_seconds() -> None:
+def test_progress_is_reported_in_seconds() -> None:
     seen: list[float] = []
     source = ArraySource(music(48000, 48000, 2), 48000)
     list(separated(source, flow_of(Half()), OUTPUTS, Shape(48000, 2), progress=seen.append))
@@ -135,7 +135,7 @@ class Broken(Half):
 
 
 @pytest.mark.parametrize("rate", [44100, 48000, 8000])
-def test_samples_that_are_no_numbers_are_told_with_their_place(rate: int) -> None:
+def test_nan_samples_are_reported_with_their_time(rate: int) -> None:
     source = ArraySource(music(4 * rate, rate, 2), rate)
     chunks = ChunkSettings(overlap=0)
     with pytest.raises(OverflowingError) as caught:

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from stemsplit.datasets import cache
-from stemsplit.datasets.cache import Notebook
+from stemsplit.datasets.cache import MeasurementCache
 from stemsplit.datasets.tracks import Source
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.training import library
@@ -251,7 +251,7 @@ def test_salient_segments(write_songs: WriteSongs) -> None:
     with pytest.raises(SettingsError, match="no vocals has a salient segment"):
         opened(path, stems=("drums", "vocals"), activity_samples=1000)
     (track,) = find_multitracks(DataSetConfig(str(path)), want(stems=("drums", "vocals")))
-    voice = library._sampled_stem(track.stems["drums"], want(activity_samples=1000), Notebook(path))
+    voice = library._sampled_stem(track.stems["drums"], want(activity_samples=1000), MeasurementCache(path))
     assert voice.starts is not None and 1000 in voice.starts and 2000 in voice.starts
     assert 0 not in voice.starts and 3000 not in voice.starts
 
@@ -272,22 +272,22 @@ def test_what_was_measured_is_remembered(tmp_path: Path) -> None:
         return [1, 2]
 
     for _ in range(2):
-        assert Notebook(tmp_path / "new").remember("a", measure) == [1, 2]
+        assert MeasurementCache(tmp_path / "new").remember("a", measure) == [1, 2]
     assert len(calls) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff"])
-def test_a_damaged_notebook_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_cache_is_as_good_as_none(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "training.json").write_bytes(damage)
-    assert Notebook(tmp_path).remember("a", lambda: 3) == 3
-    assert Notebook(tmp_path).remember("a", lambda: 4) == 3
+    assert MeasurementCache(tmp_path).remember("a", lambda: 3) == 3
+    assert MeasurementCache(tmp_path).remember("a", lambda: 4) == 3
 
 
 def test_two_processes_keep_each_other_s_notes(tmp_path: Path) -> None:
-    one, two = Notebook(tmp_path), Notebook(tmp_path)
+    one, two = MeasurementCache(tmp_path), MeasurementCache(tmp_path)
     one.remember("a", lambda: 1)
     two.remember("b", lambda: 2)
-    assert Notebook(tmp_path).known == {"a": 1, "b": 2}
+    assert MeasurementCache(tmp_path).known == {"a": 1, "b": 2}
 
 
 def test_a_stem_that_no_song_has(counting_songs: WriteSongs) -> None:
