@@ -60,6 +60,9 @@ class Threads:
     """Engine with threads of this process; a single worker runs in the caller's thread.
 
     After a cancellation, it waits for all threads, which stop at their worker's next event.
+
+    Attributes:
+        count: number of threads.
     """
 
     count: int = 1
@@ -79,6 +82,9 @@ class Processes:
 
     If a process dies, its item's result is a `ResourceError`, and a new process replaces it. After a
     cancellation, the processes are terminated at once.
+
+    Attributes:
+        count: number of processes.
     """
 
     count: int

@@ -33,7 +33,11 @@ def _restored(kind: type[StemsplitError], args: tuple[Any, ...], data: dict[str,
 
 
 class SettingsError(StemsplitError):
-    """A setting is invalid or conflicts with another (exit code 2, usage)."""
+    """A setting is invalid or conflicts with another (exit code 2, usage).
+
+    Attributes:
+        setting: its option or argument, None if there is no single one.
+    """
 
     code = 2
 
@@ -63,7 +67,11 @@ class UnknownNameError(SettingsError):
 
 
 class DeviceError(SettingsError):
-    """The chosen device doesn't exist."""
+    """The chosen device doesn't exist.
+
+    Attributes:
+        device: its name, as it was given.
+    """
 
     def __init__(self, device: str, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason, setting="device", hint=hint)
@@ -71,7 +79,11 @@ class DeviceError(SettingsError):
 
 
 class AudioError(StemsplitError):
-    """An input can't be read as audio, or an output can't be written."""
+    """An input can't be read as audio, or an output can't be written.
+
+    Attributes:
+        path: the file.
+    """
 
     def __init__(self, path: str | Path, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason, hint=hint)
@@ -151,7 +163,11 @@ class ChecksumError(ModelUnavailableError):
 
 
 class CheckpointError(ModelUnavailableError):
-    """A checkpoint is damaged, of an unknown kind, or not safe to open."""
+    """A checkpoint is damaged, of an unknown kind, or not safe to open.
+
+    Attributes:
+        path: the checkpoint.
+    """
 
     def __init__(self, path: str | Path, reason: str, *, hint: str | None = None) -> None:
         super().__init__(f"{path}: {reason}", hint=hint)

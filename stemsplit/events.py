@@ -40,7 +40,13 @@ class Download(Event):
 
 @dataclass(frozen=True)
 class TrackStart(Event):
-    """Track `index` of `count` (from 1) begins; its duration is in seconds, None if unknown."""
+    """A track begins.
+
+    Attributes:
+        input: the track, as it was given.
+        index, count: its number, counted from 1, and the number of tracks.
+        duration_s: its duration in seconds, None if unknown.
+    """
 
     input: str
     index: int
@@ -50,7 +56,14 @@ class TrackStart(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """`done_s` of `total_s` seconds of a track are separated; the rest will take `eta_s` seconds."""
+    """More of a track is separated.
+
+    Attributes:
+        input: the track, as it was given.
+        done_s: seconds of audio that are separated.
+        total_s: seconds of audio in all, None if unknown.
+        eta_s: seconds until the track is separated, None if unknown.
+    """
 
     input: str
     done_s: float
@@ -60,7 +73,14 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class TrackDone(Event):
-    """A track's stems are complete under their final names; `status` is `done` or `skipped`."""
+    """A track's stems are complete under their final names.
+
+    Attributes:
+        input: the track, as it was given.
+        status: `done` or `skipped`.
+        outputs: path of every stem's file.
+        wall_s: seconds that the track took.
+    """
 
     input: str
     status: str
@@ -70,7 +90,13 @@ class TrackDone(Event):
 
 @dataclass(frozen=True)
 class TrackFailed(Event):
-    """A track failed; `code` is the exit code of a run with this track only."""
+    """A track failed.
+
+    Attributes:
+        input: the track, as it was given.
+        code: exit code of a run with this track only.
+        message: the reason.
+    """
 
     input: str
     code: int
@@ -79,7 +105,12 @@ class TrackFailed(Event):
 
 @dataclass(frozen=True)
 class End(Event):
-    """The run is finished, with the number of tracks by result."""
+    """The run is finished.
+
+    Attributes:
+        done, skipped, failed: number of tracks by result.
+        wall_s: seconds that the run took.
+    """
 
     done: int
     skipped: int
@@ -89,7 +120,12 @@ class End(Event):
 
 @dataclass(frozen=True)
 class Notice(Event):
-    """A remark for the user that isn't an error, such as a downmix."""
+    """A remark for the user that isn't an error, such as a downmix.
+
+    Attributes:
+        message: the remark, one sentence.
+        input: the track that it is about, None for the whole run.
+    """
 
     message: str
     input: str | None = None

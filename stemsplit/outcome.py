@@ -12,7 +12,13 @@ PARTIAL = 3  # exit code if some tracks of a batch failed, but not all
 
 @dataclass(frozen=True)
 class Failure:
-    """Reason why a track failed, and the exit code of a run with this track only."""
+    """Reason why a track failed.
+
+    Attributes:
+        code: exit code of a run with this track only.
+        message: the reason, one sentence.
+        hint: what to do about it, None if there is nothing to suggest.
+    """
 
     code: int
     message: str

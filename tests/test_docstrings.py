@@ -23,41 +23,6 @@ OPENINGS = re.compile(r"(Of|What|How|Whether|Which|Where|Those|On|Who|Why|When)\
 ARRAYS = {"Tensor", "Array", "Audio", "ArrayLike", "NDArray"}
 # What only the package itself hands on: fields of `Description`, and the rules of the strict reader.
 INTERNAL = {"stemsplit.hub.locate", "stemsplit.hub.bags", "stemsplit.reading"}
-# Docstrings that don't say all of it yet.
-UNFINISHED = {
-    "api.evaluate",
-    "engines.Processes",
-    "engines.Threads",
-    "errors.AudioError",
-    "errors.CheckpointError",
-    "errors.ChecksumError",
-    "errors.DeviceError",
-    "errors.SettingsError",
-    "evaluation.outcome.Outcome",
-    "evaluation.results.Evaluation",
-    "evaluation.score.Scores",
-    "events.End",
-    "events.Event",
-    "events.Notice",
-    "events.Progress",
-    "events.TrackDone",
-    "events.TrackFailed",
-    "events.TrackStart",
-    "hub.registry.FileSpec",
-    "hub.registry.HubFile",
-    "hub.registry.Inference",
-    "hub.registry.ModelSpec",
-    "hub.registry.Scores",
-    "hub.registry.list_models",
-    "models.bag.Bag",
-    "models.network.Network",
-    "outcome.Failure",
-    "separation.report.Report",
-    "separation.report.TrackResult",
-    "training.quality.CheckedSong",
-    "training.quality.Quality",
-    "training.quality.check_songs",
-}
 
 
 # ---------------------------------------------------------------- what is public
@@ -229,12 +194,7 @@ def lacking(thing: Any) -> list[str]:
     return list(of_class(thing) if inspect.isclass(thing) else of_function(thing))
 
 
-def _cases() -> list[Any]:
-    unfinished = pytest.mark.xfail(reason="unfinished", strict=False)
-    return [pytest.param(name, marks=unfinished if name in UNFINISHED else ()) for name in PUBLIC]
-
-
-@pytest.mark.parametrize("name", _cases())
+@pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented(name: str) -> None:
     assert lacking(PUBLIC[name]) == []
 

@@ -36,7 +36,13 @@ Overlap = Annotated[float, Rule("a number, not below 0, and below 1", lambda v: 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a Hugging Face repository, pinned to a revision (40 hexadecimal digits)."""
+    """A file of a Hugging Face repository, pinned to a revision.
+
+    Attributes:
+        repo: OWNER/REPO.
+        revision: commit, 40 hexadecimal digits.
+        name: path of the file in the repository.
+    """
 
     repo: Repository
     revision: Revision
@@ -117,7 +123,14 @@ class BagSpec:
 
 @dataclass(frozen=True)
 class Scores:
-    """Published scores in dB, which are comparable only within one metric and data set."""
+    """Published scores, which are comparable only within one metric and data set.
+
+    Attributes:
+        metric: such as cSDR or uSDR.
+        data: test set.
+        all: mean over the stems in dB, None if unknown.
+        stems: score of each stem in dB.
+    """
 
     metric: str
     data: str
@@ -223,7 +236,11 @@ class ModelSpec:
         return self.stems if self.residual is None else (*self.stems, self.residual)
 
     def score(self, stem: str | None = None) -> float | None:
-        """Return the published score of a stem, or of all stems together; None if there is none."""
+        """Return a published score in dB, None if there is none.
+
+        Args:
+            stem: name of the stem; None for all stems together.
+        """
         if self.scores is None:
             return None
         return self.scores.all if stem is None else self.scores.stems.get(stem)

@@ -69,6 +69,7 @@ class Bag:
 
         Raises:
             UnknownNameError: no member estimates such a stem.
+            StemsplitError: no member has a weight for one of the stems.
         """
         wanted = {find_stem(stem, self.stems) for stem in stems}
         self.stems = tuple(stem for stem in self.stems if stem in wanted)

@@ -35,6 +35,7 @@ class Network(nn.Module):
 
     Attributes:
         Arguments: a frozen dataclass of the constructor's arguments, stored in the family's checkpoints.
+        arguments: its instance for this network.
         stems: canonical names of the stems in the order of the output; fewer after `select`.
         sample_rate: in Hz.
         channels: audio channels of the mix and of every stem.
@@ -89,7 +90,7 @@ class Network(nn.Module):
         raise TypeError(f"{type(self).__name__} estimates nothing")
 
     def padded_samples(self, samples: int) -> int:
-        """Return P(n), the number of samples that `estimate` gets for a chunk of n."""
+        """Return P(n), the number of samples that `estimate` gets for a chunk of n = `samples`."""
         return samples
 
     def forward(self, mix: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class Report:
     wall_s: float
 
     def count(self, status: Status) -> int:
-        """Return the number of tracks that have a status."""
+        """Return the number of tracks with the status `status`."""
         return sum(track.status == status for track in self.tracks)
 
     @property
