@@ -1,4 +1,4 @@
-"""What the command promises, point by point, through the installed command as a subprocess."""
+"""The command's promises, point by point, checked on the installed command as a subprocess."""
 
 import hashlib
 import json
