@@ -60,7 +60,7 @@ class Teacher:
 
     Args:
         network: first teacher; it is copied.
-        config: threshold of the filter, and whether better students are promoted.
+        config: threshold of the filter, and promotion of better students.
         change: gain, polarity, drop and peak augmentation of the new samples.
         seed: of the run.
         complete: true if the network's stems add up to the mix.

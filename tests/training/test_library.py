@@ -72,7 +72,7 @@ def test_patterns_choose_songs(
 
 
 def test_patterns_that_match_no_track(counting_songs: WriteSongs) -> None:
-    with pytest.raises(InputError, match="none of its 2 tracks is left by only and exclude"):
+    with pytest.raises(InputError, match="only and exclude leave none of its 2 tracks"):
         find_multitracks(DataSetConfig(str(counting_songs(9, 9)), only=("x",)), want())
 
 
@@ -92,7 +92,7 @@ def test_stems_are_grouped_by_name(write_songs: WriteSongs) -> None:
 
 def test_a_stem_without_a_group(write_songs: WriteSongs) -> None:
     path = write_songs({"song": {"drums": noise(0.1), "vocals": noise(0.1)}})
-    with pytest.raises(InputError, match="song: none of vocals takes its drums; see data.groups"):
+    with pytest.raises(InputError, match="song: none of vocals takes its stem drums; set data.groups"):
         grouped(path, stems=("vocals",))
     assert sorted(grouped(path, stems=("vocals", "rest"), groups={"rest": ("drums",)})) == ["rest", "vocals"]
 
@@ -136,7 +136,7 @@ def test_without_other_stems_the_accompaniment_is_the_rest(write_songs: WriteSon
     ):
         found = grouped(path, stems=wanted, groups=groups)
         np.testing.assert_array_equal(found[wanted[1]].read(), stems["accompaniment"])
-    with pytest.raises(InputError, match="takes its accompaniment; see data.groups"):
+    with pytest.raises(InputError, match="takes its stem accompaniment; set data.groups"):
         grouped(path, stems=("vocals", "instrumental"))
 
 

@@ -166,11 +166,11 @@ def test_a_folder_with_a_run_is_not_overwritten(tiny_config: MakeConfig, tmp_pat
     run(text, "fit.epochs=1")
     kept = tmp_path / "run" / "mine.txt"
     kept.write_text("keep")
-    with pytest.raises(SettingsError, match="holds a run already") as caught:
+    with pytest.raises(SettingsError, match="already holds a run") as caught:
         run(text, "fit.epochs=1")
-    assert caught.value.hint == "go on with --resume, or start anew with --fresh"
+    assert caught.value.hint == "continue it with --resume, or start over with --fresh"
     with pytest.raises(
-        SettingsError, match=r"optim.lr=0.1: optim.lr: is 0.1, but 0.003 in the run that is to go on"
+        SettingsError, match=r"optim.lr=0.1: optim.lr: is 0.1, but 0.003 in the run to resume"
     ):
         run(text, "fit.epochs=1", "optim.lr=0.1", resume=True)
     assert run(text, "fit.epochs=1", "optim.lr=0.1", fresh=True).step == 4
@@ -398,5 +398,5 @@ def test_a_lost_process_has_its_own_error(tiny_config: MakeConfig, monkeypatch: 
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:64142.")
 
     monkeypatch.setattr("stemsplit.training.run.Trainer.fit", fit)
-    with pytest.raises(ResourceError, match="another process of this run is gone"):
+    with pytest.raises(ResourceError, match="another process of this run has died"):
         run(tiny_config())
