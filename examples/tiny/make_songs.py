@@ -41,8 +41,8 @@ def make_songs(
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--songs", type=click.IntRange(1), default=10, show_default=True, help="How many songs.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Other seeds, other songs.")
+@click.option("--songs", type=click.IntRange(1), default=10, show_default=True, help="Number of songs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @click.option(
     "--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first song."
 )
@@ -57,12 +57,10 @@ def make_songs(
     help="General MIDI SoundFont; repeatable.",
 )
 @click.option(
-    "--samples", type=click.Path(path_type=Path), help="Folder of recorded sounds, MIDI and voices."
+    "--samples", type=click.Path(path_type=Path), help="Folder of recorded sounds, MIDI files and voices."
 )
-@click.option(
-    "--album", type=click.Path(path_type=Path), help="Folder of multitracks whose vocals are sung over."
-)
-@click.option("--held-out", is_flag=True, help="Use what is kept out of training, for songs to validate on.")
+@click.option("--album", type=click.Path(path_type=Path), help="Folder of multitracks whose vocals are used.")
+@click.option("--held-out", is_flag=True, help="Use the held-out materials, to make validation songs.")
 def main(
     out: Path,
     songs: int,
@@ -76,8 +74,8 @@ def main(
 ) -> None:
     """Make songs with four stems each, as OUT/song-0000/drums.flac and so on.
 
-    The same options make the same songs; songs that are there already stay. Without --font, --samples and
-    --album everything is played by formulas.
+    The same options make the same songs; existing songs are kept. Without --font, --samples and --album,
+    everything is synthesised.
 
     Example: python examples/tiny/make_songs.py songs --songs 3 --font FluidR3_GM.sf2
     """

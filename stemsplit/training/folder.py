@@ -64,17 +64,17 @@ class RunFolder:
         resuming = resume and self.last.exists()
         if self.config.exists() and not resuming and not self._holds_run():
             raise SettingsError(
-                f"{self.config}: a run would write its own configuration over it",
+                f"{self.config}: not written by a run; training would overwrite it",
                 setting="folder",
-                hint="name yours otherwise, or train in another folder",
+                hint="rename the file, or train in another folder",
             )
         if fresh or not self.last.exists():
             return
         if not resume:
             raise SettingsError(
-                f"{self.path}: holds a run already",
+                f"{self.path}: already holds a run",
                 setting="folder",
-                hint="go on with --resume, or start anew with --fresh",
+                hint="continue it with --resume, or start over with --fresh",
             )
         self._require_same(file)
 
@@ -126,7 +126,7 @@ class RunFolder:
         for key in sorted(before.keys() | now.keys()):
             changeable = any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE_ON_RESUME)
             if before.get(key) != now.get(key) and not changeable:
-                rule = f"is {now.get(key)}, but {before.get(key)} in the run that is to go on"
+                rule = f"is {now.get(key)}, but {before.get(key)} in the run to resume"
                 raise file.error(key, rule)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ class RunFolder:
         except (RuntimeError, OSError, EOFError, UnpicklingError, LookupError, TypeError) as error:
             if getattr(error, "filename", None):  # an unreadable file isn't a damaged one
                 raise
-            hint = "copy best.ckpt over it, or start anew with --fresh"
+            hint = "copy best.ckpt over it, or start over with --fresh"
             raise CheckpointError(self.last, "damaged", hint=hint) from error
 
 

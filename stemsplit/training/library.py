@@ -161,9 +161,10 @@ def _cache_folder(spec: DataSpec) -> Path:
 
 
 def _chosen(named: Sequence[N], config: DataSetConfig) -> list[N]:
+    """Return the tracks or layouts that `only` and `exclude` leave, at least one."""
     chosen = [one for one in named if _matches(one.name, config)]
     if not chosen:
-        raise InputError(config.path, f"none of its {len(named)} tracks is left by only and exclude")
+        raise InputError(config.path, f"only and exclude leave none of its {len(named)} tracks")
     return chosen
 
 
@@ -229,7 +230,7 @@ def _group_of(name: str, track: Track, spec: DataSpec) -> str:
         return name
     if "other" in spec.stems:
         return "other"
-    raise InputError(track.name, f"none of {', '.join(spec.stems)} takes its {name}; see data.groups")
+    raise InputError(track.name, f"none of {', '.join(spec.stems)} takes its stem {name}; set data.groups")
 
 
 def _joined(sources: Sequence[Source], channels: int) -> Source:
@@ -352,6 +353,7 @@ def _song(track: Track, spec: DataSpec, cache: MeasurementCache) -> Song:
 
 
 def _sampled_stem(source: Source, spec: DataSpec, cache: MeasurementCache) -> SampledStem:
+    """Return a stem, with its salient segments if activity detection is enabled."""
     name, audio = identity(source), readable(source, spec.cache)
     if spec.activity_samples is None:
         return SampledStem(audio)

@@ -153,7 +153,8 @@ def spectral_convergence(resolutions: Sequence[int]) -> Term:
     """
 
     def term(estimate: Signals, target: Signals) -> Tensor:
-        return torch.stack([_convergence(estimate.audio, target.audio, size) for size in resolutions]).sum(0)
+        distances = [_convergence(estimate.audio, target.audio, size) for size in resolutions]
+        return torch.stack(distances).sum(0)  # [resolutions, S] → [S]
 
     return term
 

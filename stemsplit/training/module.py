@@ -128,7 +128,7 @@ class TrainingModule(LightningModule):
         for values in self.candidates().values():
             with nullcontext() if values is None else temporary_weights(self.network, values):
                 scores.append(score_song(self.network, song, self.config.valid, compute))
-        self.song_scores[index] = torch.stack(scores)
+        self.song_scores[index] = torch.stack(scores)  # [candidates, S]
 
     def on_validation_epoch_end(self) -> None:
         """Compare the candidates by their scores; every process gets the same result."""

@@ -192,6 +192,7 @@ def _segment_samples(config: Config, network: Network) -> int:
 
 
 def _sample_spec(config: Config, network: Network, spec: DataSpec) -> SampleSpec:
+    """Return the shape of the training samples of a network."""
     return SampleSpec(
         seed=config.seed,
         stems=spec.stems,

@@ -102,6 +102,7 @@ class RunRecorder(Checkpoint):
             self._export(module, next(reversed(module.candidates())), trainer.global_step)
 
     def _finish_epoch(self, trainer: Trainer, module: TrainingModule, means: list[float]) -> None:
+        """Write the metrics of an epoch; without validation songs, also export the last weights."""
         step = trainer.global_step
         record: dict[str, Any] = {
             "step": step,
@@ -135,6 +136,7 @@ class RunRecorder(Checkpoint):
         trainer.strategy.barrier()
 
     def _report(self, trainer: Trainer) -> None:
+        """Log and emit the mean loss since the last report, and stop a run that diverges."""
         if not self.losses:
             return
         fit, step = self.config.fit, trainer.global_step
@@ -146,7 +148,7 @@ class RunRecorder(Checkpoint):
             )
         self._log(trainer, {"loss": loss, "lr": self._rate(trainer)})
         per_step = (self.reported - self.started) / max(1, step - self.first_step)
-        eta_s = per_step * (steps - step)
+        eta_s = per_step * (steps - step)  # `per_step` includes past validations
         emit(self.callback, Trained(self.name, self._epoch(step), fit.epochs, step, steps, loss, eta_s))
 
     def _log(self, trainer: Trainer, values: dict[str, float]) -> None:

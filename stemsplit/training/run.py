@@ -274,7 +274,7 @@ def _explained_errors(trainer: Trainer) -> Iterator[None]:
         if "closed by peer" not in str(error):
             raise
         raise ResourceError(
-            "another process of this run is gone", hint="--resume goes on from the last checkpoint"
+            "another process of this run has died", hint="continue from the last checkpoint with --resume"
         ) from None
 
 

@@ -60,7 +60,7 @@ class Teacher:
 
     Args:
         network: first teacher; it is copied.
-        config: threshold of the filter, and whether better students are promoted.
+        config: threshold of the filter, and promotion of better students.
         change: gain, polarity, drop and peak augmentation of the new samples.
         seed: of the run.
         complete: true if the network's stems add up to the mix.
@@ -95,7 +95,8 @@ class Teacher:
             for number, *parts in zip(batch.number.tolist(), labelled, pseudo, present, strict=True)
         ]
         mixes, stems = zip(*mixed, strict=True)
-        return torch.stack(mixes), torch.stack(stems)[:, : batch.stems.shape[1]]  # without the residual
+        # the residual, if there is one, comes last: it isn't a target
+        return torch.stack(mixes), torch.stack(stems)[:, : batch.stems.shape[1]]  # [B, C, T], [B, S, C, T]
 
     def _mix_sample(
         self, number: int, labelled: Tensor, pseudo: Tensor, present: Tensor

@@ -69,7 +69,7 @@ def summary(scores: Tensor, config: ValidConfig) -> Tensor:
 
     Args:
         scores: [songs, candidates, S] in dB.
-        config: its metric determines whether mean or median is taken.
+        config: its metric determines mean or median.
 
     Returns:
         [candidates, S] in dB; NaN for stems that no song has.

@@ -87,7 +87,10 @@ def test_recipes_are_printed(shell: Shell) -> None:
             "its stems must be different names",
         ),
         (["--config", "mine.yaml", "--set", "data.train.0.path=nowhere"], "no such file or folder: nowhere"),
-        (["--config", "mine.yaml", "--set", "data.train.0.exclude=['*']"], "none of its 3 tracks is left"),
+        (
+            ["--config", "mine.yaml", "--set", "data.train.0.exclude=['*']"],
+            "only and exclude leave none of its 3 tracks",
+        ),
         (["--config", "mine.yaml", "--set", "data.stems=[drums]"], "data.stems: lacks bass"),
         (["--config", "mine.yaml", "--set", "loss.weights.vocals=1"], "the network estimates drums, bass"),
         (["--config", "mine.yaml", "--set", "loss.weights={drums: 0, bass: 0}"], "must not all be zero"),
@@ -124,7 +127,7 @@ def test_train_and_separate(shell: Shell, songs: Path) -> None:
         "stems/song/drums.wav",
     ]
     ran = shell("train", "--config", "mine.yaml")
-    assert ran.code == 2 and "  hint: go on with --resume, or start anew with --fresh" in ran.err
+    assert ran.code == 2 and "  hint: continue it with --resume, or start over with --fresh" in ran.err
     assert shell("train", "--config", "mine.yaml", "--resume").code == 0
     assert shell("train", "--config", "mine.yaml", "--fresh", "--set", "fit.epochs=1").code == 0
 

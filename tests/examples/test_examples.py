@@ -1,4 +1,4 @@
-"""The examples do what they say."""
+"""The example programs run and give what they describe."""
 
 import subprocess
 import sys

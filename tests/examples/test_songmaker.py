@@ -1,4 +1,4 @@
-"""The song generator: what it writes, that seeds decide, that MIDI survives, that every source sounds."""
+"""Song generator: output, reproducibility, MIDI files, and the sound of every source and effect."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_the_command_writes_folders_that_the_data_set_reader_reads(tmp_path: Pat
     assert not any(t.problems for t in tracks)
 
 
-def test_songs_that_are_there_stay_and_the_rest_is_made(tmp_path: Path) -> None:
+def test_existing_songs_stay_and_the_others_are_made(tmp_path: Path) -> None:
     arguments = [str(tmp_path), "--songs", "1", "--seconds", "2"]
     CliRunner().invoke(main, arguments)
     first = tmp_path / "song-0000" / "drums.flac"
@@ -60,7 +60,7 @@ def test_a_missing_soundfont_is_one_sentence(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "no such file" in result.output
 
 
-def test_name_and_seed_decide_everything() -> None:
+def test_a_song_depends_on_name_and_seed() -> None:
     one, same = (make_song("a", 2, Materials(), 3) for _ in range(2))
     other = make_song("a", 2, Materials(), 4)
     assert all(np.array_equal(one[s], same[s]) for s in STEMS)
@@ -217,7 +217,7 @@ def test_three_pitches_are_no_instrument(tmp_path: Path) -> None:
     assert sampler.find_instrument(tmp_path / "n") is None
 
 
-def test_hits_are_known_by_their_names(tmp_path: Path) -> None:
+def test_hits_are_recognised_by_name(tmp_path: Path) -> None:
     _recorded(tmp_path / "kit", {"bd_1": 60, "sd_2": 200, "hh_3": 5000, "loop_hat_4": 300})
     kit = sampler.find_kit([tmp_path / "kit"])
     assert {36, 38, 42} <= set(kit.sounds) and 46 not in kit.sounds
@@ -254,7 +254,7 @@ def test_phrases_are_cut_at_pauses() -> None:
     assert max(line.shape[1] for line in voices.phrases(_noise(3.0), longest_s=1)) <= 1.1 * RATE
 
 
-def test_singing_again_changes_pitch_and_tempo_apart() -> None:
+def test_pitch_and_tempo_change_independently() -> None:
     pytest.importorskip("python_stretch")
     audio = voices.pitch_shifted(_sine(220, 2.0), 12, 1.0)
     assert sampler.fundamental_hz(audio[0, RATE // 2 :]) == pytest.approx(440, rel=0.02)
@@ -272,7 +272,7 @@ def test_lines_are_laid_out_over_the_song() -> None:
 # effects
 
 
-def test_levels_are_what_was_asked_for() -> None:
+def test_level_sets_the_rms() -> None:
     assert 20 * np.log10(effects.rms(effects.level(_noise(2.0), -20))) == pytest.approx(-20, abs=0.01)
     assert not effects.level(np.zeros((2, 100), np.float32), -20).any()
 

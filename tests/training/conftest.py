@@ -1,4 +1,4 @@
-"""Small multitracks whose every sample says where it comes from."""
+"""Small multitracks in which every sample tells its song, stem and position."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,13 +19,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def code(song: int, stem: int, position: int) -> int:
-    """What `counting_songs` hold at a place; whole numbers up to 2²⁴ are exact in float32."""
+    """Return the sample of `counting_songs` at a position; integers up to 2²⁴ are exact in float32."""
     return 1_000_000 * song + 100_000 * stem + position + 1
 
 
 @pytest.fixture
 def counting_songs(tmp_path: Path) -> WriteSongs:
-    """Writes songs of the given lengths; sample n of stem s of song k is `code(k, s, n)`, right negative."""
+    """Write songs of some lengths; sample n of stem s of song k is `code(k, s, n)`, negated on the right."""
 
     def write(*lengths: int, stems: tuple[str, ...] = STEMS, folder: str = "songs", first: int = 0) -> Path:
         for number, length in enumerate(lengths, first):
@@ -42,7 +42,7 @@ def counting_songs(tmp_path: Path) -> WriteSongs:
 
 @pytest.fixture
 def write_songs(tmp_path: Path) -> WriteSongs:
-    """Writes songs from arrays [C, T]: `write({"song": {"drums": array}}, rate=…, folder=…)`."""
+    """Write songs from arrays [C, T]: `write({"song": {"drums": array}}, rate=…, folder=…)`."""
 
     def write(songs: Mapping[str, Mapping[str, np.ndarray]], rate: int = RATE, folder: str = "songs") -> Path:
         for name, stems in songs.items():
@@ -56,7 +56,7 @@ def write_songs(tmp_path: Path) -> WriteSongs:
 
 
 def synthetic(song: int, seconds: float, rate: int) -> dict[str, np.ndarray]:
-    """Four stems that a network can learn to tell apart."""
+    """Return four stems [C, T] that a network can learn to separate."""
     time = np.arange(int(seconds * rate)) / rate
     noise = np.random.default_rng(song).standard_normal((2, len(time)))
     pitch = 1 + song % 3
@@ -70,7 +70,7 @@ def synthetic(song: int, seconds: float, rate: int) -> dict[str, np.ndarray]:
     return {name: audio.astype(np.float32) for name, audio in stems.items()}
 
 
-# the quickest networks: of four stems, and of one, with dropout
+# the fastest networks: one with four stems, and one with a single stem and dropout
 DEMUCS = """
   family: demucs
   arguments: {sources: [drums, bass, other, vocals], channels: 4, depth: 2, lstm_layers: 0, dconv_mode: 0,
@@ -83,7 +83,7 @@ MASK = """
 
 @pytest.fixture
 def tiny_config(write_songs: WriteSongs, tmp_path: Path) -> Callable[..., str]:
-    """The text of a configuration that trains for seconds: `tiny_config(DEMUCS, "fit.epochs: …")`."""
+    """Return a configuration that trains for a few seconds: `tiny_config(DEMUCS, "fit.epochs: …")`."""
 
     def make(model: str = DEMUCS, extra: str = "") -> str:
         if not (tmp_path / "songs").exists():

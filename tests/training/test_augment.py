@@ -15,7 +15,7 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator(9)) * 0.1
 
 
-def test_remix_deals_every_stem_once() -> None:
+def test_remix_uses_every_stem_once() -> None:
     order = augment.remix_order(4, 3, generator(0))
     assert order.shape == (3, 4)
     assert all(sorted(row.tolist()) == [0, 1, 2, 3] for row in order)
@@ -68,13 +68,13 @@ def test_shift_of_each_stem_or_of_all() -> None:
     assert augment.shifts(3, generator(0), 0, same=False) == [0, 0, 0]
 
 
-def test_channels_change_places_half_of_the_time() -> None:
+def test_channels_are_swapped_half_of_the_time() -> None:
     drawn = [augment.swaps(3, generator(i)) for i in range(400)]
     assert all(0.42 < np.mean([row[stem] for row in drawn]) < 0.58 for stem in range(3))
     assert {tuple(row) for row in drawn} == set(itertools.product([False, True], repeat=3))
 
 
-def test_repitch_is_drawn_as_demucs_draws_it() -> None:
+def test_repitch_has_the_distribution_of_demucs() -> None:
     rng = generator(0)
     drawn = [augment.random_repitch(rng, 2, 0.12) for _ in range(3000)]
     assert {semitones for semitones, _ in drawn} == {-2, -1, 0, 1, 2}
@@ -138,7 +138,7 @@ def test_a_codec_does_not_clip() -> None:
     assert float(augment.lossy(audio, RATE, "mp3", 1.0).abs().max()) == pytest.approx(3, rel=0.02)
 
 
-def test_codecs_are_drawn_with_their_quality() -> None:
+def test_codecs_and_qualities_are_random() -> None:
     rng = generator(0)
     drawn = [augment.random_codec(rng) for _ in range(200)]
     assert {name for name, _ in drawn} == set(augment.CODECS)
@@ -198,13 +198,13 @@ def test_an_equaliser_without_gains_changes_nothing() -> None:
     torch.testing.assert_close(augment.equalise(audio, RATE, torch.zeros(augment.EQ_BANDS)), audio)
 
 
-def test_curves_have_the_spread() -> None:
+def test_equaliser_gains_have_the_standard_deviation() -> None:
     curves = torch.stack([augment.random_eq_gains(generator(i), 3.0) for i in range(400)])
     assert curves.shape == (400, augment.EQ_BANDS)
     assert float(curves.std()) == pytest.approx(3.0, rel=0.05) and abs(float(curves.mean())) < 0.2
 
 
-def test_one_stem_is_left_alone() -> None:
+def test_solo_keeps_one_stem() -> None:
     rng = generator(0)
     seen = {tuple(augment.solo_factors(3, rng).tolist()) for _ in range(50)}
     assert seen == {(1, 0, 0), (0, 1, 0), (0, 0, 1)}

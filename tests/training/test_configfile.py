@@ -149,7 +149,7 @@ def test_a_file_without_keys(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: &a [*a]", "a: " + 2000 * "["])
-def test_what_has_no_end(text: str) -> None:
+def test_endless_documents_are_refused(text: str) -> None:
     assert complaint(text) == "config.yaml: something holds itself, or is nested too deeply"
 
 
@@ -159,7 +159,7 @@ def test_numbers_are_finite(key: str, value: str) -> None:
     assert f"{key}: must be a number, is " in complaint(GOOD, f"{key}={value}")
 
 
-def test_bytes_that_are_no_yaml() -> None:
+def test_bytes_that_are_not_yaml() -> None:
     assert (
         complaint("folder: \x00")
         == "config.yaml: not YAML (unacceptable character #x0000: special characters are not allowed)"
@@ -184,7 +184,7 @@ def test_bytes_that_are_no_yaml() -> None:
         ("fit.epochs.x=3", "--set fit.epochs.x=3: fit.epochs: must be a whole number, is keys with values"),
     ],
 )
-def test_bad_overrides_name_themselves(override: str, said: str) -> None:
+def test_invalid_overrides_are_named(override: str, said: str) -> None:
     assert complaint(GOOD, override) == said
 
 
@@ -234,7 +234,7 @@ def test_changes_for_a_stem() -> None:
         file.changed({"data.segment": 3}, "config.yaml:20")
 
 
-def test_late_errors_find_their_place() -> None:
+def test_later_errors_name_the_line() -> None:
     file = parse_config(GOOD, "config.yaml", ["fit.epochs=3"])
     places = {
         "data.train.1.path": "config.yaml:8",
@@ -247,7 +247,7 @@ def test_late_errors_find_their_place() -> None:
         assert file.error(key, "is bad").reason == f"{place}: {key}: is bad"
 
 
-def test_what_is_written_reads_back_equal() -> None:
+def test_a_dumped_configuration_reads_back_equal() -> None:
     groups, nothing = "optim.groups=[{match: 'x.*', weight_decay: 0.05}]", "data.remix_group=null"
     config = parse(GOOD, groups, "loss.svd.penalty=1e-05", nothing)
     assert config.data.remix_group is None  # although the default is something

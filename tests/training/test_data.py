@@ -27,7 +27,7 @@ LENGTH = 20
 
 
 class Counting:
-    """One stem of a counting song, in memory."""
+    """One stem of a counting song in memory."""
 
     def __init__(self, song: int, stem: str, frames: int) -> None:
         self.song, self.stem, self.frames = song, STEMS.index(stem), frames
@@ -39,7 +39,7 @@ class Counting:
 
 
 def songs(*lengths: int, stems: tuple[str, ...] = STEMS, first: int = 0, weight: float = 1.0) -> SongSet:
-    """A data set of counting songs; the song's number is its mean, its standard deviation 2."""
+    """Return a data set of counting songs; a song has its number as mean and a standard deviation of 2."""
     return SongSet(
         weight,
         tuple(
@@ -70,7 +70,7 @@ def opened(path: Path) -> SongSet:
 
 
 def origin(stem: Tensor) -> tuple[int, int, int]:
-    """Song, stem and first position of an unchanged stem of `counting_songs`, [C, T]."""
+    """Return song, stem and first position of an unchanged stem [C, T] of `counting_songs`."""
     left = stem[0].to(torch.int64)
     assert torch.equal(left, torch.arange(len(left)) + left[0]) and torch.equal(stem[1], -stem[0])
     value = int(left[0]) - 1
@@ -96,7 +96,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("files", [False, True])
-def test_without_remix_a_sample_is_a_place_in_a_song(counting_songs: WriteSongs, files: bool) -> None:
+def test_without_remix_a_sample_is_a_segment_of_a_song(counting_songs: WriteSongs, files: bool) -> None:
     samples = make(opened(counting_songs(50, 90)) if files else songs(50, 90))
     for index in range(10):
         sample = samples[index]
@@ -107,20 +107,20 @@ def test_without_remix_a_sample_is_a_place_in_a_song(counting_songs: WriteSongs,
         assert sample.unlabelled.shape == (2, 0)
 
 
-def test_every_place_is_equally_likely() -> None:
+def test_every_position_is_equally_likely() -> None:
     samples = make(songs(LENGTH + 3, LENGTH + 3))
     places = Counter(origin(samples[i].stems[0])[::2] for i in range(1600))
     assert set(places) == {(song, position) for song in (0, 1) for position in range(4)}
     assert all(150 < count < 250 for count in places.values())
 
 
-def test_long_songs_are_drawn_more_often() -> None:
+def test_songs_are_sampled_by_length() -> None:
     samples = make(songs(100, 300))
     drawn = Counter(origin(samples[i].stems[0])[0] for i in range(800))
     assert 2.4 < drawn[1] / drawn[0] < 3.7
 
 
-def test_data_sets_are_drawn_by_weight() -> None:
+def test_data_sets_are_sampled_by_weight() -> None:
     samples = make(songs(900), songs(60, 60, first=1, weight=3.0))
     drawn = Counter(origin(samples[i].stems[0])[0] for i in range(800))
     assert 2.4 < (drawn[1] + drawn[2]) / drawn[0] < 3.7 and 0.7 < drawn[1] / drawn[2] < 1.4
@@ -140,7 +140,9 @@ def test_samples_depend_on_seed_and_index_alone() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("world", [1, 2])
-def test_workers_and_ranks_draw_the_same(counting_songs: WriteSongs, workers: int, world: int) -> None:
+def test_samples_are_the_same_with_any_workers_and_ranks(
+    counting_songs: WriteSongs, workers: int, world: int
+) -> None:
     samples = make(opened(counting_songs(100, 120)), data={"remix": 1.0}, augment=EVERYTHING)
     found: dict[int, Tensor] = {}
     for rank in range(world):
@@ -154,7 +156,7 @@ def test_workers_and_ranks_draw_the_same(counting_songs: WriteSongs, workers: in
     assert all(torch.equal(found[i], samples[i].mix) for i in found)
 
 
-def test_remix_deals_every_crop_of_a_group_once() -> None:
+def test_remix_uses_every_crop_of_a_group_once() -> None:
     path = songs(*[60] * 9)
     plain, dealt = make(path), make(path, data={"remix": 1.0, "remix_group": 4})
     mixed_up = 0
@@ -176,7 +178,7 @@ def test_remix_has_its_probability() -> None:
     assert all(together[i] == together[i + 1] for i in range(0, 400, 2))
 
 
-def test_stems_may_be_drawn_one_by_one() -> None:
+def test_stems_may_be_sampled_independently() -> None:
     samples = make(songs(*[60] * 9), data={"remix": 1.0, "remix_group": None})
     drawn = [[origin(s)[0] for s in samples[i].stems] for i in range(300)]
     assert [origin(s)[1] for s in samples[0].stems] == [0, 1, 2, 3]
@@ -184,7 +186,7 @@ def test_stems_may_be_drawn_one_by_one() -> None:
     assert 0.05 < agree < 0.19  # one of nine
 
 
-def test_single_stems_take_part_when_drawn_one_by_one() -> None:
+def test_songs_of_one_stem_are_used_when_stems_are_sampled_independently() -> None:
     voices = songs(60, 60, stems=("vocals",), first=5)
     samples = make(songs(60), voices, data={"remix": 1.0, "remix_group": None})
     drawn = [[origin(s)[0] for s in samples[i].stems] for i in range(200)]
@@ -208,7 +210,7 @@ def test_the_network_s_stems_are_the_targets() -> None:
     assert torch.equal(two[3].mix, all_of[3].mix)
 
 
-def test_short_songs_lie_whole_somewhere_in_the_sample() -> None:
+def test_samples_contain_all_of_a_short_song() -> None:
     samples = make(songs(LENGTH - 3))
     starts = set()
     for index in range(60):
@@ -248,7 +250,7 @@ def test_songs_are_played_at_other_speeds(remix: float) -> None:
     assert 2**-0.25 - 0.01 <= min(drawn) < 0.9 and 1.1 < max(drawn) <= 2**0.25 + 0.01
 
 
-def test_stems_are_equalised_each_for_itself() -> None:
+def test_each_stem_is_equalised_independently() -> None:
     samples, plain = (make(songs(60), augment={"equalise": p}) for p in (0.5, 0.0))
     changed = [not torch.allclose(samples[i].stems, plain[i].stems) for i in range(60)]
     assert 20 <= sum(changed) <= 40
@@ -258,7 +260,7 @@ def test_stems_are_equalised_each_for_itself() -> None:
     assert torch.equal(samples[index].mix, samples[index].stems.sum(0))
 
 
-def test_solos() -> None:
+def test_solo_silences_all_stems_but_one() -> None:
     samples = make(songs(60), augment={"solo": 0.3})
     sounding = [int((samples[i].stems != 0).flatten(1).any(1).sum()) for i in range(100)]
     assert set(sounding) == {1, 4} and 18 <= sounding.count(1) <= 42
@@ -284,7 +286,7 @@ def test_swap_by_hand() -> None:
     assert 10 < flips < 30
 
 
-def test_every_augmentation_takes_part() -> None:
+def test_every_augmentation_changes_the_sample() -> None:
     path = songs(3000)
     plain = make(path, spec={"samples": 500})
     for name, value in {**EVERYTHING, "gain": (0.25, 0.3), "codec": 1.0}.items():
@@ -293,7 +295,7 @@ def test_every_augmentation_takes_part() -> None:
 
 
 class Noise:
-    """The same noise in every stem."""
+    """Return a song with the same noise in every stem."""
 
     frames = 30000
 
@@ -329,7 +331,7 @@ def test_songs_are_standardised_by_their_own_statistics() -> None:
 
 
 class Ramp:
-    """1, 2, 3 … on two channels."""
+    """Audio 1, 2, 3, … on two channels."""
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
@@ -358,13 +360,13 @@ def test_crops_lie_in_salient_segments() -> None:
 
 def test_songs_are_weighted_by_their_salient_segments() -> None:
     many, few, none = salient(drums=tuple(range(30))), salient(drums=tuple(range(10))), salient(drums=())
-    chooser = SongSampler([SongSet(1.0, (many, few, none))], "drums")
+    sampler = SongSampler([SongSet(1.0, (many, few, none))], "drums")
     source = generator(0)
-    counts = Counter(len(chooser.sample(source).stems["drums"].starts or ()) for _ in range(800))
+    counts = Counter(len(sampler.sample(source).stems["drums"].starts or ()) for _ in range(800))
     assert set(counts) == {30, 10} and 2.4 < counts[30] / counts[10] < 3.7
 
 
-def test_unlabelled_mixes_come_along() -> None:
+def test_samples_contain_unlabelled_mixes() -> None:
     mixes = SongSet(1.0, (Song("loose", 70, {MIX: SampledStem(Counting(7, "drums", 70))}),))
     samples = make(songs(60), spec={"raw_stems": True}, unlabelled=[mixes], augment={"gain_db": (20.0, 20.0)})
     sample = samples[3]
@@ -381,7 +383,7 @@ def test_a_step_has_the_same_samples_on_any_hardware(world: int, accumulate: int
     assert len({len(p) for passes in parts for p in passes}) == 1
 
 
-def test_a_leg_begins_where_the_run_stands() -> None:
+def test_the_sampler_starts_at_the_current_step() -> None:
     position = 0
     sampler = ResumableSampler(MicroBatches(2, 3), lambda: position)
     assert len(sampler) == 3 and list(sampler) == [[0, 1], [2, 3], [4, 5]]

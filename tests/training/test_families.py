@@ -1,4 +1,4 @@
-"""Every family learns from what the training code draws and minimises."""
+"""Every network family learns with the samples and losses of the training code."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ CASES = [*CONTRACT, ("band_unet", SMALL)]
 
 
 class Noise:
-    """A stem of one colour of noise."""
+    """Stem of coloured noise."""
 
     frames = 20000
 

@@ -1,4 +1,4 @@
-"""What a run's folder holds that isn't the run's, is damaged, or is of a run that came to nothing."""
+"""Folders of runs with foreign or damaged files, and folders of runs that never began."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,25 +27,25 @@ def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_somebody_s_configuration_is_not_overwritten(
+def test_a_configuration_of_the_user_is_not_overwritten(
     tiny_config: MakeConfig, tmp_path: Path, fresh: bool
 ) -> None:
     own = tmp_path / "run" / "config.yaml"
     own.parent.mkdir()
     own.write_text(tiny_config())
-    with pytest.raises(SettingsError, match="a run would write its own configuration over it"):
+    with pytest.raises(SettingsError, match="not written by a run; training would overwrite it"):
         train(read_config(own), fresh=fresh)
     assert own.read_text() == tiny_config() and list(own.parent.iterdir()) == [own]
 
 
-def test_a_run_goes_on_by_its_own_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_run_resumes_from_its_own_configuration(tiny_config: MakeConfig, tmp_path: Path) -> None:
     run(tiny_config(), "fit.epochs=1")
     own = tmp_path / "run" / "config.yaml"
     assert train(read_config(own, ["fit.epochs=2"]), resume=True).step == 8
     assert train(read_config(own, ["fit.epochs=1"]), fresh=True).step == 4
 
 
-def test_only_what_a_run_wrote_is_removed(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_fresh_removes_only_the_files_of_a_run(tiny_config: MakeConfig, tmp_path: Path) -> None:
     run(tiny_config(), "fit.epochs=1")
     mine = [tmp_path / "run" / name for name in ("logs/mine.txt", "logs/csv/mine.csv", "mine.txt")]
     for file in mine:
@@ -55,7 +55,7 @@ def test_only_what_a_run_wrote_is_removed(tiny_config: MakeConfig, tmp_path: Pat
     assert [one.name for one in (tmp_path / "run" / "logs" / "csv").glob("start-*")] == ["start-0"]
 
 
-def test_nothing_stays_of_an_abandoned_start(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_an_abandoned_start_leaves_nothing(tiny_config: MakeConfig, tmp_path: Path) -> None:
     text = tiny_config(extra="valid: {at_start: true}")
     with pytest.raises(Crash):
         run(text, callback=crash_at(1))
@@ -86,7 +86,7 @@ def test_an_interrupted_checkpoint_leaves_no_part(
 
 
 @pytest.mark.parametrize("left", [0, 100, 5000])
-def test_a_damaged_checkpoint_is_called_one(tiny_config: MakeConfig, tmp_path: Path, left: int) -> None:
+def test_a_damaged_checkpoint_is_reported(tiny_config: MakeConfig, tmp_path: Path, left: int) -> None:
     run(tiny_config(), "fit.epochs=1")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:left])
@@ -98,9 +98,7 @@ def test_a_damaged_checkpoint_is_called_one(tiny_config: MakeConfig, tmp_path: P
 
 
 @pytest.mark.parametrize("line", ["\0\0\0", "7", "{}", '{"step": null}'])
-def test_lines_that_are_no_measurements_are_forgotten(
-    tiny_config: MakeConfig, tmp_path: Path, line: str
-) -> None:
+def test_invalid_lines_of_metrics_are_dropped(tiny_config: MakeConfig, tmp_path: Path, line: str) -> None:
     run(tiny_config(), "fit.epochs=1")
     metrics = tmp_path / "run" / "metrics.jsonl"
     metrics.write_text(f"{line}\n{metrics.read_text()}")
@@ -127,7 +125,7 @@ def test_a_second_run_is_refused_before_any_data_is_prepared(
 
 
 @pytest.mark.parametrize("held", ["run", "run/drums"])
-def test_a_run_per_stem_keeps_its_folder_and_that_of_its_stem(
+def test_a_run_per_stem_locks_its_folder_and_the_stem_s(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: str
 ) -> None:
     monkeypatch.setattr("stemsplit.training.run.prepare", no_data)
@@ -141,6 +139,6 @@ def test_a_run_per_stem_keeps_its_folder_and_that_of_its_stem(
 
 def test_a_run_that_never_began_leaves_no_folder(tiny_config: MakeConfig, tmp_path: Path) -> None:
     nothing = f"data.train=[{{path: {tmp_path}/songs, only: [x]}}]"
-    with pytest.raises(InputError, match="left by only"):
+    with pytest.raises(InputError, match="only and exclude leave none of its 3 tracks"):
         run(tiny_config(), f"folder={tmp_path}/new/deep", nothing)
     assert not (tmp_path / "new").exists()

@@ -29,12 +29,12 @@ def want(**changes: Any) -> DataSpec:
     return DataSpec(**{"stems": STEMS, "groups": {}, "sample_rate": RATE, "channels": 2, **changes})
 
 
-def unheard(*_: object) -> None:
-    """What is told goes nowhere."""
+def ignore(*_: object) -> None:
+    """Ignore a notification."""
 
 
-def opened(path: Path, progress: Any = unheard, **changes: Any) -> SongSet:
-    (one,) = open_songs([DataSetConfig(str(path))], want(**changes), progress, unheard)
+def opened(path: Path, progress: Any = ignore, **changes: Any) -> SongSet:
+    (one,) = open_songs([DataSetConfig(str(path))], want(**changes), progress, ignore)
     return one
 
 
@@ -71,8 +71,8 @@ def test_patterns_choose_songs(
     ] == left
 
 
-def test_patterns_that_leave_nothing(counting_songs: WriteSongs) -> None:
-    with pytest.raises(InputError, match="none of its 2 tracks is left by only and exclude"):
+def test_patterns_that_match_no_track(counting_songs: WriteSongs) -> None:
+    with pytest.raises(InputError, match="only and exclude leave none of its 2 tracks"):
         find_multitracks(DataSetConfig(str(counting_songs(9, 9)), only=("x",)), want())
 
 
@@ -90,9 +90,9 @@ def test_stems_are_grouped_by_name(write_songs: WriteSongs) -> None:
     np.testing.assert_array_equal(stems["other"].read(), parts["guitar"])
 
 
-def test_a_stem_that_nothing_takes(write_songs: WriteSongs) -> None:
+def test_a_stem_without_a_group(write_songs: WriteSongs) -> None:
     path = write_songs({"song": {"drums": noise(0.1), "vocals": noise(0.1)}})
-    with pytest.raises(InputError, match="song: none of vocals takes its drums; see data.groups"):
+    with pytest.raises(InputError, match="song: none of vocals takes its stem drums; set data.groups"):
         grouped(path, stems=("vocals",))
     assert sorted(grouped(path, stems=("vocals", "rest"), groups={"rest": ("drums",)})) == ["rest", "vocals"]
 
@@ -103,7 +103,7 @@ def test_a_sum_of_stems_is_added_to_nothing(write_songs: WriteSongs, name: str) 
     path = write_songs({"a": {**stems, name: stems["drums"] + stems["bass"] + stems["other"]}})
     write_songs({"b": {stem: noise(1, seed=i + 9) for i, stem in enumerate(STEMS)}})
     told: list[str] = []
-    (one,) = open_songs([DataSetConfig(str(path))], want(stats=True), unheard, told.append)
+    (one,) = open_songs([DataSetConfig(str(path))], want(stats=True), ignore, told.append)
     (line,) = told
     assert line.startswith(f"a: {name}.wav is left out: ") and "bass, drums" in line
     song = one.songs[0]
@@ -115,14 +115,14 @@ def test_a_sum_of_stems_is_added_to_nothing(write_songs: WriteSongs, name: str) 
     assert told == [line, line] and line.removeprefix("a: ") in whole.problems
 
 
-def test_the_songs_of_a_kind_of_sum_are_counted(write_songs: WriteSongs) -> None:
+def test_songs_with_the_same_note_are_counted(write_songs: WriteSongs) -> None:
     def stems(song: int) -> dict[str, np.ndarray]:
         found = {stem: noise(0.2, seed=9 * song + i) for i, stem in enumerate(STEMS)}
         return {**found, "no_vocals": found["drums"] + found["bass"] + found["other"]}
 
     told: list[str] = []
     path = write_songs({str(song): stems(song) for song in range(4)})
-    open_songs([DataSetConfig(str(path))], want(), unheard, told.append)
+    open_songs([DataSetConfig(str(path))], want(), ignore, told.append)
     assert told == ["0 and 3 more: no_vocals.wav is left out: by its name it holds bass, drums and other"]
 
 
@@ -136,11 +136,11 @@ def test_without_other_stems_the_accompaniment_is_the_rest(write_songs: WriteSon
     ):
         found = grouped(path, stems=wanted, groups=groups)
         np.testing.assert_array_equal(found[wanted[1]].read(), stems["accompaniment"])
-    with pytest.raises(InputError, match="takes its accompaniment; see data.groups"):
+    with pytest.raises(InputError, match="takes its stem accompaniment; set data.groups"):
         grouped(path, stems=("vocals", "instrumental"))
 
 
-def test_an_accompaniment_holds_stems_that_are_wanted_apart(write_songs: WriteSongs) -> None:
+def test_an_accompaniment_that_contains_training_stems_is_left_out(write_songs: WriteSongs) -> None:
     stems = {"vocals": noise(1), "accompaniment": noise(1, seed=1)}
     path = write_songs({"a": stems})
     told: list[str] = []
@@ -150,7 +150,7 @@ def test_an_accompaniment_holds_stems_that_are_wanted_apart(write_songs: WriteSo
     np.testing.assert_allclose(song.mix(), stems["vocals"] + stems["accompaniment"], atol=1e-6)
 
 
-def test_a_sum_is_trained_on_where_it_is_what_is_wanted(write_songs: WriteSongs) -> None:
+def test_a_sum_is_used_if_it_is_a_training_stem(write_songs: WriteSongs) -> None:
     stems = {stem: noise(1, seed=i) for i, stem in enumerate(STEMS)}
     rest = stems["drums"] + stems["bass"] + stems["other"]
     path = write_songs({"a": {**stems, "instrumental": rest}})
@@ -159,7 +159,7 @@ def test_a_sum_is_trained_on_where_it_is_what_is_wanted(write_songs: WriteSongs)
     np.testing.assert_array_equal(found["instrumental"].read(), rest)
 
 
-def test_audio_comes_with_the_channels_wanted(write_songs: WriteSongs) -> None:
+def test_audio_is_converted_to_the_channels(write_songs: WriteSongs) -> None:
     stereo = noise(0.1)
     path = write_songs({"song": {"drums": stereo, "vocals": stereo[:1]}})
     stems = grouped(path)
@@ -203,7 +203,7 @@ def test_the_cache_holds_no_more_than_a_file_whose_length_is_estimated(
 ) -> None:
     there = encode("songs/A/drums.aac", "aac", "adts")
     config, folder = DataSetConfig(str(tmp_path / "songs")), tmp_path / "decoded"
-    (one,) = open_songs([config], want(stems=("drums",), sample_rate=44100, cache=folder), unheard, unheard)
+    (one,) = open_songs([config], want(stems=("drums",), sample_rate=44100, cache=folder), ignore, ignore)
     (stored,) = folder.glob("*.npy")
     assert np.load(stored).shape == (there, 2)
     assert one.songs[0].frames == one.songs[0].stems["drums"].audio.frames == there
@@ -224,11 +224,11 @@ def test_audio_that_was_decoded_at_another_length_is_decoded_again(
 def test_whole_songs_for_validation(counting_songs: WriteSongs, tmp_path: Path) -> None:
     path = counting_songs(40)
     for folder in (None, tmp_path / "decoded"):
-        (song,) = open_whole([DataSetConfig(str(path))], want(cache=folder), unheard)
+        (song,) = open_whole([DataSetConfig(str(path))], want(cache=folder), ignore)
         assert song.frames == 40 and song.mixture is None and set(song.stems) == set(STEMS)
         assert song.mix()[0, :2].tolist() == [4 + 600_000, 8 + 600_000]
     soundfile.write(path / "00" / "mixture.wav", np.full((40, 2), 0.5, np.float32), RATE, subtype="FLOAT")
-    (song,) = open_whole([DataSetConfig(str(path))], want(cache=tmp_path / "decoded"), unheard)
+    (song,) = open_whole([DataSetConfig(str(path))], want(cache=tmp_path / "decoded"), ignore)
     assert song.mix().tolist() == [[0.5] * 40] * 2
 
 
@@ -303,7 +303,7 @@ def test_a_stem_without_a_sample_is_none(write_songs: WriteSongs) -> None:
 
 def test_any_audio_file_is_an_unlabelled_mix(counting_songs: WriteSongs) -> None:
     path = counting_songs(30, 40, stems=("drums",))
-    (one,) = open_mixes([DataSetConfig(str(path), 2.0, exclude=("00/*",))], want(), unheard)
+    (one,) = open_mixes([DataSetConfig(str(path), 2.0, exclude=("00/*",))], want(), ignore)
     assert one.weight == 2.0
     (song,) = one.songs
     assert song.name == "01/drums.wav" and list(song.stems) == [MIX]
@@ -315,10 +315,10 @@ def test_hidden_files_are_no_unlabelled_mixes(counting_songs: WriteSongs) -> Non
     (path / "00" / "._drums.wav").write_bytes(bytes(4096))
     (path / ".Trashes").mkdir()
     (path / ".Trashes" / "old.wav").write_bytes((path / "00" / "drums.wav").read_bytes())
-    (one,) = open_mixes([DataSetConfig(str(path))], want(), unheard)
+    (one,) = open_mixes([DataSetConfig(str(path))], want(), ignore)
     assert [song.name for song in one.songs] == ["00/drums.wav"]
 
 
 def test_a_folder_without_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of its 0 tracks"):
-        open_mixes([DataSetConfig(str(tmp_path))], want(), unheard)
+        open_mixes([DataSetConfig(str(tmp_path))], want(), ignore)

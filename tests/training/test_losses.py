@@ -26,7 +26,7 @@ def with_spectra(signals: Signals) -> Signals:
 
 
 def by_hand() -> tuple[Signals, Signals]:
-    """Two stems of one channel and two samples; stem 0 is off by 1 and 3, stem 1 by 0 and 2."""
+    """Return two stems of one channel and two samples, with errors 1 and 3 in stem 0, 0 and 2 in stem 1."""
     return Signals(torch.tensor([[[[1.0, 5.0]], [[0.0, -2.0]]]])), Signals(
         torch.tensor([[[[2.0, 2.0]], [[0.0, 0.0]]]])
     )
@@ -38,7 +38,7 @@ def test_l1_and_mse_by_hand() -> None:
 
 
 def spectral(estimate: complex, target: complex) -> tuple[Signals, Signals]:
-    """One bin of one stem each, under audio that is off by 0.5."""
+    """Return signals of one stem with one bin each, and an audio error of 0.5."""
     return tuple(  # type: ignore[return-value]
         Signals(torch.full((1, 1, 1, 4), audio), torch.full((1, 1, 1, 1, 1), z))
         for z, audio in ((estimate, 0.5), (target, 1.0))
@@ -65,7 +65,7 @@ def test_frequency_and_time_is_a_mean_over_bins_frames_and_channels() -> None:
     assert losses.frequency_time(estimate, target).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_spectral_terms_say_that_they_need_spectra() -> None:
+def test_spectral_terms_refuse_signals_without_spectra() -> None:
     with pytest.raises(ValueError, match="needs spectra"):
         losses.magnitude(*pair(1, 1, 1, 8))
 
@@ -130,7 +130,7 @@ def test_every_term_is_smallest_for_the_target_and_has_finite_gradients(name: st
 
 
 class Answering(Network):
-    """Estimates stem 0 of `by_hand`'s two whatever it hears, and knows an error of masks."""
+    """Network that always estimates stem 0 of `by_hand`, and has a constant mask error."""
 
     def __init__(self) -> None:
         super().__init__(None, stems=("a", "b"), sample_rate=8, channels=1, segment_samples=2)
@@ -181,20 +181,20 @@ def test_largest_singular_value_is_found(layer: nn.Module) -> None:
     assert penalty(layer).item() == pytest.approx(float(exact), rel=1e-3)
 
 
-def test_transposed_convolutions_are_seen_by_their_output_channels() -> None:
+def test_transposed_convolutions_are_flattened_by_output_channel() -> None:
     layer = nn.ConvTranspose1d(4, 6, 5)
     exact = torch.linalg.svdvals(layer.weight.detach().transpose(0, 1).flatten(1))[0] ** 2
     assert penalty(layer).item() == pytest.approx(float(exact), rel=1e-3)
 
 
-def test_small_weights_biases_and_scales_are_left_alone() -> None:
+def test_small_weights_biases_and_scales_are_not_penalised() -> None:
     network = nn.Sequential(nn.Linear(10, 10), nn.LayerNorm(10), nn.Linear(4, 4))
     assert penalty(network, smallest=17).item() == pytest.approx(penalty(network[0]).item(), rel=1e-4)
     assert penalty(nn.LayerNorm(10)).item() == 0.0
 
 
 class Halver(SpectralNetwork):
-    """Estimates half of the mix's spectrogram as one stem, with a phase that no audio has."""
+    """Network that estimates half of the mix's spectrogram, with an inconsistent phase."""
 
     def __init__(self) -> None:
         transform = Transform(64, 16)
@@ -209,7 +209,7 @@ class Halver(SpectralNetwork):
         return F.pad(spectra * turns, (0, 2))  # and two frames too many
 
 
-def test_spectral_networks_show_their_own_spectra() -> None:
+def test_spectral_networks_are_compared_by_their_own_spectra() -> None:
     mix, target = (signals.audio for signals in pair(2, 1, 1, 256))
     network = Halver()
     criterion = losses.Criterion(LossConfig(terms={"magnitude": 1.0}), network.stems)
@@ -223,7 +223,7 @@ def test_spectral_networks_show_their_own_spectra() -> None:
 
 
 class Gain(Network):
-    """Two stems: the mix times a weight each."""
+    """Network of two stems, each the mix times a weight."""
 
     def __init__(self) -> None:
         super().__init__(None, stems=("a", "b"), sample_rate=1, channels=1, segment_samples=256)
@@ -250,7 +250,7 @@ def test_the_criterion_by_hand() -> None:
     assert loss.item() == pytest.approx(1 + 0.1 * 5, rel=1e-5)
 
 
-def test_other_networks_are_analysed() -> None:
+def test_other_networks_are_compared_by_the_stft_of_their_audio() -> None:
     mix, target = torch.randn(2, 1, 256), torch.randn(2, 2, 1, 256)
     loss, _ = criterion_of(terms={"magnitude": 1.0}, fft=64, hop=16)(Gain(), mix, target)
     estimate = stft(Gain().estimate(mix), 64, 16).abs()

@@ -46,7 +46,7 @@ def test_the_first_matching_group_counts_and_nothing_is_lost() -> None:
     assert found[0]["lr"] == 1e-5 and found[1]["weight_decay"] == 0.1
 
 
-def test_a_group_of_nothing_is_refused() -> None:
+def test_a_group_that_matches_nothing_is_refused() -> None:
     with pytest.raises(Invalid, match=r"groups.1.match: no parameter is called encoder.\*"):
         groups(GroupConfig("conv.*"), GroupConfig("encoder.*"))
 
@@ -62,7 +62,7 @@ HTDEMUCS = {
 
 
 def of_htdemucs(*given: GroupConfig, **arguments: Any) -> list[dict[str, Any]]:
-    """Settings of the groups of an HT Demucs, and how many parameters they have."""
+    """Return the settings and the number of parameters of each group of an HT Demucs."""
     network = build("htdemucs", {**HTDEMUCS, "segment": 1.0, **arguments})
     found = parameter_groups(network, OptimConfig(groups=given))
     assert sum(len(group["params"]) for group in found) == len(list(network.parameters()))
@@ -77,7 +77,7 @@ def test_a_network_has_settings_of_its_own() -> None:
     assert [set(group) for group in of_htdemucs(t_layers=0)] == [{"params"}]
 
 
-def test_the_configuration_goes_before_them() -> None:
+def test_the_configuration_overrides_the_network_s_settings() -> None:
     rest, transformer = of_htdemucs(
         GroupConfig("crosstransformer.*", lr=2e-4), t_lr=1e-5, t_weight_decay=0.05
     )
@@ -171,7 +171,7 @@ def test_the_average_resumes_exactly() -> None:
     assert all(first.values[name].equal(value) for name, value in whole.values.items())
 
 
-def test_weights_are_lent_and_given_back() -> None:
+def test_temporary_weights_are_restored() -> None:
     net, other = Net(), Net()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     parameter = net.conv.weight

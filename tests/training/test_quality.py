@@ -28,7 +28,7 @@ def to(index: int, gain: float = 1.0) -> Tensor:
 
 
 def separator(*outputs: Tensor):  # type: ignore[no-untyped-def]
-    """Returns call by call: input times `outputs[k]` [S]."""
+    """Return a separator whose call k returns its input times `outputs[k]` [S]."""
     calls = iter(outputs)
     return lambda mix: next(calls)[:, None, None] * mix
 
@@ -69,7 +69,7 @@ def test_a_leak_counts_down_to_ten_decibels(leak_db: float, counted: float) -> N
     assert quality.matrix.tolist() == [[1, counted], [0, 1]]
 
 
-def test_only_sounding_seconds_count() -> None:
+def test_only_active_seconds_count() -> None:
     # one second of four sounds; in the silent ones everything is at the wrong output
     stem = torch.cat([tone(1), tone(3, 10 ** (-41 / 20))], dim=-1)
 
@@ -84,7 +84,7 @@ def test_only_sounding_seconds_count() -> None:
     assert quality.doubts()[0] == "drums sounds in only 25% of the song"
 
 
-def test_a_silent_stem_is_reported_and_judged_no_further() -> None:
+def test_a_silent_stem_is_reported_only_as_silent() -> None:
     stems = {"drums": torch.zeros(2, 4 * RATE), "bass": tone(4)}
     quality = measure(separator(to(0), to(1)), stems, NAMES, RATE)
     assert quality.matrix[0].isnan().all()
@@ -105,7 +105,7 @@ def test_a_song_shorter_than_a_window_is_one_window() -> None:
     assert quality.matrix.tolist() == [[1.0]] and quality.active.tolist() == [1.0]
 
 
-def test_a_song_is_checked_with_the_overlap_that_the_network_was_made_for() -> None:
+def test_a_song_is_checked_with_the_network_s_overlap() -> None:
     calls = []
 
     class Network:

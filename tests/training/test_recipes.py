@@ -1,4 +1,4 @@
-"""The recipes are configurations that hold, with the values of what they follow."""
+"""The recipes are valid configurations with the values of their papers and models."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def recipe(name: str) -> Config:
     return parse_config(recipe_text(name), f"{name}.yaml").config
 
 
-def test_there_are_these() -> None:
+def test_names_of_recipes() -> None:
     assert recipe_names() == NAMES
 
 

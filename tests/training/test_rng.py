@@ -3,12 +3,12 @@ import torch
 from stemsplit.training.rng import bernoulli, derive_seed, generator, integer, uniform
 
 
-def test_the_same_place_gives_the_same_numbers() -> None:
+def test_the_same_key_gives_the_same_numbers() -> None:
     first, again = generator(1, "crop", 5), generator(1, "crop", 5)
     assert torch.equal(torch.rand(9, generator=first), torch.rand(9, generator=again))
 
 
-def test_every_place_has_its_own_seed() -> None:
+def test_every_key_has_its_own_seed() -> None:
     places = [(seed, name, index) for seed in range(3) for name in ("crop", "gain") for index in range(200)]
     assert len({derive_seed(*place) for place in places}) == len(places)
     assert derive_seed(1, 23) != derive_seed(12, 3)  # digits of neighbours don't run together

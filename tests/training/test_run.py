@@ -37,7 +37,7 @@ def checkpoint(folder: Path, name: str = "last") -> Any:
 
 
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
-    """Where two nested structures differ by as much as a bit."""
+    """Yield the places where two nested structures differ by as much as a bit."""
     if isinstance(first, dict):
         if first.keys() != second.keys():
             return [path]
@@ -50,7 +50,7 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
 
 
 class Crash(RuntimeError):
-    """Stands for a power cut: nothing is tidied up that belongs to the run."""
+    """Simulated power cut: the run's own clean-up doesn't handle it."""
 
 
 def crash_at(step: int) -> Callable[[Event], None]:
@@ -66,7 +66,7 @@ def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.training.recorder._REPORT_INTERVAL_S", -1.0)
 
 
-def test_a_run_leaves_what_was_promised(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_run_leaves_the_documented_files(tiny_config: MakeConfig, tmp_path: Path) -> None:
     events: list[Event] = []
     result = run(tiny_config(extra=AVERAGES + "valid: {at_start: true}"), callback=events.append)
     folder = tmp_path / "run"
@@ -146,7 +146,7 @@ def test_a_crashed_and_resumed_run_ends_with_the_same_bits(
     assert differences(*models) == []
 
 
-def test_a_run_that_is_over_is_not_run_again(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_continued(tiny_config: MakeConfig, tmp_path: Path) -> None:
     first = run(tiny_config())
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
     events: list[Event] = []
@@ -157,7 +157,7 @@ def test_a_run_that_is_over_is_not_run_again(tiny_config: MakeConfig, tmp_path: 
     assert longer.step == 12 and [r["epoch"] for r in records(tmp_path / "run")] == [1, 2, 3]
 
 
-def test_resume_of_nothing_begins(tiny_config: MakeConfig) -> None:
+def test_resume_without_a_checkpoint_starts_a_run(tiny_config: MakeConfig) -> None:
     assert run(tiny_config(), "fit.epochs=1", resume=True).step == 4
 
 
@@ -166,11 +166,11 @@ def test_a_folder_with_a_run_is_not_overwritten(tiny_config: MakeConfig, tmp_pat
     run(text, "fit.epochs=1")
     kept = tmp_path / "run" / "mine.txt"
     kept.write_text("keep")
-    with pytest.raises(SettingsError, match="holds a run already") as caught:
+    with pytest.raises(SettingsError, match="already holds a run") as caught:
         run(text, "fit.epochs=1")
-    assert caught.value.hint == "go on with --resume, or start anew with --fresh"
+    assert caught.value.hint == "continue it with --resume, or start over with --fresh"
     with pytest.raises(
-        SettingsError, match=r"optim.lr=0.1: optim.lr: is 0.1, but 0.003 in the run that is to go on"
+        SettingsError, match=r"optim.lr=0.1: optim.lr: is 0.1, but 0.003 in the run to resume"
     ):
         run(text, "fit.epochs=1", "optim.lr=0.1", resume=True)
     assert run(text, "fit.epochs=1", "optim.lr=0.1", fresh=True).step == 4
@@ -243,7 +243,7 @@ def test_the_callback_may_cancel(tiny_config: MakeConfig, tmp_path: Path) -> Non
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_trying_out_leaves_nothing(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_a_dry_run_leaves_nothing(tiny_config: MakeConfig, tmp_path: Path) -> None:
     events: list[Event] = []
     dry_run(parse_config(tiny_config(extra=AVERAGES), "config.yaml"), events.append)
     (step,) = [event for event in events if isinstance(event, Trained)]
@@ -345,13 +345,13 @@ def test_an_exported_demucs_separates_alike_in_demucs(tiny_config: MakeConfig, t
         torch.testing.assert_close(ours.estimate(mix[None]), theirs.eval()(mix[None]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_run_that_diverges_says_so(tiny_config: MakeConfig) -> None:
+def test_a_diverging_run_stops_with_an_error(tiny_config: MakeConfig) -> None:
     with pytest.raises(StemsplitError, match=r"the loss is nan after \d steps") as caught:
         run(tiny_config(), "optim.lr=1e30", "optim.clip=null", "data.valid=[]")
     assert caught.value.hint == "lower optim.lr, or set optim.clip"
 
 
-def test_half_a_line_of_a_killed_run_is_forgotten(tiny_config: MakeConfig, tmp_path: Path) -> None:
+def test_an_incomplete_line_of_a_killed_run_is_dropped(tiny_config: MakeConfig, tmp_path: Path) -> None:
     run(tiny_config(), "fit.epochs=1")
     with (tmp_path / "run" / "metrics.jsonl").open("a") as lines:
         lines.write('{"step": 8, "epoch": 2}\n{"step": 12, "ep')
@@ -383,7 +383,7 @@ def test_a_bag_is_no_network_to_start_from(tiny_config: MakeConfig, tmp_path: Pa
         ),
     ],
 )
-def test_what_does_not_fit_the_network_is_refused(
+def test_settings_that_do_not_fit_the_network_are_refused(
     tiny_config: MakeConfig, tmp_path: Path, override: str, rule: str
 ) -> None:
     model = MASK.replace("hidden", "attention: consecutive, frequency_heads: 2, hidden")
@@ -393,10 +393,10 @@ def test_what_does_not_fit_the_network_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_lost_process_is_told_of_plainly(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_process_has_its_own_error(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def fit(self: Any, *args: Any, **how: Any) -> None:
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:64142.")
 
     monkeypatch.setattr("stemsplit.training.run.Trainer.fit", fit)
-    with pytest.raises(ResourceError, match="another process of this run is gone"):
+    with pytest.raises(ResourceError, match="another process of this run has died"):
         run(tiny_config())

@@ -11,14 +11,14 @@ from stemsplit.training.teacher import Teacher, pseudo_stems, with_residual
 
 
 def levels(*decibels: float) -> Tensor:
-    """Estimates [1, S, 1, 4] that far from a mix of ones."""
+    """Return estimates [1, S, 1, 4] at these levels relative to a mix of ones."""
     return torch.stack([10 ** (db / 20) * torch.ones(1, 4) for db in decibels])[None]
 
 
 MIX = torch.ones(1, 1, 4)
 
 
-def test_both_stems_of_a_mixture_take_part() -> None:
+def test_both_stems_of_a_mixture_are_present() -> None:
     stems, present = pseudo_stems(MIX, levels(-6, -6), 30)
     assert present.tolist() == [[True, True]] and torch.equal(stems, levels(-6, -6))
 
@@ -33,12 +33,12 @@ def test_a_mixture_without_a_residual_is_a_clean_target() -> None:
     assert present.tolist() == [[True, False]] and torch.equal(stems[:, 0], MIX)
 
 
-def test_a_stem_just_above_the_limit_takes_part() -> None:
+def test_a_stem_just_above_the_threshold_is_present() -> None:
     stems, present = pseudo_stems(MIX, levels(-29.9, -0.1), 30)
     assert present.tolist() == [[True, True]] and torch.equal(stems[:, 0], levels(-29.9)[:, 0])
 
 
-def test_absent_stems_of_several_stay_out() -> None:
+def test_absent_stems_of_several_are_discarded() -> None:
     stems, present = pseudo_stems(MIX, levels(-3, -50, -4, -60), 30)
     assert present.tolist() == [[True, False, True, False]]
     assert torch.equal(stems[:, 0], levels(-3)[:, 0])
@@ -59,7 +59,7 @@ def test_the_residual_is_what_the_stems_leave() -> None:
 
 
 class Target(Network):
-    """One stem: the mix times `gain`."""
+    """Network of one stem, the mix times `gain`."""
 
     def __init__(self, gain: float) -> None:
         super().__init__(None, stems=("vocals",), sample_rate=1, channels=1, segment_samples=4)
@@ -74,7 +74,7 @@ def teacher(gain: float = 0.5, promote: bool = True, **change: Any) -> Teacher:
 
 
 def batch(size: int = 200) -> Sample:
-    """Labelled vocals 1 in a mix of 3, so a residual of 2; unlabelled mixtures of 20."""
+    """Return a batch with vocals of 1 in a mix of 3, so a residual of 2, and unlabelled mixtures of 20."""
     shape = (size, 1, 4)
     return Sample(
         torch.arange(size), 3 * torch.ones(shape), torch.ones(size, 1, 1, 4), 20 * torch.ones(shape)
@@ -112,7 +112,7 @@ def test_new_mixes_are_scaled_and_dropped_after_resampling() -> None:
     assert mixes.abs().amax((1, 2)).allclose(torch.ones(40))
 
 
-def test_blending_depends_on_the_sample_s_number_alone() -> None:
+def test_mixing_depends_on_the_sample_s_index_alone() -> None:
     everything = batch(40)
     part = Sample(*(value[7:9] for value in everything))
     mixes, stems = teacher().mix_batch(everything)
@@ -128,7 +128,7 @@ def test_the_teacher_is_a_copy_that_does_not_learn() -> None:
     assert first.network.state_dict()["gain"] == 0.5 and network.gain.requires_grad
 
 
-def test_better_students_take_over() -> None:
+def test_better_students_become_the_teacher() -> None:
     taught = teacher(0.5)
     assert taught.promote_if_better({"gain": torch.tensor(0.5)}, 3.0)  # the first score is the teacher's own
     assert not taught.promote_if_better({"gain": torch.tensor(0.6)}, 3.0)

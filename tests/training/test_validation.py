@@ -16,7 +16,7 @@ RATE = 100
 
 
 class Share(Network):
-    """Each of three stems is a tenth of the mix; counts its calls."""
+    """Network of three stems, each a tenth of the mix, that counts its calls."""
 
     def __init__(self) -> None:
         super().__init__(None, stems=("a", "b", "c"), sample_rate=RATE, channels=2, segment_samples=40)
@@ -63,7 +63,7 @@ def test_the_median_of_seconds() -> None:
     assert found[0].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
-def test_stems_that_a_song_lacks_or_keeps_silent_have_no_score() -> None:
+def test_absent_and_silent_stems_have_no_score() -> None:
     found = scores(song(a=noise(0), b=0.0009 / 0.1 * noise(1)))
     assert found.isnan().tolist() == [False, True, True]
 
@@ -89,7 +89,7 @@ def test_the_metrics_of_a_configuration_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("usdr", [4.0, 5.0]), ("usdr_median", [3.0, 5.0])])
-def test_songs_are_summed_up(metric: Any, expected: list[float]) -> None:
+def test_scores_are_averaged_over_songs(metric: Any, expected: list[float]) -> None:
     nan = float("nan")
     table = torch.tensor([[[1.0, 5.0, nan]], [[3.0, nan, nan]], [[8.0, 5.0, nan]]])
     found = summary(table, ValidConfig(metric=metric))

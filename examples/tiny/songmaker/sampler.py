@@ -100,7 +100,7 @@ def _repitched(path: Path, semitones: int) -> Audio:
     """Return a sound resampled by some semitones and scaled to a peak of 0.3, [2, T]."""
     sound = read(path)
     at = np.arange(0, sound.shape[1] - 1, 2 ** (semitones / 12))
-    moved = np.stack([np.interp(at, np.arange(sound.shape[1]), channel) for channel in sound])
+    moved = np.stack([np.interp(at, np.arange(sound.shape[1]), channel) for channel in sound])  # [2, T]
     return (moved * (0.3 / max(float(np.abs(moved).max()), 1e-4))).astype(np.float32)
 
 

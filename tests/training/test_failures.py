@@ -1,4 +1,4 @@
-"""What befalls runs: interrupts, lack of memory, what others left in the folder, damaged files."""
+"""Failures of runs: interrupts, lack of memory, unusable data and settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def _tell_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.training.recorder._REPORT_INTERVAL_S", -1.0)
 
 
-def test_an_interrupt_arrives_as_one(tiny_config: MakeConfig) -> None:
+def test_an_interrupt_is_raised_as_keyboard_interrupt(tiny_config: MakeConfig) -> None:
     def interrupt(event: Event) -> None:
         if isinstance(event, Trained):
             raise KeyboardInterrupt
@@ -45,7 +45,7 @@ def test_an_interrupt_arrives_as_one(tiny_config: MakeConfig) -> None:
         RuntimeError("Caught _ArrayMemoryError in DataLoader worker process 0."),
     ],
 )
-def test_a_lack_of_memory_is_told_of_plainly(tiny_config: MakeConfig, error: Exception) -> None:
+def test_a_lack_of_memory_has_its_own_error(tiny_config: MakeConfig, error: Exception) -> None:
     def fail(event: Event) -> None:
         if isinstance(event, Trained):
             raise error
@@ -74,7 +74,7 @@ def test_without_any_score_the_last_weights_are_exported(
 
 
 @pytest.mark.parametrize("work", [train, dry_run])
-def test_changes_for_a_stem_that_is_not_there_are_refused(
+def test_changes_for_an_unknown_stem_are_refused(
     tiny_config: MakeConfig, work: Callable[[ConfigFile], Any]
 ) -> None:
     extra = "per_stem: {changes: {kazoo: {optim.lr: 1e-3}}}"
