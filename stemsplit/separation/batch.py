@@ -93,7 +93,7 @@ class TrackWorker:
         track = _Track(item, self, callback)
         try:
             with closing(track.files), item.ready.source.opened() as track.source:
-                with self._measuring:
+                with self._measuring:  # one track at a time is measured ahead
                     track.timed(track.measure)
                 self._computing.submit(track.timed, track.compute).result()
                 with self._publishing:

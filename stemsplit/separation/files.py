@@ -149,6 +149,7 @@ class TrackFiles:
     def publish(self) -> None:
         """Complete all files, then give them their final names."""
         if self.needs_peak:
+            # One gain for all outputs, so that they still add up to the (scaled) mix.
             self.gain = min(1.0, LIMIT / self.peak) if self.peak > 0 else 1.0
             for name, handle in zip(self.files, self.scratch, strict=True):
                 self._encode(name, handle)

@@ -316,7 +316,7 @@ class _Resolver:
         own = tuple(stem for stem in about.stems if stem != about.residual)
         self.runs[index] = Run(model, source, own, about)
         sums = {stem: Sum((_signal(index, stem),)) for stem in own}
-        if about.residual is not None:
+        if about.residual is not None:  # residual = input − Σ stems
             sums[about.residual] = source.less(Sum(tuple(_signal(index, stem) for stem in own)))
         return _StepStems({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
 
@@ -372,7 +372,7 @@ class _Resolver:
             path = self._name(name, sums, steps)
             term = Sum((MIX,)) if path == MIX_INPUT else find_sum(path, tuple(sums))
             term = term.expand(known)
-            total = total.less(term if sign == "-" else Sum((), ()).less(term))
+            total = total.less(term if sign == "-" else Sum((), ()).less(term))  # a + b = a − (0 − b)
         if not total.terms:
             raise SettingsError(f"input {text}: is nothing but silence", setting="input")
         return total

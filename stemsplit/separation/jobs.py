@@ -221,6 +221,7 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spool
     """
     sample_bytes = BIT_DEPTHS[output.bit_depth] // 8
     needed, largest, waiting = 0.0, 0.0, 0.0
+    # All outputs stay; scratch and spool files exist for one track at a time, so the largest counts.
     for one in ready:
         seconds, source = one.source.duration_s or 0, one.source
         samples = seconds * one.shape.sample_rate * one.shape.channels

@@ -48,6 +48,7 @@ class Sum:
                 found = known.get(name, Sum((name,)))
                 same.extend(found.plus)
                 other.extend(found.minus)
+        # A term that is both added and subtracted cancels, once per pair.
         for name in [name for name in plus if name in minus]:
             if name in minus:
                 plus.remove(name)

@@ -262,6 +262,7 @@ def _distinct_names(inputs: Sequence[Input]) -> tuple[list[str], list[str]]:
     """
     plain = [(entry.folder, _clean(entry.name)) for entry in inputs]
     counts = Counter(_comparable(place) for place in plain)
+    # Names that occur once keep their form; the others get the suffix of their file, then numbers.
     taken, names, notices = {key for key, n in counts.items() if n == 1}, [], []
     for entry, (folder, name) in zip(inputs, plain, strict=True):
         if counts[_comparable((folder, name))] > 1:
@@ -282,6 +283,7 @@ def _free_name(folder: PurePosixPath, name: str, taken: set[str]) -> str:
 def _comparable(place: object) -> str:
     """Return a path in a form that is equal for paths that some file system can't tell apart."""
     folder, name = place if isinstance(place, tuple) else (place, "")
+    # Case folding can break the normal form, so it is normalised again.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", f"{folder}/{name}").casefold())
 
 

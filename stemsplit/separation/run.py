@@ -265,6 +265,7 @@ def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
         combined |= {"blend": combination.blend, "weights": combination.weights}
     if combination.then:
         combined["then"] = [list(pair) for pair in combination.then]
+    # The batch size changes no samples.
     settings: dict[str, Any] = {
         **combined,
         **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},

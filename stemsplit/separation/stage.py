@@ -38,6 +38,7 @@ NOT_MEASURED = Measured()
 
 def measure(source: Source, models: Mapping[int, Model]) -> Measured:
     """Read a source once, if some of the models need its statistics; the models are given by run."""
+    # Statistics are those of the network's input, so they are taken at the model's rate and channels.
     meters = {
         run: (StatsMeter(), Resampler(model.channels, source.sample_rate, model.sample_rate), model.channels)
         for run, model in models.items()
@@ -109,6 +110,7 @@ def model_stems(
         ready = to_output.push(_flattened(piece, shape.channels))  # [S·C, n]
         progress((piece.start + piece.stems.shape[-1]) / model.sample_rate)
         yield ready.reshape(count, shape.channels, -1)  # [S, C, n]
+    # Two resamplings may round the length differently than one: cut or fill to the source's length.
     frames = resampled_frames(frames, source.sample_rate, shape.sample_rate)
     yield to_output.finish(frames).reshape(count, shape.channels, -1)  # [S, C, n]
 

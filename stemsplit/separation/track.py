@@ -201,7 +201,7 @@ class _Work:
         """Return the signal of a name and those that are computed with it, for `Signals`."""
         if name == _SOURCE:
             return SignalGroup((name,), (block[None] for block in self.source.blocks()))  # [1, C, n] each
-        if name == MIX:
+        if name == MIX:  # from the source's signal, so that the file is decoded once for all readers
             original = _single(signals.read([Sum((_SOURCE,))]))
             shaped = converted(original, self.source, self.stream.channels, self.stream.sample_rate)
             return SignalGroup((name,), (block[None] for block in shaped))  # [1, C, n] each
