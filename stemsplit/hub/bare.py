@@ -18,6 +18,7 @@ MARKS = (
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
+    (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
 )
 
 
@@ -28,7 +29,7 @@ def describe(
 
     Args:
         path: the file. `<its name>.yaml` or the folder's only YAML file is asked: it holds `family` and
-            `arguments`, or `model` and `training` as the configurations of the RoFormers and SCNet do.
+            `arguments`, or `model` (Bandit v2: `kwargs`) and `training` as published configurations do.
         keys: names of its tensors.
         config: a YAML file to ask instead.
 
@@ -59,7 +60,7 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return content["family"], arguments
-    if not {"model", "training"} <= content.keys():
+    if "training" not in content or not {"model", "kwargs"} & content.keys():
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     family = _marked(keys)
     if family is None:

@@ -21,6 +21,7 @@ FAMILIES: dict[str, str] = {
     "hdemucs": "stemsplit.models.hdemucs:HDemucs",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
+    "mdx23c": "stemsplit.models.mdx23c:MDX23C",
     "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",
     "openunmix": "stemsplit.models.openunmix:OpenUnmix",
     "scnet": "stemsplit.models.scnet:SCNet",

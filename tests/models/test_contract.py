@@ -62,6 +62,19 @@ UMX = {
     "sample_rate": 1000,
     "segment_s": 0.5,
 }
+MDX23C = {
+    "stems": ["a", "b"],
+    "n_fft": 64,
+    "hop_length": 16,
+    "dim_f": 32,
+    "num_subbands": 2,
+    "num_channels": 4,
+    "growth": 2,
+    "num_scales": 2,
+    "num_blocks_per_scale": 1,
+    "bottleneck_factor": 2,
+    "segment_samples": 500,
+}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -79,6 +92,9 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mask_transformer", MASK),
     ("mask_transformer", MASK | {"attention": "parallel"}),
     ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),
+    ("mdx23c", MDX23C),
+    ("mdx23c", MDX23C | {"norm": "BatchNorm", "act": "elu1.0"}),
+    ("mdx23c", MDX23C | {"norm": "GroupNorm2", "act": "relu"}),
     ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     ("openunmix", UMX),
     ("openunmix", UMX | {"residual": True, "softmask": True, "niter": 2}),

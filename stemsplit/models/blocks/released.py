@@ -32,3 +32,29 @@ def released_arguments(
         if theirs in audio:
             arguments[ours] = audio[theirs]
     return arguments
+
+
+def released_stems(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the stems of a configuration: its `training.target_instrument`, or all `instruments`."""
+    training = config["training"]
+    target = training.get("target_instrument")
+    return (target,) if target else tuple(training["instruments"])
+
+
+def released_use(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a configuration's section `inference` wants the network to be used.
+
+    Returns:
+        `normalise` for its `normalize`, and `overlap`, a fraction of a chunk, for its `num_overlap`: the
+        number of chunks that every sample is in.
+
+    Raises:
+        StemsplitError: a sample is in less than one chunk.
+    """
+    inference = config.get("inference") or {}
+    arguments = {"normalise": bool(inference.get("normalize", False))}
+    if (chunks := inference.get("num_overlap")) is None:
+        return arguments
+    if not chunks >= 1:
+        raise StemsplitError(f"num_overlap {chunks}: must be 1 at least")
+    return {**arguments, "overlap": 1 - 1 / chunks}

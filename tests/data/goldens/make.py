@@ -38,6 +38,18 @@ SCNET = {
     "hop_size": 32,
     "num_dplayer": 2,
 }
+MDX23C = {
+    "stems": ["a", "b"],
+    "n_fft": 128,
+    "hop_length": 32,
+    "dim_f": 48,
+    "num_subbands": 3,
+    "num_channels": 4,
+    "growth": 2,
+    "num_scales": 2,
+    "num_blocks_per_scale": 1,
+    "bottleneck_factor": 2,
+}
 BANDS = [2, 3, 4, 8, 16]
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bs_roformer": ("bs_roformer", ROFORMER | {"freqs_per_bands": BANDS}),
@@ -57,6 +69,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "zcr": True,
         },
     ),
+    "mdx23c": ("mdx23c", MDX23C),
     "mel_band_roformer": ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     "scnet": ("scnet", SCNET),
 }
