@@ -19,6 +19,7 @@ MARKS = (
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
     (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
+    (r"net\.\d+\.band_net\.", "apollo"),
 )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # name -> where its class is; imported only when asked for
 FAMILIES: dict[str, str] = {
+    "apollo": "stemsplit.models.apollo:Apollo",
     "band_unet": "stemsplit.models.band_unet:BandUNet",
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",

@@ -75,9 +75,11 @@ MDX23C = {
     "bottleneck_factor": 2,
     "segment_samples": 500,
 }
+APOLLO = {"sr": 8000, "feature_dim": 16, "layer": 1, "segment_samples": 500}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("apollo", APOLLO),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
     ("bsrnn", BSRNN),
