@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 FAMILIES: dict[str, str] = {
     "apollo": "stemsplit.models.apollo:Apollo",
     "band_unet": "stemsplit.models.band_unet:BandUNet",
+    "bandit": "stemsplit.models.bandit:Bandit",
+    "bandit_v2": "stemsplit.models.bandit:BanditV2",
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "classic": "stemsplit.models.classic:Classic",

@@ -76,10 +76,25 @@ MDX23C = {
     "segment_samples": 500,
 }
 APOLLO = {"sr": 8000, "feature_dim": 16, "layer": 1, "segment_samples": 500}
+BANDIT = {
+    "stems": ["a", "b"],
+    "n_bands": 4,
+    "n_sqm_modules": 1,
+    "emb_dim": 4,
+    "rnn_dim": 4,
+    "mlp_dim": 4,
+    "n_fft": 64,
+    "win_length": 64,
+    "hop_length": 16,
+    "segment_samples": 500,
+}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
+    ("bandit", BANDIT),
+    ("bandit", BANDIT | {"rnn_type": "LSTM", "audio_channels": 1}),
+    ("bandit_v2", BANDIT),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
     ("bsrnn", BSRNN),

@@ -58,3 +58,18 @@ def released_use(config: Mapping[str, Any]) -> dict[str, Any]:
     if not chunks >= 1:
         raise StemsplitError(f"num_overlap {chunks}: must be 1 at least")
     return {**arguments, "overlap": 1 - 1 / chunks}
+
+
+def require_fixed(model: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse other values of constructor arguments than those that the family is written for.
+
+    Args:
+        model: the original constructor's arguments.
+        fixed: the only value of each that is supported; one that isn't given passes.
+
+    Raises:
+        StemsplitError: an argument has another value.
+    """
+    for name, value in fixed.items():
+        if (given := model.get(name, value)) != value:
+            raise StemsplitError(f"a variant of the network that isn't supported: {name} {given}")

@@ -50,8 +50,21 @@ MDX23C = {
     "num_blocks_per_scale": 1,
     "bottleneck_factor": 2,
 }
+BANDIT = {
+    "stems": ["a", "b"],
+    "n_bands": 4,
+    "n_sqm_modules": 1,
+    "emb_dim": 6,
+    "rnn_dim": 5,
+    "mlp_dim": 7,
+    "n_fft": 64,
+    "win_length": 60,
+    "hop_length": 16,
+}
 BANDS = [2, 3, 4, 8, 16]
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bandit": ("bandit", BANDIT | {"rnn_type": "LSTM"}),
+    "bandit_v2": ("bandit_v2", BANDIT),
     "bs_roformer": ("bs_roformer", ROFORMER | {"freqs_per_bands": BANDS}),
     "bsrnn": ("bsrnn", {"bands": BANDS, "n_fft": 64, "hop": 16, "width": 8, "modules": 1}),
     "mask_transformer": (
