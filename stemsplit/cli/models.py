@@ -13,7 +13,7 @@ from stemsplit.cli.options import PROGRESS, setting
 from stemsplit.outcome import SCHEMA
 
 if TYPE_CHECKING:
-    from stemsplit.hub.registry import ModelSpec
+    from stemsplit.hub.entries import ModelSpec
 
 HELP = {"help_option_names": ["-h", "--help"]}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -9,8 +9,9 @@ from typing import Any
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
+from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.placeholders import refuse_placeholder
-from stemsplit.hub.registry import FileSpec, registry
+from stemsplit.hub.registry import registry
 from stemsplit.listing import is_hidden
 
 # Parameter names that only one family has, for configurations that don't name their family
@@ -18,6 +19,10 @@ KEY_PATTERNS = (
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
+    (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
+    (r"net\.\d+\.band_net\.", "apollo"),
+    (r"bsrnn\.band_split\.norm_fc_modules\.", "bandit"),
+    (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
 )
 
 
@@ -28,7 +33,7 @@ def describe(
 
     Args:
         path: the file. `<its name>.yaml` or the folder's only YAML file describes it, with `family` and
-            `arguments`, or with `model` and `training` like the configurations of the RoFormers and SCNet.
+            `arguments`, or with `model` (Bandit v2: `kwargs`) and `training` like published configurations.
         keys: names of its tensors.
         config: the YAML file that describes it instead.
 
@@ -59,7 +64,7 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return content["family"], arguments
-    if not {"model", "training"} <= content.keys():
+    if "training" not in content or not {"model", "kwargs"} & content.keys():
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     family = _family_by_keys(keys)
     if family is None:

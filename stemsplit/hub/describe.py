@@ -7,9 +7,10 @@ from pathlib import Path
 from stemsplit.events import Callback
 from stemsplit.hub import verified
 from stemsplit.hub.bags import BagFile
+from stemsplit.hub.entries import ModelSpec
 from stemsplit.hub.locate import Located, locate
 from stemsplit.hub.recipes import Recipe
-from stemsplit.hub.registry import ModelSpec, members
+from stemsplit.hub.registry import members
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from stemsplit.errors import DownloadError, ModelUnavailableError
 from stemsplit.events import Callback, Download, Notice, emit
 from stemsplit.files import locked
 from stemsplit.hub import hf, transfer, verified
-from stemsplit.hub.registry import FileSpec, HubFile, ModelSpec
+from stemsplit.hub.entries import FileSpec, HubFile, ModelSpec
 
 
 def fetch(

@@ -22,7 +22,7 @@ from stemsplit.errors import DownloadError, ResourceError, StemsplitError
 from stemsplit.events import Callback, Download, emit
 from stemsplit.files import is_full
 from stemsplit.hub import verified
-from stemsplit.hub.registry import HubFile
+from stemsplit.hub.entries import HubFile
 
 ENDPOINT = "https://huggingface.co"
 CONNECT_S = 10.0

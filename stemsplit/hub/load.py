@@ -13,9 +13,10 @@ from stemsplit.hub import download, verified
 from stemsplit.hub.bags import BagFile
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import Description, joint_digest
+from stemsplit.hub.entries import BagSpec, FileSpec, ModelSpec
 from stemsplit.hub.locate import Packages, locate
 from stemsplit.hub.recipes import Recipe
-from stemsplit.hub.registry import BagSpec, FileSpec, ModelSpec, find_model, members
+from stemsplit.hub.registry import find_model, members
 from stemsplit.models.bag import Bag, joint_stems
 from stemsplit.models.network import Identity, Network
 from stemsplit.settings import ModelSettings

@@ -9,8 +9,9 @@ from stemsplit.errors import CheckpointError
 from stemsplit.events import Callback
 from stemsplit.hub import bags, download, snapshots
 from stemsplit.hub.bags import BagFile
+from stemsplit.hub.entries import ModelSpec
 from stemsplit.hub.recipes import Recipe, is_recipe, read_recipe
-from stemsplit.hub.registry import ModelSpec, find_model, registry
+from stemsplit.hub.registry import find_model, registry
 
 if TYPE_CHECKING:
     from stemsplit.hub.checkpoints import Package

@@ -16,15 +16,8 @@ from stemsplit.events import Callback
 from stemsplit.files import locked, write_whole
 from stemsplit.hub import download, hf, transfer, verified
 from stemsplit.hub.bags import YAML
-from stemsplit.hub.registry import (
-    FileSpec,
-    ModelSpec,
-    check_own,
-    find_model,
-    members,
-    parse_registry,
-    registry,
-)
+from stemsplit.hub.entries import FileSpec, ModelSpec
+from stemsplit.hub.registry import check_own, find_model, members, parse_registry, registry
 from stemsplit.stems import find_stem
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")

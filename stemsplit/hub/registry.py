@@ -4,246 +4,19 @@
 """
 
 import os
-import re
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISCHR, S_ISDIR, S_ISREG
-from typing import Annotated, Any
+from typing import Any
 
 from stemsplit import folders
 from stemsplit.documents import Document, load
-from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
-from stemsplit.hub.recipes import Recipe
-from stemsplit.reading import Count, Invalid, Names, Number, Rows, Rule, read
-from stemsplit.stems import canonical, canonical_stems, find_stem
-
-BUNDLED = Path(__file__).with_name("bundled")
-
-_HEX = re.compile("[0-9a-f]+")
-Revision = Annotated[str, Rule("40 hexadecimal digits", lambda v: len(v) == 40 and bool(_HEX.fullmatch(v)))]
-Repository = Annotated[str, Rule("OWNER/REPO", lambda v: v.count("/") == 1)]
-Digest = Annotated[
-    str,
-    Rule(
-        "8 to 64 hexadecimal digits in quotes, in lower case",
-        lambda v: 8 <= len(v) <= 64 and bool(_HEX.fullmatch(v)),
-    ),
-]
-Overlap = Annotated[float, Rule("a number, not below 0, and below 1", lambda v: 0 <= v < 1)]
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """A file of a Hugging Face repository, pinned to a revision.
-
-    Attributes:
-        repo: OWNER/REPO.
-        revision: commit, 40 hexadecimal digits.
-        name: path of the file in the repository.
-    """
-
-    repo: Repository
-    revision: Revision
-    name: str
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """A weights file: the same bytes on the hub, at a URL or on this machine.
-
-    Attributes:
-        hub, url, path: its sources; at least one.
-        sha256: its digest or the first digits of it (8 or more); None if unknown, and then the file is never
-            downloaded.
-        size: in bytes, None if unknown.
-        about_mb: approximate size in MB for display, if only the number of weights is known.
-        prefix: prefix to add to the names of its tensors.
-        otherwise: another file with the same weights, used if this one can't be downloaded.
-    """
-
-    hub: HubFile | None = None
-    url: str | None = None
-    path: str | None = None
-    sha256: Digest | None = None
-    size: Count | None = None
-    about_mb: Count | None = None
-    prefix: str = ""
-    otherwise: "FileSpec | None" = None
-
-    def __post_init__(self) -> None:
-        if not (self.hub or self.url or self.path):
-            raise Invalid("", "needs hub, url or path")
-
-    @classmethod
-    def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Replace `bundled`, the name of a file that comes with the package, by its path."""
-        found = _without_empty(entry)
-        if (name := found.pop("bundled", None)) is not None:
-            found["path"] = str(BUNDLED / name) if isinstance(name, str) else name
-        return found
-
-    @property
-    def name(self) -> str:
-        """Name of the file."""
-        if self.hub is not None:
-            return self.hub.name
-        return (self.url or self.path or "").rsplit("/", 1)[-1]
-
-    @property
-    def bundled(self) -> bool:
-        """True if the file is part of the package."""
-        return self.path is not None and Path(self.path).parent == BUNDLED
-
-
-@dataclass(frozen=True)
-class BagSpec:
-    """Average of several models.
-
-    Attributes:
-        members: names of registry entries.
-        weights: one row per member, one value per stem; empty for equal weights.
-    """
-
-    members: Names
-    weights: Rows = ()
-
-    def for_stems(self, count: int) -> "BagSpec":
-        """Return the bag with its rows of weights for `count` stems; raise `Invalid` if they don't fit."""
-        rows = self.weights or ((1.0,) * count,) * len(self.members)
-        if len(rows) != len(self.members):
-            raise Invalid("bag", f"{len(self.members)} members but {len(rows)} rows of weights")
-        if any(len(row) != count for row in rows):
-            raise Invalid("bag", f"every row of weights needs {count} values")
-        if not all(map(any, zip(*rows, strict=True))):
-            raise Invalid("bag", "a stem has no weight in any member")
-        return replace(self, weights=rows)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Published scores, which are comparable only within one metric and data set.
-
-    Attributes:
-        metric: such as cSDR or uSDR.
-        data: test set.
-        all: mean over the stems in dB, None if unknown.
-        stems: score of each stem in dB.
-    """
-
-    metric: str
-    data: str
-    all: Number | None = None
-    stems: Mapping[str, Number] = field(default_factory=dict)
-
-    @classmethod
-    def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Collect the scores of stems, which an entry has beside the other keys, under `stems`."""
-        found = _without_empty(entry)
-        own: dict[str, Any] = {key: found.pop(key) for key in ("metric", "data", "all") if key in found}
-        return {**own, "stems": found}
-
-    def for_stems(self, stems: tuple[str, ...]) -> "Scores":
-        """Return the scores in the order of `stems`; raise `Invalid` for the score of any other stem."""
-        for stem in self.stems:
-            if stem not in stems:
-                raise Invalid(f"scores.{stem}", f"no such key; choose from {', '.join(stems)}")
-        return replace(self, stems={stem: self.stems[stem] for stem in stems if stem in self.stems})
-
-
-@dataclass(frozen=True)
-class Inference:
-    """Settings with which the model got its published scores, if they differ from the defaults.
-
-    Attributes:
-        overlap: fraction of a chunk that overlaps the next one.
-    """
-
-    overlap: Overlap | None = None
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """One entry of the registry.
-
-    Attributes:
-        name: the model's name for `-m`.
-        family: network family, a key of `models.FAMILIES`; None for a bag or a recipe.
-        stems: stems that the network estimates, in its order; for a recipe the stems that it gives.
-        residual: a stem that is the mix minus all others, or None.
-        sample_rate: in Hz.
-        segment_s: chunk length in seconds, None for the checkpoint's own.
-        arguments: arguments of the family, for checkpoints without any.
-        bag: members and weights of a bag, None for other models.
-        recipe: the combination of models, None for other models.
-        files: weights files; empty for a family without weights and for bags.
-        license, license_note: licence of the weights.
-        paper: reference to the paper that describes the model.
-        scores, inference: see these classes.
-        note: other remarks for users, such as the origin of the files.
-        listed: False for members of bags, which are found by name but not listed.
-        own: whether the entry is in the user's registry file.
-    """
-
-    name: str
-    stems: Names
-    sample_rate: Count
-    license: str
-    family: str | None = None
-    license_note: str = ""
-    residual: str | None = None
-    segment_s: Number | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    bag: BagSpec | None = None
-    recipe: Recipe | None = None
-    files: tuple[FileSpec, ...] = ()
-    paper: str | None = None
-    scores: Scores | None = None
-    inference: Inference = Inference()
-    note: str = ""
-    listed: bool = True
-    own: bool = False
-
-    @classmethod
-    def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Drop keys without a value."""
-        return _without_empty(entry)
-
-    def __post_init__(self) -> None:
-        if len(set(self.stems)) < len(self.stems):
-            raise Invalid("stems", "names something twice")
-        if sum(one is not None for one in (self.family, self.bag, self.recipe)) != 1:
-            raise Invalid("", "needs either a family, a bag or a recipe")
-        if self.files and not self.family:
-            raise Invalid("files", f"a {'bag' if self.bag else 'recipe'} has no files of its own")
-        try:
-            object.__setattr__(self, "stems", canonical_stems(self.stems))
-        except StemsplitError as error:
-            raise Invalid("stems", error.reason) from None
-        if self.residual is not None:
-            object.__setattr__(self, "residual", canonical(self.residual))
-        if self.residual in self.stems:
-            raise Invalid("residual", "the residual is one of the stems")
-        if self.bag:
-            object.__setattr__(self, "bag", self.bag.for_stems(len(self.stems)))
-        if self.scores:
-            object.__setattr__(self, "scores", self.scores.for_stems(self.stems))
-
-    @property
-    def all_stems(self) -> tuple[str, ...]:
-        """All stems that the model gives, the residual last."""
-        return self.stems if self.residual is None else (*self.stems, self.residual)
-
-    def score(self, stem: str | None = None) -> float | None:
-        """Return a published score in dB, None if there is none.
-
-        Args:
-            stem: name of the stem; None for all stems together.
-        """
-        if self.scores is None:
-            return None
-        return self.scores.all if stem is None else self.scores.stems.get(stem)
+from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.hub.entries import ModelSpec
+from stemsplit.reading import read
+from stemsplit.stems import find_stem
 
 
 def list_models(stem: str | None = None) -> list[ModelSpec]:
@@ -391,10 +164,6 @@ def parse_registry(document: Document, *, own: bool = False) -> dict[str, ModelS
             keys = section, name
             models[name] = read(ModelSpec, document, keys, name=name, listed=listed, own=own)
     return models
-
-
-def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if value is not None}
 
 
 def _check_bags(models: Mapping[str, ModelSpec], path: Path) -> None:

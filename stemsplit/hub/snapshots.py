@@ -5,7 +5,7 @@ from pathlib import Path
 from stemsplit.errors import CheckpointError, DownloadError, ModelUnavailableError
 from stemsplit.events import Callback
 from stemsplit.hub import bags, hf, verified
-from stemsplit.hub.registry import HubFile
+from stemsplit.hub.entries import HubFile
 
 
 def fetch(repo: str, revision: str, offline: bool, callback: Callback | None) -> Path:

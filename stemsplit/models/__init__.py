@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 # Name -> module:class; imported only when a network of the family is built.
 FAMILIES: dict[str, str] = {
+    "apollo": "stemsplit.models.apollo:Apollo",
     "band_unet": "stemsplit.models.band_unet:BandUNet",
+    "bandit": "stemsplit.models.bandit:Bandit",
+    "bandit_v2": "stemsplit.models.bandit:BanditV2",
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "classic": "stemsplit.models.classic:Classic",
@@ -21,6 +24,7 @@ FAMILIES: dict[str, str] = {
     "hdemucs": "stemsplit.models.hdemucs:HDemucs",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
+    "mdx23c": "stemsplit.models.mdx23c:MDX23C",
     "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",
     "openunmix": "stemsplit.models.openunmix:OpenUnmix",
     "scnet": "stemsplit.models.scnet:SCNet",

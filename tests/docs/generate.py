@@ -22,7 +22,8 @@ from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.score import Scores
 from stemsplit.fields import flag_of, option_of
 from stemsplit.formats import FORMATS
-from stemsplit.hub.registry import ModelSpec, list_models, members
+from stemsplit.hub.entries import ModelSpec
+from stemsplit.hub.registry import list_models, members
 from stemsplit.outcome import Failure
 from stemsplit.separation.report import TrackResult
 from stemsplit.training.learning import LossConfig, LossName

@@ -14,7 +14,7 @@ from stemsplit.errors import Cancelled, ChecksumError, DownloadError, ModelUnava
 from stemsplit.events import Download, Event
 from stemsplit.hub import download, hf, verified
 from stemsplit.hub.download import fetch_hub
-from stemsplit.hub.registry import FileSpec, HubFile
+from stemsplit.hub.entries import FileSpec, HubFile
 
 CONTENT = random.Random(2).randbytes(400_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -195,7 +195,7 @@ def test_what_has_no_recorded_hash_is_not_downloaded(hub):
 FETCH = """
 import sys
 from stemsplit.hub.download import fetch_hub
-from stemsplit.hub.registry import HubFile
+from stemsplit.hub.entries import HubFile
 print(fetch_hub(HubFile("owner/model", "c" * 40, "955717e8.safetensors"), sha256=sys.argv[1]))
 """
 

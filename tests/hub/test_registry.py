@@ -14,7 +14,8 @@ import yaml
 from stemsplit import folders
 from stemsplit.documents import Document, parse
 from stemsplit.errors import SettingsError, UnknownNameError
-from stemsplit.hub.registry import FileSpec, find_model, list_models, members, parse_registry, registry
+from stemsplit.hub.entries import FileSpec
+from stemsplit.hub.registry import find_model, list_models, members, parse_registry, registry
 
 PACKAGE = Path(folders.__file__).parent
 ENTRY = {

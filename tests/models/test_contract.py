@@ -62,9 +62,39 @@ UMX = {
     "sample_rate": 1000,
     "segment_s": 0.5,
 }
+MDX23C = {
+    "stems": ["a", "b"],
+    "n_fft": 64,
+    "hop_length": 16,
+    "dim_f": 32,
+    "num_subbands": 2,
+    "num_channels": 4,
+    "growth": 2,
+    "num_scales": 2,
+    "num_blocks_per_scale": 1,
+    "bottleneck_factor": 2,
+    "segment_samples": 500,
+}
+APOLLO = {"sr": 8000, "feature_dim": 16, "layer": 1, "segment_samples": 500}
+BANDIT = {
+    "stems": ["a", "b"],
+    "n_bands": 4,
+    "n_sqm_modules": 1,
+    "emb_dim": 4,
+    "rnn_dim": 4,
+    "mlp_dim": 4,
+    "n_fft": 64,
+    "win_length": 64,
+    "hop_length": 16,
+    "segment_samples": 500,
+}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("apollo", APOLLO),
+    ("bandit", BANDIT),
+    ("bandit", BANDIT | {"rnn_type": "LSTM", "audio_channels": 1}),
+    ("bandit_v2", BANDIT),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
     ("bsrnn", BSRNN),
@@ -79,6 +109,9 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mask_transformer", MASK),
     ("mask_transformer", MASK | {"attention": "parallel"}),
     ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),
+    ("mdx23c", MDX23C),
+    ("mdx23c", MDX23C | {"norm": "BatchNorm", "act": "elu1.0"}),
+    ("mdx23c", MDX23C | {"norm": "GroupNorm2", "act": "relu"}),
     ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     ("openunmix", UMX),
     ("openunmix", UMX | {"residual": True, "softmask": True, "niter": 2}),

@@ -32,3 +32,44 @@ def released_arguments(
         if theirs in audio:
             arguments[ours] = audio[theirs]
     return arguments
+
+
+def released_stems(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the stems of a configuration: its `training.target_instrument`, or all `instruments`."""
+    training = config["training"]
+    target = training.get("target_instrument")
+    return (target,) if target else tuple(training["instruments"])
+
+
+def released_use(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a configuration's section `inference` wants the network to be used.
+
+    Returns:
+        `normalise` for its `normalize`, and `overlap`, a fraction of a chunk, for its `num_overlap`: the
+        number of chunks that every sample is in.
+
+    Raises:
+        StemsplitError: a sample is in less than one chunk.
+    """
+    inference = config.get("inference") or {}
+    arguments = {"normalise": bool(inference.get("normalize", False))}
+    if (chunks := inference.get("num_overlap")) is None:
+        return arguments
+    if not chunks >= 1:
+        raise StemsplitError(f"num_overlap {chunks}: must be 1 at least")
+    return {**arguments, "overlap": 1 - 1 / chunks}
+
+
+def require_fixed(model: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Refuse other values of constructor arguments than those that the family is written for.
+
+    Args:
+        model: the original constructor's arguments.
+        fixed: the only value of each that is supported; one that isn't given passes.
+
+    Raises:
+        StemsplitError: an argument has another value.
+    """
+    for name, value in fixed.items():
+        if (given := model.get(name, value)) != value:
+            raise StemsplitError(f"a variant of the network that isn't supported: {name} {given}")

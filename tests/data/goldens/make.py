@@ -38,8 +38,33 @@ SCNET = {
     "hop_size": 32,
     "num_dplayer": 2,
 }
+MDX23C = {
+    "stems": ["a", "b"],
+    "n_fft": 128,
+    "hop_length": 32,
+    "dim_f": 48,
+    "num_subbands": 3,
+    "num_channels": 4,
+    "growth": 2,
+    "num_scales": 2,
+    "num_blocks_per_scale": 1,
+    "bottleneck_factor": 2,
+}
+BANDIT = {
+    "stems": ["a", "b"],
+    "n_bands": 4,
+    "n_sqm_modules": 1,
+    "emb_dim": 6,
+    "rnn_dim": 5,
+    "mlp_dim": 7,
+    "n_fft": 64,
+    "win_length": 60,
+    "hop_length": 16,
+}
 BANDS = [2, 3, 4, 8, 16]
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bandit": ("bandit", BANDIT | {"rnn_type": "LSTM"}),
+    "bandit_v2": ("bandit_v2", BANDIT),
     "bs_roformer": ("bs_roformer", ROFORMER | {"freqs_per_bands": BANDS}),
     "bsrnn": ("bsrnn", {"bands": BANDS, "n_fft": 64, "hop": 16, "width": 8, "modules": 1}),
     "mask_transformer": (
@@ -57,6 +82,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             "zcr": True,
         },
     ),
+    "mdx23c": ("mdx23c", MDX23C),
     "mel_band_roformer": ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     "scnet": ("scnet", SCNET),
 }
