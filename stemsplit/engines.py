@@ -19,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread, local
+from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
@@ -81,7 +82,7 @@ class Processes:
     """Engine with spawned processes; recipe, items, events and results are pickled.
 
     If a process dies, its item's result is a `ResourceError`, and a new process replaces it. After a
-    cancellation, the processes are terminated at once.
+    cancellation, every worker stops at its next event, and is terminated if that takes long.
 
     Attributes:
         count: number of processes.
@@ -236,7 +237,7 @@ class _ProcessPool:
         self._recipe = recipe
         self._processes: dict[Connection, SpawnProcess] = {}
         self._items: dict[Connection, int] = {}  # index of the item that each busy process has
-        self._any_ready = False
+        self._ready = set[Connection]()  # pipes of processes that have begun; also of those that died since
 
     def submit(self, index: int, item: Any) -> None:
         idle = [p for p, process in self._processes.items() if p not in self._items and process.is_alive()]
@@ -272,7 +273,7 @@ class _ProcessPool:
         if content is None:
             return self._crashed(pipe)
         if content == _READY:
-            self._any_ready = True
+            self._ready.add(pipe)
             return None
         done, content = content
         return _Message(self._items.pop(pipe) if done else self._items[pipe], done, content)
@@ -282,17 +283,20 @@ class _ProcessPool:
         process, index = self._processes.pop(pipe), self._items.pop(pipe)
         pipe.close()
         _terminate(process)
-        if not self._any_ready:
+        if not self._ready:
             hint = 'a script must start workers below `if __name__ == "__main__":`'
             raise ResourceError("a worker process died before it could begin", hint=hint)
         hint = "it may have been out of memory; use fewer --jobs"
         return _Message(index, True, ResourceError("a worker process died", hint=hint))
 
     def close(self) -> None:
-        for process in self._processes.values():
-            process.terminate()
         for pipe, process in self._processes.items():
-            pipe.close()
+            if pipe not in self._ready:  # still importing: nothing is begun
+                process.terminate()
+            pipe.close()  # a busy worker sees it at its next event, and cleans up
+        deadline = monotonic() + _EXIT_TIMEOUT_S
+        for process in self._processes.values():
+            process.join(max(0.0, deadline - monotonic()))
             _terminate(process)
 
 
@@ -328,19 +332,27 @@ def _serve(pipe: Connection, recipe: bytes) -> None:
         with lock:
             pipe.send((done, content))
 
-    def tell(event: Event) -> None:
-        send(False, event)
+    def tell(event: Event) -> bool | None:
+        # The parent sends nothing while an item is processed: what can be read is the end of the pipe.
+        if pipe.poll():
+            return False
+        try:
+            send(False, event)
+        except OSError:  # the parent has closed it since
+            return False
+        return None
 
     @cache
     def worker() -> Worker[Any, Any]:
         made: Worker[Any, Any] = pickle.loads(recipe)()
         return made
 
-    pipe.send(_READY)
+    with suppress(OSError):  # closed already: the loop ends at once
+        pipe.send(_READY)
     while True:
         try:
             data = pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             result = worker()(pickle.loads(data), tell)
@@ -348,6 +360,8 @@ def _serve(pipe: Connection, recipe: bytes) -> None:
             result = _picklable(error)
         try:
             send(True, result)
+        except OSError:  # the parent has closed the pipe: nobody waits for the result
+            return
         except (TypeError, AttributeError, pickle.PicklingError) as error:  # a result that can't be pickled
             send(True, _picklable(error))
 
