@@ -166,7 +166,11 @@ def test_the_result_of_a_function_is_checked(songs: Path) -> None:
         ({"models": quarters, "oracles": ["wiener"]}, UnknownNameError, "no oracle named 'wiener'"),
         ({"models": quarters, "jobs": 0}, SettingsError, "jobs 0: must be positive"),
         ({"models": [quarters, Quarters(), Quarters()]}, SettingsError, "two models are called Quarters"),
-        ({"models": lambda mix, rate: {}, "jobs": 2}, SettingsError, "can't be sent what is to work there"),
+        (
+            {"models": lambda mix, rate: {}, "jobs": 2},
+            SettingsError,
+            "the work can't be sent to other processes",
+        ),
         ({"models": 5}, SettingsError, "5 is nothing that separates"),
         ({"models": quarters, "only": ["c"]}, InputError, "none of its 2 tracks is called c"),
     ],

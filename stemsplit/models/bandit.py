@@ -77,7 +77,7 @@ def musical_bands(count: int, n_fft: int, sample_rate: int) -> Table:
 
 @dataclass(frozen=True, kw_only=True)
 class BanditArguments:
-    """What both share.
+    """Sizes of the network that Bandit and Bandit v2 share.
 
     Attributes:
         stems: names of the outputs, as in the checkpoint's keys.

@@ -8,7 +8,7 @@ import torch
 
 from make_songs import make_song
 from songmaker import effects
-from songmaker.compose import Frame, bass_line, beat, chord_part
+from songmaker.compose import ChordChart, bass_line, beat, chord_part
 from songmaker.materials import Materials, find_materials
 from songmaker.mixing import render
 from songmaker.notes import STEMS, Note, Part, Song
@@ -59,7 +59,7 @@ def test_stems_of_short_tracks_add_up(tiny: Network, samples: int) -> None:
 
 def _solo(stem: str, rng: np.random.Generator) -> torch.Tensor:
     """Eight seconds of one part, played by formulas and mixed as in a song."""
-    frame = Frame(0.13, 2, MINOR, (0, 5, 3, 4), 0.0)
+    frame = ChordChart(0.13, 2, MINOR, (0, 5, 3, 4), 0.0)
     style = STYLES["pop"]
     notes: tuple[Note, ...] = {
         "drums": lambda: beat(frame, style, rng),
