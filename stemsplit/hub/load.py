@@ -153,8 +153,9 @@ def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetch
     network = found.network
     if spec.segment_s is not None:
         network.use_segment(spec.segment_s)
-    for member in network.members if isinstance(network, Bag) else (network,):
-        member.overlap = spec.inference.overlap
+    if spec.inference.overlap is not None:
+        for member in network.members if isinstance(network, Bag) else (network,):
+            member.overlap = spec.inference.overlap
     network.residual = spec.residual if spec.residual in wanted else None
     return Loaded(network, found.digests)
 

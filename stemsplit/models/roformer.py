@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
-from stemsplit.models.blocks.released import released_arguments
+from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.fast.packed import pack_linears
 from stemsplit.models.spectral import SpectralNetwork, Transform
@@ -71,6 +71,8 @@ class RoformerArguments:
         mlp_expansion_factor: width of their hidden layers, divided by `dim`.
         skip_connection: add the sum of all earlier blocks' outputs to every block's input.
         zero_dc: set the stems' lowest bin to zero.
+        normalise: standardise the waveform of the whole track.
+        overlap: fraction of a chunk shared with the next; None for the default.
     """
 
     stems: Sequence[str] = ("vocals",)
@@ -95,6 +97,8 @@ class RoformerArguments:
     mlp_expansion_factor: int = 4
     skip_connection: bool = False
     zero_dc: bool = True
+    normalise: bool = False
+    overlap: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.stems) != self.num_stems:
@@ -115,17 +119,15 @@ class RoformerArguments:
 
         Args:
             config: with the sections `model` (the constructor's arguments) and `training` (instruments and
-                target_instrument), and perhaps `audio` and `inference`; see `released_arguments`.
+                target_instrument), and perhaps `audio` and `inference`; see `released_arguments` and
+                `released_use`.
 
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
         known = {field.name for field in fields(cls)}
         arguments = released_arguments(config, known, IGNORED)
-        training = config["training"]
-        target = training.get("target_instrument")
-        stems = [target] if target else training["instruments"]
-        return cls(**arguments | {"stems": tuple(stems)})
+        return cls(**arguments | released_use(config) | {"stems": released_stems(config)})
 
 
 class AxialBlock(nn.ModuleList):
@@ -176,6 +178,7 @@ class Roformer(SpectralNetwork):
                 a.stft_n_fft, a.stft_hop_length, a.stft_win_length, normalised=a.stft_normalized
             ),
         )
+        self.normalise, self.overlap = a.normalise, a.overlap
         self.table = table
         shape = Shape(a.dim, a.heads, a.dim_head, a.attn_dropout, a.ff_dropout)
         axes: list[tuple[int, Rotary | None]] = [

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.released import released_arguments
+from stemsplit.models.blocks.released import released_arguments, released_use
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 EPSILON = 1e-5  # added to the spectrogram's standard deviation before dividing by it
@@ -274,6 +274,7 @@ class SCNet(SpectralNetwork):
             expand: the LSTMs are this many times wider than their input.
             normalise_spectrogram: standardise the spectrogram, as the authors' code does since 2024-09-24.
             normalise: standardise the waveform of the whole track.
+            overlap: fraction of a chunk shared with the next; None for the default.
             segment_samples: length of a chunk.
             sample_rate: in Hz.
         """
@@ -295,6 +296,7 @@ class SCNet(SpectralNetwork):
         expand: int = 1
         normalise_spectrogram: bool = False
         normalise: bool = False
+        overlap: float | None = None
         segment_samples: int = 485_100
         sample_rate: int = 44_100
 
@@ -324,14 +326,13 @@ class SCNet(SpectralNetwork):
             """Return the arguments of a released checkpoint, from the configuration published beside it.
 
             Args:
-                config: as for `released_arguments`; `inference.normalize` becomes `normalise`.
+                config: as for `released_arguments` and `released_use`.
 
             Raises:
                 StemsplitError: the configuration asks for something that the network doesn't have.
             """
             arguments = released_arguments(config, {field.name for field in fields(cls)})
-            normalise = config.get("inference", {}).get("normalize", False)
-            return cls(**arguments | {"normalise": normalise})
+            return cls(**arguments | released_use(config))
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
@@ -343,7 +344,7 @@ class SCNet(SpectralNetwork):
             segment_samples=a.segment_samples,
             transform=Transform(a.nfft, a.hop_size, a.win_size, rectangular=True, normalised=a.normalized),
         )
-        self.normalise = a.normalise
+        self.normalise, self.overlap = a.normalise, a.overlap
         levels = list(pairwise(a.dims))
         self.encoder = nn.ModuleList(SDBlock(i, o, a.bands, a.compress, a.conv_kernel) for i, o in levels)
         outs = [a.dims[0] * len(a.sources), *a.dims[1:-1]]

@@ -429,7 +429,8 @@ def test_community_checkpoints_with_their_configurations(tmp_path, family, wrapp
     """The configuration doesn't name its family; the names of the tensors tell."""
     from stemsplit import models
 
-    sizes = "audio:\n  chunk_size: 4410\n  sample_rate: 44100\ninference:\n  num_overlap: 2\n"
+    sizes = "audio:\n  chunk_size: 4410\n  sample_rate: 44100\n"
+    sizes += "inference:\n  num_overlap: 4\n  normalize: true\n"
     (tmp_path / "config_vocals.yaml").write_text(COMMUNITY[family] + sizes)
     config = bare.read_foreign(tmp_path / "config_vocals.yaml")
     cls = models.family(family)
@@ -440,9 +441,11 @@ def test_community_checkpoints_with_their_configurations(tmp_path, family, wrapp
     found = build_network(package)
     assert package.family == family and same(found.state_dict(), network.state_dict())
     assert found.segment_samples == 4410 and found.stems == network.stems
+    assert found.overlap == 0.75 and found.normalise
     save_package(tmp_path / "model.safetensors", found)
     again = build_network(read_package(tmp_path / "model.safetensors"))
     assert same(again.state_dict(), network.state_dict()) and again.segment_samples == 4410
+    assert again.overlap == 0.75 and again.normalise
 
 
 def test_a_configuration_of_a_variant_is_refused(tmp_path):
