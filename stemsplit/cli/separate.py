@@ -154,10 +154,21 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
         raise usage_error("an INPUT is empty", hint="is a variable in a script not set?")
     if STDIN in names and (options["from_file"] == STDIN or names.count(STDIN) > 1):
         raise usage_error("stdin can be read only once")
+    if options["dry_run"]:
+        _check_model_name(options["inputs"])
     return [
         _spooled(name, options["input_name"], stack) if name == STDIN or is_pipe(name) else Path(name)
         for name in names
     ]
+
+
+def _check_model_name(inputs: Iterable[str]) -> None:
+    """Refuse the name of a model as an input of a dry run: in demucs, -n chooses the model."""
+    from stemsplit.hub.registry import registry
+
+    for name in inputs:
+        if name in registry() and not os.path.exists(name):
+            raise usage_error(f"-n {name}: -n is --dry-run", hint=f"did you mean -m {name}?")
 
 
 def _spooled(name: str, stdin_name: str, stack: ExitStack) -> "Input":

@@ -115,6 +115,16 @@ def test_the_plan_shows_the_names_of_renamed_outputs(shell: Shell) -> None:
     assert "stems/a (2)/bass.wav" in shell("a.wav", *BASS, "-n", "--if-exists", "rename").err
 
 
+def test_the_name_of_a_model_after_n_is_explained(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2)
+    ran = shell("-n", "htdemucs", "a.wav")
+    assert ran.code == 2
+    assert ran.err == "stemsplit: error: -n htdemucs: -n is --dry-run\n  hint: did you mean -m htdemucs?\n"
+    shell.write("htdemucs", seconds=0.2)
+    assert shell("-n", "htdemucs", "-m", "classic").code == 0
+    assert shell("-n", "missing.wav", "-m", "classic").code == 1
+
+
 def test_the_time_of_a_track_is_its_own(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall time of a track excludes its waiting for others."""
     run = Runner.run
