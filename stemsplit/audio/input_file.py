@@ -10,6 +10,8 @@ from pathlib import Path
 from stemsplit.audio.decoding import GET_AGAIN_HINT
 from stemsplit.errors import InputError
 
+_MAX_OFFSET = (1 << 63) - 1
+
 
 class InputFile:
     """An input file that is open for reading by one thread at a time; a context manager.
@@ -102,7 +104,9 @@ class FileRange(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to a byte, counted from the range's start, the position or its end; return the position."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
-        self._position = max(0, base + offset)
+        # The sizes of streamed W64 lead libsndfile far outside the file, where lseek fails and does not move.
+        if 0 <= base + offset <= _MAX_OFFSET:
+            self._position = base + offset
         return self._position
 
     def tell(self) -> int:

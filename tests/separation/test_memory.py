@@ -82,11 +82,10 @@ def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
-@pytest.mark.parametrize("how", ["--lockstep", "--sequential"])
-def test_thirty_minutes_of_an_ensemble_and_a_chain_take_the_memory_of_three(tmp_path: Path, how: str) -> None:
+def test_thirty_minutes_of_an_ensemble_and_a_chain_take_the_memory_of_three(tmp_path: Path) -> None:
     """At a tenth of the usual rate, where the difference between the tracks is 57 MB of float32."""
     models = save_small(tmp_path, slower=10)
-    options = [how, "--blend", "median_fft", "-f", "flac", "-s", "vocals,bass"]
+    options = ["--blend", "median_fft", "-f", "flac", "-s", "vocals,bass"]
     for name in ("bs_roformer", "openunmix", "mono16k"):
         options += ["-m", str(models[name])]
     options += ["--then", f"vocals={models['parts']}", "--then", f"vocals.lead={models['room']}"]
