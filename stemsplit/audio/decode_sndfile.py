@@ -132,7 +132,9 @@ class SndfileDecoder(Decoder):
             try:
                 block = self._file.read(_PIECE, dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
+                self._source.raise_interruption()
                 raise self._damaged(position, str(error)) from None
+            self._source.raise_interruption()
             if not len(block):
                 break
             position += len(block)
@@ -154,6 +156,9 @@ class SndfileDecoder(Decoder):
 
 def _open(source: FileRange) -> Any:
     try:
-        return soundfile.SoundFile(source)
+        file = soundfile.SoundFile(source)
+        source.raise_interruption()
+        return file
     except (soundfile.SoundFileError, TypeError) as error:
+        source.raise_interruption()
         raise UnsuitableError(str(error)) from None

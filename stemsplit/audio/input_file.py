@@ -86,6 +86,7 @@ class FileRange(io.RawIOBase):
         self._start, self._length = start, end - start
         self._position = 0
         self.failure: OSError | None = None
+        self.interruption: BaseException | None = None
         if path is not None:
             self.name = f"file:{path}"
 
@@ -118,14 +119,25 @@ class FileRange(io.RawIOBase):
         wanted = min(len(buffer), self._length - self._position)
         if wanted <= 0:  # a damaged file may lead to where no file reaches
             return 0
+        if self.interruption is not None:
+            return 0
         try:
             self._file.seek(self._start + self._position)
             count = self._file.readinto(memoryview(buffer)[:wanted])
+            self._position += count
         except OSError as error:
             self.failure = error
             return 0  # the end of the file, for the library
-        self._position += count
+        except BaseException as error:  # Ctrl-C: libsndfile's callback would swallow it
+            self.interruption = error
+            return 0
         return count
+
+    def raise_interruption(self) -> None:
+        """Raise what a signal handler has raised while a library was reading."""
+        if self.interruption is not None:
+            error, self.interruption = self.interruption, None
+            raise error
 
 
 def _open(path: Path, name: Path) -> io.BufferedReader:

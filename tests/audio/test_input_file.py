@@ -128,3 +128,21 @@ def test_a_disk_that_fails_at_the_start(wav: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match=r"not an audio file \(Input/output error\)"):
         probe(wav)
     assert read_settings(wav) is None
+
+
+def test_ctrl_c_while_libsndfile_reads_is_raised(wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handler's exception comes up in a callback of libsndfile, which swallows exceptions."""
+    readinto = FileRange.readinto
+
+    class Interrupted(io.BytesIO):
+        def readinto(self, buffer: object) -> int:
+            raise KeyboardInterrupt
+
+    def interrupted(self: FileRange, buffer: memoryview) -> int:
+        monkeypatch.setattr(self, "_file", Interrupted())
+        return readinto(self, buffer)
+
+    with open_audio(wav) as reader:
+        monkeypatch.setattr(FileRange, "readinto", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            list(reader.blocks())
