@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
-from stemsplit.errors import SettingsError
+from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.fields import (
     bit_rate,
     mix,
@@ -50,6 +50,22 @@ LONGEST_SEGMENT_S = 3600
 HIGHEST_RATE = 768_000  # in Hz
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def known_blend(name: str) -> str:
+    """Return `name` if a blend has it.
+
+    Raises:
+        UnknownNameError: there is no such blend.
+        SettingsError: it is audio-separator's `ensemble_wav`, which cuts a whole track into 240 parts and so
+            can't be computed block by block.
+    """
+    if name == "ensemble_wav":
+        hint = f"choose from {', '.join(BLENDS)}"
+        raise SettingsError(f"--blend {name}: needs the whole track in memory", setting="--blend", hint=hint)
+    if name not in BLENDS:
+        raise UnknownNameError("blend", name, BLENDS)
+    return name
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,10 @@ class CombinationSettings:
 
     others: tuple[str, ...] = ()
     blend: Blend = option(
-        DEFAULT_BLEND, f"How to blend the stems of several models: {', '.join(BLENDS)}.", metavar="HOW"
+        DEFAULT_BLEND,
+        f"How to blend the stems of several models: {', '.join(BLENDS)}.",
+        metavar="HOW",
+        parse=known_blend,
     )
     weights: tuple[float, ...] | None = option(
         None,
@@ -177,7 +196,7 @@ class CombinationSettings:
 
     def __post_init__(self) -> None:
         require("" not in self.others, "--model", "is empty", "")
-        require_known("--blend", self.blend, BLENDS)
+        known_blend(self.blend)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Options made from the fields of the settings, and settings made from the options' values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from itertools import chain
 from types import MappingProxyType, NoneType, UnionType
@@ -116,11 +116,21 @@ def _value_type(kind: Any, declared: Option) -> Any:
     """Return the type of an option's value for click: a type, or a function that parses text."""
     if declared.lines:
         return Lines(declared.parse or str)
+    if get_origin(kind) is Literal:
+        return (
+            ParsedChoice(get_args(kind), declared.parse) if declared.parse else click.Choice(get_args(kind))
+        )
     if declared.parse:
         return declared.parse
-    if get_origin(kind) is Literal:
-        return click.Choice(get_args(kind))
     return get_args(kind)[0] if get_origin(kind) is tuple else kind
+
+
+class ParsedChoice(click.Choice):  # type: ignore[type-arg]  # click 8.2 has it without parameters
+    """Type of values that a shell completes from `choices` and that `parse` reads or refuses."""
+
+    def __init__(self, choices: Sequence[Any], parse: Callable[[str], Any]) -> None:
+        super().__init__(choices)
+        self.convert = FuncParamType(parse).convert  # type: ignore[method-assign]
 
 
 class Lines(FuncParamType):  # type: ignore[type-arg]  # click 8.2 has it without parameters

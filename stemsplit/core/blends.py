@@ -14,8 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stemsplit.errors import UnknownNameError
-from stemsplit.settings import BLENDS
+from stemsplit.settings import known_blend
 
 WINDOW, HOP = 2048, 1024
 
@@ -175,9 +174,7 @@ def make_blend(name: str, weights: Sequence[float]) -> Blend:
         weights: of the estimates; only the blends in `settings.WEIGHTED` use them.
 
     Raises:
-        UnknownNameError: there is no such blend.
+        SettingsError: there is no such blend.
     """
-    if name not in _CHOICES:
-        raise UnknownNameError("blend", name, BLENDS)
-    kind, choice = _CHOICES[name]
+    kind, choice = _CHOICES[known_blend(name)]
     return kind(choice, weights)

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 from stemsplit import reading
 from stemsplit.documents import load
-from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.errors import SettingsError
 from stemsplit.reading import Invalid, Number, Rule
-from stemsplit.settings import BLENDS, DEFAULT_BLEND, check_weights
+from stemsplit.settings import DEFAULT_BLEND, check_weights, known_blend
 from stemsplit.stems import canonical
 
 MIX = "mix"  # the input of a step that separates the track itself
@@ -53,8 +53,7 @@ class Step:
             raise SettingsError("no model is given", setting="model")
         if any(model == "" for model in self.models if isinstance(model, str)):
             raise SettingsError("--model: is empty", setting="--model")
-        if self.blend not in BLENDS:
-            raise UnknownNameError("blend", self.blend, BLENDS)
+        known_blend(self.blend)
         check_weights(len(self.models), self.blend, self.weights, "models")
 
     @property

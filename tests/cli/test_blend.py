@@ -28,7 +28,12 @@ def test_two_files_become_one(shell: Shell) -> None:
             "must be numbers with commas between them",
         ),
         (("a.wav", "b.wav", "-o", "c.wav", "--weights", "1"), 2, "--weights 1: 2 files need 2 weights"),
-        (("a.wav", "b.wav", "-o", "c.wav", "--blend", "avg"), 2, "'avg' is not one of 'avg_wave'"),
+        (("a.wav", "b.wav", "-o", "c.wav", "--blend", "avg"), 2, "no blend named 'avg'"),
+        (
+            ("a.wav", "b.wav", "-o", "c.wav", "--blend", "ensemble_wav"),
+            2,
+            "--blend ensemble_wav: needs the whole track in memory",
+        ),
         (("a.wav", "gone.wav", "-o", "c.wav"), 1, "gone.wav: no such file"),
         (("a.wav", "b.wav", "-o", "a.wav", "-y"), 1, "a.wav: is an input"),
     ],

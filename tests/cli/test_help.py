@@ -65,11 +65,20 @@ def test_completion(shell: Shell, name: str) -> None:
     assert b"_STEMSPLIT_COMPLETE" in ran.out
 
 
-def test_completion_completes_in_bash(shell: Shell) -> None:
-    env = {"_STEMSPLIT_COMPLETE": "bash_complete", "COMP_WORDS": "stemsplit mod", "COMP_CWORD": "1"}
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("stemsplit mod", "models"),
+        ("stemsplit song.wav --blend max_f", "max_fft"),
+        ("stemsplit separate --precision b", "bf16"),
+    ],
+)
+def test_completion_completes_in_bash(shell: Shell, words: str, completed: str) -> None:
+    position = str(len(words.split()) - 1)
+    env = {"_STEMSPLIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": position}
     ran = shell.process(env=env)
     assert (ran.code, ran.err) == (0, "")
-    assert b"plain,models" in ran.out
+    assert f"plain,{completed}" in ran.out.decode().splitlines()
 
 
 def test_the_manual_page(shell: Shell) -> None:

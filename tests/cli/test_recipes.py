@@ -89,6 +89,7 @@ def test_a_name_is_a_model(shell: Shell) -> None:
         ("steps:\n- {models: tiny}", "r.yaml:2: steps.0.models: must be a list of models"),
         ("steps:\n- {models: [tiny], blned: avg_fft}", "blned: no such key; did you mean blend?"),
         ("steps:\n- {models: [tiny], blend: avg}", "no blend named 'avg'"),
+        ("steps:\n- {models: [tiny], blend: ensemble_wav}", "ensemble_wav: needs the whole track in memory"),
         ("steps:\n- {models: [tiny, classic], weights: [1]}", "2 models need 2 weights"),
         ("steps:\n- {models: [tiny], input: voc.vocals}", "no stem named 'voc.vocals'"),
         ("steps:\n- {models: [nothing]}", "no model named 'nothing'"),
