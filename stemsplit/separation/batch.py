@@ -23,9 +23,9 @@ from stemsplit.separation.flow import Flow
 from stemsplit.separation.jobs import Fingerprint, Ready
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.report import TrackResult, announce
-from stemsplit.separation.runner import Runner
+from stemsplit.separation.runner import Runner, load_runner
 from stemsplit.separation.stage import NOT_MEASURED, Measured
-from stemsplit.settings import ChunkSettings, ComputeSettings, OutputSettings
+from stemsplit.settings import OutputSettings, Request
 
 log = logging.getLogger(__name__)
 
@@ -115,24 +115,12 @@ class WorkerFactory:
     flow: Flow
     outputs: tuple[Output, ...]
     fingerprint: Fingerprint
-    output: OutputSettings
-    compute: ComputeSettings
-    chunks: ChunkSettings
-    segment_s: float | None
-    offline: bool
-    sequential: bool | None
+    request: Request
 
     def __call__(self) -> TrackWorker:
         """Return a new worker."""
-        runner = Runner(
-            self.flow,
-            compute=self.compute,
-            chunks=self.chunks,
-            segment_s=self.segment_s,
-            offline=self.offline,
-            sequential=self.sequential,
-        )
-        return TrackWorker(runner, self.outputs, self.fingerprint, self.output)
+        runner = load_runner(self.flow, self.request)
+        return TrackWorker(runner, self.outputs, self.fingerprint, self.request.output)
 
 
 class _Track:

@@ -65,22 +65,9 @@ class Session:
             Cancelled: the callback returned False.
         """
         # Importing torch takes seconds, so it waits until the cheap checks have passed.
-        from stemsplit.core.compute import threads
-        from stemsplit.separation.runner import Runner
+        from stemsplit.separation.runner import load_runner
 
-        request = self.request
-        # Tracks are computed in other threads; OpenMP threads that loading leaves behind would slow them
-        # down.
-        with threads(1):
-            runner = Runner(
-                self.flow.narrow(self.outputs),
-                compute=request.compute,
-                chunks=request.chunks,
-                segment_s=request.model.segment_s,
-                offline=request.model.offline,
-                sequential=request.combination.sequential,
-                callback=callback,
-            )
+        runner = load_runner(self.flow.narrow(self.outputs), self.request, callback)
         self.device = runner.device
         emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
         return runner
@@ -147,17 +134,8 @@ class Session:
                 stack.enter_context(closing(shared))
                 make = lambda: shared  # noqa: E731
             else:
-                make = WorkerFactory(
-                    self.flow.narrow(self.outputs),
-                    self.outputs,
-                    self.fingerprint,
-                    request.output,
-                    request.compute,
-                    request.chunks,
-                    request.model.segment_s,
-                    request.model.offline,
-                    request.combination.sequential,
-                )
+                flow = self.flow.narrow(self.outputs)
+                make = WorkerFactory(flow, self.outputs, self.fingerprint, request)
                 self.device = request.compute.device
                 emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
             items = items_of(ready)

@@ -28,7 +28,7 @@ from stemsplit.separation.outputs import Output
 from stemsplit.separation.source import Audio, Shape, Source
 from stemsplit.separation.stage import NOT_MEASURED, Measured, Model, measure
 from stemsplit.separation.track import OverflowingError, separate_track
-from stemsplit.settings import ChunkSettings, ComputeSettings
+from stemsplit.settings import ChunkSettings, ComputeSettings, Request
 
 # Samples beyond this, 120 dB above full scale, may overflow within models and resamplers.
 LOUDEST = 1e6
@@ -241,6 +241,25 @@ class Runner:
             name,
             f"the {models} gave NaN or infinite samples at {error.at_s:.1f} s",
             hint="its weights may be damaged" if full else "--precision fp32 computes in a wider range",
+        )
+
+
+def load_runner(flow: Flow, request: Request, callback: Callback | None = None) -> Runner:
+    """Load the models of a flow as a request asks.
+
+    Raises:
+        As `Runner`.
+    """
+    # Tracks are computed in other threads; OpenMP threads that loading leaves behind would slow them down.
+    with computing.threads(1):
+        return Runner(
+            flow,
+            compute=request.compute,
+            chunks=request.chunks,
+            segment_s=request.model.segment_s,
+            offline=request.model.offline,
+            sequential=request.combination.sequential,
+            callback=callback,
         )
 
 
