@@ -111,14 +111,13 @@ class Flow:
         """Digest of the weights, of several models their joint digest; None if there are no weights."""
         return joint_digest([run.about.sha256 or "" for run in self.runs.values()]) or None
 
-    def expand(self, outputs: Iterable[Output]) -> tuple[Output, ...]:
-        """Return outputs that are sums of stems as sums of signals."""
-        sums = [(output.name, output.sum.expand(self.sums)) for output in outputs]
-        return tuple(Output(name, total.plus, total.minus) for name, total in sums)
+    def signals_of(self, outputs: Iterable[Output]) -> tuple[Sum, ...]:
+        """Return the sum of signals of each output, which is a sum of stems."""
+        return tuple(output.sum.expand(self.sums) for output in outputs)
 
     def narrow(self, outputs: Iterable[Output]) -> "Flow":
         """Return the flow with only the models, and only the stems of each, that some outputs need."""
-        needed = self.needed(output.sum for output in self.expand(outputs))
+        needed = self.needed(self.signals_of(outputs))
         runs = {}
         for index, run in self.runs.items():
             if own := tuple(stem for stem in run.stems if _signal(index, stem) in needed):
@@ -127,24 +126,11 @@ class Flow:
 
     def needed(self, sums: Iterable[Sum]) -> set[str]:
         """Return all signals that some sums depend on, also through blends and further models."""
-        found, waiting = set[str](), [term for total in sums for term in total.terms]
-        while waiting:
-            term = waiting.pop()
-            if term not in found:
-                found.add(term)
-                waiting += [part for total in self._made_of(term) for part in total.terms]
-        return found
+        return _reached(sums, self._made_of)
 
     def direct(self, sums: Iterable[Sum]) -> set[str]:
         """Return the stems of models, and the mix, that some sums consist of, with blends expanded."""
-        found, waiting = set[str](), [term for total in sums for term in total.terms]
-        while waiting:
-            term = waiting.pop()
-            if (blend := self.blends.get(term)) is None:
-                found.add(term)
-            else:
-                waiting += [part for total in blend.parts for part in total.terms]
-        return found
+        return _reached(sums, self._estimates) - self.blends.keys()
 
     def run_of(self, signal: str) -> int | None:
         """Return the number of the run that computes a signal; None for the mix and for blends."""
@@ -152,10 +138,13 @@ class Flow:
         return int(number) if number.isdecimal() else None
 
     def _made_of(self, signal: str) -> Sequence[Sum]:
-        if signal in self.blends:
-            return self.blends[signal].parts
+        """Return the sums that a signal is computed from."""
         run = self.run_of(signal)
-        return () if run is None else (self.runs[run].input,)
+        return self._estimates(signal) if run is None else (self.runs[run].input,)
+
+    def _estimates(self, signal: str) -> Sequence[Sum]:
+        """Return the sums that a signal is a blend of; none if it isn't a blend."""
+        return self.blends[signal].parts if signal in self.blends else ()
 
     def remarks(self, outputs: Sequence[Output]) -> Iterator[str]:
         """Yield remarks for the user: on the combination of the models, and which model gives which stems."""
@@ -163,7 +152,7 @@ class Flow:
             return
         yield from self.notices
         given_out = [term for output in outputs for term in output.sum.terms if term != MIX]
-        needed = {MIX, *self.needed(output.sum for output in self.expand(outputs))}
+        needed = {MIX, *self.needed(self.signals_of(outputs))}
         passed_on = [name for name in self.divided if set(self.sums[name].terms) <= needed]
         names = dict.fromkeys((*passed_on, *given_out))
         groups: dict[tuple[tuple[str, ...], str], list[str]] = {}
@@ -186,6 +175,17 @@ class Flow:
 
 def _signal(index: int, stem: str) -> str:
     return f"{index} {stem}"
+
+
+def _reached(sums: Iterable[Sum], made_of: Callable[[str], Sequence[Sum]]) -> set[str]:
+    """Return the terms of some sums, the terms of the sums that `made_of` gives for these, and so on."""
+    found, waiting = set[str](), [term for total in sums for term in total.terms]
+    while waiting:
+        term = waiting.pop()
+        if term not in found:
+            found.add(term)
+            waiting += [part for total in made_of(term) for part in total.terms]
+    return found
 
 
 Describe = Callable[[str | Path], Description]
@@ -282,9 +282,9 @@ class _Resolver:
         return _StepStems(sums, tuple(sums))
 
     def _blend(self, estimates: Sequence[tuple[Sum, float, str]], blend: str) -> Sum:
+        if len(estimates) == 1:
+            return estimates[0][0]
         parts, weights, givers = zip(*estimates, strict=True)
-        if len(parts) == 1:
-            return Sum(parts[0].plus, parts[0].minus)
         if not any(weights):
             raise SettingsError(
                 f"--weights: {' and '.join(givers)} would count for nothing", setting="--weights"
@@ -317,7 +317,7 @@ class _Resolver:
         self.runs[index] = Run(model, source, own, about)
         sums = {stem: Sum((_signal(index, stem),)) for stem in own}
         if about.residual is not None:  # residual = input − Σ stems
-            sums[about.residual] = source.less(Sum(tuple(_signal(index, stem) for stem in own)))
+            sums[about.residual] = source - Sum(tuple(_signal(index, stem) for stem in own))
         return _StepStems({stem: sums[stem] for stem in about.stems}, about.stems, about.name)
 
     def _nested(self, about: Description, recipe: Recipe, source: Sum) -> _StepStems:
@@ -372,7 +372,7 @@ class _Resolver:
             path = self._name(name, sums, steps)
             term = Sum((MIX,)) if path == MIX_INPUT else find_sum(path, tuple(sums))
             term = term.expand(known)
-            total = total.less(term if sign == "-" else Sum((), ()).less(term))  # a + b = a − (0 − b)
+            total = total - term if sign == "-" else total + term
         if not total.terms:
             raise SettingsError(f"input {text}: is nothing but silence", setting="input")
         return total

@@ -42,8 +42,14 @@ class Fingerprint:
 
     def tag(self, output: Output) -> str:
         """Return the line of JSON that is written to the tags of `output`."""
-        content = {"version": __version__, "model": self.model, "sha256": self.sha256, "output": str(output)}
-        return json.dumps(content | {"settings": dict(self.settings)}, sort_keys=True, separators=(",", ":"))
+        content = {
+            "version": __version__,
+            "model": self.model,
+            "sha256": self.sha256,
+            "output": str(output.sum),
+            "settings": dict(self.settings),
+        }
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     def difference(self, tag: str | None, output: Output) -> str | None:
         """Return how a file with `tag` differs from `output` made now, as a clause; None if it doesn't."""
@@ -53,7 +59,7 @@ class Fingerprint:
             then |= content["settings"]
         except (ValueError, TypeError, KeyError):
             return "it was not made by stemsplit"
-        now = {"model": self.model, "sha256": self.sha256, "content": str(output)} | dict(self.settings)
+        now = {"model": self.model, "sha256": self.sha256, "content": str(output.sum)} | dict(self.settings)
         # The registry has only the beginning of some digests: compare what both have.
         if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
             then["sha256"] = now["sha256"]

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +35,11 @@ class Sum:
         """All terms, those with a minus last."""
         return (*self.plus, *self.minus)
 
-    def less(self, other: "Sum") -> "Sum":
-        """Return the difference of two sums."""
-        return Sum((*self.plus, *other.minus), (*self.minus, *other.plus)).expand({})
+    def __add__(self, other: "Sum") -> "Sum":
+        return Sum((*self.plus, *other.plus), (*self.minus, *other.minus)).expand({})
+
+    def __sub__(self, other: "Sum") -> "Sum":
+        return self + Sum(other.minus, other.plus)
 
     def expand(self, known: Mapping[str, "Sum"]) -> "Sum":
         """Return the sum with `known` terms replaced by their sums, without terms that cancel."""
@@ -58,19 +59,10 @@ class Sum:
 
 @dataclass(frozen=True)
 class Output:
-    """One output: its name, and the terms that are added and subtracted."""
+    """One output: its name, and the sum of stems and mix that it is."""
 
     name: str
-    plus: tuple[str, ...]
-    minus: tuple[str, ...] = ()
-
-    @property
-    def sum(self) -> Sum:
-        """The output as a sum without a name."""
-        return Sum(self.plus, self.minus)
-
-    def __str__(self) -> str:
-        return str(self.sum)
+    sum: Sum
 
 
 def plan_outputs(
@@ -91,18 +83,17 @@ def plan_outputs(
     whole = [*stems, *(stem for stem in divided if stem not in stems)]
     if settings.karaoke:
         return (_karaoke(whole),)
-    wanted = [Output(stem, (stem,)) for stem in stems]
+    wanted = [Output(stem, Sum((stem,))) for stem in stems]
     if settings.stems is not None:
         found = {output.name: output for name in settings.stems for output in _named(name, stems, divided)}
         # stems in the order of the model, then sums
         wanted = [found.pop(stem) for stem in stems if stem in found] + list(found.values())
     outputs = wanted
     if settings.rest:
-        outputs = _joined(
-            outputs, [_output(f"no_{o.name}", Sum((MIX,)).less(o.sum)) for o in wanted], "--rest"
-        )
+        rests = [Output(f"no_{output.name}", Sum((MIX,)) - output.sum) for output in wanted]
+        outputs = _joined(outputs, rests, "--rest")
     mixes = [
-        _output(_mix_name(name), Sum(parts).expand({part: find_sum(part, whole) for part in parts}))
+        Output(_mix_name(name), Sum(parts).expand({part: find_sum(part, whole) for part in parts}))
         for name, parts in settings.mixes
     ]
     return tuple(_joined(outputs, mixes, "--mix"))
@@ -129,10 +120,6 @@ def find_sum(name: str, stems: Sequence[str]) -> Sum:
         return Sum((MIX,), (part,))
 
 
-def _output(name: str, total: Sum) -> Output:
-    return Output(name, total.plus, total.minus)
-
-
 def _named(name: str, stems: Sequence[str], divided: Sequence[str]) -> Iterator[Output]:
     """Yield the outputs that a name given with `--stem` means."""
     whole = [*stems, *(stem for stem in divided if stem not in stems)]
@@ -142,11 +129,11 @@ def _named(name: str, stems: Sequence[str], divided: Sequence[str]) -> Iterator[
         raise UnknownNameError("stem", name, tuple(stems)) from None
     stem = total.plus[0]
     if len(total.terms) > 1 or (canonical(name) in ACCOMPANIMENTS and canonical(name) != stem):
-        yield _output(canonical(name), total)
+        yield Output(canonical(name), total)
     elif stem in stems:
-        yield Output(stem, (stem,))
+        yield Output(stem, total)
     else:
-        yield from (Output(part, (part,)) for part in stems if part.startswith(f"{stem}."))
+        yield from (Output(part, Sum((part,))) for part in stems if part.startswith(f"{stem}."))
 
 
 def _karaoke(stems: Sequence[str]) -> Output:
@@ -162,7 +149,7 @@ def _karaoke(stems: Sequence[str]) -> Output:
             f"--karaoke: the model separates no vocals from something else (it gives {', '.join(stems)})",
             setting="--karaoke",
         )
-    return Output("instrumental", tuple(given[:1] or others))
+    return Output("instrumental", Sum(tuple(given[:1] or others)))
 
 
 def _mix_name(name: str) -> str:
@@ -185,19 +172,7 @@ def _joined(outputs: Sequence[Output], more: Sequence[Output], flag: str) -> lis
     return found
 
 
-class Terms(Protocol):
-    """Interface of `Sum` and `Output`."""
-
-    @property
-    def plus(self) -> tuple[str, ...]:
-        """The terms that are added."""
-
-    @property
-    def minus(self) -> tuple[str, ...]:
-        """The terms that are subtracted."""
-
-
-def mix_down(sums: Sequence[Terms], terms: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+def mix_down(sums: Sequence[Sum], terms: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
     """Compute sums from the samples of their terms.
 
     Args:
@@ -208,8 +183,12 @@ def mix_down(sums: Sequence[Terms], terms: Mapping[str, NDArray[np.float32]]) ->
         The samples of the sums, [K, C, n].
     """
 
-    def total(names: Sequence[str]) -> NDArray[np.float32]:
+    def added(names: Sequence[str]) -> NDArray[np.float32]:
         return reduce(np.add, (terms[name] for name in names))
 
-    totals = [total(o.plus) - total(o.minus) if o.minus else total(o.plus) for o in sums]
-    return np.stack(totals)  # [K, C, n]
+    def total(one: Sum) -> NDArray[np.float32]:
+        if not one.plus:
+            return -added(one.minus)
+        return added(one.plus) - added(one.minus) if one.minus else added(one.plus)
+
+    return np.stack([total(one) for one in sums])  # [K, C, n]

@@ -116,7 +116,7 @@ class Separator:
     def fingerprint(self) -> str | None:
         """Text that changes with everything but the audio that the stems depend on; None if unknown."""
         known = self._runner.fingerprint
-        return known and json.dumps([known, [(output.name, str(output)) for output in self._outputs]])
+        return known and json.dumps([known, [(output.name, str(output.sum)) for output in self._outputs]])
 
     def close(self) -> None:
         """Free the model and its memory; the separator can't be used any more."""

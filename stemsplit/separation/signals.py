@@ -13,7 +13,7 @@ import torch
 
 from stemsplit.core.overlap import Fifo
 from stemsplit.errors import ResourceError
-from stemsplit.separation.outputs import Terms, mix_down
+from stemsplit.separation.outputs import Sum, mix_down
 from stemsplit.separation.source import Audio
 
 _BLOCK = 1 << 16  # samples that are read from a spool at a time
@@ -65,9 +65,9 @@ class Signals:
         self._make = make
         self._groups = dict[str, SignalGroup]()
 
-    def read(self, sums: Sequence[Terms]) -> Iterator[Audio]:
+    def read(self, sums: Sequence[Sum]) -> Iterator[Audio]:
         """Return the blocks of K sums of signals, [K, C, n] each."""
-        names = dict.fromkeys(name for total in sums for name in (*total.plus, *total.minus))
+        names = dict.fromkeys(name for total in sums for name in total.terms)
         return self._read(sums, {name: (self._group(name), self._group(name).queue(name)) for name in names})
 
     def _group(self, name: str) -> SignalGroup:
@@ -77,7 +77,7 @@ class Signals:
         return self._groups[name]
 
     @staticmethod
-    def _read(sums: Sequence[Terms], queues: Mapping[str, tuple[SignalGroup, Fifo]]) -> Iterator[Audio]:
+    def _read(sums: Sequence[Sum], queues: Mapping[str, tuple[SignalGroup, Fifo]]) -> Iterator[Audio]:
         while True:
             for group, queue in queues.values():
                 while not queue.samples and not group.finished:

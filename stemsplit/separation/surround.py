@@ -9,8 +9,6 @@ import torch
 from stemsplit.core.overlap import Fifo
 from stemsplit.separation.source import Audio, Source
 
-Separate = Callable[[Source, Callable[[float], None]], Iterator[Audio]]
-
 
 @dataclass(frozen=True)
 class ChannelGroup:
@@ -40,34 +38,19 @@ class ChannelGroup:
 def separate_each(
     source: Source,
     groups: Sequence[tuple[int, ...]],
-    separate: Separate,
-    progress: Callable[[float], None] | None = None,
+    separate: Callable[[ChannelGroup], Iterator[Audio]],
 ) -> Iterator[Audio]:
     """Separate groups of a source's channels in step, each by itself.
 
     Args:
         source: the audio.
         groups: indices of the source's channels; each channel is in one group.
-        separate: yields the outputs [O, C, n] of a source, and calls its second argument with the seconds
-            that it has separated.
-        progress: called with the seconds of audio separated, the mean over all groups.
+        separate: yields the outputs of a group, [O, C, n] each.
 
     Yields:
         Consecutive blocks of the outputs, [O, C, n], with the source's channels.
     """
-    done = [0.0] * len(groups)
-
-    def progress_of(index: int) -> Callable[[float], None]:
-        def update(done_s: float) -> None:
-            done[index] = done_s
-            if progress is not None:
-                progress(sum(done) / len(done))
-
-        return update
-
-    streams = [
-        separate(ChannelGroup(source, group), progress_of(index)) for index, group in enumerate(groups)
-    ]
+    streams = [separate(ChannelGroup(source, group)) for group in groups]
     queues = [Fifo() for _ in groups]
     order = np.argsort([index for group in groups for index in group])  # to the source's order of channels
     while True:

@@ -5,10 +5,10 @@ combined models are added and blended at the track's own rate and channels. `run
 track; `stage` runs a single model, `signals` connects the models.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,7 +25,7 @@ from stemsplit.separation.outputs import MIX, Output, Sum
 from stemsplit.separation.signals import SignalGroup, Signals, Spool
 from stemsplit.separation.source import Audio, Shape, Source
 from stemsplit.separation.stage import NOT_MEASURED, Measured, Model, converted, measure, model_stems
-from stemsplit.separation.surround import separate_each
+from stemsplit.separation.surround import ChannelGroup, separate_each
 from stemsplit.settings import ChunkSettings
 
 # Returns the model of a run; it may be freed when the context ends.
@@ -80,24 +80,25 @@ def separate_track(
         ResourceError: the disk has too little room for the temporary files.
     """
     if shape.channels > 2:
+        groups = channel_groups(source.channels, source.layout)
+        of_groups = _MeanProgress(groups, progress)
 
-        def separate_group(part: Source, part_progress: Callable[[float], None]) -> Iterator[Audio]:
+        def separate_group(group: ChannelGroup) -> Iterator[Audio]:
             return separate_track(
-                part,
+                group,
                 flow,
                 models,
                 outputs,
-                Shape(shape.sample_rate, part.channels),
+                Shape(shape.sample_rate, group.channels),
                 chunks=chunks,
                 compute=compute,
                 sequential=sequential,
-                progress=part_progress,
+                progress=of_groups.of(group.indices),
             )
 
-        groups = channel_groups(source.channels, source.layout)
-        yield from separate_each(source, groups, separate_group, progress)
+        yield from separate_each(source, groups, separate_group)
         return
-    outputs = flow.expand(outputs)
+    sums = flow.signals_of(outputs)
     # Stems of several models are combined at the track's rate; those of one model go straight to the
     # output's.
     stream = Shape(source.sample_rate, min(2, source.channels)) if flow.combined else shape
@@ -108,15 +109,15 @@ def separate_track(
         if sequential:
             for run in flow.runs:
                 with models(run) as model:
-                    work.spool({run: model}, outputs)
+                    work.spool({run: model}, sums)
         else:
             loaded = {run: stack.enter_context(models(run)) for run in flow.runs}
             *earlier, last_models = _levels(flow, loaded)
             for level in earlier:
-                work.spool(level, outputs)
+                work.spool(level, sums)
         start = 0
-        blocks = work.signals(last_models).read(outputs)
-        for block in _reshaped(blocks, len(outputs), stream, shape):
+        blocks = work.signals(last_models).read(sums)
+        for block in _reshaped(blocks, len(sums), stream, shape):
             _require_finite(block, start, shape.sample_rate)
             yield block
             start += block.shape[-1]
@@ -161,17 +162,18 @@ class _Work:
     progress: "_MeanProgress"
     spools: dict[str, Spool] = field(default_factory=dict)
 
-    def spool(self, models: Mapping[int, Model], outputs: Sequence[Output]) -> None:
-        """Run some models over the whole track, and write the stems that are needed later to a file."""
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the temporary files."""
+        return Path(self.stack.enter_context(TemporaryDirectory(prefix="stemsplit-")))
+
+    def spool(self, models: Mapping[int, Model], sums: Sequence[Sum]) -> None:
+        """Run some models over the whole track, and write to a file the stems that others or `sums` need."""
         later = [run.input for number, run in self.flow.runs.items() if number not in models]
-        needed = self.flow.direct([*later, *(output.sum for output in outputs)])
+        needed = self.flow.direct([*later, *sums])
         made = [name for number in models for name in self.flow.runs[number].signals(number)]
         names = tuple(name for name in made if name in needed)
-        if not self.spools:
-            folder = self.stack.enter_context(TemporaryDirectory(prefix="stemsplit-"))
-        else:
-            folder = str(next(iter(self.spools.values())).path.parent)
-        spool = Spool(Path(folder) / f"{len(self.spools)}.f32", names, self.stream.channels)
+        spool = Spool(self.folder / f"{len(self.spools)}.f32", names, self.stream.channels)
         spool.write(self.signals(models).read([Sum((name,)) for name in names]))
         self.spools.update(dict.fromkeys(names, spool))
 
@@ -214,21 +216,21 @@ class _Work:
             raise ValueError(f"no signal is called {name}")
         return self._run(run, models[run], stats.get(run), signals)
 
-    def _run(self, run: int, model: Model, stats: TrackStats | None, signals: Signals) -> SignalGroup:
-        about, source = self.flow.runs[run], self._input(run, signals)
-        blocks = _single(signals.read([Sum((_SOURCE,))])) if self.flow.runs[run].from_mix else source.blocks()
+    def _run(self, number: int, model: Model, stats: TrackStats | None, signals: Signals) -> SignalGroup:
+        run, source = self.flow.runs[number], self._input(number, signals)
+        blocks = _single(signals.read([Sum((_SOURCE,))])) if run.from_mix else source.blocks()
         stems = model_stems(
             blocks,
             source,
             model,
-            about.stems,
+            run.stems,
             self.stream,
             self.chunks,
             stats,
             self.compute,
-            self.progress.of(run),
+            self.progress.of(number),
         )
-        return SignalGroup(about.signals(run), stems)
+        return SignalGroup(run.signals(number), stems)
 
 
 @dataclass(frozen=True)
@@ -248,17 +250,17 @@ class _SumSource:
 
 
 class _MeanProgress:
-    """Progress of all runs as one number: the mean of the seconds that each has separated."""
+    """Progress of several parts of the work as one number: the mean of the seconds that they have done."""
 
-    def __init__(self, runs: Iterable[int], progress: Callable[[float], None] | None) -> None:
-        self._done = dict.fromkeys(runs, 0.0)
+    def __init__(self, parts: Iterable[Hashable], progress: Callable[[float], None] | None) -> None:
+        self._done = dict.fromkeys(parts, 0.0)
         self._progress = progress
 
-    def of(self, run: int) -> Callable[[float], None]:
-        """Return the progress callback of one run."""
+    def of(self, part: Hashable) -> Callable[[float], None]:
+        """Return the progress callback of one part."""
 
         def update(done_s: float) -> None:
-            self._done[run] = done_s
+            self._done[part] = done_s
             if self._progress is not None:
                 self._progress(sum(self._done.values()) / len(self._done))
 

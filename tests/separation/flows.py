@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.separation.flow import Flow, resolve
-from stemsplit.separation.outputs import Output
+from stemsplit.separation.outputs import Output, Sum
 from stemsplit.separation.source import Shape, Source
 from stemsplit.separation.track import separate_track
 
@@ -39,5 +39,5 @@ def separated(
 
 def whole(source: Source, flow: Flow, names: Sequence[str], shape: Shape, **how: Any) -> Audio:
     """Return the stems of a whole track, [K, C, T]."""
-    blocks = list(separated(source, flow, [Output(name, (name,)) for name in names], shape, **how))
+    blocks = list(separated(source, flow, [Output(name, Sum((name,))) for name in names], shape, **how))
     return np.concatenate([np.zeros((len(names), shape.channels, 0), np.float32), *blocks], axis=-1)

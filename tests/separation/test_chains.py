@@ -14,7 +14,7 @@ from stemsplit.core.blends import make_blend
 from stemsplit.errors import ResourceError, SettingsError, UnknownNameError
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.separation.flow import Flow
-from stemsplit.separation.outputs import Output, plan_outputs
+from stemsplit.separation.outputs import Output, Sum, plan_outputs
 from stemsplit.separation.separator import Separator
 from stemsplit.separation.source import ArraySource, Shape
 from stemsplit.separation.track import separate_track
@@ -171,7 +171,7 @@ def test_one_model_is_open_at_a_time_and_no_file_is_left(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     flow, is_open, seen = everything(), list[int](), list[int]()
-    outputs = [Output(stem, (stem,)) for stem in flow.stems]
+    outputs = [Output(stem, Sum((stem,))) for stem in flow.stems]
 
     @contextmanager
     def model(run: int) -> Iterator[Bent]:
@@ -202,7 +202,7 @@ def test_a_full_disk_raises_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stemsplit.separation.signals.open", lambda *_: Full(), raising=False)
     source, flow = ArraySource(noise(20_000), 44100), everything()
     with pytest.raises(ResourceError, match="No space left on device"):
-        list(separated(source, flow, [Output("bass", ("bass",))], Shape(44100, 2), sequential=True))
+        list(separated(source, flow, [Output("bass", Sum(("bass",)))], Shape(44100, 2), sequential=True))
 
 
 def test_models_of_stems_that_are_not_wanted_are_not_run() -> None:
@@ -218,7 +218,7 @@ def test_progress_is_the_mean_of_all_models_and_ends_at_the_end() -> None:
     for sequential in (False, True):
         seen: list[float] = []
         flow, source = everything(), ArraySource(noise(88_200), 44100)
-        outputs = [Output(stem, (stem,)) for stem in flow.stems]
+        outputs = [Output(stem, Sum((stem,))) for stem in flow.stems]
         how = {"sequential": sequential, "progress": seen.append}
         list(separated(source, flow, outputs, Shape(44100, 2), **how))
         assert seen == sorted(seen) and seen[-1] == pytest.approx(2.0, abs=0.01)
@@ -230,7 +230,7 @@ def test_memory_does_not_grow_with_the_track(sequential: bool) -> None:
     fast = Bent(("vocals", "other"), segment_samples=20_000)
     slow = Bent(("lead", "backing"), segment_samples=1000)
     flow = flow_of(Recipe((Step((fast,)), Step((slow,), input="vocals"))))
-    outputs = [Output(stem, (stem,)) for stem in flow.stems]
+    outputs = [Output(stem, Sum((stem,))) for stem in flow.stems]
     source, done = ArraySource(noise(400_000), 44100), 0
     fast.calls.clear()
     for block in separated(source, flow, outputs, Shape(44100, 2), sequential=sequential):
@@ -287,7 +287,7 @@ class TestNames:
     def test_models_whose_other_differs_give_a_remark(self) -> None:
         six = Bent(("drums", "bass", "other", "vocals", "guitar", "piano"))
         flow = flow_of(FOUR, six)
-        (remark, *_) = flow.remarks([Output("other", ("other",))])
+        (remark, *_) = flow.remarks([Output("other", Sum(("other",)))])
         assert remark == "the `other` of Bent holds guitar and piano too, which Bent gives apart"
 
 

@@ -14,7 +14,7 @@ from stemsplit.audio.channels import convert_channels
 from stemsplit.core.blends import make_blend
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.separation.flow import Flow
-from stemsplit.separation.outputs import MIX, Output
+from stemsplit.separation.outputs import MIX, Output, Sum
 from stemsplit.separation.separator import Separator
 from stemsplit.separation.source import ArraySource, Shape
 from stemsplit.settings import BLENDS, WEIGHTED
@@ -121,7 +121,7 @@ def test_a_residual_is_blended_like_any_stem() -> None:
 
 def test_outputs_may_be_sums_with_the_mix() -> None:
     audio = noise(12_345)
-    outputs = [Output("vocals", ("vocals",)), Output("no_vocals", (MIX,), ("vocals",))]
+    outputs = [Output("vocals", Sum(("vocals",))), Output("no_vocals", Sum((MIX,), ("vocals",)))]
     for blend in ("avg_wave", "median_fft"):
         flow = flow_of(Gains(FOUR), Gains({"vocals": 0.8}), blend=blend)
         blocks = list(separated(ArraySource(audio, 44100), flow, outputs, Shape(44100, 2)))
@@ -133,7 +133,7 @@ def test_models_run_in_lockstep() -> None:
     """Neither runs ahead of the other by more than a few chunks, whatever their segments are."""
     fast, slow = Gains({"vocals": 1.0}, segment_samples=20_000), Gains({"vocals": 0.5}, segment_samples=1000)
     audio, spread = noise(400_000), []
-    outputs = [Output("vocals", ("vocals",))]
+    outputs = [Output("vocals", Sum(("vocals",)))]
     stream = separated(ArraySource(audio, 44100), flow_of(fast, slow), outputs, Shape(44100, 2))
     done = 0
     for block in stream:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stemsplit.separation.outputs import MIX, Output
+from stemsplit.separation.outputs import MIX, Output, Sum
 from stemsplit.separation.source import ArraySource, Shape, Source, output_shape
 from stemsplit.separation.stage import measure
 from stemsplit.separation.track import OverflowingError
@@ -17,7 +17,7 @@ from stemsplit.settings import ChunkSettings, OutputSettings
 from tests.separation.flows import flow_of, separated
 
 Audio = NDArray[np.float32]
-OUTPUTS = (Output("half", ("half",)), Output("rest", (MIX,), ("half",)))
+OUTPUTS = (Output("half", Sum(("half",))), Output("rest", Sum((MIX,), ("half",))))
 
 
 @dataclass
