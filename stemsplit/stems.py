@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from stemsplit.errors import StemsplitError, UnknownNameError
+from stemsplit.errors import SettingsError, StemsplitError, UnknownNameError
 
 # Spaces, dashes and underscores are equivalent; commas, plus and equals signs separate names in options
 _BETWEEN_WORDS = re.compile(r"[\s_,+=-]+")
@@ -50,6 +50,23 @@ def meanings(stems: Sequence[str]) -> dict[str, str]:
         stem: "no_vocals" if stem in ACCOMPANIMENTS or (two_stems and stem == "other") else stem
         for stem in stems
     }
+
+
+def names_of(stems: object) -> tuple[str, ...] | None:
+    """Return the stems that a caller of the Python API asks for as a tuple of names; None stands for all.
+
+    Raises:
+        SettingsError: they aren't a list of names, or the list is empty.
+    """
+    if stems is None:
+        return None
+    if isinstance(stems, str):
+        raise SettingsError(f"stems {stems!r}: must be a list", setting="stems", hint=f"stems=[{stems!r}]")
+    if not isinstance(stems, Sequence) or not all(isinstance(stem, str) for stem in stems):
+        raise SettingsError(f"stems {stems!r}: must be a list of names", setting="stems")
+    if not stems:
+        raise SettingsError("no stem is asked for", setting="--stem")
+    return tuple(stems)
 
 
 def find_stem(name: str, stems: Sequence[str]) -> str:

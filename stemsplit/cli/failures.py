@@ -14,7 +14,8 @@ from types import FrameType
 
 import click
 
-from stemsplit.errors import AudioError, Cancelled, ResourceError, SettingsError, StemsplitError
+from stemsplit.errors import Cancelled, ResourceError, SettingsError
+from stemsplit.outcome import Failure
 
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
@@ -102,19 +103,13 @@ def explain(error: BaseException) -> int:
         case BrokenPipeError():
             _discard_stdout()
             return CLOSED_PIPE
-        case AudioError():
-            say(str(error), error.hint)
-        case StemsplitError():
-            say(error.reason, error.hint)
-        case MemoryError():
-            say("out of memory", "use a shorter --segment")
-            return ResourceError.code
         case ImportError() if str(error).endswith("failed to map segment from shared object"):
             say("out of memory: PyTorch's libraries don't fit")
             return ResourceError.code
         case OSError(errno=errno.EBADF, filename=None):
             _discard_stdout()
             say("stdout is closed")
+            return FAILED
         case OSError(errno=errno.ENOSPC):
             _discard_stdout()
             say("no space left on the output's disk", "free some space, or choose another disk")
@@ -122,9 +117,11 @@ def explain(error: BaseException) -> int:
         case OSError(strerror=str(reason)):
             # Only looking up the working folder fails without a file name.
             say(f"{error.filename or 'the working folder'}: {reason}")
+            return FAILED
         case _:
-            say(f"{type(error).__name__}: {error}", "this is a bug; --debug shows where")
-    return error.code if isinstance(error, StemsplitError) else FAILED
+            failure = Failure.of(error, name_input=True)
+            say(failure.message, failure.hint)
+            return failure.code
 
 
 def _discard_stdout() -> None:

@@ -20,7 +20,7 @@ from stemsplit.hub.registry import find_model, members
 from stemsplit.models.bag import Bag, joint_stems
 from stemsplit.models.network import Identity, Network
 from stemsplit.settings import ModelSettings
-from stemsplit.stems import find_stem
+from stemsplit.stems import find_stem, names_of
 
 __all__ = ["Identity", "Loaded", "load_model"]
 
@@ -67,8 +67,7 @@ def load_model(
     if not isinstance(source, (str, Path)):
         raise SettingsError(f"model {source!r}: must be a name or a path", setting="model")
     ModelSettings(str(source), segment_s, offline)  # raises for invalid values
-    if stems is not None:
-        _require_names(stems)
+    stems = names_of(stems)
     require_own_threads()
     located = about.located if about is not None else None
     located = located or locate(str(source), offline=offline, callback=callback)
@@ -120,15 +119,6 @@ def fetch_model(
         fetcher = _Fetcher(spec.name, offline, callback)
         for file in needed:
             fetcher.file(file)
-
-
-def _require_names(stems: object) -> None:
-    if isinstance(stems, str):
-        raise SettingsError(f"stems {stems!r}: must be a list", setting="stems", hint=f"stems=[{stems!r}]")
-    if not isinstance(stems, Sequence) or not all(isinstance(stem, str) for stem in stems):
-        raise SettingsError(f"stems {stems!r}: must be a list of names", setting="stems")
-    if not stems:
-        raise SettingsError("no stem is given", setting="--stem")
 
 
 class _Fetcher(NamedTuple):

@@ -31,6 +31,7 @@ from stemsplit.separation.runner import Runner
 from stemsplit.separation.samples import rate_of, samples_of
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
 from stemsplit.settings import DEFAULT_BLEND, DEFAULT_MODEL, ChunkSettings, ComputeSettings, StemSettings
+from stemsplit.stems import names_of
 
 Model = str | Path | Separable
 
@@ -98,7 +99,7 @@ class Separator:
         self.chunks, self.callback = chunks, callback
         describe = partial(describe_model, offline=offline, callback=callback)
         flow = resolve(_recipe(model, blend, weights), describe)
-        self._outputs = plan_outputs(flow.stems, StemSettings(stems=_names(stems)), flow.divided)
+        self._outputs = plan_outputs(flow.stems, StemSettings(stems=names_of(stems)), flow.divided)
         self.stems = tuple(output.name for output in self._outputs)
         self._runner = Runner(
             flow.narrow(self._outputs),
@@ -214,23 +215,6 @@ def _recipe(
 ) -> Recipe:
     models = tuple(model) if isinstance(model, (list, tuple)) else (model,)
     return Recipe((Step(models, blend=blend, weights=None if weights is None else tuple(weights)),))
-
-
-def _names(stems: object) -> tuple[str, ...] | None:
-    """Return stems as a tuple of names, or None for all.
-
-    Raises:
-        SettingsError: they aren't a list of names, or the list is empty.
-    """
-    if stems is None:
-        return None
-    if isinstance(stems, str):
-        raise SettingsError(f"stems {stems!r}: must be a list", setting="stems", hint=f"stems=[{stems!r}]")
-    if not isinstance(stems, Sequence) or not all(isinstance(stem, str) for stem in stems):
-        raise SettingsError(f"stems {stems!r}: must be a list of names", setting="stems")
-    if not stems:
-        raise SettingsError("no stem is asked for", setting="--stem")
-    return tuple(stems)
 
 
 @contextmanager
