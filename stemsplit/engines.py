@@ -1,7 +1,7 @@
 """Engines: map items over workers, in threads of this process or in other processes.
 
 An engine knows nothing about audio or models. A worker is called with an item and a callback for its events.
-A recipe is a function that makes a worker; it is called in the thread or process in which the worker runs.
+A factory is a function that makes a worker; it is called in the thread or process in which the worker runs.
 Results are in the order of the items, and the exception of a failed item is a result, too.
 """
 
@@ -28,7 +28,7 @@ from stemsplit.events import Callback, Event, emit
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Worker = Callable[[Item, Callback], Result]
-Recipe = Callable[[], Worker[Item, Result]]
+Factory = Callable[[], Worker[Item, Result]]
 
 _EXIT_TIMEOUT_S = 5  # after which a terminated process is killed
 _MISSING = object()
@@ -39,7 +39,7 @@ class Engine(Protocol):
     """Anything that maps items over workers."""
 
     def run(
-        self, items: Iterable[Item], recipe: Recipe[Item, Result], callback: Callback | None = None
+        self, items: Iterable[Item], factory: Factory[Item, Result], callback: Callback | None = None
     ) -> Generator[Result | Exception, None, None]:
         """Yield the results in the order of the items: a worker's return value or the exception it raised.
 
@@ -47,7 +47,7 @@ class Engine(Protocol):
 
         Args:
             items: arguments of the workers.
-            recipe: function that makes a worker, called once in each thread or process that gets an item.
+            factory: function that makes a worker, called once in each thread or process that gets an item.
             callback: receives the events of all workers, one at a time, in the caller's thread.
 
         Raises:
@@ -69,17 +69,17 @@ class Threads:
     count: int = 1
 
     def run(
-        self, items: Iterable[Item], recipe: Recipe[Item, Result], callback: Callback | None = None
+        self, items: Iterable[Item], factory: Factory[Item, Result], callback: Callback | None = None
     ) -> Generator[Result | Exception, None, None]:
         """See `Engine.run`."""
         if self.count == 1:
-            return _one_by_one(items, recipe, callback)
-        return _in_order(_ThreadPool(self.count, recipe), self.count, items, callback)
+            return _one_by_one(items, factory, callback)
+        return _in_order(_ThreadPool(self.count, factory), self.count, items, callback)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Engine with spawned processes; recipe, items, events and results are pickled.
+    """Engine with spawned processes; factory, items, events and results are pickled.
 
     If a process dies, its item's result is a `ResourceError`, and a new process replaces it. After a
     cancellation, every worker stops at its next event, and is terminated if that takes long.
@@ -91,16 +91,16 @@ class Processes:
     count: int
 
     def run(
-        self, items: Iterable[Item], recipe: Recipe[Item, Result], callback: Callback | None = None
+        self, items: Iterable[Item], factory: Factory[Item, Result], callback: Callback | None = None
     ) -> Generator[Result | Exception, None, None]:
         """See `Engine.run`.
 
         Raises:
-            SettingsError: the recipe can't be pickled.
+            SettingsError: the factory can't be pickled.
             ResourceError: a process died before any process was ready.
         """
         try:
-            packed = pickle.dumps(recipe)
+            packed = pickle.dumps(factory)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise SettingsError(
                 f"the work can't be sent to other processes: {error}",
@@ -119,9 +119,9 @@ def make_engine(jobs: int) -> Engine:
 
 
 def _one_by_one(
-    items: Iterable[Item], recipe: Recipe[Item, Result], callback: Callback | None
+    items: Iterable[Item], factory: Factory[Item, Result], callback: Callback | None
 ) -> Generator[Result | Exception, None, None]:
-    make, tell = cache(recipe), callback or _ignore
+    make, tell = cache(factory), callback or _ignore
     for item in items:
         try:
             result: Result | Exception = make()(item, tell)
@@ -198,8 +198,8 @@ def _checked(result: Any) -> Any:
 class _ThreadPool:
     """Thread pool that sends its messages through a queue; each thread has its own worker."""
 
-    def __init__(self, count: int, recipe: Recipe[Any, Any]) -> None:
-        self._pool, self._recipe, self._local = ThreadPoolExecutor(count), recipe, local()
+    def __init__(self, count: int, factory: Factory[Any, Any]) -> None:
+        self._pool, self._factory, self._local = ThreadPoolExecutor(count), factory, local()
         self._messages: SimpleQueue[_Message] = SimpleQueue()
         self._closed = Flag()
 
@@ -220,7 +220,7 @@ class _ThreadPool:
 
         try:
             if not hasattr(self._local, "worker"):
-                self._local.worker = self._recipe()
+                self._local.worker = self._factory()
             result = self._local.worker(item, tell)
         except BaseException as error:  # `receive` would wait for ever for an exception that isn't sent
             result = error
@@ -233,8 +233,8 @@ class _ThreadPool:
 class _ProcessPool:
     """Process pool with a pipe to each process; processes are started when they are needed."""
 
-    def __init__(self, recipe: bytes) -> None:
-        self._recipe = recipe
+    def __init__(self, factory: bytes) -> None:
+        self._factory = factory
         self._processes: dict[Connection, SpawnProcess] = {}
         self._items: dict[Connection, int] = {}  # index of the item that each busy process has
         self._ready = set[Connection]()  # pipes of processes that have begun; also of those that died since
@@ -248,7 +248,7 @@ class _ProcessPool:
 
     def _start(self) -> Connection:
         pipe, other = get_context("spawn").Pipe()
-        process = get_context("spawn").Process(target=_serve, args=(other, self._recipe), daemon=True)
+        process = get_context("spawn").Process(target=_serve, args=(other, self._factory), daemon=True)
         with _sigint_blocked():
             process.start()
             self._processes[pipe] = process
@@ -325,7 +325,7 @@ def _sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _serve(pipe: Connection, recipe: bytes) -> None:
+def _serve(pipe: Connection, factory: bytes) -> None:
     """Run a worker in this process on the items from a pipe, until the pipe is closed."""
     Thread(target=_exit_with_parent, daemon=True).start()
     lock = Lock()
@@ -346,7 +346,7 @@ def _serve(pipe: Connection, recipe: bytes) -> None:
 
     @cache
     def worker() -> Worker[Any, Any]:
-        made: Worker[Any, Any] = pickle.loads(recipe)()
+        made: Worker[Any, Any] = pickle.loads(factory)()
         return made
 
     with suppress(OSError):  # closed already: the loop ends at once

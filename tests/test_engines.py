@@ -231,18 +231,18 @@ def test_results_that_can_not_be_pickled_are_errors() -> None:
     assert last == "last"
 
 
-def test_a_recipe_that_can_not_be_sent_is_refused() -> None:
+def test_a_factory_that_can_not_be_sent_is_refused() -> None:
     with pytest.raises(SettingsError, match="the work can't be sent to other processes: .*lambda"):
         Processes(2).run([1], lambda: square)
 
 
-def broken_recipe() -> Callable[[int, Callback], int]:
+def broken_factory() -> Callable[[int, Callback], int]:
     raise InputError("model", "is broken")
 
 
 @each
 def test_a_worker_that_can_not_be_made_fails_each_item(engine: Engine) -> None:
-    found = list(engine.run(range(3), broken_recipe))
+    found = list(engine.run(range(3), broken_factory))
     assert [str(error) for error in found] == ["model: is broken"] * 3
 
 
@@ -296,8 +296,8 @@ def test_a_script_that_starts_itself_again_is_told(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "from stemsplit.engines import Processes\n"
-        "def recipe():\n    return lambda item, callback: item + 1\n"
-        "GUARD\n    print(list(Processes(2).run([1, 2], recipe)))\n"
+        "def factory():\n    return lambda item, callback: item + 1\n"
+        "GUARD\n    print(list(Processes(2).run([1, 2], factory)))\n"
     )
     text = script.read_text()
     script.write_text(text.replace("GUARD", "if True:"))
