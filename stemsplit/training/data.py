@@ -239,9 +239,8 @@ class Samples(Dataset[Sample]):
         if self.spec.normalise:
             audio = crop.song.stats.standardise(audio)
         if crop.semitones != 0 or crop.speed != 1:
-            audio = augment.repitch(audio[None], self.spec.sample_rate, crop.semitones, crop.speed)[
-                0
-            ]  # [C, T]
+            rate = self.spec.sample_rate
+            audio = augment.repitch(audio[None], rate, crop.semitones, crop.speed)[0]  # [C, T]
         if crop.rate != 1:
             audio = augment.varispeed(audio, crop.rate, self.spec.samples)
         return audio[:, : self.spec.samples]
