@@ -1,6 +1,7 @@
 """Parts of the pages that are made from the code: `python -m tests.docs.generate` writes them anew.
 
-A part stands between `<!-- begin NAME -->` and `<!-- end -->`, where NAME is one of `PARTS`.
+A part stands between `<!-- begin NAME -->` and `<!-- end -->`, where NAME is one of `PARTS`. The page of the
+command line is made as a whole.
 """
 
 import ast
@@ -30,7 +31,8 @@ from stemsplit.training.learning import LossConfig, LossName
 from stemsplit.training.quality import CheckedSong, Quality
 from stemsplit.training.recipes import recipe_names, recipe_text
 from tests.benchmarks import table
-from tests.docs.pages import PAGES, ROOT
+from tests.docs.command_line import command_line, variables
+from tests.docs.pages import COMMAND_LINE, PAGES, ROOT, as_table
 
 MARKS = re.compile(r"(^<!-- begin (\w+) -->\n)(.*?)(^<!-- end -->$)", re.DOTALL | re.MULTILINE)
 
@@ -38,11 +40,6 @@ MARKS = re.compile(r"(^<!-- begin (\w+) -->\n)(.*?)(^<!-- end -->$)", re.DOTALL 
 def _paragraph(text: str | None) -> str:
     """Return the first paragraph of a docstring in one line."""
     return " ".join((text or "").strip().split("\n\n")[0].split())
-
-
-def _rows(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    lines = [head, ("---",) * len(head), *rows]
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 # ---------------------------------------------------------------- the Python API
@@ -171,7 +168,7 @@ def _setting_rows(cls: Any) -> list[str]:
             rows.append((f"`{one.name}`", shown, f"`{flag_of(one)}`", declared.help))
         elif not dataclasses.is_dataclass(one.type):
             rows.append((f"`{one.name}`", f"`{one.default!r}`", "", "see `help()`"))
-    return _rows(("field", "default", "option", "meaning"), rows)
+    return as_table(("field", "default", "option", "meaning"), rows)
 
 
 def _errors() -> list[str]:
@@ -180,7 +177,7 @@ def _errors() -> list[str]:
         (f"`{cls.__name__}`", f"`{cls.__mro__[1].__name__}`", str(cls.code), _paragraph(cls.__doc__))
         for cls in found
     ]
-    return _rows(("error", "is a", "exit code", "meaning"), rows)
+    return as_table(("error", "is a", "exit code", "meaning"), rows)
 
 
 def _events() -> list[str]:
@@ -193,7 +190,7 @@ def _events() -> list[str]:
         for cls in vars(events).values()
         if inspect.isclass(cls) and issubclass(cls, events.Event) and cls is not events.Event
     ]
-    return _rows(("event", "fields", "meaning"), rows)
+    return as_table(("event", "fields", "meaning"), rows)
 
 
 def _engines() -> Iterator[str]:
@@ -218,7 +215,7 @@ def _models() -> list[str]:
         for spec in list_models()
         if not spec.own
     ]
-    return _rows(("name", "family", "stems", "size", "licence of the weights", "published score"), rows)
+    return as_table(("name", "family", "stems", "size", "licence of the weights", "published score"), rows)
 
 
 def _megabytes(spec: ModelSpec) -> str:
@@ -231,14 +228,16 @@ def _formats() -> list[str]:
     rows = [
         (
             f"`{each.name}`",
-            f".{each.extension}",
-            ", ".join(each.bit_depths) or "lossy",
+            f"`.{each.extension}`",
+            ", ".join(each.bit_depths),
             f"{each.bitrate // 1000}k" if each.bitrate else "",
+            f"{max(each.rates)} Hz",
             str(each.most_channels),
         )
         for each in FORMATS.values()
     ]
-    return _rows(("format", "suffix", "bit depths", "bit rate", "channels"), rows)
+    head = ("-f", "suffix", "--bit-depth", "--bitrate, if not given", "highest sample rate", "most channels")
+    return as_table(head, rows)
 
 
 def _metrics() -> list[str]:
@@ -251,7 +250,7 @@ def _metrics() -> list[str]:
         )
         for name, one in METRICS.items()
     ]
-    return _rows(("key", "title", "of several tracks", "as `valid.metric` in training"), rows)
+    return as_table(("key", "title", "of several tracks", "as `valid.metric` in training"), rows)
 
 
 def _losses() -> list[str]:
@@ -262,7 +261,7 @@ def _losses() -> list[str]:
 
 def _recipes() -> list[str]:
     rows = [(f"`{name}`", _comment(recipe_text(name))) for name in recipe_names()]
-    return _rows(("recipe", "what it does"), rows)
+    return as_table(("recipe", "what it does"), rows)
 
 
 def _comment(text: str) -> str:
@@ -300,7 +299,7 @@ def _bsseval() -> list[str]:
                 f"{theirs['grown_mb']:.0f} / {ours['grown_mb']:.0f} MB",
             )
         )
-    lines = _rows(("threads", "museval, CPU", "stemsplit, CPU", "× CPU", "memory"), rows)
+    lines = as_table(("threads", "museval, CPU", "stemsplit, CPU", "× CPU", "memory"), rows)
     largest = measured["difference"]["every_number_db"]
     audio = f"{measured['seconds']} s of four stereo stems of {measured['audio']}"
     return [*lines, "", f"That is for {audio}; the largest difference of any number is {largest:.0e} dB."]
@@ -313,6 +312,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "errors": _errors,
     "events": _events,
     "engines": _engines,
+    "options": variables,
     "models": _models,
     "formats": _formats,
     "metrics": _metrics,
@@ -324,20 +324,20 @@ PARTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def generated(text: str) -> str:
-    """Return a page's text with all of its parts made anew."""
+def generated(page: Path) -> str:
+    """Return a page's text with everything that is made from the code made anew."""
 
     def part(found: re.Match[str]) -> str:
         body = "\n".join(PARTS[found[2]]()).strip()
         return f"{found[1]}\n{body}\n\n{found[4]}"
 
-    return MARKS.sub(part, text)
+    return command_line() if page == COMMAND_LINE else MARKS.sub(part, page.read_text())
 
 
 def main(pages: list[Path] = PAGES) -> None:
     """Write all pages."""
     for page in pages:
-        page.write_text(generated(page.read_text()))
+        page.write_text(generated(page))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
+COMMAND_LINE = DOCS / "command-line.md"
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<mark>not run|file): (?P<value>.+?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$",
     re.DOTALL | re.MULTILINE,
@@ -44,6 +45,12 @@ class Block:
         bare = (re.match(r"(?:'[^']*'|[^'#]|(?<=\S)#)*", line) for line in joined.splitlines())
         found = [match[0].strip() for match in bare if match]
         return [command for command in found if command.split(" ")[0] == "stemsplit"]
+
+
+def as_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
 
 
 def name_of(page: Path) -> str:

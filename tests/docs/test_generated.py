@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,16 @@ import stemsplit
 from stemsplit import errors, settings
 from stemsplit.models import FAMILIES
 from tests.docs.generate import MARKS, PARTS, generated
-from tests.docs.pages import DOCS, PAGES, ROOT, name_of, prose
+from tests.docs.pages import COMMAND_LINE, DOCS, PAGES, ROOT, name_of, prose
 from tests.test_layers import BELOW, LOW, PACKAGE
 
+MADE = [page for page in PAGES if page == COMMAND_LINE or MARKS.search(page.read_text())]
 
-@pytest.mark.parametrize("page", [page for page in PAGES if MARKS.search(page.read_text())], ids=name_of)
+
+@pytest.mark.parametrize("page", MADE, ids=name_of)
 def test_parts_are_up_to_date(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "none.yaml"))
-    assert page.read_text() == generated(page.read_text()), "python -m tests.docs.generate"
+    assert page.read_text() == generated(page), "python -m tests.docs.generate"
 
 
 def test_every_part_has_a_page() -> None:
@@ -86,3 +89,40 @@ def test_the_citation_is_that_of_this_version() -> None:
 
 def test_the_page_of_models_names_the_default() -> None:
     assert f"- `{settings.DEFAULT_MODEL}` is the default" in (DOCS / "models.md").read_text()
+
+
+def read_variables(tree: ast.AST) -> Iterator[ast.expr]:
+    """Yield the names in `environ.get(NAME)`, `environ[NAME]`, `NAME in environ` and `getenv(NAME)`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=function, args=[name, *_]):
+                if re.search(r"\benviron\.\w+$|\bgetenv$", ast.unparse(function)):
+                    yield name
+            case ast.Subscript(value=owner, slice=name) | ast.Compare(left=name, comparators=[owner]):
+                if ast.unparse(owner).endswith("environ"):
+                    yield name
+
+
+def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of a module's constants that are text."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=str(value))):
+                yield name, value
+            case ast.Assign(targets=[ast.Tuple(elts=names)], value=ast.Tuple(elts=values)):
+                for name, value in zip(names, values, strict=True):
+                    if isinstance(value, ast.Constant):
+                        yield ast.unparse(name), str(value.value)
+
+
+def test_no_environment_variable_is_missing() -> None:
+    texts = [path.read_text() for path in (PACKAGE).rglob("*.py")]
+    known = {name: value for text in texts for name, value in constants(ast.parse(text))}
+    names = {name for text in texts for name in re.findall(r"\b(?:STEMSPLIT|HF)_[A-Z_]*[A-Z]\b", text)}
+    for text in texts:
+        for name in read_variables(ast.parse(text)):
+            constant = isinstance(name, ast.Constant)
+            names.add(str(name.value) if constant else known[ast.unparse(name).split(".")[-1]])
+    page = (DOCS / "environment.md").read_text()
+    assert names >= {"STEMSPLIT_DEBUG", "STEMSPLIT_CACHE", "_STEMSPLIT_COMPLETE", "NODE_RANK", "NO_COLOR"}
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
