@@ -5,15 +5,16 @@ Python.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from math import isnan
 from numbers import Integral, Real
-from types import NoneType
-from typing import Any, Literal, get_args
+from types import MappingProxyType, NoneType
+from typing import Any, Literal, TypeVar, get_args
 
 from stemsplit.errors import SettingsError
 
+S = TypeVar("S")
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
 
 
@@ -61,6 +62,25 @@ def flag_of(one: Field[Any]) -> str:
     if declared and declared.flag:
         return declared.flag
     return "--" + one.name.removesuffix("_s").replace("_", "-")
+
+
+def collect(options: Mapping[str, Any], cls: type[S], preset: Mapping[str, Any] = MappingProxyType({})) -> S:
+    """Return settings of class `cls`, nested settings included, made from the options' values.
+
+    Args:
+        options: values by field name; None and () mean "not given", and names that are no field are ignored.
+        cls: class of the settings.
+        preset: values of fields that are not given; other fields keep their default.
+    """
+    given = {**preset, **{name: value for name, value in options.items() if value not in (None, ())}}
+
+    def build(kind: Any) -> Any:
+        own = {one.name: given[one.name] for one in fields(kind) if one.name in given}
+        inner = {one.name: build(one.type) for one in fields(kind) if is_dataclass(one.type)}
+        return kind(**{**own, **inner})
+
+    settings: S = build(cls)
+    return settings
 
 
 # ---------------------------------------------------------------- text

@@ -7,7 +7,8 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import collect, setting
+from stemsplit.cli.options import setting
+from stemsplit.fields import collect
 from stemsplit.settings import DEFAULT_BLEND, OutputSettings
 
 

@@ -16,9 +16,9 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import collect
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.events import Event, TrackDone
+from stemsplit.fields import collect
 from stemsplit.files import os_errors, write_named
 from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import QUALITIES, Request

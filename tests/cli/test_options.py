@@ -16,10 +16,10 @@ from click.core import ParameterSource
 
 import stemsplit
 from stemsplit.cli.main import COMMANDS, main
-from stemsplit.cli.options import FIELDS, collect, setting
+from stemsplit.cli.options import FIELDS, setting
 from stemsplit.cli.separate_options import OPTIONS
 from stemsplit.fields import flag_of
-from stemsplit.settings import ChunkSettings, Request
+from stemsplit.settings import Request
 
 PACKAGE = Path(stemsplit.__file__).parent
 FIELD = '    wetness: float = option(0.25, "Amount of water, in litres.")\n'
@@ -205,11 +205,3 @@ def read(name: str, *texts: str) -> Any:
 )
 def test_values_are_those_of_the_fields(name: str, texts: list[str], value: object) -> None:
     assert read(name, *texts) == value
-
-
-def test_given_values_win_over_the_preset_and_the_default() -> None:
-    given = {"shifts": 0, "overlap": None, "stems": (), "jobs": 2, "rest": True, "dataset": "x"}
-    found = collect(given, Request, {"shifts": 4, "overlap": 0.5})
-    assert (found.chunks, found.jobs) == (ChunkSettings(overlap=0.5, shifts=0), 2)
-    assert (found.stems.stems, found.stems.rest) == (None, True)
-    assert collect({}, Request) == Request()
