@@ -13,7 +13,8 @@ LOW = {
     *("files", "folders", "outcome", "documents", "reading", "engines", "listing", "forked"),
 }
 BELOW = {
-    "cli": {"api", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
+    "cli": {"api", "web", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
+    "web": {"separation", "training", "evaluation", "core", "audio", "hub", "datasets"},
     "api": {"separation", "evaluation", "core", "datasets", "hub"},
     "separation": {"core", "audio", "hub"},
     "training": {"core", "audio", "hub", "evaluation", "models", "datasets"},
