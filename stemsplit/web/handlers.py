@@ -1,7 +1,9 @@
 """Handlers of the requests for songs, stems, mixes and models; `jobs_api` has those of jobs and uploads."""
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from anyio import to_thread
@@ -9,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from stemsplit import __version__
+from stemsplit.audio.decoding import Array
 from stemsplit.formats import FORMATS
 from stemsplit.settings import DEFAULT_MODEL, DEFAULT_QUALITY, DEFAULT_REQUEST, QUALITIES
 from stemsplit.web import bodies, songs
@@ -87,16 +90,19 @@ async def pcm(request: Request) -> Response:
     frames = whole(request.query_params, "frames", None, 1, MOST_FRAMES)
     info = await service.decode(lambda: service.slices.info(path))
     blocks = service.slices.blocks(path, start, frames)
-    first = await service.decode(lambda: next(blocks, None))  # errors come before the answer begins
+    first = await service.decode(
+        lambda: list(_interleaved(islice(blocks, 1)))
+    )  # errors come before the answer begins
     headers = {"x-sample-rate": str(info.sample_rate), "x-channels": str(min(2, info.channels))}
 
-    def data() -> Iterator[bytes]:
-        if first is not None:
-            yield np.ascontiguousarray(first.T, "<f4").tobytes()  # [n, C]
-        for block in blocks:
-            yield np.ascontiguousarray(block.T, "<f4").tobytes()
+    data = chain(first, _interleaved(blocks))
+    return StreamingResponse(data, media_type="application/octet-stream", headers=headers)
 
-    return StreamingResponse(data(), media_type="application/octet-stream", headers=headers)
+
+def _interleaved(blocks: Iterator[Array]) -> Iterator[bytes]:
+    """Yield the bytes of blocks [C, n], sample by sample."""
+    for block in blocks:
+        yield np.ascontiguousarray(block.T, "<f4").tobytes()  # [n, C]
 
 
 async def peaks(request: Request) -> Response:
@@ -162,8 +168,6 @@ async def zip_result(request: Request) -> Response:
 
 def _attachment(name: str) -> str:
     """Return the header that has a browser save a file under a name (RFC 6266)."""
-    from urllib.parse import quote
-
     return f"attachment; filename*=utf-8''{quote(name, safe='')}"
 
 

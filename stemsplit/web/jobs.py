@@ -258,7 +258,7 @@ class Jobs:
 
 
 def _free_session(job: Job) -> Session:
-    """Return the run of a job, in the song's folder, or in a numbered one if that holds another result."""
+    """Return the run of a job, in the song's folder, or in a numbered one if that has other files."""
     number = 1
     while True:
         template = job.request.batch.template
@@ -278,15 +278,18 @@ def _free_session(job: Job) -> Session:
 def _is_free(session: Session, song: Input) -> bool:
     """Return whether a run may write its files: none are there, or those that it would write."""
     planned = session.plan.jobs[0]
-    there = [path for path in planned.files.values() if os.path.exists(path)]
+    files = list(planned.files.values())
+    there = [path for path in files if os.path.exists(path)]
+    folder = files[0].parent
+    others = [path for path in folder.glob("[!.]*") if path not in files] if folder.is_dir() else []
+    if not there:
+        return not others
     try:
-        if there:
-            is_done(planned, session.outputs, session.fingerprint)
-            # another song of this name has hardly the same length
-            return _length_s(there[0]) == _length_s(song.path)
+        done = is_done(planned, session.outputs, session.fingerprint)
+        # another song of this name has hardly the same length
+        return (done or not others) and _length_s(there[0]) == _length_s(song.path)
     except StemsplitError:
         return False
-    return True
 
 
 def _length_s(path: Path) -> float | None:

@@ -201,6 +201,7 @@ class Library:
             self._added.pop(id_of(path), None)
             real = Path(os.path.realpath(path))
             self.roots = [root for root in self.roots if root != real]
+            self._links = {folder: source for folder, source in self._links.items() if source != path}
 
     def link(self, folder: Path, source: Path) -> None:
         """Note that the stems in a folder were made from a file."""

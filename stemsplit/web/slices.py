@@ -18,7 +18,7 @@ from stemsplit.audio.reader import AudioInfo, Reader, open_audio, probe
 from stemsplit.errors import InputError
 
 BLOCK = 1 << 14  # samples
-MOST_OPEN = 24  # files
+MOST_OPEN = 16  # files
 
 
 @dataclass
@@ -73,16 +73,20 @@ class Slices:
         Raises:
             InputError: the file can't be read.
         """
+        while frames > 0 and (block := self._block(path, start, min(size, frames))).shape[1]:
+            start, frames = start + block.shape[1], frames - block.shape[1]
+            yield block if block.shape[0] <= 2 else convert_channels(block, 2, self.info(path).layout)
+
+    def _block(self, path: Path, start: int, frames: int) -> Array:
+        """Return up to `frames` samples; the open file goes back at once, so a slow client holds none."""
         entry = self._take(path, start)
         try:
-            layout = entry.reader.info.layout
-            while frames > 0 and (block := _read(entry, min(size, frames))).shape[1]:
-                frames -= block.shape[1]
-                yield block if block.shape[0] <= 2 else convert_channels(block, 2, layout)
+            block = _read(entry, frames).copy()  # not a view, which would hold all that was decoded with it
         except BaseException:
             entry.reader.close()
             raise
         self._give_back(path, entry)
+        return block
 
     def close(self) -> None:
         """Close all files."""
