@@ -90,9 +90,8 @@ async def pcm(request: Request) -> Response:
     frames = whole(request.query_params, "frames", None, 1, MOST_FRAMES)
     info = await service.decode(lambda: service.slices.info(path))
     blocks = service.slices.blocks(path, start, frames)
-    first = await service.decode(
-        lambda: list(_interleaved(islice(blocks, 1)))
-    )  # errors come before the answer begins
+    # the first piece is decoded before the answer begins, so that an error gets its status
+    first = await service.decode(lambda: list(_interleaved(islice(blocks, 1))))
     headers = {"x-sample-rate": str(info.sample_rate), "x-channels": str(min(2, info.channels))}
 
     data = chain(first, _interleaved(blocks))

@@ -26,6 +26,7 @@ from stemsplit.separation.plan import Found, Input
 from stemsplit.separation.run import Session, prepare
 from stemsplit.settings import Request
 from stemsplit.web.answers import ApiError
+from stemsplit.web.library import id_of
 from stemsplit.web.warm import WarmEngine
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,12 @@ class Job:
             "progress": progress.as_dict() if progress and not self.finished else None,
             "error": asdict(self.error) if self.error else None,
             "outputs": self.outputs,
+            "result": id_of(self._folder) if self._folder else None,
         }
+
+    @property
+    def _folder(self) -> Path | None:
+        return Path(next(iter(self.outputs.values()))).parent if self.outputs else None
 
     def _wake(self) -> None:
         for loop, event in list(self._waiters):

@@ -1,7 +1,7 @@
 """Loudness of any mix of some files, and the difference between two files.
 
 The K-weighted energy of a mix is a quadratic form of its gains: with G[i, j] the energy that files i and j
-have in common, a mix with gains g has gᵀ G g. So the page knows the loudness of every mix without asking again.
+have in common, a mix with gains g has gᵀ G g. So the page knows the loudness of every mix.
 """
 
 import math
