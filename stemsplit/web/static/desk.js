@@ -1,7 +1,7 @@
 /** The song that is open: its player, lanes, and what of it is heard. */
 
 import { get } from './api.js';
-import { level } from './channel.js';
+import { level, SILENT_DB } from './channel.js';
 import { showDifferences } from './differences.js';
 import { byId, clock, decibels, el, orderOf, say, stemName } from './dom.js';
 import { brokenRow, Lane } from './lanes.js';
@@ -76,8 +76,8 @@ export class Desk extends EventTarget {
 
   /** Return lanes of the mix as the server renders them. */
   mix() {
-    const heard = this.lanes.filter((lane) => lane.channel.side === 'a' && lane.channel.audible);
-    return heard.map(({ channel }) => ({ id: channel.file.id, gain_db: channel.db, pan: channel.pan })).filter((one) => one.gain_db > -60);
+    const heard = this.player.channels.filter((one) => one.side === 'a' && one.audible && one.db > SILENT_DB);
+    return heard.map((one) => ({ id: one.file.id, gain_db: one.db, pan: one.pan }));
   }
 
   #close() {
@@ -113,14 +113,11 @@ export class Desk extends EventTarget {
   }
 
   #addLanes(original, rate, frames) {
-    if (!this.result) this.#addLane({ ...original, name: 'original' }, 'a', 'Original, not separated yet');
-    for (const [side, result] of [['a', this.result], ['b', this.other]]) {
-      const stems = [...(result?.stems ?? [])].sort((one, other) => orderOf(one).localeCompare(orderOf(other)));
-      for (const stem of stems) {
-        const name = stemName(stem.name);
-        if (stem.error !== null) byId('lanes').append(brokenRow(stem));
-        else if (result.sample_rate === rate) this.#addLane(stem, side, this.other ? `${name} (${side.toUpperCase()})` : name);
-      }
+    if (!this.result) this.#addLane([[{ ...original, name: 'original' }, 'a']], 'Original, not separated yet');
+    for (const pair of this.#pairs()) {
+      const readable = pair.filter(([stem]) => stem.error === null && stem.sample_rate === rate);
+      for (const [stem] of pair) if (!readable.some(([one]) => one === stem)) byId('lanes').append(brokenRow(stem));
+      if (readable.length) this.#addLane(readable, stemName(pair[0][0].name));
     }
     const fits = original && original.sample_rate === rate && (original.estimated || original.frames === frames);
     this.original = this.result && fits ? this.player.add({ ...original, name: 'original' }, 'original') : null;
@@ -129,15 +126,22 @@ export class Desk extends EventTarget {
     this.#offer(original, Boolean(fits));
   }
 
-  #addLane(stem, side, label) {
-    const channel = this.player.add(stem, side);
-    channel.mute = Boolean(stem.derived);
-    Object.assign(channel, recall(stem.id));
-    const lane = new Lane(channel, this.view, label);
+  /** Return the stems with their sides, those of one name in both results together. */
+  #pairs() {
+    const stems = [['a', this.result], ['b', this.other]].flatMap(([side, result]) => (result?.stems ?? []).map((stem) => [stem, side]));
+    const names = [...new Set(stems.sort(([one], [other]) => orderOf(one).localeCompare(orderOf(other))).map(([stem]) => stem.name))];
+    return names.map((name) => stems.filter(([stem]) => stem.name === name));
+  }
+
+  #addLane(stems, label) {
+    const channels = stems.map(([stem, side]) => this.player.add(stem, side));
+    const [[first]] = stems;
+    for (const channel of channels) Object.assign(channel, { mute: Boolean(first.derived), ...recall(first.id) });
+    const lane = new Lane(channels, this.view, label);
     lane.addEventListener('mix', () => {
       this.player.mix();
       this.lanes.forEach((one) => one.show());
-      remember(stem.id, channel);
+      remember(first.id, lane.channel);
       this.#match();
     });
     this.lanes.push(lane);
@@ -202,8 +206,7 @@ export class Desk extends EventTarget {
 
   #paint() {
     if (!this.player || document.hidden) return;
-    const heard = this.player.heard;
-    for (const lane of this.lanes) lane.showLevel(heard === lane.channel.side || heard === 'difference');
+    for (const lane of this.lanes) lane.showLevel(this.player.heard);
     drawMeter(byId('master-meter'), level(this.player.meter));
     if (!this.player.playing) return;
     this.view.follow(this.player.position());

@@ -5,28 +5,26 @@ import { colourOf, decibels, el, stemName } from './dom.js';
 import { drawMeter } from './meter.js';
 import { Waveform } from './waveform.js';
 
-/** A row with its controls; it emits `mix` when it changes what is heard. */
+/** A row with its controls, for a stem of one result or of the two that are compared; it emits `mix` on changes. */
 export class Lane extends EventTarget {
   /**
-   * @param {import('./channel.js').Channel} channel
+   * @param {import('./channel.js').Channel[]} channels the stem in each result
    * @param {import('./view.js').View} view
    * @param {string} label
    */
-  constructor(channel, view, label) {
+  constructor(channels, view, label) {
     super();
-    this.channel = channel;
+    this.channels = channels;
+    this.channel = channels[0];
     this.label = label;
-    const ink = colourOf(channel.file.name);
-    this.canvas = el('canvas', { class: 'wave', 'aria-hidden': 'true' });
-    this.note = el('p', { class: 'lane-note note' });
-    this.row = el(
-      'div',
-      { class: 'lane', role: 'group', 'aria-label': label, 'data-stem': channel.file.name, 'data-side': channel.side },
-      el('div', { class: 'lane-head' }, this.#title(ink), ...this.#buttons(), this.#volume(), this.#pan(), this.#meter()),
-      el('div', { class: 'lane-wave' }, this.canvas, this.note),
-    );
+    const stem = this.channel.file.name;
+    const ink = colourOf(stem);
+    this.waveforms = [];
+    const waves = channels.map((channel) => this.#wave(channel, view, ink));
+    const head = [this.#title(), ...this.#buttons(), this.#volume(), this.#pan(), this.#meter()];
+    this.row = el('div', { class: 'lane', role: 'group', 'aria-label': label, 'data-stem': stem },
+      el('div', { class: 'lane-head' }, ...head), el('div', { class: 'lane-waves' }, ...waves));
     this.row.style.setProperty('--ink', `var(${ink})`);
-    this.waveform = new Waveform(this.canvas, channel.file.id, view, ink, (text) => (this.note.textContent = text));
     this.show();
   }
 
@@ -44,24 +42,39 @@ export class Lane extends EventTarget {
     this.panReading.textContent = panInWords(pan, true);
   }
 
-  /** Show how loud it is. @param {number} heard factor of its side, 0 if it isn't heard */
+  /** Show how loud it is. @param {string} heard what is heard, a key of LISTENS */
   showLevel(heard) {
-    drawMeter(this.bars, heard ? level(this.channel.meter) : 0);
+    const sounding = this.channels.filter((channel) => heard === channel.side || heard === 'difference');
+    drawMeter(this.bars, Math.max(0, ...sounding.map((channel) => level(channel.meter))));
+    this.row.classList.toggle('original', heard === 'original');
   }
 
-  /** Change the channel. @param {object} values */
+  /** Change the stem in all results. @param {object} values */
   set(values) {
-    Object.assign(this.channel, values);
+    this.channels.forEach((channel) => Object.assign(channel, values));
     this.dispatchEvent(new Event('mix'));
+  }
+
+  /** Draw again, in other colours. */
+  redraw() {
+    this.waveforms.forEach((waveform) => waveform.redraw());
   }
 
   /** Remove the row. */
   close() {
-    this.waveform.close();
+    this.waveforms.forEach((waveform) => waveform.close());
     this.row.remove();
   }
 
-  #title(ink) {
+  #wave(channel, view, ink) {
+    const canvas = el('canvas', { class: 'wave', 'aria-hidden': 'true' });
+    const note = el('p', { class: 'lane-note note' });
+    this.waveforms.push(new Waveform(canvas, channel.file.id, view, ink, (text) => (note.textContent = text)));
+    const side = this.channels.length > 1 ? el('span', { class: 'side', text: channel.side.toUpperCase() }) : null;
+    return el('div', { class: 'lane-wave', 'data-side': channel.side }, canvas, side, note);
+  }
+
+  #title() {
     return el('h3', { class: 'lane-name', title: this.channel.file.file ?? '' }, el('i', { class: 'dot', 'aria-hidden': 'true' }), this.label);
   }
 
@@ -73,7 +86,7 @@ export class Lane extends EventTarget {
     this.spectrum = button('≋', 'Spectrogram of', () => {
       const on = this.spectrum.getAttribute('aria-pressed') !== 'true';
       this.spectrum.setAttribute('aria-pressed', String(on));
-      this.waveform.showSpectrum(on);
+      this.waveforms.forEach((waveform) => waveform.showSpectrum(on));
     });
     return [el('div', { class: 'keys' }, this.mute, this.solo, this.spectrum)];
   }
@@ -115,5 +128,5 @@ function panInWords(pan, short = false) {
 export function brokenRow(stem) {
   const name = el('h3', { class: 'lane-name' }, el('i', { class: 'dot', 'aria-hidden': 'true' }), stemName(stem.name));
   const note = el('p', { class: 'lane-note note', text: `Not played: ${stem.error}` });
-  return el('div', { class: 'lane broken', role: 'group', 'aria-label': stemName(stem.name) }, el('div', { class: 'lane-head' }, name), el('div', { class: 'lane-wave' }, note));
+  return el('div', { class: 'lane broken', role: 'group', 'aria-label': stemName(stem.name) }, el('div', { class: 'lane-head' }, name), el('div', { class: 'lane-waves' }, el('div', { class: 'lane-wave' }, note)));
 }

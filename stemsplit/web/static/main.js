@@ -49,7 +49,7 @@ function connectTheme() {
 
 function repaint() {
   desk.stage?.draw();
-  desk.lanes.forEach((lane) => lane.waveform.redraw());
+  desk.lanes.forEach((lane) => lane.redraw());
 }
 
 function connectSide() {
@@ -68,6 +68,8 @@ async function start() {
   const separate = new Separate(about, desk, queue);
   connectSave(about, desk);
   queue.addEventListener('done', (event) => showDone(event.detail));
+  queue.addEventListener('lost', () => (byId('lost').hidden = false));
+  queue.addEventListener('found', () => (byId('lost').hidden = true));
   globalThis.stemsplit = { desk, songs, queue, separate }; // for the console, and for the tests
   await Promise.all([songs.load(), queue.load()]);
   const wanted = songs.all.find((song) => song.id === location.hash.slice(1)) ?? songs.all[0];

@@ -22,8 +22,10 @@ export class Queue extends EventTarget {
     try {
       found = (await get('api/jobs')).jobs;
     } catch {
-      return; // the next time tells
+      this.dispatchEvent(new Event('lost'));
+      return;
     }
+    this.dispatchEvent(new Event('found'));
     for (const job of found) {
       const before = this.jobs.get(job.id);
       if (before && before.state !== job.state) this.#changed(job);

@@ -54,7 +54,7 @@ async function render(desk, lanes, kind, settings, told) {
 
 /** Return all stems but the vocals; the accompaniment alone if there are no parts of it. */
 function karaoke(desk) {
-  const own = desk.lanes.filter((lane) => lane.channel.side === 'a').map((lane) => lane.channel.file);
+  const own = desk.player.channels.filter((one) => one.side === 'a').map((one) => one.file);
   const parts = own.filter((file) => !file.derived && !VOCALS.test(file.name));
   const chosen = parts.length ? parts : own.filter((file) => ['no_vocals', 'instrumental', 'accompaniment'].includes(file.name));
   return chosen.map((file) => ({ id: file.id }));

@@ -19,8 +19,8 @@ export class Songs {
     const { songs, complete } = await get('api/songs');
     this.all = songs;
     const note = byId('songs-note');
-    note.hidden = complete;
-    note.textContent = complete ? '' : 'There are more folders than can be searched: name fewer to see all.';
+    note.hidden = complete && songs.length > 0;
+    note.textContent = complete ? 'None yet' : 'There are more folders than can be searched: name fewer to see all.';
     this.show();
   }
 
