@@ -34,7 +34,12 @@ def song(bars: int = 16) -> dict[str, Audio]:
             _add(stems["bass"], at, _tone(hz(chord[0] - 24), 0.45, 0.28, (1, 0.4, 0.2)), (1, 1))
         if beat % 4 == 0:
             for index, note in enumerate(chord):
-                _add(stems["other"], at, _tone(hz(note), 1.9, 0.06, (1, 0.5, 0.3, 0.2)), (1 - 0.2 * index, 0.6 + 0.2 * index))
+                _add(
+                    stems["other"],
+                    at,
+                    _tone(hz(note), 1.9, 0.06, (1, 0.5, 0.3, 0.2)),
+                    (1 - 0.2 * index, 0.6 + 0.2 * index),
+                )
         if bar % 8 >= 4 and beat % 2 == 0:
             note = MELODY[(beat // 2) % len(MELODY)]
             _add(stems["vocals"], at, _voice(hz(note), 0.9), (1, 0.95))
@@ -84,7 +89,9 @@ def _kick() -> Audio:
 
 def _snare(generator: np.random.Generator) -> Audio:
     time = _time(0.2)
-    return np.exp(-time * 22) * (0.22 * generator.standard_normal(len(time)) + 0.15 * np.sin(2 * np.pi * 190 * time))
+    return np.exp(-time * 22) * (
+        0.22 * generator.standard_normal(len(time)) + 0.15 * np.sin(2 * np.pi * 190 * time)
+    )
 
 
 def _hat(generator: np.random.Generator) -> Audio:

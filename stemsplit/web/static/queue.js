@@ -74,32 +74,50 @@ export class Queue extends EventTarget {
     this.show();
   }
 
-  /** Show the jobs. */
+  /** Show the jobs, the newest first. Rows that are there stay, so that they can be clicked while they change. */
   show() {
     const jobs = [...this.jobs.values()].reverse();
     byId('queue-section').hidden = !jobs.length;
-    const focused = document.activeElement?.closest('[data-job]')?.getAttribute('data-job');
-    byId('queue').replaceChildren(...jobs.map((job) => this.#row(job)));
-    if (focused) byId('queue').querySelector(`[data-job="${focused}"] button`)?.focus();
+    const list = byId('queue');
+    for (const row of [...list.children]) if (!this.jobs.has(row.dataset.job)) row.remove();
+    jobs.forEach((job, place) => {
+      const row = list.querySelector(`[data-job="${job.id}"]`) ?? this.#row(job);
+      if (list.children[place] !== row) list.insertBefore(row, list.children[place] ?? null);
+      fill(row, job);
+    });
   }
 
   #row(job) {
-    const over = ['done', 'failed', 'cancelled'].includes(job.state);
     const stop = async () => {
       await remove(`api/jobs/${job.id}`).catch(() => null);
       await this.load();
     };
-    const title = over ? `Remove ${job.name} from the list` : `Cancel ${job.name}`;
-    const { share, text } = stateInWords(job);
-    const bar = el('progress', { max: 1, value: share, 'aria-label': `Progress of ${job.name}` });
-    return el('li', { 'data-job': job.id, 'data-state': job.state },
+    return el('li', { 'data-job': job.id },
       el('div', { class: 'job-head' },
         el('span', { class: 'name', text: job.name }),
-        el('button', { class: 'quiet small', 'aria-label': title, title, text: '✕', onclick: stop })),
+        el('button', { class: 'quiet small', text: '✕', onclick: stop })),
       el('span', { class: 'note', text: `${job.settings.model} · ${job.settings.quality}` }),
-      job.state === 'running' ? bar : null,
-      el('span', { class: job.state === 'failed' ? 'note bad' : 'note', text }));
+      el('progress', { max: 1, 'aria-label': `Progress of ${job.name}` }),
+      el('span', { class: 'job-state' }));
   }
+}
+
+/** Show the state of a job in its row. @param {any} row @param {any} job */
+function fill(row, job) {
+  const over = ['done', 'failed', 'cancelled'].includes(job.state);
+  const title = over ? `Remove ${job.name} from the list` : `Cancel ${job.name}`;
+  const { share, text } = stateInWords(job);
+  row.dataset.state = job.state;
+  const button = row.querySelector('button');
+  button.title = title;
+  button.setAttribute('aria-label', title);
+  const bar = row.querySelector('progress');
+  bar.hidden = job.state !== 'running';
+  if (share === null) bar.removeAttribute('value');
+  else bar.value = share;
+  const words = row.querySelector('.job-state');
+  words.className = `job-state note${job.state === 'failed' ? ' bad' : ''}`;
+  words.textContent = text;
 }
 
 /** Return how far a job is, and that in words. @returns {{share: number | null, text: string}} */
