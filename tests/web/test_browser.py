@@ -253,6 +253,24 @@ def test_a_loop_in_real_time_keeps_step(folder: Path, show: Open) -> None:
         assert {later[0] - sooner[0] for sooner, later in zip(hits, hits[1:], strict=False)} == {12345}
 
 
+def test_a_stem_that_comes_late_stops_all_and_not_the_page(sines: Path, show: Open) -> None:
+    with served(sines) as client:
+        late = client.stem("sines", "vocals")["id"]
+        page = show(client)
+        held: list[Any] = []
+        page.route(f"**/api/files/{late}/pcm*", held.append)
+        page.evaluate(f"{PLAYER}.blocks.kept.clear()")
+        page.evaluate(f"{PLAYER}.seek({10 * RATE})")
+        page.click("#play")
+        until(page, f"{PLAYER}.stalled")
+        page.wait_for_timeout(500)
+        assert page.evaluate(f"{PLAYER}.position()") == 10 * RATE  # the other stem waits, too
+        page.unroute(f"**/api/files/{late}/pcm*")
+        for route in held:
+            route.continue_()
+        until(page, f"!{PLAYER}.stalled && {PLAYER}.position() > 10.2 * {RATE}")
+
+
 def dropped(page: Page, *paths: Path) -> None:
     """Drop files on the page."""
     page.evaluate(
@@ -544,8 +562,10 @@ def test_an_hour_plays_at_once_and_in_step(folder: Path, show: Open) -> None:
         page.reload()
         until(page, "globalThis.stemsplit?.desk.lanes.every(({waveforms}) => waveforms[0].complete)", 10)
         assert time.monotonic() - began < 2
+        page.close()
     with running(folder) as (client, _):  # also for another server
         page = show(client)
         began = time.monotonic()
         until(page, "stemsplit.desk.lanes.every(({waveforms}) => waveforms[0].complete)", 10)
         assert time.monotonic() - began < 2
+        page.close()

@@ -250,6 +250,7 @@ export class Player extends EventTarget {
     if (this.loop) wanted.push(Math.floor(this.loop[0] / BLOCK));
     for (const index of wanted) {
       for (const channel of this.channels) {
+        if (this.blocks.peek(channel.file.id, index)) continue; // there is nothing to wait for
         this.blocks.want(channel.file.id, index).then(
           () => this.playing && this.stalled && this.#tick(),
           (error) => this.dispatchEvent(new CustomEvent('failure', { detail: error })),
