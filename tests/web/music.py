@@ -1,4 +1,4 @@
-"""A short song in four stems, made from sines and noise, for the browser tests and the picture in the README."""
+"""A short song in four stems of sines and noise, for the browser tests and the picture in the README."""
 
 from pathlib import Path
 

@@ -31,13 +31,17 @@ export class Desk extends EventTarget {
 
   /** Open a song, showing its newest result or the one that is named. @param {string} id @param {string} [result] */
   async open(id, result) {
+    const own = (this.opening = (this.opening ?? 0) + 1);
     byId('problem').hidden = true;
+    let song;
     try {
-      this.song = await get(`api/songs/${id}`);
+      song = await get(`api/songs/${id}`);
     } catch (error) {
       this.#fail(error);
       return;
     }
+    if (own !== this.opening) return; // another one was chosen meanwhile
+    this.song = song;
     byId('empty').hidden = true;
     byId('song').hidden = false;
     byId('song-name').textContent = this.song.name;
