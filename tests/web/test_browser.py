@@ -270,9 +270,9 @@ def test_a_stem_that_comes_late_stops_all_and_not_the_page(sines: Path, show: Op
         until(page, f"{PLAYER}.stalled")
         page.wait_for_timeout(500)
         assert page.evaluate(f"{PLAYER}.position()") == 10 * RATE  # the other stem waits, too
-        page.unroute(f"**/api/files/{late}/pcm*")
         for route in held:
             route.continue_()
+        page.unroute(f"**/api/files/{late}/pcm*")
         until(page, f"!{PLAYER}.stalled && {PLAYER}.position() > 10.2 * {RATE}")
 
 

@@ -14,6 +14,7 @@ from stemsplit.errors import SettingsError
 from stemsplit.web import answers, server
 from stemsplit.web.guard import Guard
 from tests.web.conftest import KEY, Client, served, write
+from tests.web.processes import running
 
 SECRET = b"the-content-of-a-file-outside"
 
@@ -354,9 +355,9 @@ def test_many_connections_are_turned_away_and_the_server_lives(target: Client) -
     raise AssertionError("the server stays busy")
 
 
-def test_a_reader_that_stops_reading_holds_no_memory(folder: Path) -> None:
+def test_readers_that_stop_reading_hold_little_memory(folder: Path) -> None:
     write(folder / "stems/long/vocals.wav", np.zeros((2, 44100 * 60)), subtype="PCM_16")
-    with served(folder) as client:
+    with running(folder) as (client, resident):
         id = client.stem("long", "vocals")["id"]
         before = resident()
         held = []
@@ -370,13 +371,6 @@ def test_a_reader_that_stops_reading_holds_no_memory(folder: Path) -> None:
             connection.close()
         assert grown < 40e6, f"{grown / 1e6:.0f} MB"  # of 168 MB that were asked for
         assert client("GET", "api").status == 200
-
-
-def resident() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError
 
 
 # ---------------------------------------------------------------- other hosts

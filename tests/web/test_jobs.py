@@ -306,3 +306,14 @@ def test_a_killed_server_leaves_no_half_file_under_a_final_name(folder: Path) ->
         server.communicate()
     names = [path.name for path in (folder / "new").rglob("*") if path.is_file()]
     assert names and all(name.startswith(".") and name.endswith(".part") for name in names), names
+
+
+def test_the_program_in_the_documentation(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.docs.pages import DOCS, blocks
+
+    (program,) = [block.code for block in blocks(DOCS / "play.md") if block.language == "python"]
+    with served(folder, folder / "song.wav") as client:
+        program = program.replace("http://127.0.0.1:8000/correct-horse-battery/", client.address)
+        exec(program.replace('"path": "song.wav"', f'"path": {str(folder / "song.wav")!r}'), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert "'event': 'start'" in lines[0] and lines[-1].endswith("vocals.flac'}")
