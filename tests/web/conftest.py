@@ -1,6 +1,7 @@
 """A server on a real socket in a thread of the tests, and stems for it."""
 
 import http.client
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +16,22 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-pytest.importorskip("uvicorn", reason="needs the extra web: starlette and uvicorn")
-pytest.importorskip("starlette", reason="needs the extra web: starlette and uvicorn")
-
-from stemsplit.web import server as serving  # noqa: E402
-
 Audio = NDArray[np.float32]
 KEY = "a-key-for-tests"
 RATE = 44100
+
+
+class Absent(pytest.Module):
+    """A module of tests that can't be imported here."""
+
+    def collect(self) -> Any:
+        pytest.skip("needs the extra web: starlette and uvicorn", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    """Skip all tests of this folder without the extra."""
+    here = all(importlib.util.find_spec(name) for name in ("starlette", "uvicorn"))
+    return None if here else Absent.from_parent(parent, path=module_path)
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,8 @@ class Client:
 @contextmanager
 def served(folder: Path, *paths: Path, **options: Any) -> Iterator[Client]:
     """Run a server for the block."""
+    from stemsplit.web import server as serving
+
     ready: Queue[Any] = Queue()
     base = {"model": "classic", "offline": True, **options}
 

@@ -26,7 +26,11 @@ async function send(path, options) {
   }
   if (answer.ok) return answer;
   const content = await answer.json().catch(() => null);
-  throw new ApiError(answer.status, content?.error?.message ?? answer.statusText, content?.error?.hint ?? null);
+  throw new ApiError(
+    answer.status,
+    content?.error?.message ?? answer.statusText,
+    content?.error?.hint ?? null,
+  );
 }
 
 /** Return the JSON at a path. @param {string} path @param {AbortSignal} [signal] */

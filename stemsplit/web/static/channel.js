@@ -31,7 +31,8 @@ export function glide(param, value, context) {
  */
 export function gains(db, pan) {
   const gain = db <= SILENT_DB ? 0 : 10 ** (db / 20);
-  const turned = (/** @type {number} */ side) => (side >= 1 ? 0 : Math.cos((Math.max(0, side) * Math.PI) / 2));
+  const turned = (/** @type {number} */ side) =>
+    side >= 1 ? 0 : Math.cos((Math.max(0, side) * Math.PI) / 2);
   return [gain * turned(pan), gain * turned(-pan)];
 }
 

@@ -14,17 +14,29 @@ export class Chooser {
     /** @type {any[]} */
     this.all = [];
     const again = () => this.show();
-    this.words = el('input', { type: 'search', placeholder: 'Name, stem or licence', 'aria-label': 'Filter models', autocomplete: 'off', oninput: again });
+    this.words = el('input', {
+      type: 'search',
+      placeholder: 'Name, stem or licence',
+      'aria-label': 'Filter models',
+      autocomplete: 'off',
+      oninput: again,
+    });
     this.task = el('select', { 'aria-label': 'Task', onchange: again });
     this.here = el('input', { type: 'checkbox', onchange: again });
     this.free = el('input', { type: 'checkbox', onchange: again });
     this.list = el('div', { class: 'models', role: 'radiogroup', 'aria-label': 'Models' });
     this.count = el('p', { class: 'note', role: 'status' });
     this.parts = [
-      el('div', { class: 'row' }, this.words, this.task,
+      el(
+        'div',
+        { class: 'row' },
+        this.words,
+        this.task,
         el('label', { class: 'check' }, this.here, 'on this machine'),
-        el('label', { class: 'check' }, this.free, 'permissive licence')),
-      this.list, this.count,
+        el('label', { class: 'check' }, this.free, 'permissive licence'),
+      ),
+      this.list,
+      this.count,
     ];
   }
 
@@ -39,7 +51,10 @@ export class Chooser {
     const tasks = [...new Set(this.all.map((one) => one.task).filter(Boolean))];
     this.task.hidden = !tasks.length;
     const kept = this.task.value;
-    this.task.replaceChildren(el('option', { value: '', text: 'all tasks' }), ...tasks.map((task) => el('option', { value: task, text: task })));
+    this.task.replaceChildren(
+      el('option', { value: '', text: 'all tasks' }),
+      ...tasks.map((task) => el('option', { value: task, text: task })),
+    );
     this.task.value = kept;
     this.show();
     this.list.querySelector('input:checked')?.closest('label')?.scrollIntoView({ block: 'center' });
@@ -49,8 +64,12 @@ export class Chooser {
   show() {
     const words = this.words.value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = (/** @type {any} */ one) =>
-      words.every((/** @type {string} */ word) => `${one.name} ${one.stems.join(' ')} ${one.license} ${one.kind}`.toLowerCase().includes(word)) &&
-      (!this.task.value || one.task === this.task.value) && (!this.here.checked || one.here) && (!this.free.checked || one.permissive);
+      words.every((/** @type {string} */ word) =>
+        `${one.name} ${one.stems.join(' ')} ${one.license} ${one.kind}`.toLowerCase().includes(word),
+      ) &&
+      (!this.task.value || one.task === this.task.value) &&
+      (!this.here.checked || one.here) &&
+      (!this.free.checked || one.permissive);
     const found = this.all.filter(matches);
     const shown = found.slice(0, MOST_SHOWN);
     if (this.model && !shown.includes(this.model)) shown.unshift(this.model);
@@ -66,14 +85,39 @@ export class Chooser {
       this.chosen();
     };
     const score = model.score === null ? '' : `${model.score.toFixed(2)} dB ${model.metric}`;
-    const facts = [model.stems.map(stemName).join(', '), model.kind === 'model' ? '' : model.kind, usable ? '' : model.reason].filter(Boolean);
-    const radio = el('input', { type: 'radio', name: 'model', value: model.name, checked: model.name === this.name, disabled: !usable, onchange: choose });
-    return el('label', { class: 'model', title: [model.license_note, model.note].filter(Boolean).join('\n') || null },
+    const facts = [
+      model.stems.map(stemName).join(', '),
+      model.kind === 'model' ? '' : model.kind,
+      usable ? '' : model.reason,
+    ].filter(Boolean);
+    const radio = el('input', {
+      type: 'radio',
+      name: 'model',
+      value: model.name,
+      checked: model.name === this.name,
+      disabled: !usable,
+      onchange: choose,
+    });
+    return el(
+      'label',
+      { class: 'model', title: [model.license_note, model.note].filter(Boolean).join('\n') || null },
       radio,
-      el('span', { class: 'model-name' }, el('b', { text: model.name }), el('span', { class: 'note', text: facts.join(' · ') })),
-      el('span', { class: 'model-facts note' },
+      el(
+        'span',
+        { class: 'model-name' },
+        el('b', { text: model.name }),
+        el('span', { class: 'note', text: facts.join(' · ') }),
+      ),
+      el(
+        'span',
+        { class: 'model-facts note' },
         el('span', { text: score }),
-        el('span', { class: model.permissive ? '' : 'care', text: model.license === 'not stated' ? 'licence not stated' : model.license }),
-        el('span', { text: model.here ? 'here' : size(model.size) })));
+        el('span', {
+          class: model.permissive ? '' : 'care',
+          text: model.license === 'not stated' ? 'licence not stated' : model.license,
+        }),
+        el('span', { text: model.here ? 'here' : size(model.size) }),
+      ),
+    );
   }
 }

@@ -55,7 +55,8 @@ export class Desk extends EventTarget {
 
   /** Show a result, perhaps beside another. @param {string | null} id @param {string} [other] */
   async choose(id, other) {
-    const find = (/** @type {string | null | undefined} */ one) => this.song.results.find((result) => result.id === one);
+    const find = (/** @type {string | null | undefined} */ one) =>
+      this.song.results.find((result) => result.id === one);
     this.result = find(id) ?? null;
     this.other = other && other !== id ? (find(other) ?? null) : null;
     const others = this.song.results.filter((one) => one.id !== id);
@@ -73,7 +74,8 @@ export class Desk extends EventTarget {
   listen(what) {
     if (!this.player || byId(`listen-${what}`)?.disabled !== false) return;
     this.player.listen(what);
-    for (const radio of byId('listen').querySelectorAll('input[name=listen]')) radio.checked = radio.value === what;
+    for (const radio of byId('listen').querySelectorAll('input[name=listen]'))
+      radio.checked = radio.value === what;
     this.lanes.forEach((lane) => lane.show());
     this.dispatchEvent(new Event('listen'));
   }
@@ -108,7 +110,8 @@ export class Desk extends EventTarget {
     this.#addLanes(original, rate, frames);
     this.stage = new Stage(this.player, this.view);
     this.player.addEventListener('failure', (event) => this.#fail(event.detail));
-    for (const name of ['change', 'stall']) this.player.addEventListener(name, () => this.dispatchEvent(new Event('change')));
+    for (const name of ['change', 'stall'])
+      this.player.addEventListener(name, () => this.dispatchEvent(new Event('change')));
     this.player.volume(Number(byId('master').value));
     this.player.seek(0);
     this.stage.draw();
@@ -117,14 +120,18 @@ export class Desk extends EventTarget {
   }
 
   #addLanes(original, rate, frames) {
-    if (!this.result) this.#addLane([[{ ...original, name: 'original' }, 'a']], 'Original, not separated yet');
+    if (!this.result)
+      this.#addLane([[{ ...original, name: 'original' }, 'a']], 'Original, not separated yet');
     for (const pair of this.#pairs()) {
       const readable = pair.filter(([stem]) => stem.error === null && stem.sample_rate === rate);
-      for (const [stem] of pair) if (!readable.some(([one]) => one === stem)) byId('lanes').append(brokenRow(stem));
+      for (const [stem] of pair)
+        if (!readable.some(([one]) => one === stem)) byId('lanes').append(brokenRow(stem));
       if (readable.length) this.#addLane(readable, stemName(pair[0][0].name));
     }
-    const fits = original && original.sample_rate === rate && (original.estimated || original.frames === frames);
-    this.original = this.result && fits ? this.player.add({ ...original, name: 'original' }, 'original') : null;
+    const fits =
+      original && original.sample_rate === rate && (original.estimated || original.frames === frames);
+    this.original =
+      this.result && fits ? this.player.add({ ...original, name: 'original' }, 'original') : null;
     this.player.mix();
     this.lanes.forEach((lane) => lane.show());
     this.#offer(original, Boolean(fits));
@@ -132,15 +139,23 @@ export class Desk extends EventTarget {
 
   /** Return the stems with their sides, those of one name in both results together. */
   #pairs() {
-    const stems = [['a', this.result], ['b', this.other]].flatMap(([side, result]) => (result?.stems ?? []).map((stem) => [stem, side]));
-    const names = [...new Set(stems.sort(([one], [other]) => orderOf(one).localeCompare(orderOf(other))).map(([stem]) => stem.name))];
+    const stems = [
+      ['a', this.result],
+      ['b', this.other],
+    ].flatMap(([side, result]) => (result?.stems ?? []).map((stem) => [stem, side]));
+    const names = [
+      ...new Set(
+        stems.sort(([one], [other]) => orderOf(one).localeCompare(orderOf(other))).map(([stem]) => stem.name),
+      ),
+    ];
     return names.map((name) => stems.filter(([stem]) => stem.name === name));
   }
 
   #addLane(stems, label) {
     const channels = stems.map(([stem, side]) => this.player.add(stem, side));
     const [[first]] = stems;
-    for (const channel of channels) Object.assign(channel, { mute: Boolean(first.derived), ...recall(first.id) });
+    for (const channel of channels)
+      Object.assign(channel, { mute: Boolean(first.derived), ...recall(first.id) });
     const lane = new Lane(channels, this.view, label);
     lane.addEventListener('mix', () => {
       this.player.mix();
@@ -154,19 +169,28 @@ export class Desk extends EventTarget {
 
   /** Offer what can be heard. */
   #offer(original, fits) {
-    const why = original ? `The original has another length or sample rate` : 'The original of these stems isn’t known';
+    const why = original
+      ? `The original has another length or sample rate`
+      : 'The original of these stems isn’t known';
     const rows = [['a', this.other ? `A: ${madeBy(this.result)}` : 'Mix', '']];
     if (this.other) rows.push(['b', `B: ${madeBy(this.other)}`, ''], ['difference', 'Difference A − B', '']);
     if (this.result) rows.push(['original', 'Original', fits ? '' : why]);
     const radios = rows.map(([value, text, problem]) => {
       const radio = el('input', {
-        type: 'radio', name: 'listen', id: `listen-${value}`, value, disabled: Boolean(problem), checked: value === 'a',
+        type: 'radio',
+        name: 'listen',
+        id: `listen-${value}`,
+        value,
+        disabled: Boolean(problem),
+        checked: value === 'a',
         onchange: () => this.listen(value),
       });
       return el('label', { title: problem || null }, radio, el('span', { text }));
     });
     const equal = el('input', {
-      type: 'checkbox', id: 'equal', checked: this.equal,
+      type: 'checkbox',
+      id: 'equal',
+      checked: this.equal,
       onchange: () => {
         this.equal = byId('equal').checked;
         this.#match();
@@ -175,7 +199,8 @@ export class Desk extends EventTarget {
     const note = el('span', { id: 'equal-note', class: 'note' });
     byId('listen').replaceChildren(el('div', { class: 'segments' }, ...radios));
     byId('listen').hidden = rows.length < 2;
-    if (fits || this.other) byId('listen').append(el('label', { class: 'check' }, equal, 'Equally loud'), note);
+    if (fits || this.other)
+      byId('listen').append(el('label', { class: 'check' }, equal, 'Equally loud'), note);
     this.#match();
   }
 
@@ -189,7 +214,9 @@ export class Desk extends EventTarget {
     player.match(found);
     const shown = Object.entries(found).filter(([side]) => side !== 'a');
     const names = { b: 'B', original: 'original' };
-    note.textContent = this.equal ? shown.map(([side, factor]) => `${names[side]} ${decibels(20 * Math.log10(factor))}`).join(', ') : '';
+    note.textContent = this.equal
+      ? shown.map(([side, factor]) => `${names[side]} ${decibels(20 * Math.log10(factor))}`).join(', ')
+      : '';
   }
 
   #facts() {
@@ -203,7 +230,9 @@ export class Desk extends EventTarget {
   }
 
   #fill(select, results, none) {
-    const options = results.map((result) => el('option', { value: result.id, text: `${result.folder}: ${madeBy(result)}` }));
+    const options = results.map((result) =>
+      el('option', { value: result.id, text: `${result.folder}: ${madeBy(result)}` }),
+    );
     if (none) options.unshift(el('option', { value: '', text: none }));
     select.replaceChildren(...options);
   }
@@ -238,7 +267,9 @@ function newContext(rate) {
 /** Return model and settings of a result in words. @param {any} result */
 export function madeBy(result) {
   if (!result?.made) return result?.folder ?? '';
-  const told = Object.entries(result.made.settings).map(([key, value]) => `${key.replace(/_s$/, '')} ${value}`);
+  const told = Object.entries(result.made.settings).map(
+    ([key, value]) => `${key.replace(/_s$/, '')} ${value}`,
+  );
   return [result.made.model, ...told].join(', ');
 }
 

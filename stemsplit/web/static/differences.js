@@ -13,13 +13,22 @@ export async function showDifferences(one, other) {
   const rows = el('tbody');
   const heads = ['Stem', 'Level of A', 'Level of B', 'Difference', 'Null depth'];
   const head = el('tr', {}, ...heads.map((text) => el('th', { scope: 'col', text })));
-  const caption = el('caption', { text: 'Null depth: how far the difference lies below the louder of the two. Equal files have −∞ dB of difference.' });
+  const caption = el('caption', {
+    text: 'Null depth: how far the difference lies below the louder of the two. Equal files have −∞ dB of difference.',
+  });
   byId('difference-table').replaceChildren(el('table', {}, caption, el('thead', {}, head), rows));
   for (const stem of one.stems) {
     const partner = other.stems.find((/** @type {any} */ each) => each.name === stem.name);
     const cells = await compared(stem, partner);
     if (own !== shown) return;
-    rows.append(el('tr', { 'data-stem': stem.name }, el('th', { scope: 'row', text: stemName(stem.name) }), ...cells.map((text) => el('td', { text }))));
+    rows.append(
+      el(
+        'tr',
+        { 'data-stem': stem.name },
+        el('th', { scope: 'row', text: stemName(stem.name) }),
+        ...cells.map((text) => el('td', { text })),
+      ),
+    );
   }
 }
 

@@ -86,7 +86,8 @@ export function orderOf({ name, derived }) {
 /** Return the CSS variable with the colour of a stem. @param {string} stem */
 export function colourOf(stem) {
   const base = stem.split('.').pop() ?? stem;
-  const known = HUES.find((one) => base === one) ?? (/^(no_|accompaniment)/.test(base) ? 'instrumental' : null);
+  const known =
+    HUES.find((one) => base === one) ?? (/^(no_|accompaniment)/.test(base) ? 'instrumental' : null);
   const any = HUES[[...stem].reduce((sum, letter) => sum + letter.charCodeAt(0), 0) % HUES.length];
   return `--stem-${known ?? any}`;
 }

@@ -19,9 +19,17 @@ const KEYS = [
   ['+', 'Zoom in', (desk) => zoom(desk, 2)],
   ['-', 'Zoom out', (desk) => zoom(desk, 0.5)],
   ['0', 'Show the whole song', (desk) => desk.view?.show(0, desk.view.total)],
-  ['o', 'Original, or back to the mix', (desk) => desk.listen(desk.player?.heard === 'original' ? 'a' : 'original')],
+  [
+    'o',
+    'Original, or back to the mix',
+    (desk) => desk.listen(desk.player?.heard === 'original' ? 'a' : 'original'),
+  ],
   ['b', 'Result B, or back to A', (desk) => desk.listen(desk.player?.heard === 'b' ? 'a' : 'b')],
-  ['d', 'Difference, or back to A', (desk) => desk.listen(desk.player?.heard === 'difference' ? 'a' : 'difference')],
+  [
+    'd',
+    'Difference, or back to A',
+    (desk) => desk.listen(desk.player?.heard === 'difference' ? 'a' : 'difference'),
+  ],
   ['1 … 9', 'Solo a stem; with Shift mute it', () => {}],
   ['s', 'Save', () => byId('open-save').click()],
   ['n', 'Separate songs', () => byId('open-separate').click()],
@@ -34,7 +42,9 @@ export function connectKeys(desk) {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
     if (isTaken(event)) return;
     const digit = /^Digit([1-9])$/.exec(event.code);
-    const found = KEYS.find(([key]) => key === event.key) ?? (event.key === '=' ? KEYS.find(([key]) => key === '+') : null);
+    const found =
+      KEYS.find(([key]) => key === event.key) ??
+      (event.key === '=' ? KEYS.find(([key]) => key === '+') : null);
     if (digit) switchLane(desk, Number(digit[1]) - 1, event.shiftKey);
     else if (found) found[2](desk, event);
     else return;
@@ -63,14 +73,19 @@ function switchLane(desk, index, muted) {
 
 function showHelp() {
   const names = { ' ': 'Space', ArrowLeft: '←', ArrowRight: '→' };
-  const rows = KEYS.map(([key, text]) => el('tr', {}, el('td', {}, el('kbd', { text: names[key] ?? key })), el('td', { text })));
+  const rows = KEYS.map(([key, text]) =>
+    el('tr', {}, el('td', {}, el('kbd', { text: names[key] ?? key })), el('td', { text })),
+  );
   const more = 'Click a waveform to go there, drag over it to loop a region. Ctrl and the wheel zoom.';
   byId('help').replaceChildren(
-    el('form', { method: 'dialog' },
+    el(
+      'form',
+      { method: 'dialog' },
       el('h2', { id: 'help-title', text: 'Keyboard' }),
       el('table', { class: 'keys-table' }, el('tbody', {}, ...rows)),
       el('p', { class: 'note', text: more }),
-      el('div', { class: 'actions' }, el('button', { class: 'primary', text: 'Close' }))),
+      el('div', { class: 'actions' }, el('button', { class: 'primary', text: 'Close' })),
+    ),
   );
   byId('help').showModal();
 }

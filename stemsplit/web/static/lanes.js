@@ -22,8 +22,12 @@ export class Lane extends EventTarget {
     this.waveforms = [];
     const waves = channels.map((channel) => this.#wave(channel, view, ink));
     const head = [this.#title(), ...this.#buttons(), this.#volume(), this.#pan(), this.#meter()];
-    this.row = el('div', { class: 'lane', role: 'group', 'aria-label': label, 'data-stem': stem },
-      el('div', { class: 'lane-head' }, ...head), el('div', { class: 'lane-waves' }, ...waves));
+    this.row = el(
+      'div',
+      { class: 'lane', role: 'group', 'aria-label': label, 'data-stem': stem },
+      el('div', { class: 'lane-head' }, ...head),
+      el('div', { class: 'lane-waves' }, ...waves),
+    );
     this.row.style.setProperty('--ink', `var(${ink})`);
     this.show();
   }
@@ -69,18 +73,33 @@ export class Lane extends EventTarget {
   #wave(channel, view, ink) {
     const canvas = el('canvas', { class: 'wave', 'aria-hidden': 'true' });
     const note = el('p', { class: 'lane-note note' });
-    this.waveforms.push(new Waveform(canvas, channel.file.id, view, ink, (text) => (note.textContent = text)));
-    const side = this.channels.length > 1 ? el('span', { class: 'side', text: channel.side.toUpperCase() }) : null;
+    this.waveforms.push(
+      new Waveform(canvas, channel.file.id, view, ink, (text) => (note.textContent = text)),
+    );
+    const side =
+      this.channels.length > 1 ? el('span', { class: 'side', text: channel.side.toUpperCase() }) : null;
     return el('div', { class: 'lane-wave', 'data-side': channel.side }, canvas, side, note);
   }
 
   #title() {
-    return el('h3', { class: 'lane-name', title: this.channel.file.file ?? '' }, el('i', { class: 'dot', 'aria-hidden': 'true' }), this.label);
+    return el(
+      'h3',
+      { class: 'lane-name', title: this.channel.file.file ?? '' },
+      el('i', { class: 'dot', 'aria-hidden': 'true' }),
+      this.label,
+    );
   }
 
   #buttons() {
     const button = (text, title, handler) =>
-      el('button', { class: 'key', 'aria-pressed': 'false', 'aria-label': `${title} ${this.label}`, title, text, onclick: handler });
+      el('button', {
+        class: 'key',
+        'aria-pressed': 'false',
+        'aria-label': `${title} ${this.label}`,
+        title,
+        text,
+        onclick: handler,
+      });
     this.mute = button('M', 'Mute', () => this.set({ mute: !this.channel.mute }));
     this.solo = button('S', 'Solo', () => this.set({ solo: !this.channel.solo }));
     this.spectrum = button('≋', 'Spectrogram of', () => {
@@ -94,21 +113,43 @@ export class Lane extends EventTarget {
   #volume() {
     this.reading = el('span', { class: 'reading' });
     this.volume = el('input', {
-      type: 'range', min: SILENT_DB, max: 12, step: 0.5, 'aria-label': `Volume of ${this.label}`, title: 'Volume; double-click: 0 dB',
+      type: 'range',
+      min: SILENT_DB,
+      max: 12,
+      step: 0.5,
+      'aria-label': `Volume of ${this.label}`,
+      title: 'Volume; double-click: 0 dB',
       oninput: () => this.set({ db: Number(this.volume.value) }),
       ondblclick: () => this.set({ db: 0 }),
     });
-    return el('div', { class: 'control' }, el('span', { class: 'control-name', text: 'Vol', 'aria-hidden': 'true' }), this.volume, this.reading);
+    return el(
+      'div',
+      { class: 'control' },
+      el('span', { class: 'control-name', text: 'Vol', 'aria-hidden': 'true' }),
+      this.volume,
+      this.reading,
+    );
   }
 
   #pan() {
     this.panReading = el('span', { class: 'reading' });
     this.pan = el('input', {
-      type: 'range', min: -1, max: 1, step: 0.05, 'aria-label': `Pan of ${this.label}`, title: 'Pan; double-click: centre',
+      type: 'range',
+      min: -1,
+      max: 1,
+      step: 0.05,
+      'aria-label': `Pan of ${this.label}`,
+      title: 'Pan; double-click: centre',
       oninput: () => this.set({ pan: Number(this.pan.value) }),
       ondblclick: () => this.set({ pan: 0 }),
     });
-    return el('div', { class: 'control' }, el('span', { class: 'control-name', text: 'Pan', 'aria-hidden': 'true' }), this.pan, this.panReading);
+    return el(
+      'div',
+      { class: 'control' },
+      el('span', { class: 'control-name', text: 'Pan', 'aria-hidden': 'true' }),
+      this.pan,
+      this.panReading,
+    );
   }
 
   #meter() {
@@ -126,7 +167,17 @@ function panInWords(pan, short = false) {
 
 /** Return a row for a stem that can't be played. @param {{name: string, error: string}} stem */
 export function brokenRow(stem) {
-  const name = el('h3', { class: 'lane-name' }, el('i', { class: 'dot', 'aria-hidden': 'true' }), stemName(stem.name));
+  const name = el(
+    'h3',
+    { class: 'lane-name' },
+    el('i', { class: 'dot', 'aria-hidden': 'true' }),
+    stemName(stem.name),
+  );
   const note = el('p', { class: 'lane-note note', text: `Not played: ${stem.error}` });
-  return el('div', { class: 'lane broken', role: 'group', 'aria-label': stemName(stem.name) }, el('div', { class: 'lane-head' }, name), el('div', { class: 'lane-waves' }, el('div', { class: 'lane-wave' }, note)));
+  return el(
+    'div',
+    { class: 'lane broken', role: 'group', 'aria-label': stemName(stem.name) },
+    el('div', { class: 'lane-head' }, name),
+    el('div', { class: 'lane-waves' }, el('div', { class: 'lane-wave' }, note)),
+  );
 }

@@ -15,7 +15,9 @@ const measured = new WeakMap();
  * @param {(text: string) => void} told
  */
 export async function matchLoudness(player, equal, told) {
-  const sides = ['a', 'b', 'original'].filter((side) => player.channels.some((channel) => channel.side === side));
+  const sides = ['a', 'b', 'original'].filter((side) =>
+    player.channels.some((channel) => channel.side === side),
+  );
   if (!equal) return Object.fromEntries(sides.map((side) => [side, 1]));
   try {
     if (!measured.has(player)) {
@@ -39,7 +41,9 @@ export async function matchLoudness(player, equal, told) {
 function energyOf(player, side, energy) {
   let sum = 0;
   for (const ear of [0, 1]) {
-    const factors = player.channels.map((one) => (one.side === side && one.audible ? gains(one.db, one.pan)[ear] : 0));
+    const factors = player.channels.map((one) =>
+      one.side === side && one.audible ? gains(one.db, one.pan)[ear] : 0,
+    );
     factors.forEach((x, i) => factors.forEach((y, j) => (sum += x * y * energy[ear][i][j])));
   }
   return Math.max(0, sum);

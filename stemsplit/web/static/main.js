@@ -23,13 +23,16 @@ function showEmpty(about) {
     el('h2', { text: 'Drop a song here' }),
     el('p', { text: 'It is separated on this machine. Nothing leaves it.' }),
     el('button', { class: 'primary', text: 'Choose songs…', onclick: () => byId('open-separate').click() }),
-    el('p', { class: 'note', text: `Stems are written to ${about.output}` }));
+    el('p', { class: 'note', text: `Stems are written to ${about.output}` }),
+  );
 }
 
 /** Show the song of a job that is done, unless one is playing. */
 async function showDone(job) {
   await songs.load();
-  const found = songs.all.find((song) => song.results.some((/** @type {any} */ one) => one.id === job.result));
+  const found = songs.all.find((song) =>
+    song.results.some((/** @type {any} */ one) => one.id === job.result),
+  );
   if (!found || desk.player?.playing) return; // it doesn't take away what is being heard
   await desk.open(found.id, job.result);
 }
@@ -39,7 +42,9 @@ function connectTheme() {
   const chosen = localStorage.getItem('theme');
   if (chosen) root.dataset.theme = chosen;
   byId('theme').addEventListener('click', () => {
-    const dark = root.dataset.theme ? root.dataset.theme === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+    const dark = root.dataset.theme
+      ? root.dataset.theme === 'dark'
+      : matchMedia('(prefers-color-scheme: dark)').matches;
     root.dataset.theme = dark ? 'light' : 'dark';
     localStorage.setItem('theme', root.dataset.theme);
     repaint();

@@ -27,7 +27,7 @@ export function drawMeter(canvas, peak) {
   pen.fillStyle = colour(canvas, '--well');
   pen.fillRect(0, 0, width, height);
   pen.fillStyle = colour(canvas, state.db > -1 ? '--hot' : state.db > -9 ? '--warm' : '--level');
-  pen.fillRect(0, 0, (Math.min(1, 1 - state.db / FLOOR_DB)) * width, height);
+  pen.fillRect(0, 0, Math.min(1, 1 - state.db / FLOOR_DB) * width, height);
   if (now - state.clipped < CLIP_MS) {
     pen.fillStyle = colour(canvas, '--hot');
     pen.fillRect(width - 4, 0, 4, height);

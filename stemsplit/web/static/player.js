@@ -160,7 +160,9 @@ export class Player extends EventTarget {
       if (to - from >= SHORTEST_LOOP_S * this.rate) this.loop = [from, to];
     }
     if (this.playing) {
-      this.#begin(this.loop && (position < this.loop[0] || position >= this.loop[1]) ? this.loop[0] : position);
+      this.#begin(
+        this.loop && (position < this.loop[0] || position >= this.loop[1]) ? this.loop[0] : position,
+      );
       this.#tick();
     }
     this.dispatchEvent(new Event('change'));
@@ -233,7 +235,11 @@ export class Player extends EventTarget {
     const source = this.context.createBufferSource();
     source.buffer = buffer;
     source.connect(channel.input);
-    source.start(this.at / this.rate, offset / this.rate, Math.min(frames, buffer.length - offset) / this.rate);
+    source.start(
+      this.at / this.rate,
+      offset / this.rate,
+      Math.min(frames, buffer.length - offset) / this.rate,
+    );
     source.addEventListener('ended', () => {
       source.disconnect();
       this.sources.delete(source);

@@ -92,13 +92,19 @@ export class Queue extends EventTarget {
       await remove(`api/jobs/${job.id}`).catch(() => null);
       await this.load();
     };
-    return el('li', { 'data-job': job.id },
-      el('div', { class: 'job-head' },
+    return el(
+      'li',
+      { 'data-job': job.id },
+      el(
+        'div',
+        { class: 'job-head' },
         el('span', { class: 'name', text: job.name }),
-        el('button', { class: 'quiet small', text: '✕', onclick: stop })),
+        el('button', { class: 'quiet small', text: '✕', onclick: stop }),
+      ),
       el('span', { class: 'note', text: `${job.settings.model} · ${job.settings.quality}` }),
       el('progress', { max: 1, 'aria-label': `Progress of ${job.name}` }),
-      el('span', { class: 'job-state' }));
+      el('span', { class: 'job-state' }),
+    );
   }
 }
 
@@ -124,14 +130,21 @@ function fill(row, job) {
 function stateInWords(job) {
   const { progress, state } = job;
   if (job.cancelling) return { share: null, text: 'stopping after this chunk…' };
-  if (state === 'failed') return { share: null, text: [job.error?.message, job.error?.hint].filter(Boolean).join(' – ') };
+  if (state === 'failed')
+    return { share: null, text: [job.error?.message, job.error?.hint].filter(Boolean).join(' – ') };
   if (state === 'waiting') return { share: null, text: 'waiting' };
   if (state !== 'running') return { share: null, text: state };
   if (progress?.event === 'download') {
     const share = progress.total ? progress.done / progress.total : null;
-    return { share, text: `downloading ${size(progress.done)}${progress.total ? ` of ${size(progress.total)}` : ''}` };
+    return {
+      share,
+      text: `downloading ${size(progress.done)}${progress.total ? ` of ${size(progress.total)}` : ''}`,
+    };
   }
   if (!progress?.total_s) return { share: null, text: 'loading the model' };
   const left = progress.eta_s === null ? '' : `, ${inWords(progress.eta_s)} left`;
-  return { share: progress.done_s / progress.total_s, text: `${Math.round((100 * progress.done_s) / progress.total_s)} %${left}` };
+  return {
+    share: progress.done_s / progress.total_s,
+    text: `${Math.round((100 * progress.done_s) / progress.total_s)} %${left}`,
+  };
 }

@@ -39,28 +39,58 @@ export class Separate {
     this.stems = el('div', { class: 'checks' });
     this.problem = el('p', { class: 'bad', role: 'alert', hidden: true });
     this.start = el('button', { class: 'primary', type: 'submit', text: 'Separate' });
-    this.picker = el('input', { type: 'file', multiple: true, class: 'visually-hidden', id: 'picker', accept: 'audio/*,video/*', onchange: () => this.#pick() });
-    const drop = el('label', { class: 'dropzone', for: 'picker' }, el('b', { text: 'Choose songs' }), ' or drop them anywhere on this page');
-    const form = el('form', { method: 'dialog', onsubmit: (event) => this.#submit(event) },
+    this.picker = el('input', {
+      type: 'file',
+      multiple: true,
+      class: 'visually-hidden',
+      id: 'picker',
+      accept: 'audio/*,video/*',
+      onchange: () => this.#pick(),
+    });
+    const drop = el(
+      'label',
+      { class: 'dropzone', for: 'picker' },
+      el('b', { text: 'Choose songs' }),
+      ' or drop them anywhere on this page',
+    );
+    const form = el(
+      'form',
+      { method: 'dialog', onsubmit: (event) => this.#submit(event) },
       el('h2', { id: 'separate-title', text: 'Separate songs' }),
-      this.picker, drop, this.list,
+      this.picker,
+      drop,
+      this.list,
       el('fieldset', {}, el('legend', { text: 'Model' }), ...this.chooser.parts),
       el('fieldset', {}, el('legend', { text: 'Stems' }), this.stems),
       el('div', { class: 'row' }, this.#quality(), this.#format(), this.#depth()),
       this.problem,
-      el('div', { class: 'actions' }, el('button', { type: 'button', text: 'Cancel', onclick: () => this.dialog.close() }), this.start));
+      el(
+        'div',
+        { class: 'actions' },
+        el('button', { type: 'button', text: 'Cancel', onclick: () => this.dialog.close() }),
+        this.start,
+      ),
+    );
     this.dialog.append(form);
   }
 
   #quality() {
-    const options = this.about.qualities.map((name) => el('option', { value: name, text: QUALITIES[name] ?? name, selected: name === this.about.quality }));
+    const options = this.about.qualities.map((name) =>
+      el('option', { value: name, text: QUALITIES[name] ?? name, selected: name === this.about.quality }),
+    );
     this.quality = el('select', {}, ...options);
     return el('label', {}, 'Quality ', this.quality);
   }
 
   #format() {
-    const options = this.about.formats.map(({ name }) => el('option', { value: name, text: name.toUpperCase(), selected: name === this.about.format }));
-    this.format = el('select', { onchange: () => fillDepths(this.depth, this.about, this.format.value) }, ...options);
+    const options = this.about.formats.map(({ name }) =>
+      el('option', { value: name, text: name.toUpperCase(), selected: name === this.about.format }),
+    );
+    this.format = el(
+      'select',
+      { onchange: () => fillDepths(this.depth, this.about, this.format.value) },
+      ...options,
+    );
     return el('label', {}, 'Format ', this.format);
   }
 
@@ -82,7 +112,18 @@ export class Separate {
         this.songs = this.songs.filter((one) => one !== song);
         this.#showSongs();
       };
-      return el('li', {}, el('span', { class: 'name', text: song.name }), el('button', { type: 'button', class: 'quiet small', 'aria-label': `Leave out ${song.name}`, text: '✕', onclick: drop }));
+      return el(
+        'li',
+        {},
+        el('span', { class: 'name', text: song.name }),
+        el('button', {
+          type: 'button',
+          class: 'quiet small',
+          'aria-label': `Leave out ${song.name}`,
+          text: '✕',
+          onclick: drop,
+        }),
+      );
     });
     this.list.replaceChildren(...rows);
     this.start.disabled = !this.songs.length;
@@ -90,7 +131,14 @@ export class Separate {
   }
 
   #showStems() {
-    const boxes = (this.chooser.model?.stems ?? []).map((stem) => el('label', { class: 'check' }, el('input', { type: 'checkbox', value: stem, checked: true }), stemName(stem)));
+    const boxes = (this.chooser.model?.stems ?? []).map((stem) =>
+      el(
+        'label',
+        { class: 'check' },
+        el('input', { type: 'checkbox', value: stem, checked: true }),
+        stemName(stem),
+      ),
+    );
     this.stems.replaceChildren(...boxes);
   }
 
@@ -98,7 +146,11 @@ export class Separate {
     event.preventDefault();
     const boxes = [...this.stems.querySelectorAll('input')];
     const stems = boxes.filter((box) => box.checked).map((box) => box.value);
-    const settings = { model: this.chooser.model?.name, quality: this.quality.value, format: this.format.value };
+    const settings = {
+      model: this.chooser.model?.name,
+      quality: this.quality.value,
+      format: this.format.value,
+    };
     if (stems.length && stems.length < boxes.length) settings.stems = stems;
     if (!this.depth.disabled) settings.bit_depth = this.depth.value;
     this.start.disabled = true;
@@ -119,7 +171,8 @@ export class Separate {
   /** Send a file, and return how a job names it. */
   async #sent(song) {
     if (!(song instanceof File)) return { song: song.song };
-    const told = (/** @type {number} */ share) => (this.start.textContent = `Sending ${song.name}: ${Math.round(100 * share)} %`);
+    const told = (/** @type {number} */ share) =>
+      (this.start.textContent = `Sending ${song.name}: ${Math.round(100 * share)} %`);
     return { upload: (await upload(song, told)).id };
   }
 
@@ -146,6 +199,10 @@ export class Separate {
 export function fillDepths(select, about, format) {
   const depths = about.formats.find((/** @type {any} */ one) => one.name === format).bit_depths;
   const words = { 16: '16', 24: '24', '32f': '32 float' };
-  select.replaceChildren(...depths.map((/** @type {string} */ depth) => el('option', { value: depth, text: words[depth], selected: depth === about.bit_depth })));
+  select.replaceChildren(
+    ...depths.map((/** @type {string} */ depth) =>
+      el('option', { value: depth, text: words[depth], selected: depth === about.bit_depth }),
+    ),
+  );
   select.disabled = !depths.length;
 }

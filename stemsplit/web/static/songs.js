@@ -20,21 +20,29 @@ export class Songs {
     this.all = songs;
     const note = byId('songs-note');
     note.hidden = complete && songs.length > 0;
-    note.textContent = complete ? 'None yet' : 'There are more folders than can be searched: name fewer to see all.';
+    note.textContent = complete
+      ? 'None yet'
+      : 'There are more folders than can be searched: name fewer to see all.';
     this.show();
   }
 
   /** Show the songs that match the filter. */
   show() {
     const words = byId('song-filter').value.toLowerCase().split(/\s+/);
-    const found = this.all.filter((song) => words.every((/** @type {string} */ word) => `${song.folder} ${song.name}`.toLowerCase().includes(word)));
+    const found = this.all.filter((song) =>
+      words.every((/** @type {string} */ word) => `${song.folder} ${song.name}`.toLowerCase().includes(word)),
+    );
     byId('songs').replaceChildren(...found.map((song) => this.#row(song)));
     byId('song-filter').hidden = this.all.length < 8;
   }
 
   #row(song) {
     const count = song.results.length;
-    const what = !count ? 'not separated' : count === 1 ? plural(song.results[0].stems.length, 'stem') : plural(count, 'result');
+    const what = !count
+      ? 'not separated'
+      : count === 1
+        ? plural(song.results[0].stems.length, 'stem')
+        : plural(count, 'result');
     const current = song.id === this.desk.song?.id;
     const open = () => {
       location.hash = song.id;
@@ -42,7 +50,12 @@ export class Songs {
       byId('side').classList.remove('open');
       byId('toggle-songs').setAttribute('aria-expanded', 'false');
     };
-    const button = el('button', { 'aria-current': current ? 'true' : null, onclick: open }, el('span', { class: 'name', text: song.name }), el('span', { class: 'note', text: what }));
+    const button = el(
+      'button',
+      { 'aria-current': current ? 'true' : null, onclick: open },
+      el('span', { class: 'name', text: song.name }),
+      el('span', { class: 'note', text: what }),
+    );
     return el('li', {}, button);
   }
 }

@@ -70,7 +70,8 @@ export class Stage {
 
   #down(event) {
     const target = event.target;
-    if (event.button !== 0 || !(target instanceof HTMLCanvasElement) || target.classList.contains('meter')) return;
+    if (event.button !== 0 || !(target instanceof HTMLCanvasElement) || target.classList.contains('meter'))
+      return;
     const began = { x: event.clientX, frame: this.#frame(event) };
     let dragged = false;
     target.setPointerCapture(event.pointerId);
@@ -85,7 +86,9 @@ export class Stage {
     };
     target.addEventListener('pointermove', move);
     target.addEventListener('pointerup', end, { once: true });
-    target.addEventListener('pointercancel', () => target.removeEventListener('pointermove', move), { once: true });
+    target.addEventListener('pointercancel', () => target.removeEventListener('pointermove', move), {
+      once: true,
+    });
   }
 
   #select(one, other) {

@@ -4,15 +4,25 @@ import { byId, clock, decibels } from './dom.js';
 
 /** Connect the controls to the desk. @param {import('./desk.js').Desk} desk */
 export function connectTransport(desk) {
-  const withPlayer = (/** @type {(player: any) => void} */ action) => () => desk.player && action(desk.player);
+  const withPlayer = (/** @type {(player: any) => void} */ action) => () =>
+    desk.player && action(desk.player);
   byId('play').addEventListener('click', () => toggle(desk));
-  byId('to-start').addEventListener('click', withPlayer((player) => player.seek(player.loop ? player.loop[0] : 0)));
+  byId('to-start').addEventListener(
+    'click',
+    withPlayer((player) => player.seek(player.loop ? player.loop[0] : 0)),
+  );
   byId('loop').addEventListener('click', () => toggleLoop(desk));
   byId('zoom-in').addEventListener('click', () => zoom(desk, 2));
   byId('zoom-out').addEventListener('click', () => zoom(desk, 0.5));
   byId('zoom-all').addEventListener('click', () => desk.view?.show(0, desk.view.total));
-  byId('position').addEventListener('input', withPlayer((player) => player.seek(Number(byId('position').value) * player.rate)));
-  byId('master').addEventListener('input', withPlayer((player) => player.volume(Number(byId('master').value))));
+  byId('position').addEventListener(
+    'input',
+    withPlayer((player) => player.seek(Number(byId('position').value) * player.rate)),
+  );
+  byId('master').addEventListener(
+    'input',
+    withPlayer((player) => player.volume(Number(byId('master').value))),
+  );
   byId('master').addEventListener('input', () => {
     const db = Number(byId('master').value);
     byId('master').setAttribute('aria-valuetext', db <= -60 ? 'silent' : decibels(db));
