@@ -111,10 +111,17 @@ def serve(
         raise SettingsError("--key: must be 8 or more letters, digits, - and _", setting="--key")
     with listen(host, port) as listening:
         token, port = key or token_urlsafe(18), listening.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
+        shown = _reachable(host)
         guard = Guard(make_app(paths, output, base), token, host, port)
         address = f"http://{shown}:{port}/{token}/"
         _run(guard, listening, lambda stop: ready(address, stop))
+
+
+def _reachable(host: str) -> str:
+    """Return a host as it stands in an address; this machine's own for one that stands for all addresses."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
+    return f"[{host}]" if ":" in host else host
 
 
 def _run(app: Guard, listening: socket.socket, ready: Callable[[Callable[[], None]], None]) -> None:

@@ -7,7 +7,7 @@ their beginning aren't decoded again for every block.
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ class Slices:
             if key in self._infos:
                 return self._infos[key]
         found = probe(path, name=path.name)
+        if found.frames is None:
+            found = replace(found, frames=_count(path))
         with self._lock:
             self._infos[key] = found
             if len(self._infos) > 1000:
@@ -111,6 +113,12 @@ class Slices:
                 spare.append(self._idle.popitem(last=False)[1])
         for one in spare:
             one.reader.close()
+
+
+def _count(path: Path) -> int:
+    """Return the length of a file that doesn't declare it, by decoding it."""
+    with open_audio(path, name=path.name) as reader:
+        return sum(block.shape[1] for block in reader.blocks())
 
 
 def _read(entry: _Open, frames: int) -> Array:

@@ -104,7 +104,7 @@ class Client:
 
 
 @contextmanager
-def served(folder: Path, *paths: Path, **options: Any) -> Iterator[Client]:
+def served(folder: Path, *paths: Path, host: str = "127.0.0.1", **options: Any) -> Iterator[Client]:
     """Run a server for the block."""
     from stemsplit.web import server as serving
 
@@ -117,7 +117,7 @@ def served(folder: Path, *paths: Path, **options: Any) -> Iterator[Client]:
                 paths,
                 folder / "stems",
                 base,
-                host="127.0.0.1",
+                host=host,
                 port=0,
                 key=KEY,
                 ready=lambda address, stop: ready.put((address, stop)),

@@ -264,16 +264,15 @@ def test_a_stem_that_comes_late_stops_all_and_not_the_page(sines: Path, show: Op
         page = show(client)
         held: list[Any] = []
         page.route(f"**/api/files/{late}/pcm*", lambda route: held.append(route))
-        page.evaluate(f"{PLAYER}.blocks.kept.clear()")
-        page.evaluate(f"{PLAYER}.seek({10 * RATE})")
+        page.evaluate(f"{PLAYER}.seek({15 * RATE})")
         page.click("#play")
         until(page, f"{PLAYER}.stalled")
         page.wait_for_timeout(500)
-        assert page.evaluate(f"{PLAYER}.position()") == 10 * RATE  # the other stem waits, too
+        assert page.evaluate(f"{PLAYER}.position()") == 15 * RATE  # the other stem waits, too
         for route in held:
             route.continue_()
         page.unroute(f"**/api/files/{late}/pcm*")
-        until(page, f"!{PLAYER}.stalled && {PLAYER}.position() > 10.2 * {RATE}")
+        until(page, f"!{PLAYER}.stalled && {PLAYER}.position() > 15.2 * {RATE}")
 
 
 def dropped(page: Page, *paths: Path) -> None:
@@ -359,6 +358,9 @@ def test_what_is_saved_is_what_is_heard(folder: Path, show: Open) -> None:
         assert np.abs(karaoke - files["drums"] - files["bass"] - files["other"]).max() <= 2**-23
         assert saved(page, "All stems as ZIP").startswith(b"PK")
         page.keyboard.press("Escape")
+        page.reload()  # which keeps the mix
+        page.wait_for_selector("[data-stem=drums]")
+        assert page.get_by_label("Volume of drums").input_value() == "-6"
         page.click("[aria-label='Solo vocals']")
         assert np.array_equal(samples(saved(page, "This mix")), files["vocals"])
 

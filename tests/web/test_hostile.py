@@ -388,6 +388,11 @@ def test_a_key_that_is_no_key(tmp_path: Path, key: str) -> None:
         server.serve([], tmp_path, {}, host="127.0.0.1", port=0, key=key, ready=lambda *_: None)
 
 
+def test_a_server_for_all_addresses_prints_one_that_answers(tmp_path: Path) -> None:
+    with served(tmp_path, host="0.0.0.0") as client:
+        assert client.address.startswith("http://127.0.0.1:") and client("GET", "").status == 200
+
+
 def test_a_server_for_other_machines_goes_by_addresses_not_by_names() -> None:
     guard: Any = Guard(lambda *_: None, KEY, "0.0.0.0", 8000)  # type: ignore[arg-type,return-value]
     assert guard._is_own("192.168.1.5:8000") and guard._is_own("[fe80::1]:8000")

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stemsplit.events import Progress, TrackDone
+from stemsplit.events import Download, Progress, TrackDone
 from stemsplit.separation.plan import Input
 from stemsplit.settings import Request
 from stemsplit.web import jobs as queue
@@ -146,6 +147,34 @@ def test_a_job_that_makes_no_sense_is_refused(client: Client, body: Any, status:
     answer = client("POST", "api/jobs", {**song, **body})
     assert (answer.status, words in answer.json["error"]["message"]) == (status, True), answer.body
     assert client.get("api/jobs")["jobs"] == []
+
+
+def test_a_download_is_told_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(name: str, *, offline: bool, callback: Any) -> None:
+        assert (name, offline) == ("classic", True)
+        for done in (0, 40, 84):
+            callback(Download("weights.th", done, 84))
+
+    monkeypatch.setattr(queue, "download_model", download)
+    with served(folder) as client:
+        job = submitted_upload(client, folder / "song.wav")
+        client.wait(job)
+        first = events(client, job)[0][1]
+    assert first == {"event": "download", "name": "weights.th", "done": 84, "total": 84}
+
+
+def test_the_model_stays_loaded_for_the_same_settings(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stemsplit.separation import batch
+
+    loaded = []
+    load = batch.load_runner
+    monkeypatch.setattr(batch, "load_runner", lambda *given: loaded.append(given) or load(*given))
+    with served(folder) as client:
+        for name, settings in (("one", {}), ("two", {}), ("three", {"quality": "best"}), ("four", {})):
+            shutil.copy(folder / "song.wav", folder / f"{name}.wav")
+            job = submitted_upload(client, folder / f"{name}.wav", **settings)
+            assert client.wait(job)["state"] == "done"
+    assert len(loaded) == 3
 
 
 class Hold:

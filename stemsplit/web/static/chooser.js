@@ -48,6 +48,7 @@ export class Chooser {
   /** Ask the server for the models. */
   async load() {
     this.all = (await get('api/models')).models;
+    if (!this.model) this.all.unshift(given(this.name));
     const tasks = [...new Set(this.all.map((one) => one.task).filter(Boolean))];
     this.task.hidden = !tasks.length;
     const kept = this.task.value;
@@ -120,4 +121,10 @@ export class Chooser {
       ),
     );
   }
+}
+
+/** Return a row for a model that was named on the command line and isn't in the registry. @param {string} name */
+function given(name) {
+  const facts = { task: null, stems: [], size: 0, license: '', permissive: true, score: null, here: true };
+  return { name, kind: 'named on the command line', ...facts };
 }

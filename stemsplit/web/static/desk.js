@@ -48,6 +48,7 @@ export class Desk extends EventTarget {
     document.title = `${this.song.name} – stemsplit`;
     const results = this.song.results;
     this.#fill(byId('result'), results, null);
+    byId('separate-this').hidden = results.length > 0;
     byId('result-choice').hidden = results.length < 2;
     await this.choose(result ?? results.at(-1)?.id ?? null);
     this.dispatchEvent(new Event('open'));
@@ -67,6 +68,7 @@ export class Desk extends EventTarget {
     this.#close();
     byId('song-facts').textContent = this.#facts();
     byId('transport').hidden = false;
+    byId('open-save').hidden = !this.result;
     this.#load();
   }
 
@@ -121,7 +123,7 @@ export class Desk extends EventTarget {
 
   #addLanes(original, rate, frames) {
     if (!this.result)
-      this.#addLane([[{ ...original, name: 'original' }, 'a']], 'Original, not separated yet');
+      this.#addLane([[{ ...original, name: 'original' }, 'a']], 'original');
     for (const pair of this.#pairs()) {
       const readable = pair.filter(([stem]) => stem.error === null && stem.sample_rate === rate);
       for (const [stem] of pair)

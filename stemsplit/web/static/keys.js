@@ -31,7 +31,7 @@ const KEYS = [
     (desk) => desk.listen(desk.player?.heard === 'difference' ? 'a' : 'difference'),
   ],
   ['1 … 9', 'Solo a stem; with Shift mute it', () => {}],
-  ['s', 'Save', () => byId('open-save').click()],
+  ['s', 'Save', (desk) => desk.result && byId('open-save').click()],
   ['n', 'Separate songs', () => byId('open-separate').click()],
   ['?', 'These shortcuts', () => byId('open-help').click()],
 ];

@@ -77,6 +77,7 @@ async function start() {
   queue.addEventListener('found', () => (byId('lost').hidden = true));
   globalThis.stemsplit = { desk, songs, queue, separate }; // for the console, and for the tests
   await Promise.all([songs.load(), queue.load()]);
+  addEventListener('focus', () => songs.load().catch(() => null)); // other programs write stems, too
   const wanted = songs.all.find((song) => song.id === location.hash.slice(1)) ?? songs.all[0];
   if (wanted) await desk.open(wanted.id);
   else showEmpty(about);

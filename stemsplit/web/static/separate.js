@@ -17,13 +17,15 @@ export class Separate {
     this.chooser = new Chooser(about.model, () => this.#showStems());
     this.#build();
     byId('open-separate').addEventListener('click', () => this.open());
+    byId('separate-this').addEventListener('click', () => this.open());
     this.#acceptDrops();
   }
 
   /** Open the dialog, with songs or with the one that is open. @param {File[]} [files] */
   async open(files = []) {
-    if (files.length) this.songs.push(...files);
-    else if (!this.songs.length && this.desk.song?.has_original) {
+    if (files.length) {
+      this.songs.push(...files);
+    } else if (this.desk.song?.has_original && !this.songs.some((song) => song instanceof File)) {
       this.songs = [{ song: this.desk.song.id, name: this.desk.song.name }];
     }
     this.problem.hidden = true;
