@@ -53,7 +53,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, host: str, port: int) -> None:
         self._app, self._token, self._port = app, token, port
         self._open = not is_loopback(host)
-        own = (host, socket.gethostname(), socket.getfqdn()) if self._open else (host,)
+        own = (host, socket.gethostname()) if self._open else (host,)
         self._names = {name.lower() for name in (*LOOPBACK, *own)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,8 @@ async def upload(request: Request) -> Response:
     service = service_of(request)
     name = text(request.query_params, "name")
     found = await service.uploads.receive(name, body_of(request, MOST_BYTES))
-    service.library.add(found.path.with_name(found.name).stem, found.path)
+    name = found.path.with_name(found.name).stem
+    await to_thread.run_sync(service.library.add, name, found.path)
     return JSONResponse({"id": found.id, "name": found.name}, 201)
 
 
@@ -30,7 +31,7 @@ async def remove_upload(request: Request) -> Response:
     found = service.uploads.get(request.path_params["id"])
     if any(job.song.path == found.path and not job.finished for job in service.jobs.all()):
         raise ApiError(409, "a job needs this upload", "cancel the job first")
-    service.library.forget(found.path)
+    await to_thread.run_sync(service.library.forget, found.path)
     await to_thread.run_sync(service.uploads.remove, found.id)
     return Response(status_code=204)
 

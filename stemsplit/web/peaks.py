@@ -143,11 +143,12 @@ class Overview:
 
 
 class Waveforms:
-    """The overviews of all files; one thread computes them in the order in which they are asked for."""
+    """The overviews of all files; one thread computes them, the one that was asked for last first."""
 
     def __init__(self, slices: Slices) -> None:
         self._slices = slices
         self._known: OrderedDict[str, Overview] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[Path, Overview]] = OrderedDict()
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="waveforms")
         self._closed = threading.Event()
@@ -158,11 +159,14 @@ class Waveforms:
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)
+                if key in self._waiting:
+                    self._waiting.move_to_end(key)
                 return self._known[key]
             found = Overview.from_file(_cached(key))
             if found is None:
                 found = Overview()
-                self._worker.submit(self._compute, path, found, key)
+                self._waiting[key] = path, found
+                self._worker.submit(self._compute)
             self._known[key] = found
             while len(self._known) > MOST_IN_MEMORY:
                 self._known.popitem(last=False)
@@ -190,7 +194,9 @@ class Waveforms:
         self._closed.set()
         self._worker.shutdown(cancel_futures=True)
 
-    def _compute(self, path: Path, overview: Overview, key: str) -> None:
+    def _compute(self) -> None:
+        with self._lock:
+            key, (path, overview) = self._waiting.popitem()
         try:
             for block in self._samples(path):
                 if self._closed.is_set():

@@ -19,7 +19,7 @@ from stemsplit.separation.plan import Input
 from stemsplit.settings import Request
 from stemsplit.web import jobs as queue
 from stemsplit.web import uploads
-from tests.cli.conftest import COMMAND, environment
+from tests.cli.conftest import COMMAND, Shell, environment
 from tests.web.conftest import KEY, RATE, Client, served, write_song
 
 
@@ -71,16 +71,18 @@ def test_another_result_of_a_song_gets_a_folder_of_its_own(folder: Path) -> None
     assert "progress" not in last, "the third is the first again and is skipped"
 
 
-def test_events_are_those_of_the_command(folder: Path) -> None:
+def test_events_are_those_of_the_command(
+    folder: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with served(folder) as client:
         job = submitted_upload(client, folder / "song.wav")
         client.wait(job)
         found = events(client, job)
         assert events(client, job, after=found[-1][0]) == []
         assert events(client, job, after=found[-2][0]) == found[-1:]
-    command = [*COMMAND, "song.wav", "-m", "classic", "-o", "other", "--progress", "json"]
-    ran = subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, check=True)
-    wanted = [json.loads(line) for line in ran.stderr.decode().splitlines() if line.startswith("{")]
+    shell = Shell(folder, capfdbinary, monkeypatch)
+    ran = shell("song.wav", "-m", "classic", "-o", "other", "--progress", "json")
+    wanted = [json.loads(line) for line in ran.err.splitlines() if line.startswith("{")]
     names = [data["event"] for _, data in found]
     assert names == ["start", "track_start", "progress", "track_done", "end"]  # of progress, the last
     assert list(dict.fromkeys(one["event"] for one in wanted)) == names
