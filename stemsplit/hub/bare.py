@@ -16,6 +16,8 @@ from stemsplit.listing import is_hidden
 
 # Parameter names that only one family has, for configurations that don't name their family
 KEY_PATTERNS = (
+    (r"pos_embed_f$", "scnet_masked"),
+    (r"dp_modules\.\d+\.time_layer\.", "scnet_tran"),
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),

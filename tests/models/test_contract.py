@@ -35,6 +35,7 @@ SCNET = {
     "num_dplayer": 2,
     "segment_samples": 500,
 }
+TRAN = {"tran_rotary_embedding_dim": 4, "tran_dim_head": 4, "tran_heads": 2}
 MASK = {"n_fft": 64, "hop": 32, "window_trim": 1, "heads": 3, "hidden": 16, "segment_samples": 500}
 BSRNN = {"bands": [2, 3, 4, 8, 16], "n_fft": 64, "hop": 16, "width": 4, "modules": 2, "segment_samples": 500}
 DEMUCS = {"sources": ["a", "b"], "channels": 4, "nfft": 256, "samplerate": 8000, "segment": 0.05}
@@ -118,6 +119,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("openunmix", UMX | {"niter": 0, "nb_channels": 1}),
     ("scnet", SCNET),
     ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
+    ("scnet_masked", SCNET),
+    ("scnet_tran", SCNET | TRAN),
     ("tasnet", TASNET),
     ("tasnet", TASNET | {"causal": True, "norm_type": "cLN", "mask_nonlinear": "softmax"}),
 ]
