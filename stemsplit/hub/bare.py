@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
@@ -28,9 +28,25 @@ KEY_PATTERNS = (
 )
 
 
-def describe(
-    path: Path, keys: Iterable[str], config: str | Path | None = None
-) -> tuple[str, Mapping[str, Any]]:
+# Families of demucs, which MSST's configurations name in `model`
+NAMED = ("demucs", "hdemucs", "htdemucs")
+
+
+class Described(NamedTuple):
+    """What is known of a state dict.
+
+    Attributes:
+        family: network family, a key of `models.FAMILIES`.
+        arguments: arguments of the family.
+        metadata: settings that the family's arguments don't have: perhaps `overlap`, a fraction of a chunk.
+    """
+
+    family: str
+    arguments: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def describe(path: Path, keys: Iterable[str], config: str | Path | None = None) -> Described:
     """Return the family and the arguments of the state dict in a file.
 
     Args:
@@ -61,21 +77,24 @@ def _config_beside(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     content = read_foreign(config)
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
-        return content["family"], arguments
+        return Described(content["family"], arguments, {})
     if "training" not in content or not {"model", "kwargs"} & content.keys():
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
-    family = _family_by_keys(keys)
+    named = content.get("model")
+    family = named if isinstance(named, str) else _family_by_keys(keys)
+    if isinstance(named, str) and named not in NAMED:
+        raise CheckpointError(config, f"model {named}: not a network of this package")
     if family is None:
         raise CheckpointError(
             path,
             f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
             hint=f"a `family` and its `arguments` in {config.name} would say which it is",
         )
-    return family, _from_config(config, family, content)
+    return _from_config(config, family, content)
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
@@ -94,14 +113,17 @@ def read_foreign(path: Path) -> Mapping[str, Any]:
     return content or {}
 
 
-def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Described:
     from stemsplit import models
+    from stemsplit.models.blocks.released import released_use
 
     try:
         arguments = models.family(family).Arguments.from_config(content)
+        use = released_use(content)
     except (StemsplitError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(path, f"not a configuration of a {family} ({error})") from error
-    return {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    given = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    return Described(family, given, {k: use[k] for k in ("overlap",) if k in use.keys() - given.keys()})
 
 
 def _family_by_keys(keys: Sequence[str]) -> str | None:
@@ -110,11 +132,11 @@ def _family_by_keys(keys: Sequence[str]) -> str | None:
     return next((family for mark, family in marks if any(map(mark.search, keys))), None)
 
 
-def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+def _registered(path: Path) -> Described | None:
     digest = verified.digest(path)
     for spec in registry().values():
         if spec.family and any(_has_digest(file, digest) for file in spec.files):
-            return spec.family, spec.arguments
+            return Described(spec.family, spec.arguments, {})
     return None
 
 

@@ -32,6 +32,7 @@ from stemsplit.hub import bare, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
+from stemsplit.settings import MAX_OVERLAP
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Package:
         family: network family, a key of `models.FAMILIES`.
         arguments: arguments of the family; missing ones have their defaults.
         state: tensors by name, which may be memory-mapped from the file.
-        metadata: other data in the file, such as the training recipe.
+        metadata: other data in the file, such as the training recipe; `overlap` is the network's own.
         described: whether family and arguments come from outside the file.
     """
 
@@ -84,9 +85,10 @@ def read_package(
     if "klass" in content:
         return _package(path, content)
     state = _bare(path, content)
+    metadata: Mapping[str, Any] = {}
     if family is None:
-        family, arguments = bare.describe(path, state, config)
-    return Package(path, family, dict(arguments or {}), state, described=True)
+        family, arguments, metadata = bare.describe(path, state, config)
+    return Package(path, family, dict(arguments or {}), state, metadata, described=True)
 
 
 def empty_network(package: Package) -> Network:
@@ -98,11 +100,16 @@ def empty_network(package: Package) -> Network:
     """
     try:
         with torch.random.fork_rng(devices=[]), _Uninitialised():
-            return models.build(package.family, package.arguments).eval()
+            network = models.build(package.family, package.arguments).eval()
     except Exception as error:  # a constructor may fail in any way with the arguments of a file
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise ResourceError(f"{package.path}: its network doesn't fit into memory") from error
         raise CheckpointError(package.path, f"can't be built as a {package.family} ({error})") from error
+    if (overlap := package.metadata.get("overlap")) is not None:
+        if not (isinstance(overlap, int | float) and 0 <= overlap <= MAX_OVERLAP):
+            raise CheckpointError(package.path, f"its metadata is malformed (overlap {overlap})")
+        network.overlap = overlap
+    return network
 
 
 def fill(network: Network, package: Package) -> Network:

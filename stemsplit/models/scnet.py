@@ -158,9 +158,6 @@ class ScnetArguments:
         sample_rate: in Hz.
     """
 
-    # arguments of the original constructor that don't change the output
-    ignored: ClassVar[tuple[str, ...]] = ()
-
     sources: Sequence[str] = ("drums", "bass", "other", "vocals")
     audio_channels: int = 2
     dims: Sequence[int] = (4, 32, 64, 128)
@@ -210,7 +207,7 @@ class ScnetArguments:
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
-        arguments = released_arguments(config, {field.name for field in fields(cls)}, cls.ignored)
+        arguments = released_arguments(config, {field.name for field in fields(cls)})
         return cls(**arguments | released_use(config))
 
 
@@ -355,8 +352,6 @@ class SCNetTran(SparseNetwork):
             tran_ff_dropout: of feed-forward layers.
         """
 
-        ignored: ClassVar[tuple[str, ...]] = ("tran_flash_attn",)
-
         tran_rotary_embedding_dim: int = 64
         tran_depth: int = 1
         tran_heads: int = 8
@@ -371,6 +366,12 @@ class SCNetTran(SparseNetwork):
                     f"tran_rotary_embedding_dim {self.tran_rotary_embedding_dim}: "
                     f"must be tran_dim_head, {self.tran_dim_head}, and even"
                 )
+
+        @classmethod
+        def from_config(cls, config: Mapping[str, Any]) -> Self:
+            """Return the arguments of a released checkpoint; `tran_flash_attn` changes no output."""
+            model = {key: value for key, value in config["model"].items() if key != "tran_flash_attn"}
+            return super().from_config({**config, "model": model})
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments

@@ -4,6 +4,7 @@ Weights are compared in test_released.py and test_published_families.py.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from stemsplit import load_model
 from stemsplit.errors import StemsplitError
@@ -18,7 +20,7 @@ from stemsplit.models import build, family
 from stemsplit.models.blocks.band_sampling import Band, BandBins, SDLayer, SULayer
 from stemsplit.models.scnet import SCNet
 from tests.models.test_contract import TRAN
-from tests.models.test_published_families import ZOO, from_config
+from tests.models.test_published_families import ZOO, Decibels, from_config
 
 SMALL = {"dims": [4, 8, 8], "nfft": 64, "win_size": 64, "hop_size": 16, "num_dplayer": 2}
 
@@ -174,3 +176,22 @@ def test_prepared_transformers_compute_the_same() -> None:
     network, mix = build("scnet_tran", SMALL | TRAN).eval(), torch.randn(1, 2, 500)
     expected = network(mix)
     torch.testing.assert_close(network.prepare()(mix), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["scnet_masked", "scnet_tran"])
+@torch.inference_mode()
+def test_the_released_arguments_compute_what_the_reference_does(
+    variant: str, oracle: Callable[..., dict[str, Tensor]], decibels: Decibels
+) -> None:
+    # those of the masks aren't published; they have the plain network's sizes
+    constructor = yaml.safe_load(TRAN_YAML)["model"]
+    if variant == "scnet_masked":
+        constructor = {key: value for key, value in constructor.items() if not key.startswith("tran_")}
+    mix = 0.1 * torch.randn(1, 2, 3 * 44_100)
+    found = oracle("scnet_variants.py", constructor | {"variant": variant}, mix=mix)
+    network = from_config(variant, yaml.safe_load(TRAN_YAML) | {"model": constructor})
+    network.load_state_dict(
+        {k.removeprefix("weights/"): v for k, v in found.items() if k.startswith("weights/")}
+    )
+    assert decibels(found["stems"], network(mix)) >= 95
