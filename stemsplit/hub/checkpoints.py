@@ -3,7 +3,8 @@
 | kind | content |
 |---|---|
 | safetensors of demucs ≥ 4.1 and of this package | tensors; `klass`, `args`, `kwargs` as metadata |
-| package of demucs 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
+| package of demucs 2, 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
+| package of demucs 1 (`.th`, `.th.gz`) | the same as a tuple; see `first_demucs` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
 
 Nothing in a file is ever executed or imported; see `pickles`.
@@ -28,7 +29,7 @@ from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
-from stemsplit.hub import bare, pickles
+from stemsplit.hub import bare, first_demucs, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
@@ -79,7 +80,12 @@ def read_package(
     if not path.is_file():
         raise CheckpointError(path, "no such file")
     refuse_placeholder(path)
-    content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
+    content: Any = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
+    if first_demucs.is_first(content):
+        try:
+            content = first_demucs.renewed(content)
+        except StemsplitError as error:
+            raise CheckpointError(path, str(error)) from error
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a checkpoint: it holds no mapping")
     if "klass" in content:
