@@ -29,7 +29,7 @@ from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
-from stemsplit.hub import bare, first_demucs, pickles
+from stemsplit.hub import bare, diffq, first_demucs, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
@@ -90,10 +90,13 @@ def read_package(
         raise CheckpointError(path, "not a checkpoint: it holds no mapping")
     if "klass" in content:
         return _package(path, content)
-    state = _bare(path, content)
+    quantised = diffq.is_quantised(content)
+    state = {} if quantised else _bare(path, content)
     metadata: Mapping[str, Any] = {}
     if family is None:
         family, arguments, metadata = bare.describe(path, state, config)
+    if quantised:
+        state = _dequantised(path, family, arguments or {}, content)
     return Package(path, family, dict(arguments or {}), state, metadata, described=True)
 
 
@@ -208,8 +211,6 @@ def _safetensors(path: Path) -> dict[str, Any]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(path, f"not a readable checkpoint ({error})") from error
-    if "structure" in metadata:
-        raise _quantised(path)
     if "klass" not in metadata:
         return dict(state)
     try:
@@ -218,13 +219,14 @@ def _safetensors(path: Path) -> dict[str, Any]:
             args.decode(metadata.get("kwargs", "{}")),
         )
         own = json.loads(metadata.get("stemsplit", "{}"))
+        content = diffq.nested(state, json.loads(metadata["structure"])) if "structure" in metadata else state
     except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is malformed ({error})") from error
     return {
         "klass": metadata["klass"],
         "args": positional,
         "kwargs": keywords,
-        "state": state,
+        "state": content,
         "stemsplit": own,
     }
 
@@ -241,19 +243,28 @@ def _package(path: Path, content: Mapping[str, Any]) -> Package:
     mappings = all(isinstance(part, dict) for part in (keywords, state, own))
     if not (isinstance(positional, list | tuple) and mappings):
         raise CheckpointError(path, "its package is malformed")
-    if "__quantized" in state:
-        raise _quantised(path)
     try:
         arguments = args.named(family, positional, keywords)
     except StemsplitError as error:
         raise CheckpointError(path, str(error)) from error
+    if diffq.is_quantised(state):
+        return Package(path, family, arguments, _dequantised(path, family, arguments, state), own)
     return Package(path, family, arguments, _tensors(path, state), own)
 
 
-def _quantised(path: Path) -> CheckpointError:
-    return CheckpointError(
-        path, "quantised with DiffQ, which isn't read here", hint="take the model without _q"
-    )
+def _dequantised(path: Path, family: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> State:
+    """Return quantised weights by name; they are stored in the order of the network's parameters."""
+    with torch.device("meta"):
+        outline = empty_network(Package(path, family, arguments, {}))
+    shapes = {name: parameter.shape for name, parameter in outline.named_parameters()}
+    try:
+        if "compressed" in state:
+            state = pickles.loads(diffq.decompressed(state["compressed"], shapes), path)
+        return diffq.restored(state, shapes)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a malformed state can be of any types
+        raise CheckpointError(path, f"its quantised weights are malformed ({error})") from error
 
 
 # demucs' names of Hybrid Demucs' layers by torchaudio's

@@ -61,6 +61,8 @@ KLASSES = {path: type(path.rsplit(".", 1)[-1], (NetworkClass,), {"path": path}) 
 
 _UNUSED = (
     "argparse.Namespace",
+    "diffq.diffq.DiffQuantizer",
+    "diffq.uniform.UniformQuantizer",
     "pathlib.PosixPath",
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
@@ -91,6 +93,16 @@ def load(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
+        raise CheckpointError(path, _reason(error)) from error
+
+
+def loads(data: bytes, path: Path) -> Any:
+    """Return the content of a `torch.save` file that is inside another one, at `path`; see `load`."""
+    try:
+        return _restricted(io.BytesIO(data), mmap=False)
+    except MemoryError:
+        raise
+    except Exception as error:
         raise CheckpointError(path, _reason(error)) from error
 
 
