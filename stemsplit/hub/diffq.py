@@ -133,15 +133,19 @@ def _merged(by_bits: list[Any], bits: Tensor, count: int) -> Tensor:
         count: number of levels.
 
     Returns:
-        [groups, size]. Groups of more bits than the list has are all 0: DiffQ doesn't store their levels, and
-        reads them like that.
+        [groups, size].
+
+    Raises:
+        ValueError: there is no array for a number of bits. DiffQ stores none for 15 bits, and reads those
+            groups as whatever the memory holds.
     """
     levels = torch.zeros(len(bits), count // len(bits), dtype=torch.int16)
     for b in bits.unique().tolist():
-        if 0 < b <= len(by_bits):
-            chosen = bits.flatten() == b
-            size = int(chosen.sum()) * levels.shape[1]
-            levels[chosen] = _integers(by_bits[b - 1], size).to(torch.int16).view(-1, levels.shape[1])
+        if not 0 < b <= len(by_bits):
+            raise ValueError(f"groups of {b} bits, whose levels aren't stored")
+        chosen = bits.flatten() == b
+        size = int(chosen.sum()) * levels.shape[1]
+        levels[chosen] = _integers(by_bits[b - 1], size).to(torch.int16).view(-1, levels.shape[1])
     return levels
 
 

@@ -21,7 +21,7 @@ quantiser = getattr(diffq, arguments["kind"])(network, **arguments["settings"])
 network.eval()
 for name, parameter in network.named_parameters():
     if name.endswith("_diffq"):
-        parameter.data.normal_(0, 4)  # from the fewest bits per weight to the most
+        parameter.data.normal_(0, 4).clamp_(max=2.5)  # 2 to 14 bits per weight; 15 aren't stored
 state = quantiser.get_quantized_state(packed=arguments["packed"])
 torch.save({**state, "__quantized": True}, arguments["path"])
 restored = module(arguments["shapes"])
