@@ -116,7 +116,7 @@ def _weights(entry: Any, count: int, settings: Mapping[str, Any]) -> Tensor:
     else:
         each = _integers(bits[0], bits[0].numel()).view(-1, 1)  # [groups, 1]
         levels = _integers(levels, count).view(len(each), -1)  # [groups, size]
-    steps = 2 ** each.clamp(1, MOST_BITS) - 1
+    steps = 2 ** each.long().clamp(1, MOST_BITS) - 1
     if (each != each.clamp(1, MOST_BITS)).any() or (levels < 0).any() or (levels > steps).any():
         raise ValueError("levels beyond their number of bits")
     # in this order, in which DiffQ computes: the result is the same to the bit
