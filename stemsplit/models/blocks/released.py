@@ -11,12 +11,12 @@ from typing import Any
 from stemsplit.errors import StemsplitError
 from stemsplit.settings import MAX_OVERLAP
 
-# Keys of each section that change no output, whatever their value.
+# Keys of each section that change no output, whatever their value; where a family knows one, it gets it.
 HARMLESS: Mapping[str, frozenset[str]] = {
     "model": frozenset(
         {
             # other ways to compute the same attention, on GPUs
-            *("flash_attn", "sage_attention"),
+            *("flash_attn", "sage_attention", "tran_flash_attn"),
             # memory and dropout in training
             *("use_torch_checkpoint", "conv_dropout"),
             # the loss
@@ -25,9 +25,9 @@ HARMLESS: Mapping[str, frozenset[str]] = {
             "multi_stft_resolution_loss_weight",
             "multi_stft_resolutions_window_sizes",
             "multi_stft_window_fn",
-            # Bandit v2's constructor takes these and doesn't use them
+            # taken by the constructors of Bandit v2 and of RoFormers without being used
             *("stft_precisions", "bandsplit_precisions", "tf_model_precisions", "mask_estim_precisions"),
-            "dim_freqs_in",  # not used by its constructor either
+            "dim_freqs_in",
             "match_input_audio_length",  # outputs are cut to the chunk's length anyway
             "name",
         }
@@ -67,7 +67,8 @@ def released_arguments(
         StemsplitError: the configuration asks for something that the family doesn't have.
     """
     fixed = fixed or {}
-    model = {k: v for k, v in config["model"].items() if k not in HARMLESS["model"]}
+    harmless = HARMLESS["model"] - set(known)
+    model = {name: value for name, value in config["model"].items() if name not in harmless}
     require_fixed(model, fixed)
     if foreign := sorted(k for k, v in model.items() if k not in {*known, *fixed} and v not in (None, False)):
         raise StemsplitError(f"a variant of the network that isn't supported: {', '.join(foreign)}")

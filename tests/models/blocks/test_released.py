@@ -7,7 +7,7 @@ import yaml
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models import family
-from stemsplit.models.blocks.released import HARMLESS, OBEYED
+from stemsplit.models.blocks.released import HARMLESS, OBEYED, released_arguments
 from tests.hub.published import YAMLS as SMALL
 from tests.models.test_published_families import YAMLS
 
@@ -116,11 +116,14 @@ def test_unknown_keys_are_refused_by_name_unless_they_are_off(name: str, section
             read(name, config)
 
 
-@every
-def test_no_key_is_both_harmless_and_an_argument(name: str) -> None:
-    arguments: Any = family(name).Arguments
-    assert not HARMLESS["model"] & arguments.__dataclass_fields__.keys()
-    assert not HARMLESS["audio"] & OBEYED["audio"] and not HARMLESS["inference"] & OBEYED["inference"]
+def test_a_familys_own_arguments_come_before_what_is_harmless_to_others() -> None:
+    config = {"model": {"conv_dropout": 0.3, "flash_attn": True}}
+    assert released_arguments(config, {"conv_dropout"}) == {"conv_dropout": 0.3}
+    assert released_arguments(config, set()) == {}
+
+
+def test_no_key_is_both_obeyed_and_harmless() -> None:
+    assert not any(HARMLESS[section] & OBEYED[section] for section in OBEYED)
 
 
 @pytest.mark.parametrize("name", ["bs_roformer", "scnet", "mel_band_roformer", "mdx23c"])
