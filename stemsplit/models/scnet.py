@@ -19,7 +19,12 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.band_sampling import Band, SDBlock, SUBlock
-from stemsplit.models.blocks.released import released_arguments, released_use
+from stemsplit.models.blocks.released import (
+    released_arguments,
+    released_stems,
+    released_use,
+    require_channels,
+)
 from stemsplit.models.blocks.rotary import Rotary, Shape, Transformer
 from stemsplit.models.fast.packed import pack_linears
 from stemsplit.models.spectral import SpectralNetwork, Transform
@@ -202,13 +207,17 @@ class ScnetArguments:
         """Return the arguments of a released checkpoint, from the configuration published beside it.
 
         Args:
-            config: as for `released_arguments` and `released_use`.
+            config: as for `released_arguments` and `released_use`, with `training` (instruments and
+                target_instrument, which name the outputs).
 
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
         arguments = released_arguments(config, {field.name for field in fields(cls)})
-        return cls(**arguments | released_use(config))
+        stems = released_stems(config, len(arguments.get("sources", cls.sources)))
+        found = cls(**arguments | released_use(config) | {"sources": stems})
+        require_channels(config, found.audio_channels)
+        return found
 
 
 class SparseNetwork(SpectralNetwork):
@@ -366,12 +375,6 @@ class SCNetTran(SparseNetwork):
                     f"tran_rotary_embedding_dim {self.tran_rotary_embedding_dim}: "
                     f"must be tran_dim_head, {self.tran_dim_head}, and even"
                 )
-
-        @classmethod
-        def from_config(cls, config: Mapping[str, Any]) -> Self:
-            """Return the arguments of a released checkpoint; `tran_flash_attn` changes no output."""
-            model = {key: value for key, value in config["model"].items() if key != "tran_flash_attn"}
-            return super().from_config({**config, "model": model})
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments

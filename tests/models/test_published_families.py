@@ -67,10 +67,11 @@ def published(name: str, constructor: Config, channels: int = 2) -> Config:
     if name == "mdx23c":
         return constructor
     section = "kwargs" if name == "bandit_v2" else "model"
+    named = constructor.get("stems") or constructor.get("sources", ["restored"])
     return {
         section: constructor,
         "audio": {"chunk_size": 9000, "num_channels": channels},
-        "training": {"instruments": constructor.get("stems", ["restored"]), "target_instrument": None},
+        "training": {"instruments": named, "target_instrument": None},
     }
 
 

@@ -150,7 +150,8 @@ def test_a_checkpoint_says_by_its_tensors_which_variant_it_is(
     variant: str, prefix: str, tmp_path: Path
 ) -> None:
     model = SMALL | (TRAN | {"tran_flash_attn": False} if variant == "scnet_tran" else {})
-    config = {"model": model, "audio": {"chunk_size": 500}, "training": {"instruments": ["drums"]}}
+    four = ["drums", "bass", "other", "vocals"]
+    config = {"model": model, "audio": {"chunk_size": 500}, "training": {"instruments": four}}
     network = from_config(variant, config)
     state = {prefix + key: value for key, value in network.state_dict().items()}
     if variant == "scnet_tran":
