@@ -12,7 +12,7 @@ Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples, `dim` width o
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from stemsplit.models.blocks.released import (
     released_arguments,
     released_stems,
     released_use,
-    require_fixed,
+    require_channels,
 )
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.blocks.shared import share_biases, tied
@@ -39,26 +39,8 @@ from stemsplit.models.spectral import SpectralNetwork, Transform
 # Bins per band, 1025 in all.
 BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
 
-# Arguments in released configurations that select between equal computations, configure a loss, or change the
-# tensors' names, which tell them better.
-IGNORED = {
-    "attention_layout",
-    "conv_dropout",
-    "dim_freqs_in",
-    "flash_attn",
-    "match_input_audio_length",
-    "multi_stft_hop_size",
-    "multi_stft_normalized",
-    "multi_stft_resolution_loss_weight",
-    "multi_stft_resolutions_window_sizes",
-    "multi_stft_window_fn",
-    "norm_output",
-    "sage_attention",
-    "use_torch_checkpoint",
-}
-
-# Hyper-connections: several streams of features, mixed before and after every layer.
-FIXED = {"num_residual_streams": 1, "num_residual_fracs": 1}
+# Hyper-connections, which no network here has: several streams of features, mixed around every layer.
+ONE_STREAM = {"num_residual_streams": 1, "num_residual_fracs": 1}
 FOREIGN = re.compile(r"\.branch\.")
 
 
@@ -112,6 +94,8 @@ class AxialArguments:
     normalise: bool = False
     overlap: float | None = None
 
+    fixed: ClassVar[Mapping[str, Any]] = ONE_STREAM
+
     def __post_init__(self) -> None:
         if len(self.stems) != self.num_stems:
             raise StemsplitError(f"{self.num_stems} stems have {len(self.stems)} names")
@@ -143,9 +127,11 @@ class AxialArguments:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
         known = {field.name for field in fields(cls)}
-        require_fixed(config["model"], FIXED)
-        arguments = released_arguments(config, known, (IGNORED | FIXED.keys()) - known)
-        return cls(**arguments | released_use(config) | {"stems": released_stems(config)})
+        arguments = released_arguments(config, known, cls.fixed)
+        stems = released_stems(config, arguments.get("num_stems", cls.num_stems))
+        found = cls(**arguments | released_use(config) | {"stems": stems})
+        require_channels(config, found.channels)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +286,8 @@ class BSRoformer(Roformer):
             siamese: two streams of features, one normalised before the layers and one after them.
         """
 
+        fixed: ClassVar[Mapping[str, Any]] = ONE_STREAM | {"norm_output": False}
+
         freqs_per_bands: Sequence[int] = BANDS_62
         use_shared_bias: bool = False
         use_pope: bool = False
@@ -349,6 +337,8 @@ class MelBandRoformer(Roformer):
             num_bands: number of bands on the mel scale.
         """
 
+        fixed: ClassVar[Mapping[str, Any]] = ONE_STREAM | {"norm_output": True}
+
         num_bands: int = 60
         attn_dropout: float = 0.1
         ff_dropout: float = 0.1
@@ -377,6 +367,8 @@ class ConformerArguments(AxialArguments):
         conv_kernel_size: steps that a convolution sees, odd.
         conv_dropout: of the convolutions' output; None for `ff_dropout`.
     """
+
+    fixed: ClassVar[Mapping[str, Any]] = ONE_STREAM | {"norm_output": False}
 
     time_conformer_depth: int = 2
     freq_conformer_depth: int = 2

@@ -120,7 +120,7 @@ def test_arguments_that_do_not_change_the_output_are_ignored() -> None:
     model |= {
         "attention_layout": "bhnd",
         "conv_dropout": 0.1,
-        "norm_output": True,
+        "norm_output": False,
         "use_torch_checkpoint": True,
     }
     model |= {"multi_stft_window_fn": "hann", "num_residual_streams": 1, "linear_conformer_depth": 0}
@@ -135,7 +135,7 @@ def golden_config(metadata: dict[str, str]) -> dict[str, Any]:
     model = {k: v for k, v in json.loads(metadata["constructor"]).items() if not k.startswith("_")}
     return {
         "model": model,
-        "training": {"instruments": [f"stem {i}" for i in range(model.get("num_stems", 0))]},
+        "training": {"instruments": model.get("sources") or [f"stem {i}" for i in range(model["num_stems"])]},
     }
 
 
