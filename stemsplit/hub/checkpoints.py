@@ -79,15 +79,7 @@ def read_package(
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
-    refuse_placeholder(path)
-    content: Any = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
-    if first_demucs.is_first(content):
-        try:
-            content = first_demucs.renewed(content)
-        except StemsplitError as error:
-            raise CheckpointError(path, str(error)) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(path, "not a checkpoint: it holds no mapping")
+    content = _content(path)
     if "klass" in content:
         return _package(path, content)
     quantised = diffq.is_quantised(content)
@@ -196,6 +188,19 @@ def convert(source: str | Path, target: str | Path) -> Package:
         state = own
     _write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
+
+
+def _content(path: Path) -> dict[Any, Any]:
+    refuse_placeholder(path)
+    content: Any = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
+    if first_demucs.is_first(content):
+        try:
+            return first_demucs.renewed(content)
+        except StemsplitError as error:
+            raise CheckpointError(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, "not a checkpoint: it holds no mapping")
+    return content
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -189,7 +189,7 @@ def test_the_released_arguments_compute_what_the_reference_does(
     constructor = yaml.safe_load(TRAN_YAML)["model"]
     if variant == "scnet_masked":
         constructor = {key: value for key, value in constructor.items() if not key.startswith("tran_")}
-    mix = 0.1 * torch.randn(1, 2, 3 * 44_100)
+    mix = 0.1 * torch.randn(1, 2, 88_200)
     found = oracle("scnet_variants.py", constructor | {"variant": variant}, mix=mix)
     network = from_config(variant, yaml.safe_load(TRAN_YAML) | {"model": constructor})
     network.load_state_dict(
