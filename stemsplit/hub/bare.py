@@ -21,7 +21,7 @@ KEY_PATTERNS = (
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
     (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
     (r"net\.\d+\.band_net\.", "apollo"),
-    (r"bsrnn\.band_split\.norm_fc_modules\.", "bandit"),
+    (r"bsrnn\.([^.]+\.)?band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
 )
 

@@ -94,6 +94,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
     ("bandit", BANDIT),
     ("bandit", BANDIT | {"rnn_type": "LSTM", "audio_channels": 1}),
+    ("bandit", BANDIT | {"band_specs": "mel", "mult_add_mask": True}),
+    ("bandit", BANDIT | {"band_specs": "erb", "common_encoder": False}),
     ("bandit_v2", BANDIT),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
