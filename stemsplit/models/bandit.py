@@ -21,7 +21,6 @@ from stemsplit.models.blocks.released import (
     released_arguments,
     released_stems,
     released_use,
-    require_fixed,
 )
 from stemsplit.models.spectral import SpectralNetwork, Transform
 from stemsplit.stems import canonical
@@ -48,7 +47,6 @@ FIXED: Mapping[str, Any] = {
     "normalized": True,
     "onesided": True,
 }
-IGNORED = {*FIXED, "fs"}
 
 # Names of tables in released configurations that aren't ours
 RELEASED_TABLES = {"dnr:mel": "mel", "dnr:vox7": "vox7", "dnr:speech": "vox7"}
@@ -133,14 +131,12 @@ class BanditArguments:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
         model = _own_names(config[cls.section])
-        require_fixed(model, FIXED)
         known = {field.name for field in fields(cls)}
-        arguments = released_arguments({**config, "model": model}, known, IGNORED)
-        arguments.setdefault("sample_rate", model.get("fs", cls.sample_rate))
+        arguments = released_arguments({**config, "model": model}, known, FIXED)
         stems = tuple(arguments.get("stems", cls.stems))
         if (names := tuple(map(canonical, released_stems(config)))) != tuple(map(canonical, stems)):
             raise StemsplitError(f"stems {', '.join(stems)}, but instruments {', '.join(names)}")
-        if channels := config.get("audio", {}).get("num_channels"):
+        if channels := (config.get("audio") or {}).get("num_channels"):
             arguments["audio_channels"] = channels
         return cls(**arguments | released_use(config) | {"stems": stems})
 
@@ -152,6 +148,8 @@ def _own_names(model: Mapping[str, Any]) -> dict[str, Any]:
         StemsplitError: each stem has its own network with bands of its own.
     """
     own = dict(model)
+    if (rate := own.pop("fs", None)) is not None:
+        own["sample_rate"] = rate
     if own.get("n_bands", 0) is None:
         del own["n_bands"]
     if (given := own.pop("band_specs_map", None)) is not None:
