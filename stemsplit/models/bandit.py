@@ -311,7 +311,7 @@ class BandSplitNetwork(SpectralNetwork):
             self._register(self._cores[a.stems[0]])
         else:
             own = nn.ModuleDict({stem: core(estimator) for stem, estimator in estimators.items()})
-            self._cores = {stem: core for stem, core in own.items() if isinstance(core, Core)}
+            self._cores = {stem: part for stem, part in own.items() if isinstance(part, Core)}
             self.add_module("bsrnn", own)
         self._own = (own,)  # what only one stem needs; in a tuple, since it is registered already
 
