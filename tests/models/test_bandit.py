@@ -277,7 +277,7 @@ def test_tables_of_bands_are_the_authors(oracle: Callable[..., dict[str, Tensor]
         if bank.shares is not None:
             ours = torch.tensor([part for share in bank.shares for part in share], dtype=torch.float64)
             # the authors compute triangles in float32, with edges of up to 22050 Hz
-            torch.testing.assert_close(ours, found[f"shares/{name}{count}"], rtol=0, atol=1e-4)
+            torch.testing.assert_close(ours, found[f"shares/{name}{count}"], rtol=0, atol=1e-5)
         else:
             assert f"shares/{name}{count}" not in found
 
