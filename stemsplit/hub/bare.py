@@ -25,6 +25,15 @@ KEY_PATTERNS = (
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
 )
 
+# Arguments that published configurations leave out, by tensor names that only networks with them have. The
+# programs that these mask estimators were trained with keep the lowest bin.
+VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    (r"segm\.hyperace\.high_order_branch\.2\.", {"mask_estimator": "hyperace_v1", "zero_dc": False}),
+    (r"segm\.upsample_head\.block1\.out_conv\.", {"mask_estimator": "hyperace_v2", "zero_dc": False}),
+    (r"to_freqs\.\d+\.0\.fno_blocks\.", {"mask_estimator": "fno", "zero_dc": False}),
+    (r"mask_estimators\.\d+\.layers\.", {"mask_estimator": "deep", "zero_dc": False}),
+)
+
 
 def describe(
     path: Path, keys: Iterable[str], config: str | Path | None = None
@@ -73,6 +82,8 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
             f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
             hint=f"a `family` and its `arguments` in {config.name} would say which it is",
         )
+    if variant := _variant_by_keys(keys):  # the configuration has the last word
+        content = {**content, "model": {**variant, **content.get("model", {})}}
     return family, _from_config(config, family, content)
 
 
@@ -106,6 +117,13 @@ def _family_by_keys(keys: Sequence[str]) -> str | None:
     """Return the family that parameter names belong to, with or without a prefix; None if unknown."""
     marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS)
     return next((family for mark, family in marks if any(map(mark.search, keys))), None)
+
+
+def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments that parameter names tell, with or without a prefix."""
+    marks = ((re.compile(rf"(^|[./]){mark}"), arguments) for mark, arguments in VARIANT_PATTERNS)
+    found = [arguments for mark, arguments in marks if any(map(mark.search, keys))]
+    return {name: value for arguments in found for name, value in arguments.items()}
 
 
 def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:

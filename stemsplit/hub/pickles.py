@@ -2,7 +2,7 @@
 
 PyTorch's restricted unpickler builds tensors and plain containers. Beyond those, a fixed table of names is
 allowed, each of which becomes an inert placeholder: a class of another project a `NetworkClass`, a NumPy
-scalar an `Ignored`. A file with any other name is refused.
+scalar or the name of an activation an `Ignored`. A file with any other name is refused.
 """
 
 import pickle
@@ -57,6 +57,7 @@ _UNUSED = (
     "numpy.dtype",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
+    "torch._C._nn.gelu",  # neuraloperator keeps its arguments among the tensors, as `_metadata`
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float32", "Float64", "Int32", "Int64")),
 )
 

@@ -9,8 +9,9 @@ Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples, `dim` width o
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -19,6 +20,8 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
+from stemsplit.models.blocks.fourier import FourierMaskEstimator
+from stemsplit.models.blocks.hyperace import V1, V2, HyperaceMaskEstimator
 from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.fast.packed import pack_linears
@@ -113,6 +116,11 @@ class RoformerArguments:
         """Audio channels."""
         return 2 if self.stereo else 1
 
+    @property
+    def parts(self) -> int:
+        """Numbers per bin: the real and the imaginary part of every channel."""
+        return 2 * self.channels
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Return the arguments of a released checkpoint, from the configuration published beside it.
@@ -161,11 +169,16 @@ class Roformer(SpectralNetwork):
         arguments: of the family.
         table: the bands.
         norm_transformers: normalise at the end of every transformer rather than once after the last block.
-        mask_layers: number of hidden layers of the mask estimators.
+        estimator: makes the mask estimator of a stem.
     """
 
     def __init__(
-        self, arguments: RoformerArguments, table: Table, *, norm_transformers: bool, mask_layers: int
+        self,
+        arguments: RoformerArguments,
+        table: Table,
+        *,
+        norm_transformers: bool,
+        estimator: Callable[[], nn.Module],
     ) -> None:
         a = arguments
         super().__init__(
@@ -186,7 +199,6 @@ class Roformer(SpectralNetwork):
             (a.time_transformer_depth, Rotary(a.dim_head)),
             (a.freq_transformer_depth, Rotary(a.dim_head)),
         ]
-        parts = 2 * a.channels  # real and imaginary part of every channel
         self.layers = nn.ModuleList(
             AxialBlock(
                 Transformer(shape, depth, rotary, norm_transformers)
@@ -196,10 +208,8 @@ class Roformer(SpectralNetwork):
             for _ in range(a.depth)
         )
         self.final_norm = nn.Identity() if norm_transformers else RMSNorm(a.dim)
-        self.band_split = BandSplit(table, parts, a.dim, RMSNorm)
-        self.mask_estimators = nn.ModuleList(
-            MaskEstimator(table, parts, a.dim, a.dim * a.mlp_expansion_factor, mask_layers) for _ in a.stems
-        )
+        self.band_split = BandSplit(table, a.parts, a.dim, RMSNorm)
+        self.mask_estimators = nn.ModuleList(estimator() for _ in a.stems)
 
     def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, S, C, F, frames]."""
@@ -218,7 +228,7 @@ class Roformer(SpectralNetwork):
         """
         flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)  # [B, frames, F·C·2]
         x = self.final_norm(self._blocks(self.band_split(flat)))  # [B, frames, bands, dim]
-        parts = 2 * self.channels
+        parts: int = self.arguments.parts
         masks = torch.stack([join_bands(mask(x), self.table, parts) for mask in self.mask_estimators], dim=1)
         pairs = masks.float().unflatten(-1, (self.channels, 2))  # [B, S, frames, F, C, 2]
         return torch.view_as_complex(pairs.contiguous()).permute(0, 1, 4, 3, 2)  # [B, S, C, F, frames]
@@ -269,8 +279,41 @@ def _one_place_down(key: str) -> str:
     return re.sub(r"^(layers\.\d+\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", key)
 
 
+class DeepMaskEstimator(MaskEstimator):
+    """Four more blocks of the network before the MLPs of the bands."""
+
+    def __init__(self, table: Table, parts: int, width: int, hidden: int, depth: int) -> None:
+        super().__init__(table, parts, width, hidden, depth)
+        shape = Shape(width, heads=8, head_width=64)  # whatever the network's blocks have
+        axes = Rotary(shape.head_width), Rotary(shape.head_width)
+        self.layers = nn.ModuleList(
+            AxialBlock(Transformer(shape, 1, rotary, norm=False) for rotary in axes) for _ in range(4)
+        )
+        self.norm = RMSNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, frames, bands, width] -> [B, frames, Σ band·parts], band after band."""
+        for block in self.layers:
+            x = block(x, None)
+        return super().forward(self.norm(x))
+
+
+# Mask estimator by name, which takes bands, numbers per bin, width, and width and number of hidden layers
+ESTIMATORS: dict[str, Callable[[Table, int, int, int, int], nn.Module]] = {
+    "mlp": MaskEstimator,
+    "deep": DeepMaskEstimator,
+    "fno": lambda table, parts, width, *_: FourierMaskEstimator(table, parts, width),
+    "hyperace_v1": partial(HyperaceMaskEstimator, V1),
+    "hyperace_v2": partial(HyperaceMaskEstimator, V2),
+}
+
+
 class BSRoformer(Roformer):
-    """Adjacent bands, one normalisation after the last block; mask_estimator_depth counts all layers."""
+    """Adjacent bands, one normalisation after the last block; mask_estimator_depth counts all layers.
+
+    The estimators `fno`, `hyperace_v1` and `hyperace_v2` compute over the whole chunk: other results than the
+    released ones come from chunks of another length than `segment_samples`.
+    """
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments(RoformerArguments):
@@ -278,17 +321,27 @@ class BSRoformer(Roformer):
 
         Attributes:
             freqs_per_bands: number of bins of each band.
+            mask_estimator: mlp, an MLP per band; deep, transformers before it; hyperace_v1 or hyperace_v2, an
+                image network beside it; fno, Fourier operators over time instead.
         """
 
         freqs_per_bands: Sequence[int] = BANDS_62
+        mask_estimator: str = "mlp"
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.mask_estimator not in ESTIMATORS:
+                raise StemsplitError(f"mask_estimator is {', '.join(ESTIMATORS)}, not {self.mask_estimator}")
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
+        table, make = linear_bands(a.freqs_per_bands, a.stft_n_fft // 2 + 1), ESTIMATORS[a.mask_estimator]
+        hidden = a.dim * a.mlp_expansion_factor
         super().__init__(
             a,
-            linear_bands(a.freqs_per_bands, a.stft_n_fft // 2 + 1),
+            table,
             norm_transformers=False,
-            mask_layers=a.mask_estimator_depth - 1,
+            estimator=partial(make, table, a.parts, a.dim, hidden, a.mask_estimator_depth - 1),
         )
 
 
@@ -310,9 +363,11 @@ class MelBandRoformer(Roformer):
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
+        table = mel_bands(a.num_bands, a.stft_n_fft, a.sample_rate)
+        hidden = a.dim * a.mlp_expansion_factor
         super().__init__(
             a,
-            mel_bands(a.num_bands, a.stft_n_fft, a.sample_rate),
+            table,
             norm_transformers=True,
-            mask_layers=a.mask_estimator_depth,
+            estimator=partial(MaskEstimator, table, a.parts, a.dim, hidden, a.mask_estimator_depth),
         )
