@@ -1,13 +1,13 @@
 """HyperACE: an image network over frames and bands that adds a second mask to the one of the bands' MLPs.
 
-The network is that of YOLOv13 (Lei et al. 2025, arXiv 2506.17733, sections 3.2 to 3.4): a backbone of five
-scales, a hypergraph that relates distant places of all scales (hypergraph-based adaptive correlation
-enhancement), and a decoder that its result guides. Here a head of four steps then spreads the bands to bins.
-Names of layers are those of the released checkpoints (pcunwa/BS-Roformer-HyperACE).
+The network is that of YOLOv13 (Lei et al. 2025, arXiv 2506.17733, section 3): a backbone of five scales,
+hypergraphs that relate distant places of all scales (hypergraph-based adaptive correlation enhancement), and
+a decoder that their result guides. Here a head of four steps then spreads the bands to bins. Names of layers
+are those of the released checkpoints (pcunwa/BS-Roformer-HyperACE).
 
 All normalisations take their statistics over the whole chunk, so that the masks depend on its length.
 
-Legend: `B` batch, `C` channels of features, `F` bins, `E` hyperedges, `N` places of an image.
+Legend: `B` batch, `C` channels of features, `F` bins.
 """
 
 from collections import OrderedDict
@@ -15,19 +15,25 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import MaskEstimator, Table
+from stemsplit.models.blocks.hyperace_layers import (
+    CrossStage,
+    HypergraphStage,
+    Norm,
+    Pointwise,
+    Separable,
+    Size,
+    Stage,
+    resize,
+)
 from stemsplit.models.blocks.tfc_tdf import TfcTdf
 
 STEM = 64  # channels of the first scale
 WIDTHS = (256, 384, 512, 768)  # of the next four
 HIGH, LOW = 256, 128  # channels of the third scale that the hypergraphs see, and that convolutions see
-HEADS = 8
 BOTTLENECK = 4  # of the linear layers along bins
-
-Size = tuple[int, int]  # frames and bands
 
 
 class Version(NamedTuple):
@@ -55,103 +61,6 @@ V1 = Version(edges=16, high=3, low=2, stride=(2, 1), head=(256, 128, 128, 64), r
 V2 = Version(edges=32, high=2, low=1, stride=(2, 2), head=(128, 64, 32, 16), refined=True)
 
 
-def resize(x: Tensor, size: Size) -> Tensor:
-    """Interpolate bilinearly: [B, C, frames, bands] -> [B, C, *size]."""
-    if x.shape[2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-class Norm(nn.GroupNorm):
-    """Normalisation of each channel over frames and bands; unlike PyTorch's, it takes a single place.
-
-    On channels-last input, PyTorch's kernel loses another 10 dB to rounding and isn't faster.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, eps=1e-8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, ...] -> [B, C, ...]."""
-        return torch.group_norm(x.contiguous(), self.num_groups, self.weight, self.bias, self.eps)
-
-
-class Pointwise(nn.Module):
-    """Convolution of one place, normalisation and SiLU."""
-
-    def __init__(self, channels: int, out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, out, 1, bias=False)
-        self.bn = Norm(out)
-
-    def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
-        """Apply the layers to the image enlarged to `size`: [B, C, frames, bands] -> [B, C', *size].
-
-        The convolution comes first, for it commutes with interpolation and has fewer places before it.
-        """
-        y = self.conv(x)
-        return F.silu(self.bn(y if size is None else resize(y, size)))
-
-
-class Separable(nn.Module):
-    """Depthwise convolution 3×3, convolution of one place, normalisation and SiLU."""
-
-    def __init__(self, channels: int, out: int, stride: Size = (1, 1)) -> None:
-        super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
-        self.pwconv = nn.Conv2d(channels, out, 1, bias=False)
-        self.bn = Norm(out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, bands] -> [B, C', frames / stride, bands / stride], rounded up."""
-        return F.silu(self.bn(self.pwconv(self.dwconv(x))))
-
-
-class Residual(nn.Module):
-    """Two separable convolutions, added to their input."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.dsconv1 = Separable(channels, channels)
-        self.dsconv2 = Separable(channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, bands] -> [B, C, frames, bands]."""
-        y: Tensor = x + self.dsconv2(self.dsconv1(x))
-        return y
-
-
-class CrossStage(nn.Module):
-    """Residual layers on one projection of the input, joined with another projection."""
-
-    def __init__(self, channels: int, depth: int) -> None:
-        super().__init__()
-        self.cv1 = Pointwise(channels, channels)
-        self.cv2 = Pointwise(channels, channels)
-        self.cv3 = Pointwise(2 * channels, channels)
-        self.m = nn.Sequential(*(Residual(channels) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, bands] -> [B, C, frames, bands]."""
-        y: Tensor = self.cv3(torch.cat([self.m(self.cv1(x)), self.cv2(x)], dim=1))
-        return y
-
-
-class Stage(nn.Module):
-    """Cross stage on half of the output's channels."""
-
-    def __init__(self, channels: int, out: int, depth: int) -> None:
-        super().__init__()
-        self.cv1 = Pointwise(channels, out // 2)
-        self.m = CrossStage(out // 2, depth)
-        self.cv2 = Pointwise(out // 2, out)
-
-    def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
-        """Apply the stage to the image enlarged to `size`: [B, C, frames, bands] -> [B, C', *size]."""
-        y: Tensor = self.cv2(self.m(self.cv1(x, size)))
-        return y
-
-
 class Backbone(nn.Module):
     """Five scales, the first three of them finer along frames only.
 
@@ -176,73 +85,6 @@ class Backbone(nn.Module):
             y = step(y)
             scales.append(y)
         return scales
-
-
-class Membership(nn.Module):
-    """Soft membership of every place in each hyperedge, whose prototypes depend on the image.
-
-    The average over heads of the products of their queries and prototypes is the product over all channels,
-    divided by the number of heads.
-    """
-
-    def __init__(self, channels: int, edges: int) -> None:
-        super().__init__()
-        self.scale = (channels // HEADS) ** -0.5 / HEADS
-        self.global_proto = nn.Parameter(torch.empty(edges, channels))
-        nn.init.xavier_uniform_(self.global_proto)
-        self.context_mapper = nn.Linear(2 * channels, edges * channels, bias=False)
-        self.query_proj = nn.Linear(channels, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, N, C] -> [B, E, N], the places of an edge adding up to 1."""
-        context = self.context_mapper(torch.cat([x.mean(dim=1), x.amax(dim=1)], dim=-1))  # [B, E·C]
-        prototypes = self.global_proto + context.unflatten(-1, self.global_proto.shape)  # [B, E, C]
-        return torch.softmax(self.scale * prototypes @ self.query_proj(x).mT, dim=-1)  # [B, E, N]
-
-
-class HypergraphConvolution(nn.Module):
-    """Gather the places of every hyperedge, and add to every place what its hyperedges have gathered."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.W_e = nn.Linear(channels, channels, bias=False)
-        self.W_v = nn.Linear(channels, channels, bias=False)
-
-    def forward(self, x: Tensor, membership: Tensor) -> Tensor:
-        """[B, N, C], [B, E, N] -> [B, N, C]."""
-        edges = F.silu(self.W_e(membership @ x))  # [B, E, C]
-        return x + F.silu(membership.mT @ self.W_v(edges))  # mapped before it is spread: N is larger than E
-
-
-class Hypergraph(nn.Module):
-    """Hypergraph over all places of an image."""
-
-    def __init__(self, channels: int, edges: int) -> None:
-        super().__init__()
-        self.adaptive_hyperedge_gen = Membership(channels, edges)
-        self.hypergraph_conv = HypergraphConvolution(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, bands] -> [B, C, frames, bands]."""
-        places = x.flatten(2).mT  # [B, N, C]
-        y: Tensor = self.hypergraph_conv(places, self.adaptive_hyperedge_gen(places))
-        return y.mT.reshape(x.shape)
-
-
-class HypergraphStage(nn.Module):
-    """Hypergraph on one projection of the input, joined with another projection."""
-
-    def __init__(self, channels: int, edges: int) -> None:
-        super().__init__()
-        self.cv1 = Pointwise(channels, channels)
-        self.cv2 = Pointwise(channels, channels)
-        self.ahc = Hypergraph(channels, edges)
-        self.cv3 = Pointwise(2 * channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, bands] -> [B, C, frames, bands]."""
-        y: Tensor = self.cv3(torch.cat([self.ahc(self.cv2(x)), self.cv1(x)], dim=1))
-        return y
 
 
 class Correlation(nn.Module):
@@ -336,7 +178,7 @@ class Spread(nn.Module):
 
 
 def _before(channels: int, layer: nn.Module) -> list[nn.Module]:
-    return [Norm(channels), nn.SiLU(), layer]
+    return [Norm(channels), nn.SiLU(inplace=True), layer]
 
 
 class Head(nn.Module):
