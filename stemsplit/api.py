@@ -10,7 +10,7 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from stemsplit.core.stream import Separable
+from stemsplit.core.separable import Separable
 from stemsplit.datasets.names import MIXTURE
 from stemsplit.engines import Engine
 from stemsplit.errors import SettingsError, UnknownNameError
@@ -60,7 +60,7 @@ def evaluate(
     Args:
         dataset: a folder of tracks in any of the layouts of `datasets.layouts`, or a manifest.
         models: the models to score; None is the default model. A model is a name, a path, hf:OWNER/REPO, a
-            `Recipe`, a `Separator`, an object that satisfies `core.stream.Separable`, or a function that
+            `Recipe`, a `Separator`, an object that satisfies `core.separable.Separable`, or a function that
             takes a mix [C, T] and its rate in Hz and returns arrays [C, T] by stem; the function may also be
             the method `separate` of an object. Of several models, the first is scored and the others are its
             baselines; a mapping gives them names.

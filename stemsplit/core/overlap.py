@@ -2,7 +2,7 @@
 
 Neither knows about models. Chunk k covers samples [k·stride, min(k·stride + segment, length)) and
 carries `context` more samples on each side: real audio, zeros only beyond the ends of the track. `Merge` adds
-the chunks up under triangular weights and divides by the weights' sum, which is a linear crossfade.
+the chunks up under weights and divides by the weights' sum; triangular weights make a linear crossfade.
 
 Both hold a bounded window, whatever the stream's length.
 """
@@ -13,6 +13,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from stemsplit.chunking import Window
+
+TINY = 1e-12  # the least sum of weights to divide by
 
 
 class Chunk(NamedTuple):
@@ -51,6 +55,11 @@ def crossfade_weights(segment: int, device: torch.device | None = None) -> Tenso
     return weights / weights.max()
 
 
+def hann_weights(samples: int) -> Tensor:
+    """Return the symmetric Hann window of a chunk of `samples`, [n] in [0, 1]."""
+    return torch.hann_window(samples, periodic=False)
+
+
 class Split:
     """Cut a stream into chunks, each as soon as its context has arrived.
 
@@ -59,7 +68,7 @@ class Split:
         stride: samples from one chunk's start to the next one's.
         context: samples of real audio on each side of a chunk.
         channels: of the stream.
-        lead: samples of silence to put before the track, for time-shifted passes.
+        lead: samples of silence to put before the track, of which the chunks are cut too.
     """
 
     def __init__(self, segment: int, stride: int, context: int, channels: int, lead: int = 0) -> None:
@@ -79,8 +88,13 @@ class Split:
         while self.next_start + self.segment + self.context <= self.received:
             yield self._cut(self.segment)
 
-    def finish(self) -> Iterator[Chunk]:
-        """Yield the chunks that waited for audio beyond the end of the track, with zeros for it."""
+    def finish(self, tail: int = 0) -> Iterator[Chunk]:
+        """Yield the chunks that waited for audio beyond the end of the track, with zeros for it.
+
+        Args:
+            tail: samples of silence after the track, of which the chunks are cut too.
+        """
+        self.window = torch.nn.functional.pad(self.window, (0, tail))
         end = self.received
         self.window = torch.nn.functional.pad(self.window, (0, self.segment + self.context))
         while self.next_start < end:
@@ -106,11 +120,12 @@ class Merge:
         segment: samples of a full chunk.
         stride: samples from one chunk's start to the next one's.
         shape: of a chunk without its last axis, such as (S, C).
+        window: weights of a chunk's samples.
     """
 
-    def __init__(self, segment: int, stride: int, shape: tuple[int, ...]) -> None:
-        self.stride = stride
-        self.weights = crossfade_weights(segment)
+    def __init__(self, segment: int, stride: int, shape: tuple[int, ...], window: Window = "linear") -> None:
+        self.stride, self.window = stride, window
+        self.full = crossfade_weights(segment) if window == "linear" else hann_weights(segment)
         self.sum = torch.zeros(*shape, 0)  # [..., n]: Σ w·x of the samples from `start` on
         self.weight_sum = torch.zeros(0)  # [n]: Σ w
         self.start = 0
@@ -126,7 +141,7 @@ class Merge:
             [..., m], the samples from the last returned one to before the start of the next chunk.
         """
         length = samples.shape[-1]
-        weights = self.weights[:length]
+        weights = self._weights(length)
         offset = start - self.start
         missing = max(0, offset + length - self.sum.shape[-1])
         self.sum = torch.nn.functional.pad(self.sum, (0, missing))
@@ -139,9 +154,16 @@ class Merge:
         """Return the samples that are left, [..., m]."""
         return self._take(self.sum.shape[-1])
 
+    def _weights(self, length: int) -> Tensor:
+        """Return the weights of a chunk of `length` samples, [n]."""
+        if self.window == "hann" and length < len(self.full):
+            return hann_weights(length)
+        return self.full[:length]
+
     def _take(self, count: int) -> Tensor:
         count = min(count, self.sum.shape[-1])
-        done = self.sum[..., :count] / self.weight_sum[:count]  # x = Σ w·x / Σ w
+        # x = Σ w·x / Σ w; a Hann window is 0 at the very first sample, where nothing else covers it
+        done = self.sum[..., :count] / self.weight_sum[:count].clamp_min(TINY)
         self.sum = self.sum[..., count:].clone()  # a copy, which frees the memory of what is done
         self.weight_sum = self.weight_sum[count:].clone()
         self.start += count

@@ -10,7 +10,7 @@ a bag, or both. They may differ in segment, context, overlap, normalisation and 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,72 +19,12 @@ from stemsplit.core import compute as computing
 from stemsplit.core import memory
 from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
+from stemsplit.core.separable import Separable, Several, chunking_of, level_of, meter_of, overlap_of
 from stemsplit.core.stats import TrackStats, track_stats
-from stemsplit.settings import DEFAULT_OVERLAP, ChunkSettings
+from stemsplit.settings import ChunkSettings
 
 CALLS_PER_TRIM = 8  # of the model, between two trims of the heap
 LONGEST_SHIFT_S = 0.5  # the largest random delay of a time-shifted pass (Demucs, "shift trick")
-
-
-class Separable(Protocol):
-    """A model that the core can run.
-
-    Attributes:
-        stems: names, in the order of the output's stem axis.
-        sample_rate: of its input and output, in Hz.
-        channels: of mix and stems.
-        segment_samples: length of a chunk.
-        context_samples: real audio that it needs on each side of every chunk.
-        normalise: True if its input is the mix standardised over the whole track.
-        overlap: recommended fraction of a chunk shared with the next, None for the default.
-    """
-
-    stems: tuple[str, ...]
-    sample_rate: int
-    channels: int
-    segment_samples: int
-    context_samples: int
-    normalise: bool
-    overlap: float | None
-
-    def __call__(self, mix: Tensor, /) -> Tensor:
-        """Separate [B, C, context + n + context] into [B, S, C, n], for any 0 < n ≤ segment_samples."""
-        ...
-
-
-class Several(Protocol):
-    """Models that are averaged (a bag).
-
-    Attributes:
-        members: the models, of one sample rate and number of channels.
-        weights: for each model, its weight in the mean of each stem.
-        stems: names of all stems.
-        sample_rate: of the models, in Hz.
-        channels: of mix and stems.
-        normalise: True if a model's input is the mix standardised over the whole track.
-    """
-
-    @property
-    def members(self) -> Sequence[Separable]:
-        """The models."""
-
-    @property
-    def weights(self) -> Sequence[Mapping[str, float]]:
-        """The weight of each model for each stem."""
-
-    stems: tuple[str, ...]
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-
-    @property
-    def channels(self) -> int:
-        """Audio channels."""
-
-    @property
-    def normalise(self) -> bool:
-        """True if one of them normalises."""
 
 
 class Piece(NamedTuple):
@@ -144,6 +84,11 @@ class PerChannel:
         self.stems, self.sample_rate = model.stems, model.sample_rate
         self.segment_samples, self.context_samples = model.segment_samples, model.context_samples
         self.normalise, self.overlap = model.normalise, model.overlap
+        self.chunking, self.normalised_by = chunking_of(model), level_of(model)
+
+    def magnitude(self, mix: Tensor) -> float:
+        """Return the largest magnitude of [1, C, context + n + context]."""
+        return float(cast(Any, self.model).magnitude(mix.flatten(0, 1)[:, None]))
 
     def __call__(self, mix: Tensor, /) -> Tensor:
         """Separate [B, C, context + n + context] to [B, S, C, n]."""
@@ -182,12 +127,6 @@ def stems_of(passes: Sequence[Pass]) -> tuple[str, ...]:
     return tuple(stem for stem in stems if any(one.weight(stem) for one in passes))
 
 
-def overlap_of(model: Separable, chunks: ChunkSettings) -> float:
-    """Return the overlap of a model's chunks: the setting, else the model's own, else the default."""
-    candidates = (chunks.overlap, model.overlap, DEFAULT_OVERLAP)
-    return next(overlap for overlap in candidates if overlap is not None)
-
-
 def separate_stream(
     passes: Sequence[Pass],
     blocks: Iterable[Tensor],
@@ -217,7 +156,7 @@ def separate_stream(
     if len({(one.model.sample_rate, one.model.channels) for one in passes}) != 1:
         raise ValueError("passes over one stream need models of one sample rate and number of channels")
     if stats is None and any(one.model.normalise for one in passes):
-        stats = track_stats(blocks)
+        stats = track_stats(blocks, meter_of(next(one.model for one in passes if one.model.normalise)))
     start = 0
     wanted = tuple(stems_of(passes) if stems is None else stems)
     for separated in _lockstep([_Run(one, stats) for one in passes], wanted, blocks, compute):
@@ -232,18 +171,31 @@ class _Run:
         model = one.model
         self.one, self.model = one, model
         self.scale = stats if model.normalise else None
-        stride = stride_samples(model.segment_samples, overlap_of(model, one.chunks))
-        self.split = Split(model.segment_samples, stride, model.context_samples, model.channels, one.delay)
-        self.merge = Merge(model.segment_samples, stride, (len(model.stems), model.channels))
-        self.ready = Fifo(skip=one.delay)  # [S, C, n], realigned with the stream
+        segment, shape = model.segment_samples, (len(model.stems), model.channels)
+        self.chunking = chunking_of(model)
+        stride = stride_samples(segment, overlap_of(model, one.chunks))
+        self.lead = one.delay + self.chunking.lead
+        self.split = Split(segment, stride, model.context_samples, model.channels, self.lead)
+        self.merge = Merge(segment, stride, shape, self.chunking.window)
+        self.merged = 0  # samples, the lead included
+        self.end: int | None = None  # of the stream, in these samples, once it is known
+        self.ready = Fifo(skip=self.lead)  # [S, C, n], realigned with the stream
 
     def push(self, block: Tensor) -> Iterator[Chunk]:
         """Add the next samples of the stream, [C, n]; yield the chunks that they complete."""
         scaled = self.scale.standardise(block) if self.scale else block
         yield from self.split.push(self.one.turned(scaled))
 
+    def finish(self) -> Iterator[Chunk]:
+        """Yield the chunks that waited for more of the stream, which has ended."""
+        self.end = self.split.received
+        return self.split.finish(self.chunking.tail_samples(self.end - self.lead))
+
     def done(self, stems: Tensor) -> None:
-        """Add the next samples of the stems, [S, C, n]."""
+        """Add the next samples of the stems, [S, C, n]; those after the end of the stream are dropped."""
+        if self.end is not None:
+            stems = stems[..., : self.end - self.merged]
+        self.merged += stems.shape[-1]
         turned = self.one.turned(stems)
         self.ready.push(self.scale.undo(turned) if self.scale else turned)
 
@@ -269,7 +221,7 @@ def _chunks(runs: list[_Run], blocks: Iterable[Tensor]) -> Iterator[tuple[_Run, 
         for run in runs:
             yield from ((run, chunk) for chunk in run.push(block))
     for run in runs:
-        yield from ((run, chunk) for chunk in run.split.finish())
+        yield from ((run, chunk) for chunk in run.finish())
 
 
 def _mean(runs: list[_Run], stems: Sequence[str]) -> Iterator[Tensor]:

@@ -34,7 +34,7 @@ class Step:
     """Step of a recipe: one model, or several whose stems are blended, applied to one input.
 
     Attributes:
-        models: names, paths or hf:OWNER/REPO; in Python also objects that satisfy `core.stream.Separable`.
+        models: names, paths or hf:OWNER/REPO; in Python also objects that satisfy `core.separable.Separable`.
         input: the audio to separate: `mix`, a stem of an earlier step (`STEP.STEM`, or `vocals.lead` by the
             path of its stems), or a sum of them such as `mix - voices.vocals`.
         name: the step's name in the inputs of later steps and in the outputs.

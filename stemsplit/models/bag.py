@@ -109,6 +109,8 @@ def _check(members: Sequence[Network], stems: Sequence[str], rows: Sequence[Sequ
         raise StemsplitError("a bag needs a member")
     if len({(member.sample_rate, member.channels) for member in members}) != 1:
         raise StemsplitError("members differ in sample rate or channels")
+    if len({member.normalised_by for member in members if member.normalise}) > 1:
+        raise StemsplitError("members differ in the measure that scales their input")
     if len(rows) != len(members) or any(len(row) != len(stems) for row in rows):
         counts = f"{len(members)} members of {len(stems)} stems"
         raise StemsplitError(f"{counts} need as many rows of as many weights")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from stemsplit.chunking import Chunking, Level
 from stemsplit.errors import SettingsError
 from stemsplit.stems import canonical_stems, find_stem
 
@@ -41,19 +42,23 @@ class Network(nn.Module):
         channels: audio channels of the mix and of every stem.
         segment_samples: the chunk length that the network was made for.
         context_samples: real audio needed on each side of a chunk.
-        normalise: True if the input is the mix standardised over the whole track.
+        normalise: True if the input is the mix scaled by a measure of the whole track.
+        normalised_by: the measure; by default mean and standard deviation of the mono mix.
         kept: indices of the network's outputs that are estimated.
         narrowed: True if `select` left out any.
         identity: of the weights, once they are loaded from a checkpoint.
         precisions: dtypes that `prepare` takes.
         overlap: recommended fraction of a chunk shared with the next, None for the default.
         residual: a stem that isn't estimated but is the mix minus all others; None for none.
+        chunking: weights of overlapping chunks, and silence around the track.
         trim_before: submodules before which freed memory goes back to the operating system.
     """
 
     Arguments: ClassVar[Any]
     context_samples: int = 0
     normalise: bool = False
+    normalised_by: Level = "deviation"
+    chunking: Chunking = Chunking()
     narrowed: bool = False
     identity: Identity | None = None
     precisions: tuple[torch.dtype, ...] = (torch.float32,)

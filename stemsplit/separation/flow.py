@@ -19,7 +19,7 @@ from stemsplit.separation.outputs import MIX, Output, Sum, find_sum
 from stemsplit.stems import canonical, find_stem, meanings
 
 if TYPE_CHECKING:
-    from stemsplit.core.stream import Separable
+    from stemsplit.core.separable import Separable
 
 # Attributes that an object needs to be run as a model, beside being callable.
 NEEDED = ("stems", "sample_rate", "channels", "segment_samples", "context_samples", "normalise", "overlap")
@@ -391,7 +391,7 @@ def describe_object(model: "Separable") -> Description:
         raise SettingsError(
             f"model {type(model).__name__}: must be a name, a path, or an object to be called with {lacks}",
             setting="model",
-            hint="stemsplit.core.stream.Separable says what an object needs",
+            hint="stemsplit.core.separable.Separable says what an object needs",
         )
     residual = getattr(model, "residual", None)
     stems = tuple(model.stems) if residual is None else (*model.stems, residual)

@@ -30,7 +30,7 @@ from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
 from stemsplit.settings import DEFAULT_REQUEST, Request
 
 if TYPE_CHECKING:
-    from stemsplit.core.stream import Separable
+    from stemsplit.core.separable import Separable
     from stemsplit.separation.runner import Runner
 
 

@@ -17,7 +17,8 @@ from stemsplit.audio.channels import usual_layout
 from stemsplit.core import compute as computing
 from stemsplit.core import memory
 from stemsplit.core.devices import free_memory
-from stemsplit.core.stream import overlap_of, passes_of
+from stemsplit.core.separable import overlap_of
+from stemsplit.core.stream import passes_of
 from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
 from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stemsplit.audio.input_file import InputFile
 from stemsplit.audio.reader import probe
-from stemsplit.core.stream import Separable
+from stemsplit.core.separable import Separable
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback
 from stemsplit.hub.describe import describe_model
@@ -50,7 +50,7 @@ class Separator:
 
     Args:
         model: a name from the registry, a path, hf:OWNER/REPO, a `Recipe`, or your own object that satisfies
-            `core.stream.Separable`, such as a module. Several models are an ensemble: stems that mean the
+            `core.separable.Separable`, such as a module. Several models are an ensemble: stems that mean the
             same are blended.
         stems: load and compute only these; None for all. `instrumental` is the mix less the vocals.
         segment_s: the chunk length in seconds; None for the model's own. Not allowed for an object.

@@ -12,8 +12,9 @@ import torch
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.resample import Resampler, resampled_frames
 from stemsplit.core.compute import Compute
-from stemsplit.core.stats import StatsMeter, TrackStats
-from stemsplit.core.stream import Piece, Separable, Several, each_channel, passes_of, separate_stream
+from stemsplit.core.separable import Separable, Several, meter_of
+from stemsplit.core.stats import TrackStats
+from stemsplit.core.stream import Piece, each_channel, passes_of, separate_stream
 from stemsplit.separation.source import Audio, Shape, Source
 from stemsplit.settings import ChunkSettings
 
@@ -40,7 +41,11 @@ def measure(source: Source, models: Mapping[int, Model]) -> Measured:
     """Read a source once, if some of the models need its statistics; the models are given by run."""
     # Statistics are those of the network's input, so they are taken at the model's rate and channels.
     meters = {
-        run: (StatsMeter(), Resampler(model.channels, source.sample_rate, model.sample_rate), model.channels)
+        run: (
+            meter_of(model),
+            Resampler(model.channels, source.sample_rate, model.sample_rate),
+            model.channels,
+        )
         for run, model in models.items()
         if model.normalise
     }

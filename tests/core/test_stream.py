@@ -9,10 +9,10 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute, evaluating, resolve, run, threads
 from stemsplit.core.overlap import crossfade_weights
+from stemsplit.core.separable import Separable
 from stemsplit.core.stats import StatsMeter, TrackStats
 from stemsplit.core.stream import (
     Pass,
-    Separable,
     passes_of,
     separate_array,
     separate_stream,

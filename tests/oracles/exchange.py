@@ -1,0 +1,34 @@
+"""Exchange of tensors between a test and a program in the environment of the reference packages."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+def asked() -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the arguments and the tensors that the test passed."""
+    with safe_open(sys.argv[1], "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return json.loads(file.metadata()["arguments"]), tensors
+
+
+def answer(**tensors: Tensor) -> None:
+    """Give tensors back to the test."""
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, sys.argv[2])
+
+
+def weights(network: nn.Module) -> Mapping[str, Tensor]:
+    """Return a network's tensors by name with the prefix `weights/`, as `answer` takes them."""
+    return {f"weights/{name}": tensor for name, tensor in network.state_dict().items()}
+
+
+def seeded(seed: int = 0) -> None:
+    """Fix the random weights of the networks that are made next, and compute in one thread."""
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)
