@@ -83,6 +83,14 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "waveform at its own rate": ("demucs", V3 | {"resample": False, "rewrite": False, "normalize": False}),
     "second waveform": ("demucs_v2", V2),
     "roformer": ("bs_roformer", ROFORMER | {"freqs_per_bands": [2, 3, 4, 8, 16]}),
+    "deep roformer": (
+        "bs_roformer",
+        ROFORMER | {"freqs_per_bands": [2, 3, 4, 8, 16], "mask_estimator": "deep"},
+    ),
+    "fno roformer": (
+        "bs_roformer",
+        ROFORMER | {"freqs_per_bands": [2, 3, 4, 8, 16], "mask_estimator": "fno"},
+    ),
     "mel roformer": ("mel_band_roformer", ROFORMER | {"num_bands": 5, "linear_transformer_depth": 1}),
     "hybrid deep contexts": ("hdemucs", HYBRID | {"context": 2, "context_enc": 1, "norm_starts": 0}),
 }

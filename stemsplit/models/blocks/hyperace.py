@@ -199,6 +199,8 @@ class Head(nn.Module):
             channels = width
         kernel = 3 if version.refined else 1
         self.final_conv = nn.Conv2d(channels, parts, kernel, padding=kernel // 2, bias=False)
+        # Random layers amplify rounding a thousandfold: training begins near the masks of the bands' MLPs
+        nn.init.normal_(self.final_conv.weight, std=1e-4)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, frames, bands] -> [B, parts, frames, F]."""
