@@ -22,7 +22,11 @@ from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.hub import bare
 from stemsplit.hub.checkpoints import build_network, convert, read_package
 from stemsplit.models import build, family
+from stemsplit.models.blocks.bands import linear_bands
+from stemsplit.models.blocks.fourier import FourierOperator
+from stemsplit.models.blocks.hyperace import V2, HyperaceMaskEstimator
 from stemsplit.models.network import Network
+from stemsplit.models.roformer import BANDS_62
 from tests.models.test_contract import BANDS, ROFORMER
 from tests.models.test_published_families import ZOO
 
@@ -245,18 +249,24 @@ def test_the_first_version_takes_any_length_and_trains() -> None:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+def read_weights(answer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix("weights/"): v for k, v in answer.items() if k.startswith("weights/")}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("frames", [1, 100])
 @torch.inference_mode()
-def test_hyperace_is_that_of_pymss(oracle: Callable[..., dict[str, Tensor]], decibels: Decibels) -> None:
-    arguments = RELEASED | {"stft_hop_length": 512, "mlp_expansion_factor": 4}
-    del arguments["linear_transformer_depth"]
-    mix = torch.randn(1, 2, 50_000)
-    theirs = oracle("hyperace.py", arguments, mix=mix)
-    network = network_of(arguments | {"mask_estimator": "hyperace_v2", "zero_dc": False})
-    network.load_state_dict({key.removeprefix("weights/"): v for key, v in theirs.items() if key != "output"})
-    expected = theirs["output"].view(1, 1, 2, -1)
-    assert decibels(expected, network.double()(mix.double())) >= 105  # the angles of positions are in fp32
-    assert decibels(expected, network.float()(mix)) >= 60
+def test_hyperace_is_that_of_pymss(
+    frames: int, oracle: Callable[..., dict[str, Tensor]], decibels: Decibels
+) -> None:
+    parts = 4
+    arguments = {"dim": 256, "depth": 2, "dim_inputs": [parts * width for width in BANDS_62]}
+    x = torch.randn(1, frames, len(BANDS_62), 256)
+    theirs = oracle("hyperace.py", arguments | {"mlp_expansion_factor": 4}, x=x)
+    estimator = HyperaceMaskEstimator(V2, linear_bands(BANDS_62, 1025), parts, 256, 4 * 256, depth=1)
+    estimator.load_state_dict(read_weights(theirs))
+    assert decibels(theirs["output"], estimator(x)) >= 60
+    assert decibels(theirs["output"], estimator.double()(x.double())) >= 200
 
 
 @pytest.mark.slow
@@ -265,14 +275,10 @@ def test_hyperace_is_that_of_pymss(oracle: Callable[..., dict[str, Tensor]], dec
 def test_fourier_operators_are_those_of_neuraloperator(
     frames: int, oracle: Callable[..., dict[str, Tensor]], decibels: Decibels
 ) -> None:
-    from stemsplit.models.blocks.fourier import FourierOperator
-
     arguments = {"n_modes_height": 64, "hidden_channels": 256, "in_channels": 256, "out_channels": 96}
     fixed = {"lifting_channel_ratio": 2, "projection_channel_ratio": 2, "n_layers": 3, "separable": True}
     x = torch.randn(1, 256, frames)
     theirs = oracle("fno.py", arguments | fixed, x=x)
     operator = FourierOperator(256, 96)
-    operator.load_state_dict(
-        {k.removeprefix("weights/"): v for k, v in theirs.items() if k.startswith("weights/")}
-    )
+    operator.load_state_dict(read_weights(theirs))
     assert decibels(theirs["output"], operator(x)) >= 115

@@ -11,7 +11,7 @@ from torch import nn
 
 def operator(arguments: dict[str, Any]) -> nn.Module:
     """Return the network; packages that only other networks need are replaced by mocks."""
-    for name in ("torch_harmonics", "torch_harmonics.quadrature", "wandb"):
+    for name in ("torch_harmonics", "torch_harmonics.convolution", "torch_harmonics.quadrature", "wandb"):
         sys.modules[name] = MagicMock()
     from neuralop.models import FNO1d
 
