@@ -326,7 +326,7 @@ class BSRoformer(Roformer):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.mask_estimator not in ESTIMATORS:
+            if self.mask_estimator not in tuple(ESTIMATORS):  # which compares whatever a file holds
                 raise StemsplitError(f"mask_estimator is {', '.join(ESTIMATORS)}, not {self.mask_estimator}")
 
     def __init__(self, arguments: Arguments) -> None:

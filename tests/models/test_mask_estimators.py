@@ -203,8 +203,9 @@ def test_mel_bands_have_no_such_estimator(tmp_path: Path) -> None:
 
 
 def test_other_estimators_are_refused_by_name() -> None:
-    with pytest.raises(StemsplitError, match="mask_estimator is mlp, .*, not segm"):
-        family("bs_roformer").Arguments.from_config(config(SMALL | {"mask_estimator": "segm"}))
+    for wrong in ("segm", ["fno"], None):
+        with pytest.raises(StemsplitError, match="mask_estimator is mlp, .*, not "):
+            family("bs_roformer").Arguments.from_config(config(SMALL | {"mask_estimator": wrong}))
     with pytest.raises(StemsplitError, match="1 band: HyperACE needs two"):
         small("hyperace_v2", freqs_per_bands=[33])
 

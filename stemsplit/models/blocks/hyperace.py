@@ -5,7 +5,9 @@ hypergraphs that relate distant places of all scales (hypergraph-based adaptive 
 a decoder that their result guides. Here a head of four steps then spreads the bands to bins. Names of layers
 are those of the released checkpoints (pcunwa/BS-Roformer-HyperACE).
 
-All normalisations take their statistics over the whole chunk, so that the masks depend on its length.
+All normalisations take their statistics over the whole chunk, so that the masks depend on its length. The
+strides of version 1 aren't certain: its weights fit both those of version 2 and the ones used here, and public
+programs differ.
 
 Legend: `B` batch, `C` channels of features, `F` bins.
 """
@@ -56,7 +58,6 @@ class Version(NamedTuple):
     refined: bool
 
 
-# The weights of version 1 fit strides (2, 2) as well, which another public program has: (2, 1) isn't certain.
 V1 = Version(edges=16, high=3, low=2, stride=(2, 1), head=(256, 128, 128, 64), refined=False)
 V2 = Version(edges=32, high=2, low=1, stride=(2, 2), head=(128, 64, 32, 16), refined=True)
 
