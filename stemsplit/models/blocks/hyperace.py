@@ -6,8 +6,8 @@ a decoder that their result guides. Here a head of four steps then spreads the b
 are those of the released checkpoints (pcunwa/BS-Roformer-HyperACE).
 
 All normalisations take their statistics over the whole chunk, so that the masks depend on its length. The
-strides of version 1 aren't certain: its weights fit both those of version 2 and the ones used here, and public
-programs differ.
+strides of version 1 aren't certain: its weights fit both those of version 2 and the ones used here, and
+public programs differ.
 
 Legend: `B` batch, `C` channels of features, `F` bins.
 """
