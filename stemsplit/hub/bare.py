@@ -15,9 +15,12 @@ from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import registry
 from stemsplit.listing import is_hidden
 
-# Parameter names that only one family has, for configurations that don't name their family
+# Parameter names that only one family has, for configurations that don't name their family; the first family
+# counts of which every name is there, and names are separated by spaces
 KEY_PATTERNS = (
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
+    (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\. final_norm\.gamma$", "bs_conformer"),
+    (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\.", "mel_band_conformer"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
     (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
@@ -27,8 +30,12 @@ KEY_PATTERNS = (
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
-# programs that these mask estimators were trained with keep the lowest bin.
+# programs that the four mask estimators were trained with keep the lowest bin.
 VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    (r"linear_62_bias_0$", {"use_shared_bias": True}),
+    (r"layers\.0\.0\.layers\.0\.0\.pope_embed\.", {"use_pope": True}),
+    (r"layers\.1\.0\.layers\.0\.0\.to_value_residual_mix\.", {"use_value_residual_learning": True}),
+    (r"layers\.0\.0\.y_attn\.", {"siamese": True}),
     (r"segm\.hyperace\.high_order_branch\.2\.", {"mask_estimator": "hyperace_v1", "zero_dc": False}),
     (r"segm\.upsample_head\.block1\.out_conv\.", {"mask_estimator": "hyperace_v2", "zero_dc": False}),
     (r"to_freqs\.\d+\.0\.fno_blocks\.", {"mask_estimator": "fno", "zero_dc": False}),
@@ -145,8 +152,11 @@ def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping
 
 def _family_by_keys(keys: Sequence[str]) -> str | None:
     """Return the family that parameter names belong to, with or without a prefix; None if unknown."""
-    marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS)
-    return next((family for mark, family in marks if any(map(mark.search, keys))), None)
+    for marks, family in KEY_PATTERNS:
+        patterns = [re.compile(rf"(^|[./]){mark}") for mark in marks.split()]
+        if all(any(map(pattern.search, keys)) for pattern in patterns):
+            return family
+    return None
 
 
 def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
