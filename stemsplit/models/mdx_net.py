@@ -41,6 +41,20 @@ class Layer(nn.Sequential):
         super().__init__(*(one for layer in layers for one in (layer, normalisation(), nn.ReLU(inplace=True))))
 
 
+class AlongBins(nn.Linear):
+    """Linear layer along the last dimension of [B, C, frames, F], which takes channels last without a copy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, frames, F] -> [B, C, frames, F']."""
+        if x.is_contiguous():
+            return super().forward(x)
+        columns = x.permute(0, 2, 3, 1).flatten(0, 1)  # [B·frames, F, C]
+        # bmm, because matmul copies the larger factor if the other one has no batch
+        y = torch.bmm(self.weight.expand(len(columns), -1, -1), columns)  # [B·frames, F', C]
+        y = y if self.bias is None else y + self.bias[:, None]
+        return y.unflatten(0, (len(x), -1)).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
+
+
 class Convolutions(nn.Module):
     """Convolutions at one scale (TFC).
 
@@ -76,7 +90,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, bins: int, arguments: "MDXNet.Arguments") -> None:
         super().__init__()
         a, narrow = arguments, bins // arguments.bn
-        down, up = nn.Linear(bins, narrow, bias=a.bias), nn.Linear(narrow, bins, bias=a.bias)
+        down, up = AlongBins(bins, narrow, bias=a.bias), AlongBins(narrow, bins, bias=a.bias)
         self.tfc = Convolutions(channels, a)
         self.tdf = Layer(channels, down, up, norm=a.norm)
 
@@ -275,7 +289,10 @@ class MDXNet(SpectralNetwork):
 
     def _network(self, x: Tensor) -> Tensor:
         """[B, 2C, dim_f, frames] -> [B, 2C, dim_f, frames]."""
-        y = self.first_conv(x).transpose(2, 3)  # [B, channels, frames, bins]
+        y = x.transpose(2, 3)  # [B, 2C, frames, dim_f]
+        if y.device.type == "cpu":
+            y = y.contiguous(memory_format=torch.channels_last)
+        y = self.first_conv(y)  # [B, channels, frames, bins]
         saved = []
         for block, down in zip(self.encoding_blocks, self.ds, strict=True):
             saved.append(block(y))
@@ -283,8 +300,8 @@ class MDXNet(SpectralNetwork):
         y = self.bottleneck_block(y)
         for up, block in zip(self.us, self.decoding_blocks, strict=True):
             y = block(up(y) * saved.pop())
-        out: Tensor = self.final_conv(y.transpose(2, 3))
-        return out
+        out: Tensor = self.final_conv(y)
+        return out.transpose(2, 3)
 
     def _whole_frames(self, samples: int) -> int:
         """Return the length to which `samples` are continued by silence, a multiple of `frame_multiple` frames.
