@@ -7,7 +7,7 @@ Remover (UVR) trained more of them. Keys and arguments are those of its class `C
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +38,24 @@ class Layer(nn.Sequential):
                 return nn.Identity()
             return nn.BatchNorm2d(channels) if norm == "bn" else nn.GroupNorm(GROUPS, channels)
 
-        super().__init__(*(one for layer in layers for one in (layer, normalisation(), nn.ReLU(inplace=True))))
+        super().__init__(
+            *(one for layer in layers for one in (layer, normalisation(), nn.ReLU(inplace=True)))
+        )
 
 
 class AlongBins(nn.Linear):
-    """Linear layer along the last dimension of [B, C, frames, F], which takes channels last without a copy."""
+    """Linear layer along the last dimension, which takes a tensor with channels last without copying it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, frames, F] -> [B, C, frames, F']."""
         if x.is_contiguous():
-            return super().forward(x)
+            plain: Tensor = F.linear(x, self.weight, self.bias)
+            return plain
         columns = x.permute(0, 2, 3, 1).flatten(0, 1)  # [B·frames, F, C]
         # bmm, because matmul copies the larger factor if the other one has no batch
         y = torch.bmm(self.weight.expand(len(columns), -1, -1), columns)  # [B·frames, F', C]
         y = y if self.bias is None else y + self.bias[:, None]
-        return y.unflatten(0, (len(x), -1)).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
+        return y.view(len(x), -1, *y.shape[1:]).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
 
 
 class Convolutions(nn.Module):
@@ -70,7 +73,9 @@ class Convolutions(nn.Module):
         def convolution() -> nn.Module:
             return nn.Conv2d(channels, channels, a.k, padding=a.k // 2)
 
-        self.H = nn.Sequential(*(Layer(channels, convolution(), norm=a.norm_of_convolutions) for _ in range(a.l)))
+        self.H = nn.Sequential(
+            *(Layer(channels, convolution(), norm=a.norm_of_convolutions) for _ in range(a.l))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, frames, F] -> [B, C, frames, F]."""
@@ -163,7 +168,9 @@ class MDXNet(SpectralNetwork):
 
         def __post_init__(self) -> None:
             if not 0 < len(self.stems) <= 2:
-                raise StemsplitError(f"estimates a stem and perhaps the rest of the mix, not {len(self.stems)} stems")
+                raise StemsplitError(
+                    f"estimates a stem and perhaps the rest of the mix, not {len(self.stems)} stems"
+                )
             if self.norm not in ("bn", "gn") or (self.folded and self.norm == "gn"):
                 raise StemsplitError(f"norm is bn or gn, and only bn can be folded; not {self.norm}")
             if not 0 < self.dim_f <= self.n_fft // 2 + 1:
@@ -199,33 +206,6 @@ class MDXNet(SpectralNetwork):
             """Length of a chunk in samples."""
             return self.hop_length * (self.dim_t - 1)
 
-        @classmethod
-        def from_uvr(cls, entry: Mapping[str, Any], graph: Mapping[str, Any]) -> Self:
-            """Return the arguments of a checkpoint from its entry in UVR's table of models.
-
-            Args:
-                entry: primary_stem, compensate, mdx_dim_f_set, mdx_dim_t_set (the binary logarithm of the
-                    frames) and mdx_n_fft_scale_set.
-                graph: the arguments that are visible in the file; a fixed number of frames takes precedence.
-
-            Raises:
-                StemsplitError: the entry isn't that of such a network, or of another one.
-            """
-            try:
-                primary = str(entry["primary_stem"])
-                found = {
-                    "stems": (primary, _rest(primary)),
-                    "compensate": float(entry["compensate"]),
-                    "n_fft": int(entry["mdx_n_fft_scale_set"]),
-                    "dim_f": int(entry["mdx_dim_f_set"]),
-                    "dim_t": 1 << int(entry["mdx_dim_t_set"]),
-                }
-            except (KeyError, TypeError, ValueError) as error:
-                raise StemsplitError(f"not an entry of UVR's table for an MDX-Net ({error})") from error
-            if (bins := graph.get("dim_f", found["dim_f"])) != found["dim_f"]:
-                raise StemsplitError(f"UVR's table says {found['dim_f']} bins, but the file has {bins}")
-            return cls(**found | dict(graph))
-
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
         super().__init__(
@@ -245,16 +225,18 @@ class MDXNet(SpectralNetwork):
         steps = list(zip(widths[:-1], widths[1:], bins[:-1], strict=True))
         self.first_conv = Layer(a.g, nn.Conv2d(parts, a.g, 1), norm=norm)
         self.encoding_blocks = nn.ModuleList(Block(near, size, a) for near, _, size in steps)
-        self.ds = nn.ModuleList(
-            Layer(far, nn.Conv2d(near, far, 2, 2), norm=norm) for near, far, _ in steps
-        )
+        self.ds = nn.ModuleList(Layer(far, nn.Conv2d(near, far, 2, 2), norm=norm) for near, far, _ in steps)
         self.bottleneck_block = Block(widths[-1], bins[-1], a)
         self.us = nn.ModuleList(
             Layer(near, nn.ConvTranspose2d(far, near, 2, 2), norm=norm) for near, far, _ in reversed(steps)
         )
         self.decoding_blocks = nn.ModuleList(Block(near, size, a) for near, _, size in reversed(steps))
         self.final_conv = nn.Sequential(nn.Conv2d(a.g, parts, 1))
-        self.register_load_state_dict_pre_hook(_drop_transform)
+        self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
+        for layer in self.modules():
+            # PyTorch's own initial weights halve the signal at every convolution without normalisation
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def _surround(self) -> None:
         """Put half a frame of silence around the track, and as much as fills the middle of the last chunk."""
@@ -304,14 +286,15 @@ class MDXNet(SpectralNetwork):
         return out.transpose(2, 3)
 
     def _whole_frames(self, samples: int) -> int:
-        """Return the length to which `samples` are continued by silence, a multiple of `frame_multiple` frames.
+        """Return the length, a multiple of `frame_multiple` frames, to which silence continues `samples`.
 
         The released networks hear whole chunks only, so short ones are continued to a chunk.
         """
         a = self.arguments
         least = samples if self.training else max(samples, self.segment_samples)
         frames = -(-least // a.hop_length) + 1
-        return a.hop_length * (-(-frames // a.frame_multiple) * a.frame_multiple - 1)
+        whole = -(-frames // a.frame_multiple) * a.frame_multiple
+        return int(a.hop_length * (whole - 1))
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
         """Fold the convolutions' batch normalisations into their weights."""
@@ -324,11 +307,34 @@ class MDXNet(SpectralNetwork):
         return self
 
 
+def from_uvr(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that UVR's table of models knows of a checkpoint; the others show in its file.
+
+    Args:
+        entry: primary_stem, compensate, mdx_dim_f_set, mdx_dim_t_set (the binary logarithm of the frames) and
+            mdx_n_fft_scale_set.
+
+    Raises:
+        StemsplitError: the entry isn't that of an MDX-Net.
+    """
+    try:
+        primary = str(entry["primary_stem"])
+        return {
+            "stems": (primary, _rest(primary)),
+            "compensate": float(entry["compensate"]),
+            "n_fft": int(entry["mdx_n_fft_scale_set"]),
+            "dim_f": int(entry["mdx_dim_f_set"]),
+            "dim_t": 1 << int(entry["mdx_dim_t_set"]),
+        }
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise StemsplitError(f"not the entry of an MDX-Net in UVR's table ({error})") from error
+
+
 def _rest(primary: str) -> str:
     """Return UVR's name of the mix without a stem."""
     pairs = {"Vocals": "Instrumental", "Instrumental": "Vocals"}
-    opposite = primary.removeprefix("No ") if primary.startswith("No ") else f"No {primary}"
-    return pairs.get(primary, opposite)
+    without = primary.removeprefix("No ")
+    return pairs.get(primary, f"No {primary}" if without == primary else without)
 
 
 def _drop_transform(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -353,8 +359,9 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, S + 1, C, T], the mix last -> [B, S, C, T]."""
-        y = self.linear.weight @ x.flatten(1, 2)  # [B, S·C, T]
-        return y.unflatten(1, (-1, self.channels))
+        with torch.autocast(x.device.type, enabled=False):  # these are samples: half precision is noise
+            y: Tensor = self.linear.weight @ x.flatten(1, 2).float()  # [B, S·C, T]
+            return y.view(len(x), -1, self.channels, x.shape[-1])
 
 
 class MDXKuielab(Network):
@@ -394,9 +401,9 @@ class MDXKuielab(Network):
 
         def network(self, stem: str) -> MDXNet.Arguments:
             """Return the arguments of a stem's network."""
-            common = {"stems": (stem,), "silent_bins": 0, "folded": self.folded}
-            place = {"dim_t": self.dim_t, "sample_rate": self.sample_rate}
-            return MDXNet.Arguments(**common | dict(self.networks[stem]) | place)
+            usual = {"silent_bins": 0, "folded": self.folded}
+            fixed = {"stems": (stem,), "dim_t": self.dim_t, "sample_rate": self.sample_rate}
+            return MDXNet.Arguments(**usual | dict(self.networks[stem]) | fixed)
 
         @property
         def context_samples(self) -> int:
@@ -427,7 +434,7 @@ class MDXKuielab(Network):
     def use_segment(self, seconds: float) -> Self:
         """Work on chunks of `seconds`."""
         super().use_segment(seconds)
-        for network in self.networks.values():
+        for network in self._members():
             network.segment_samples = self.padded_samples(self.segment_samples)
         return self
 
@@ -442,14 +449,19 @@ class MDXKuielab(Network):
 
     def estimate(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
-        stems = torch.cat([network.estimate(mix) for network in self.networks.values()], dim=1)
+        stems = torch.cat([network.estimate(mix) for network in self._members()], dim=1)
         if self.mixer is None:
             return stems
-        mixed: Tensor = self.mixer(torch.cat([stems, mix[:, None]], dim=1))  # [B, S + 1, C, T] -> [B, S, C, T]
+        mixed: Tensor = self.mixer(
+            torch.cat([stems, mix[:, None]], dim=1)
+        )  # [B, S + 1, C, T] -> [B, S, C, T]
         return mixed[:, list(self.kept)]
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
         """Fold the convolutions' batch normalisations into their weights."""
-        for network in self.networks.values():
+        for network in self._members():
             network.prepare(dtype)
         return self
+
+    def _members(self) -> list[MDXNet]:
+        return [cast(MDXNet, network) for network in self.networks.values()]
