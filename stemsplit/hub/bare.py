@@ -9,6 +9,7 @@ from typing import Any
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
+from stemsplit.hub.bags import WEIGHTS, YAML
 from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import registry
@@ -32,18 +33,26 @@ def describe(
     """Return the family and the arguments of the state dict in a file.
 
     Args:
-        path: the file. `<its name>.yaml` or the folder's only YAML file describes it, with `family` and
-            `arguments`, or with `model` (Bandit v2: `kwargs`) and `training` like published configurations.
+        path: the file.
         keys: names of its tensors.
-        config: the YAML file that describes it instead.
+        config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
+            `kwargs`) and `training` like published configurations; None for the one that
+            `configs_beside` finds.
 
     Raises:
-        CheckpointError: there is no description, or it is malformed.
+        CheckpointError: there is no description, it is malformed, or several files might be it.
     """
-    if beside := Path(config) if config else _config_beside(path):
-        return _from_yaml(path, beside, list(keys))
+    configs = [Path(config)] if config else configs_beside(path)
+    if len(configs) == 1:
+        return _from_yaml(path, configs[0], list(keys))
     if found := _registered(path):
         return found
+    if configs:
+        raise CheckpointError(
+            path,
+            f"several YAML files might describe it: {', '.join(p.name for p in configs)}",
+            hint=f"name the right one {path.stem}.yaml, or: stemsplit models add NAME {path} --config FILE",
+        )
     raise CheckpointError(
         path,
         "a bare state dict, which doesn't say what network it belongs to",
@@ -51,12 +60,33 @@ def describe(
     )
 
 
-def _config_beside(path: Path) -> Path | None:
+def configs_beside(path: Path) -> list[Path]:
+    """Return the YAML files in a checkpoint's folder that may describe it; the right one if there is one.
+
+    For `X.ckpt` that is `X.yaml`; or else a file named after it: `X.ckpt.yaml`, or either name with `config`
+    before or after it, joined by `_`, `-` or `.`, in any case; or else a file that isn't named after another
+    checkpoint there.
+    """
+    names = sorted(p for p in path.parent.iterdir() if not is_hidden(p.name))
+    configs = [p for p in names if p.suffix.lower() in YAML and p.is_file()]
     for suffix in (".yaml", ".yml"):
-        if (own := path.with_suffix(suffix)).is_file():
-            return own
-    found = [p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"} and not is_hidden(p.name)]
-    return found[0] if len(found) == 1 else None
+        if (own := path.with_suffix(suffix)) in configs:
+            return [own]
+    if named := [p for p in configs if _named_after(p) & _names(path)]:
+        return named
+    others = [_names(p) for p in names if p.suffix.lower() in WEIGHTS and p.name != path.name]
+    taken = set[str]().union(*others)
+    return [p for p in configs if not _named_after(p) & taken]
+
+
+def _names(checkpoint: Path) -> set[str]:
+    return {checkpoint.name.casefold(), checkpoint.stem.casefold()}
+
+
+def _named_after(config: Path) -> set[str]:
+    """Return what a YAML file may be named after: its name, also without `config` before or after it."""
+    name = config.stem.casefold()
+    return {name, re.sub(r"^config[_.-]", "", name), re.sub(r"[_.-]config$", "", name)}
 
 
 def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapping[str, Any]]:

@@ -2,7 +2,7 @@
 
 PyTorch's restricted unpickler builds tensors and plain containers. Beyond those, a fixed table of names is
 allowed, each of which becomes an inert placeholder: a class of another project a `NetworkClass`, a NumPy
-scalar an `Ignored`. A file with any other name is refused.
+scalar an `Ignored`, a kind of mapping a plain one. A file with any other name is refused.
 """
 
 import pickle
@@ -28,13 +28,21 @@ class NetworkClass:
 
 
 class Ignored:
-    """Placeholder for a value that isn't used, such as a metric as a NumPy scalar."""
+    """Placeholder for a value that isn't used, such as a NumPy scalar or a training's settings."""
 
     def __init__(self, *args: Any) -> None:
         pass
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+class Container:
+    """Placeholder for a kind of mapping, which becomes a plain one."""
+
+    def __new__(cls, *args: Any) -> Any:
+        """Return an empty mapping, which the unpickler fills."""
+        return {}
 
 
 def fraction(*parts: Any) -> Fraction:
@@ -53,14 +61,35 @@ KLASSES = {path: type(path.rsplit(".", 1)[-1], (NetworkClass,), {"path": path}) 
 
 _UNUSED = (
     "argparse.Namespace",
-    "pathlib.PosixPath",
+    *(f"pathlib.{home}{kind}Path" for home in ("", "_local.") for kind in ("Posix", "Windows")),
     "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{how}" for core in ("core", "_core") for how in ("scalar", "_reconstruct")),
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float32", "Float64", "Int32", "Int64")),
+    "torch.torch_version.TorchVersion",
+    # settings of a training in Lightning's checkpoints
+    *(f"omegaconf.{kind}" for kind in ("dictconfig.DictConfig", "listconfig.ListConfig")),
+    *(f"omegaconf.base.{kind}" for kind in ("Metadata", "ContainerMetadata")),
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean")),
+    "ml_collections.config_dict.config_dict.ConfigDict",
+    # types that these settings name
+    "typing.Any",
+    *(f"builtins.{kind}" for kind in ("bool", "int", "float", "str", "list", "tuple", "dict")),
+)
+_CONTAINERS = (
+    "collections.defaultdict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
 )
 
-_ALLOWED: dict[str, Any] = {**KLASSES, **dict.fromkeys(_UNUSED, Ignored), "fractions.Fraction": fraction}
+_ALLOWED: dict[str, Any] = {
+    **KLASSES,
+    **dict.fromkeys(_UNUSED, Ignored),
+    **dict.fromkeys(_CONTAINERS, Container),
+    "fractions.Fraction": fraction,
+}
 
 
 def load(path: Path) -> Any:

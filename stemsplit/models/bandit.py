@@ -21,7 +21,6 @@ from stemsplit.models.blocks.released import (
     released_arguments,
     released_stems,
     released_use,
-    require_fixed,
 )
 from stemsplit.models.spectral import SpectralNetwork, Transform
 from stemsplit.stems import canonical
@@ -49,7 +48,6 @@ FIXED: Mapping[str, Any] = {
     "normalized": True,
     "onesided": True,
 }
-IGNORED = {*FIXED, "fs"}
 
 
 def musical_bands(count: int, n_fft: int, sample_rate: int) -> Table:
@@ -144,15 +142,15 @@ class BanditArguments:
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
-        model = config[cls.section]
-        require_fixed(model, FIXED)
+        model = dict(config[cls.section])
+        if (rate := model.pop("fs", None)) is not None:
+            model["sample_rate"] = rate
         known = {field.name for field in fields(cls)}
-        arguments = released_arguments({**config, "model": model}, known, IGNORED)
-        arguments.setdefault("sample_rate", model.get("fs", cls.sample_rate))
+        arguments = released_arguments({**config, "model": model}, known, FIXED)
         stems = tuple(arguments.get("stems", cls.stems))
         if (names := tuple(map(canonical, released_stems(config)))) != tuple(map(canonical, stems)):
             raise StemsplitError(f"stems {', '.join(stems)}, but instruments {', '.join(names)}")
-        if channels := config.get("audio", {}).get("num_channels"):
+        if channels := (config.get("audio") or {}).get("num_channels"):
             arguments["audio_channels"] = channels
         return cls(**arguments | released_use(config) | {"stems": stems})
 

@@ -21,7 +21,6 @@ from stemsplit.models.spectral import SpectralNetwork, Transform
 
 # the transform's part of a configuration's section `audio` -> our argument
 AUDIO = {"n_fft": "n_fft", "hop_length": "hop_length", "dim_f": "dim_f", "num_channels": "audio_channels"}
-IGNORED = {"name"}  # of the checkpoint's file
 
 
 class Style(NamedTuple):
@@ -292,16 +291,14 @@ class MDX23C(SpectralNetwork):
             Args:
                 config: with the sections `model`, `training` (instruments and target_instrument), `audio`
                     (chunk_size, num_channels and the transform's n_fft, hop_length and dim_f), and perhaps
-                    `inference` (`released_use`). A missing chunk_size is that of `dim_t` frames.
+                    `inference` (`released_use`).
 
             Raises:
                 StemsplitError: the configuration asks for something that the network doesn't have.
             """
-            arguments = released_arguments(config, {field.name for field in fields(cls)}, IGNORED)
+            arguments = released_arguments(config, {field.name for field in fields(cls)})
             audio = config["audio"]
             arguments |= {ours: audio[theirs] for theirs, ours in AUDIO.items() if theirs in audio}
-            if "segment_samples" not in arguments and "dim_t" in audio:
-                arguments["segment_samples"] = audio["hop_length"] * (audio["dim_t"] - 1)
             return cls(**arguments | released_use(config) | {"stems": released_stems(config)})
 
     def __init__(self, arguments: Arguments) -> None:

@@ -11,7 +11,7 @@ Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples, `dim` width o
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,26 +19,18 @@ from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
-from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
+from stemsplit.models.blocks.released import (
+    released_arguments,
+    released_stems,
+    released_use,
+    require_channels,
+)
 from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.fast.packed import pack_linears
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 # Bins per band, 1025 in all.
 BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)
-
-# Arguments in released configurations that select between equal computations or configure a loss.
-IGNORED = {
-    "dim_freqs_in",
-    "flash_attn",
-    "match_input_audio_length",
-    "multi_stft_hop_size",
-    "multi_stft_normalized",
-    "multi_stft_resolution_loss_weight",
-    "multi_stft_resolutions_window_sizes",
-    "sage_attention",
-    "use_torch_checkpoint",
-}
 
 # Tensors of later variants with other mathematics: value residuals, hyper-connections, polar positions.
 FOREIGN = re.compile(r"to_value_residual_mix|\.branch\.|pope|shared_\w*bias")
@@ -100,6 +92,8 @@ class RoformerArguments:
     normalise: bool = False
     overlap: float | None = None
 
+    fixed: ClassVar[Mapping[str, Any]] = {}
+
     def __post_init__(self) -> None:
         if len(self.stems) != self.num_stems:
             raise StemsplitError(f"{self.num_stems} stems have {len(self.stems)} names")
@@ -126,8 +120,11 @@ class RoformerArguments:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
         known = {field.name for field in fields(cls)}
-        arguments = released_arguments(config, known, IGNORED)
-        return cls(**arguments | released_use(config) | {"stems": released_stems(config)})
+        arguments = released_arguments(config, known, cls.fixed)
+        stems = released_stems(config, arguments.get("num_stems", cls.num_stems))
+        found = cls(**arguments | released_use(config) | {"stems": stems})
+        require_channels(config, found.channels)
+        return found
 
 
 class AxialBlock(nn.ModuleList):
@@ -282,6 +279,8 @@ class BSRoformer(Roformer):
 
         freqs_per_bands: Sequence[int] = BANDS_62
 
+        fixed: ClassVar[Mapping[str, Any]] = {"norm_output": False}
+
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
         super().__init__(
@@ -302,6 +301,8 @@ class MelBandRoformer(Roformer):
         Attributes:
             num_bands: number of bands on the mel scale.
         """
+
+        fixed: ClassVar[Mapping[str, Any]] = {"norm_output": True}
 
         num_bands: int = 60
         attn_dropout: float = 0.1

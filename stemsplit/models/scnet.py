@@ -18,7 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.released import released_arguments, released_use
+from stemsplit.models.blocks.released import (
+    released_arguments,
+    released_stems,
+    released_use,
+    require_channels,
+)
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 EPSILON = 1e-5  # added to the spectrogram's standard deviation before dividing by it
@@ -326,13 +331,17 @@ class SCNet(SpectralNetwork):
             """Return the arguments of a released checkpoint, from the configuration published beside it.
 
             Args:
-                config: as for `released_arguments` and `released_use`.
+                config: as for `released_arguments` and `released_use`, with `training` (instruments and
+                    target_instrument, which name the outputs).
 
             Raises:
                 StemsplitError: the configuration asks for something that the network doesn't have.
             """
             arguments = released_arguments(config, {field.name for field in fields(cls)})
-            return cls(**arguments | released_use(config))
+            stems = released_stems(config, len(arguments.get("sources", cls.sources)))
+            found = cls(**arguments | released_use(config) | {"sources": stems})
+            require_channels(config, found.audio_channels)
+            return found
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments

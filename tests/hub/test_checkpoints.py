@@ -247,11 +247,11 @@ class TestBareStateDicts:
         )
         assert same(build_network(read_package(tmp_path / "m.ckpt")).state_dict(), state)
 
-    def test_its_own_yaml_goes_first_and_several_others_say_nothing(self, state, tmp_path):
+    def test_its_own_yaml_goes_first_and_several_others_are_ambiguous(self, state, tmp_path):
         torch.save(dict(state), tmp_path / "m.ckpt")
         (tmp_path / "a.yaml").write_text("family: a")
         (tmp_path / "b.yaml").write_text("family: b")
-        with pytest.raises(CheckpointError, match="doesn't say"):
+        with pytest.raises(CheckpointError, match="several YAML files might describe it: a.yaml, b.yaml"):
             read_package(tmp_path / "m.ckpt")
         (tmp_path / "m.yaml").write_text("family: gain")
         assert read_package(tmp_path / "m.ckpt").family == "gain"

@@ -119,7 +119,7 @@ def golden_config(metadata: dict[str, str]) -> dict[str, Any]:
     model = {k: v for k, v in json.loads(metadata["constructor"]).items() if not k.startswith("_")}
     return {
         "model": model,
-        "training": {"instruments": [f"stem {i}" for i in range(model.get("num_stems", 0))]},
+        "training": {"instruments": model.get("sources") or [f"stem {i}" for i in range(model["num_stems"])]},
     }
 
 
