@@ -94,10 +94,10 @@ def read(path: Path) -> Exported:
         raise CheckpointError(path, "not a readable ONNX file") from error
     try:
         return _exported(graph)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise CheckpointError(path, f"not a readable ONNX file ({error})") from error
     except StemsplitError as error:
         raise CheckpointError(path, error.reason) from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(path, "not a readable ONNX file: its graph is damaged") from error
 
 
 def _exported(graph: Any) -> Exported:
@@ -134,7 +134,7 @@ def _tensor(proto: Any) -> Tensor:
     if proto.data_location == TensorProto.EXTERNAL:
         raise StemsplitError("keeps its weights in another file, which isn't read")
     if proto.data_type == TensorProto.STRING or any(size < 0 for size in proto.dims):
-        raise ValueError(f"{proto.name} is no tensor of numbers")
+        raise StemsplitError("an ONNX file with weights that aren't numbers")
     values = numpy_helper.to_array(proto)
     return torch.from_numpy(np.array(values, np.float32 if values.dtype.kind == "f" else values.dtype))
 
@@ -163,7 +163,7 @@ def _layers(nodes: Iterable[Any], known: dict[str, Tensor]) -> list[Layer]:
             if len(constants[0]) != GROUPS or _attribute(node, "epsilon", EPSILON) != np.float32(EPSILON):
                 raise StemsplitError("another group normalisation than an MDX-Net's")
         elif node.op_type not in _CONNECTIONS:
-            raise StemsplitError(f"an ONNX graph with {node.op_type}, which isn't an MDX-Net")
+            raise StemsplitError(f"an ONNX graph with {str(node.op_type)[:40]}, which isn't an MDX-Net")
         elif constants and node.op_type in ("Add", "Mul"):
             _adjust(found[-1], node.op_type, constants[0].flatten())
     return found
@@ -171,7 +171,7 @@ def _layers(nodes: Iterable[Any], known: dict[str, Tensor]) -> list[Layer]:
 
 def _constant(node: Any) -> Tensor:
     if len(node.attribute) != 1 or node.attribute[0].name != "value":
-        raise ValueError("a constant without a tensor")
+        raise StemsplitError("an ONNX graph with a constant that is no tensor")
     return _tensor(node.attribute[0].t)
 
 
@@ -188,10 +188,10 @@ def _layer(node: Any, constants: list[Tensor]) -> Layer:
     weight, bias = constants[0], constants[1] if len(constants) > 1 else None
     if node.op_type == "MatMul":
         if weight.dim() != 2 or bias is not None:
-            raise ValueError("a product that is no linear layer")
+            raise StemsplitError("an ONNX graph with a product that is no linear layer")
         return Layer("l", weight.t())
     if weight.dim() != 4 or _attribute(node, "group", 1) != 1:
-        raise ValueError("a convolution that isn't over frames and bins")
+        raise StemsplitError("an ONNX graph with a convolution that isn't over frames and bins")
     strides = list(_attribute(node, "strides", [1, 1]))
     if node.op_type == "ConvTranspose":
         kind = "u" if strides == [2, 2] else "?"
