@@ -81,11 +81,7 @@ def read_package(
         raise CheckpointError(path, "no such file")
     refuse_placeholder(path)
     if not _is_safetensors(path) and onnx_weights.is_onnx(path):
-        found = onnx_weights.read(path)
-        if family is None:
-            family, arguments = bare.describe(path, found.state, config)
-        shown = found.arguments if family == onnx_weights.FAMILY else {}
-        return Package(path, family, {**shown, **(arguments or {})}, found.state, described=True)
+        return _exported(path, family, dict(arguments or {}), config)
     content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a checkpoint: it holds no mapping")
@@ -95,6 +91,27 @@ def read_package(
     if family is None:
         family, arguments = bare.describe(path, state, config)
     return Package(path, family, dict(arguments or {}), state, described=True)
+
+
+def _exported(
+    path: Path, family: str | None, arguments: Mapping[str, Any], config: str | Path | None
+) -> Package:
+    """Return the package of an ONNX file, with the arguments that its graph shows.
+
+    Raises:
+        CheckpointError: nothing says what the graph doesn't show.
+    """
+    found = onnx_weights.read(path)
+    if family is None:
+        family, arguments = bare.describe(path, found.state, config)
+    if family != onnx_weights.FAMILY:
+        return Package(path, family, arguments, found.state, described=True)
+    # A wrong default would be heard as noise, or give a stem the name of the other.
+    if missing := [name for name in ("n_fft", "stems") if name not in arguments]:
+        raise CheckpointError(
+            path, f"its graph doesn't show {' and '.join(missing)}: state them as arguments"
+        )
+    return Package(path, family, {**found.arguments, **arguments}, found.state, described=True)
 
 
 def empty_network(package: Package) -> Network:

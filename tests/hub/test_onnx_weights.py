@@ -24,6 +24,7 @@ from stemsplit.models.network import Network
 onnx = pytest.importorskip("onnx")
 
 TRANSFORM = {"n_fft": 64, "hop_length": 16}
+OUTSIDE = TRANSFORM | {"stems": ["vocals", "instrumental"]}  # what the graph doesn't show
 SHAPE = {"dim_f": 32, "dim_t": 32, "num_blocks": 5, "l": 2, "g": 4, "bn": 2}
 FRAMES, BINS = 32, 32
 
@@ -162,7 +163,7 @@ def test_batch_normalisation(exporter: Exporter, tmp_path: Path) -> None:
 def test_group_normalisation(shape: dict[str, Any], tmp_path: Path) -> None:
     network, mix = trained(**({"norm": "gn", "bias": True} | shape)), torch.randn(1, 2, 496)
     path = Exporter().write(network, tmp_path / "x.onnx")
-    package = read_package(path, family="mdx_net", arguments=TRANSFORM)
+    package = read_package(path, family="mdx_net", arguments=OUTSIDE)
     assert not package.arguments["folded"] and package.arguments["bias"] == network.arguments.bias
     assert torch.equal(build_network(package)(mix), network(mix))
 
@@ -190,10 +191,19 @@ def test_a_file_is_described_by_a_yaml_beside_it_and_by_its_graph(file: Path, tm
 
 def test_what_the_yaml_says_about_the_shape_has_to_fit(file: Path) -> None:
     file.with_suffix(".yaml").write_text(
-        yaml.safe_dump({"family": "mdx_net", "arguments": TRANSFORM | {"g": 8}})
+        yaml.safe_dump({"family": "mdx_net", "arguments": OUTSIDE | {"g": 8}})
     )
     with pytest.raises(CheckpointError, match=r"first_conv.0.weight is \[4, 4, 1, 1\], not \[8, 4, 1, 1\]"):
         load_model(file)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, "n_fft and stems"), ({"n_fft": 64}, "stems"), ({"stems": ["a", "b"]}, "n_fft")],
+)
+def test_what_the_graph_does_not_show_is_not_guessed(file: Path, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckpointError, match=f"net.onnx: its graph doesn't show {said}: state"):
+        read_package(file, family="mdx_net", arguments=given)
 
 
 def test_networks_in_several_files_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +246,7 @@ class TestRefusals:
         content = file.read_bytes()
         file.write_bytes(content[: int(share * len(content))])
         with pytest.raises(CheckpointError, match="net.onnx: not a readable ONNX file|isn't|not that of"):
-            read_package(file, family="mdx_net", arguments=TRANSFORM)
+            read_package(file, family="mdx_net", arguments=OUTSIDE)
 
     @pytest.mark.parametrize("content", [b"", b"\x08", b"\x08\x07\x99", b"\x80\x02}q\x00."])
     def test_other_files(self, tmp_path: Path, content: bytes) -> None:
@@ -296,7 +306,7 @@ class TestRefusals:
         change(model.graph)
         onnx.save(model, file)
         with pytest.raises(CheckpointError, match=f"net.onnx: .*{said}"):
-            read_package(file, family="mdx_net", arguments=TRANSFORM)
+            read_package(file, family="mdx_net", arguments=OUTSIDE)
 
 
 def node(graph: Any, kind: str) -> Any:
