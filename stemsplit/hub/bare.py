@@ -15,15 +15,26 @@ from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import registry
 from stemsplit.listing import is_hidden
 
-# Parameter names that only one family has, for configurations that don't name their family
+# Parameter names that only one family has, for configurations that don't name their family; the first family
+# counts of which every name is there, and names are separated by spaces
 KEY_PATTERNS = (
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
+    (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\. final_norm\.gamma$", "bs_conformer"),
+    (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\.", "mel_band_conformer"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
     (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
     (r"net\.\d+\.band_net\.", "apollo"),
     (r"bsrnn\.band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
+)
+
+# Arguments that published configurations leave out, by tensor names that only networks with them have
+VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    (r"linear_62_bias_0$", {"use_shared_bias": True}),
+    (r"layers\.0\.0\.layers\.0\.0\.pope_embed\.", {"use_pope": True}),
+    (r"layers\.1\.0\.layers\.0\.0\.to_value_residual_mix\.", {"use_value_residual_learning": True}),
+    (r"layers\.0\.0\.y_attn\.", {"siamese": True}),
 )
 
 
@@ -103,6 +114,8 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
             f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
             hint=f"a `family` and its `arguments` in {config.name} would say which it is",
         )
+    if variant := _variant_by_keys(keys):  # the configuration has the last word
+        content = {**content, "model": {**variant, **content.get("model", {})}}
     return family, _from_config(config, family, content)
 
 
@@ -134,8 +147,18 @@ def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping
 
 def _family_by_keys(keys: Sequence[str]) -> str | None:
     """Return the family that parameter names belong to, with or without a prefix; None if unknown."""
-    marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS)
-    return next((family for mark, family in marks if any(map(mark.search, keys))), None)
+    for marks, family in KEY_PATTERNS:
+        patterns = [re.compile(rf"(^|[./]){mark}") for mark in marks.split()]
+        if all(any(map(pattern.search, keys)) for pattern in patterns):
+            return family
+    return None
+
+
+def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments that parameter names tell, with or without a prefix."""
+    marks = ((re.compile(rf"(^|[./]){mark}"), arguments) for mark, arguments in VARIANT_PATTERNS)
+    found = [arguments for mark, arguments in marks if any(map(mark.search, keys))]
+    return {name: value for arguments in found for name, value in arguments.items()}
 
 
 def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:

@@ -1,6 +1,6 @@
 """MDX-Net: TFC-TDF U-Nets of one stem each (Kim et al. 2021), and the mixer that joins four of them.
 
-"KUIELab-MDX-Net: A Two-Stream Neural Network for Music Demixing" (arXiv 2111.12203, sections 2.2 and 2.3):
+"KUIELab-MDX-Net: A Two-Stream Neural Network for Music Demixing" (arXiv 2111.12203, section 2):
 time-frequency convolutions (TFC), then linear layers along frequency (TDF, Choi et al. 2020). Ultimate Vocal
 Remover (UVR) trained more of them. Keys and arguments are those of its class `ConvTDFNet`.
 """

@@ -449,8 +449,8 @@ def test_community_checkpoints_with_their_configurations(tmp_path, family, wrapp
 
 
 def test_a_configuration_of_a_variant_is_refused(tmp_path):
-    text = COMMUNITY["bs_roformer"].replace("  dim_head: 4", "  dim_head: 4\n  use_pope: true")
+    text = COMMUNITY["bs_roformer"].replace("  dim_head: 4", "  dim_head: 4\n  num_residual_streams: 4")
     (tmp_path / "model.yaml").write_text(text)
     torch.save({"final_norm.gamma": torch.ones(8)}, tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match="not a configuration of a bs_roformer.*use_pope"):
+    with pytest.raises(CheckpointError, match="not a configuration of a bs_roformer.*num_residual_streams 4"):
         read_package(tmp_path / "model.ckpt")

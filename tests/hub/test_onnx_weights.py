@@ -148,10 +148,8 @@ def file(tmp_path: Path) -> Path:
 @torch.inference_mode()
 def test_batch_normalisation(exporter: Exporter, tmp_path: Path) -> None:
     network, mix = trained(), torch.randn(1, 2, 496)
-    package = read_package(
-        exporter.write(network, tmp_path / "x.onnx"), family="mdx_net", arguments=TRANSFORM
-    )
-    wanted = SHAPE | TRANSFORM
+    package = read_package(exporter.write(network, tmp_path / "x.onnx"), family="mdx_net", arguments=OUTSIDE)
+    wanted = SHAPE | OUTSIDE
     assert {key: package.arguments[key] for key in wanted} == wanted
     assert package.arguments["folded"] and package.arguments["norm"] == "bn" and package.described
     expected = network(mix)

@@ -26,6 +26,8 @@ ROFORMER = {
     "segment_samples": 500,
 }
 BANDS = {"freqs_per_bands": [2, 3, 4, 8, 16]}
+VALUES = {"use_value_residual_learning": True, "time_transformer_depth": 1, "freq_transformer_depth": 2}
+CONFORMER = {"conv_kernel_size": 3, "conv_expansion_factor": 1, "ff_mult": 2, "mask_estimator_depth": 2}
 LINEAR = {"linear_transformer_depth": 1, "skip_connection": True, "attn_dropout": 0.1, "ff_dropout": 0.1}
 SCNET = {
     "dims": [4, 8, 8],
@@ -116,6 +118,12 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bandit_v2", BANDIT),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
+    ("bs_roformer", ROFORMER | BANDS | {"use_shared_bias": True, "linear_transformer_depth": 1}),
+    ("bs_roformer", ROFORMER | BANDS | {"use_pope": True, "attn_dropout": 0.1}),
+    ("bs_roformer", ROFORMER | BANDS | VALUES),
+    ("bs_roformer", ROFORMER | BANDS | {"siamese": True, "time_transformer_depth": 1}),
+    ("bs_conformer", ROFORMER | BANDS | CONFORMER),
+    ("mel_band_conformer", ROFORMER | CONFORMER | {"num_bands": 5, "skip_connection": True}),
     ("bsrnn", BSRNN),
     ("demucs", WAVEFORM),
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),

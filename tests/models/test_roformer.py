@@ -107,7 +107,12 @@ def test_skip_connections_start_at_the_second_block() -> None:
         {"stft_win_length": 65},
         {"dim_head": 5},
         {"freqs_per_bands": [2, 3]},
-        {"use_pope": True},
+        {"use_hyper_connections": True},
+        {"siamese": True, "use_pope": True},
+        {"siamese": True, "use_value_residual_learning": True},
+        {"siamese": True, "skip_connection": True},
+        {"use_value_residual_learning": True, "use_pope": True},
+        {"use_value_residual_learning": True, "linear_transformer_depth": 1},
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:

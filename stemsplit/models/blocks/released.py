@@ -16,7 +16,7 @@ HARMLESS: Mapping[str, frozenset[str]] = {
     "model": frozenset(
         {
             # other ways to compute the same attention, on GPUs
-            *("flash_attn", "sage_attention", "tran_flash_attn"),
+            *("flash_attn", "sage_attention", "tran_flash_attn", "attention_layout"),
             # memory and dropout in training
             *("use_torch_checkpoint", "conv_dropout"),
             # the loss
