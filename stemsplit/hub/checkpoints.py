@@ -307,8 +307,9 @@ def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]]) -> None:
         CheckpointError: a tensor has a NaN or infinite value.
     """
     for key, value in state:
+        real = torch.view_as_real(value) if value.is_complex() else value
         # NaN and infinity survive a sum, and no sum of float32 values overflows float64
-        if value.is_floating_point() and not value.sum(dtype=torch.float64).isfinite():
+        if real.is_floating_point() and not real.sum(dtype=torch.float64).isfinite():
             raise CheckpointError(path, f"its weights are damaged: {key} holds NaN or infinite values")
 
 
