@@ -5,6 +5,7 @@
 | safetensors of demucs ≥ 4.1 and of this package | tensors; `klass`, `args`, `kwargs` as metadata |
 | package of demucs 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
+| ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
 
 Nothing in a file is ever executed or imported; see `pickles`.
 """
@@ -28,7 +29,7 @@ from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
-from stemsplit.hub import bare, pickles
+from stemsplit.hub import bare, onnx_weights, pickles
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
@@ -65,7 +66,7 @@ def read_package(
     """Read a checkpoint without building the network.
 
     Args:
-        path: a safetensors file, or one that `torch.save` wrote.
+        path: a safetensors file, one that `torch.save` wrote, or an ONNX file.
         family: family of a bare state dict; None looks for a description in a YAML file beside it, or in the
             registry entry with its hash.
         arguments: arguments of a bare state dict.
@@ -73,11 +74,14 @@ def read_package(
 
     Raises:
         CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
+        StemsplitError: it's an ONNX file, and the package onnx isn't installed.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
     refuse_placeholder(path)
+    if not _is_safetensors(path) and onnx_weights.is_onnx(path):
+        return _exported(path, family, dict(arguments or {}), config)
     content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
     if not isinstance(content, dict):
         raise CheckpointError(path, "not a checkpoint: it holds no mapping")
@@ -87,6 +91,27 @@ def read_package(
     if family is None:
         family, arguments = bare.describe(path, state, config)
     return Package(path, family, dict(arguments or {}), state, described=True)
+
+
+def _exported(
+    path: Path, family: str | None, arguments: Mapping[str, Any], config: str | Path | None
+) -> Package:
+    """Return the package of an ONNX file, with the arguments that its graph shows.
+
+    Raises:
+        CheckpointError: nothing says what the graph doesn't show.
+    """
+    found = onnx_weights.read(path)
+    if family is None:
+        family, arguments = bare.describe(path, found.state, config)
+    if family != onnx_weights.FAMILY:
+        return Package(path, family, arguments, found.state, described=True)
+    # A wrong default would be heard as noise, or give a stem the name of the other.
+    if missing := [name for name in ("n_fft", "stems") if name not in arguments]:
+        raise CheckpointError(
+            path, f"its graph doesn't show {' and '.join(missing)}: state them as arguments"
+        )
+    return Package(path, family, {**found.arguments, **arguments}, found.state, described=True)
 
 
 def empty_network(package: Package) -> Network:

@@ -77,6 +77,25 @@ MDX23C = {
     "bottleneck_factor": 2,
     "segment_samples": 500,
 }
+MDX_NET = {
+    "stems": ["a", "b"],
+    "n_fft": 64,
+    "hop_length": 16,
+    "dim_f": 32,
+    "dim_t": 32,
+    "num_blocks": 5,
+    "l": 2,
+    "g": 4,
+    "bn": 2,
+}
+KUIELAB = {
+    "networks": {
+        "a": {k: v for k, v in MDX_NET.items() if k != "stems"},
+        "b": {k: v for k, v in MDX_NET.items() if k != "stems"} | {"n_fft": 128, "num_blocks": 3},
+    },
+    "dim_t": 32,
+    "folded": False,
+}
 APOLLO = {"sr": 8000, "feature_dim": 16, "layer": 1, "segment_samples": 500}
 BANDIT = {
     "stems": ["a", "b"],
@@ -125,6 +144,11 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mdx23c", MDX23C),
     ("mdx23c", MDX23C | {"norm": "BatchNorm", "act": "elu1.0"}),
     ("mdx23c", MDX23C | {"norm": "GroupNorm2", "act": "relu"}),
+    ("mdx_kuielab", KUIELAB),
+    ("mdx_kuielab", KUIELAB | {"mixer": False, "folded": True}),
+    ("mdx_net", MDX_NET),
+    ("mdx_net", MDX_NET | {"folded": True, "match_freq_cut": True, "stems": ["a"]}),
+    ("mdx_net", MDX_NET | {"norm": "gn", "bias": True, "denoise": True}),
     ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     ("openunmix", UMX),
     ("openunmix", UMX | {"residual": True, "softmask": True, "niter": 2}),
