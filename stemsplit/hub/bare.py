@@ -27,16 +27,21 @@ KEY_PATTERNS = (
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
     (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
     (r"net\.\d+\.band_net\.", "apollo"),
-    (r"bsrnn\.band_split\.norm_fc_modules\.", "bandit"),
+    (r"bsrnn\.([^.]+\.)?band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
 )
 
-# Arguments that published configurations leave out, by tensor names that only networks with them have
+# Arguments that published configurations leave out, by tensor names that only networks with them have. The
+# programs that the four mask estimators were trained with keep the lowest bin.
 VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     (r"linear_62_bias_0$", {"use_shared_bias": True}),
     (r"layers\.0\.0\.layers\.0\.0\.pope_embed\.", {"use_pope": True}),
     (r"layers\.1\.0\.layers\.0\.0\.to_value_residual_mix\.", {"use_value_residual_learning": True}),
     (r"layers\.0\.0\.y_attn\.", {"siamese": True}),
+    (r"segm\.hyperace\.high_order_branch\.2\.", {"mask_estimator": "hyperace_v1", "zero_dc": False}),
+    (r"segm\.upsample_head\.block1\.out_conv\.", {"mask_estimator": "hyperace_v2", "zero_dc": False}),
+    (r"to_freqs\.\d+\.0\.fno_blocks\.", {"mask_estimator": "fno", "zero_dc": False}),
+    (r"mask_estimators\.\d+\.layers\.", {"mask_estimator": "deep", "zero_dc": False}),
 )
 
 

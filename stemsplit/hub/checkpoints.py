@@ -6,6 +6,7 @@
 | package of demucs 2, 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
 | package of demucs 1 (`.th`, `.th.gz`) | the same as a tuple; see `first_demucs` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
+| ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
 
 Nothing in a file is ever executed or imported; see `pickles`.
 """
@@ -29,7 +30,7 @@ from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
-from stemsplit.hub import bare, diffq, first_demucs, pickles
+from stemsplit.hub import bare, diffq, first_demucs, onnx_weights, pickles, torchaudio_names
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
@@ -67,7 +68,7 @@ def read_package(
     """Read a checkpoint without building the network.
 
     Args:
-        path: a safetensors file, or one that `torch.save` wrote.
+        path: a safetensors file, one that `torch.save` wrote, or an ONNX file.
         family: family of a bare state dict; None looks for a description in a YAML file beside it, or in the
             registry entry with its hash.
         arguments: arguments of a bare state dict.
@@ -75,10 +76,14 @@ def read_package(
 
     Raises:
         CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
+        StemsplitError: it's an ONNX file, and the package onnx isn't installed.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
+    refuse_placeholder(path)
+    if not _is_safetensors(path) and onnx_weights.is_onnx(path):
+        return _exported(path, family, dict(arguments or {}), config)
     content = _content(path)
     if "klass" in content:
         return _package(path, content)
@@ -90,6 +95,27 @@ def read_package(
     if quantised:
         state = _dequantised(path, family, arguments or {}, content)
     return Package(path, family, dict(arguments or {}), state, metadata, described=True)
+
+
+def _exported(
+    path: Path, family: str | None, arguments: Mapping[str, Any], config: str | Path | None
+) -> Package:
+    """Return the package of an ONNX file, with the arguments that its graph shows.
+
+    Raises:
+        CheckpointError: nothing says what the graph doesn't show.
+    """
+    found = onnx_weights.read(path)
+    if family is None:
+        family, arguments, _ = bare.describe(path, found.state, config)
+    if family != onnx_weights.FAMILY:
+        return Package(path, family, arguments, found.state, described=True)
+    # A wrong default would be heard as noise, or give a stem the name of the other.
+    if missing := [name for name in ("n_fft", "stems") if name not in arguments]:
+        raise CheckpointError(
+            path, f"its graph doesn't show {' and '.join(missing)}: state them as arguments"
+        )
+    return Package(path, family, {**found.arguments, **arguments}, found.state, described=True)
 
 
 def empty_network(package: Package) -> Network:
@@ -191,7 +217,6 @@ def convert(source: str | Path, target: str | Path) -> Package:
 
 
 def _content(path: Path) -> dict[Any, Any]:
-    refuse_placeholder(path)
     content: Any = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
     if first_demucs.is_first(content):
         try:
@@ -272,30 +297,11 @@ def _dequantised(path: Path, family: str, arguments: Mapping[str, Any], state: M
         raise CheckpointError(path, f"its quantised weights are malformed ({error})") from error
 
 
-# demucs' names of Hybrid Demucs' layers by torchaudio's
-_TORCHAUDIO = {
-    "freq_encoder": "encoder",
-    "freq_decoder": "decoder",
-    "time_encoder": "tencoder",
-    "time_decoder": "tdecoder",
-}
-# torchaudio's innermost time layer has a norm that no forward pass uses; demucs' has none
-_UNUSED = re.compile(r"(^|[./])time_encoder\.4\.norm1\.")
-
-
 def _bare(path: Path, content: Mapping[Any, Any]) -> State:
     """Return the tensors of a file without a package, under the names that the families use."""
-    state = flat(content)
-    if not state:
-        raise CheckpointError(path, "not a checkpoint: it holds no state dict")
-    if not any(re.search(r"(^|[./])freq_encoder\.", key) for key in state):
-        return state
-    layers = re.compile(rf"((?:^|[./]))({'|'.join(_TORCHAUDIO)})(?=\.)")
-    return {
-        layers.sub(lambda match: match[1] + _TORCHAUDIO[match[2]], key): value
-        for key, value in state.items()
-        if not _UNUSED.search(key)
-    }
+    if state := flat(content):
+        return torchaudio_names.renamed(state)
+    raise CheckpointError(path, "not a checkpoint: it holds no state dict")
 
 
 def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
@@ -311,8 +317,9 @@ def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]]) -> None:
         CheckpointError: a tensor has a NaN or infinite value.
     """
     for key, value in state:
+        real = torch.view_as_real(value) if value.is_complex() else value
         # NaN and infinity survive a sum, and no sum of float32 values overflows float64
-        if value.is_floating_point() and not value.sum(dtype=torch.float64).isfinite():
+        if real.is_floating_point() and not real.sum(dtype=torch.float64).isfinite():
             raise CheckpointError(path, f"its weights are damaged: {key} holds NaN or infinite values")
 
 

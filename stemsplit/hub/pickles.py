@@ -2,7 +2,8 @@
 
 PyTorch's restricted unpickler builds tensors and plain containers. Beyond those, a fixed table of names is
 allowed, each of which becomes an inert placeholder: a class of another project a `NetworkClass`, a NumPy
-scalar an `Ignored`, a kind of mapping a plain one. A file with any other name is refused.
+scalar or the name of an activation an `Ignored`, a kind of mapping a plain one. A file with any other name is
+refused.
 """
 
 import gzip
@@ -75,6 +76,7 @@ _UNUSED = (
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{how}" for core in ("core", "_core") for how in ("scalar", "_reconstruct")),
+    "torch._C._nn.gelu",  # neuraloperator keeps its arguments among the tensors, as `_metadata`
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float32", "Float64", "Int32", "Int64")),
     "torch.torch_version.TorchVersion",
     # settings of a training in Lightning's checkpoints

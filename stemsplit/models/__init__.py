@@ -26,6 +26,8 @@ FAMILIES: dict[str, str] = {
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
     "mdx23c": "stemsplit.models.mdx23c:MDX23C",
+    "mdx_kuielab": "stemsplit.models.mdx_net:MDXKuielab",
+    "mdx_net": "stemsplit.models.mdx_net:MDXNet",
     "mel_band_conformer": "stemsplit.models.roformer:MelBandConformer",
     "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",
     "openunmix": "stemsplit.models.openunmix:OpenUnmix",

@@ -10,8 +10,9 @@ Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples, `dim` width o
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,6 +23,9 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.axial import AxialBlock, AxialBlocks
 from stemsplit.models.blocks.bands import BandSplit, MaskEstimator, Table, join_bands, linear_bands, mel_bands
 from stemsplit.models.blocks.conformer import Conformer, ConformerShape, Convolution
+from stemsplit.models.blocks.deep_masks import DeepMaskEstimator
+from stemsplit.models.blocks.fourier import FourierMaskEstimator
+from stemsplit.models.blocks.hyperace import V1, V2, HyperaceMaskEstimator
 from stemsplit.models.blocks.polar import Polar
 from stemsplit.models.blocks.released import (
     released_arguments,
@@ -42,6 +46,15 @@ BANDS_62 = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129
 # Hyper-connections, which no network here has: several streams of features, mixed around every layer.
 ONE_STREAM = {"num_residual_streams": 1, "num_residual_fracs": 1}
 FOREIGN = re.compile(r"\.branch\.")
+
+# Mask estimator by name, which takes bands, numbers per bin, width, and width and number of hidden layers
+ESTIMATORS: dict[str, Callable[[Table, int, int, int, int], nn.Module]] = {
+    "mlp": MaskEstimator,
+    "deep": DeepMaskEstimator,
+    "fno": lambda table, parts, width, *_: FourierMaskEstimator(table, parts, width),
+    "hyperace_v1": partial(HyperaceMaskEstimator, V1),
+    "hyperace_v2": partial(HyperaceMaskEstimator, V2),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +123,11 @@ class AxialArguments:
         return 2 if self.stereo else 1
 
     @property
+    def parts(self) -> int:
+        """Numbers per bin: the real and the imaginary part of every channel."""
+        return 2 * self.channels
+
+    @property
     def shape(self) -> Shape:
         """Settings of all layers."""
         return Shape(self.dim, self.heads, self.dim_head, self.attn_dropout, self.ff_dropout)
@@ -134,41 +152,7 @@ class AxialArguments:
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoformerArguments(AxialArguments):
-    """Arguments of both RoFormers.
-
-    Attributes:
-        time_transformer_depth: layers of each transformer over time.
-        freq_transformer_depth: layers of each transformer over bands.
-        linear_transformer_depth: layers of linear attention over both, at the start of a block.
-    """
-
-    time_transformer_depth: int = 2
-    freq_transformer_depth: int = 2
-    linear_transformer_depth: int = 0
-
-    def blocks(self, positions: Sequence[Rotary], norm: bool) -> AxialBlocks:
-        """Make the transformers.
-
-        Args:
-            positions: along time and along bands.
-            norm: normalise at the end of every transformer.
-        """
-        depths = (self.time_transformer_depth, self.freq_transformer_depth)
-        axes: list[tuple[int, Rotary | None]] = [*zip(depths, positions, strict=True)]
-        if self.linear_transformer_depth:
-            axes.insert(0, (self.linear_transformer_depth, None))
-        return AxialBlocks(
-            (
-                AxialBlock(Transformer(self.shape, depth, rotary, norm) for depth, rotary in axes)
-                for _ in range(self.depth)
-            ),
-            self.skip_connection,
-        )
-
-
-class Roformer(SpectralNetwork):
+class AxialNetwork(SpectralNetwork):
     """Layers along time and along bands over features of bands, and a complex mask per stem.
 
     Args:
@@ -176,7 +160,8 @@ class Roformer(SpectralNetwork):
         table: the bands.
         layers: the blocks.
         final_norm: normalise after the last block.
-        mask_layers: number of hidden layers of the mask estimators.
+        estimator: makes the mask estimator of a stem, which maps [B, frames, bands, dim] to
+            [B, frames, Σ band·parts].
     """
 
     def __init__(
@@ -186,7 +171,7 @@ class Roformer(SpectralNetwork):
         layers: AxialBlocks,
         *,
         final_norm: bool,
-        mask_layers: int,
+        estimator: Callable[[], nn.Module],
     ) -> None:
         a = arguments
         super().__init__(
@@ -201,13 +186,10 @@ class Roformer(SpectralNetwork):
         )
         self.normalise, self.overlap = a.normalise, a.overlap
         self.table = table
-        parts = 2 * a.channels  # real and imaginary part of every channel
         self.layers = layers
         self.final_norm = RMSNorm(a.dim) if final_norm else nn.Identity()
-        self.band_split = BandSplit(table, parts, a.dim, RMSNorm)
-        self.mask_estimators = nn.ModuleList(
-            MaskEstimator(table, parts, a.dim, a.dim * a.mlp_expansion_factor, mask_layers) for _ in a.stems
-        )
+        self.band_split = BandSplit(table, a.parts, a.dim, RMSNorm)
+        self.mask_estimators = nn.ModuleList(estimator() for _ in a.stems)
 
     def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, S, C, F, frames]."""
@@ -226,7 +208,7 @@ class Roformer(SpectralNetwork):
         """
         flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)  # [B, frames, F·C·2]
         x = self.layers(self.band_split(flat), self.final_norm)  # [B, frames, bands, dim]
-        parts = 2 * self.channels
+        parts: int = self.arguments.parts
         masks = torch.stack([join_bands(mask(x), self.table, parts) for mask in self.mask_estimators], dim=1)
         pairs = masks.float().unflatten(-1, (self.channels, 2))  # [B, S, frames, F, C, 2]
         return torch.view_as_complex(pairs.contiguous()).permute(0, 1, 4, 3, 2)  # [B, S, C, F, frames]
@@ -271,8 +253,46 @@ def _one_place_down(key: str) -> str:
     return re.sub(r"^(layers\.\d+\.)(\d+)", lambda m: f"{m[1]}{int(m[2]) - 1}", key)
 
 
-class BSRoformer(Roformer):
-    """Adjacent bands, one normalisation after the last block; mask_estimator_depth counts all layers."""
+@dataclass(frozen=True, kw_only=True)
+class RoformerArguments(AxialArguments):
+    """Arguments of both RoFormers.
+
+    Attributes:
+        time_transformer_depth: layers of each transformer over time.
+        freq_transformer_depth: layers of each transformer over bands.
+        linear_transformer_depth: layers of linear attention over both, at the start of a block.
+    """
+
+    time_transformer_depth: int = 2
+    freq_transformer_depth: int = 2
+    linear_transformer_depth: int = 0
+
+    def blocks(self, positions: Sequence[Rotary], norm: bool) -> AxialBlocks:
+        """Make the transformers.
+
+        Args:
+            positions: along time and along bands.
+            norm: normalise at the end of every transformer.
+        """
+        depths = (self.time_transformer_depth, self.freq_transformer_depth)
+        axes: list[tuple[int, Rotary | None]] = [*zip(depths, positions, strict=True)]
+        if self.linear_transformer_depth:
+            axes.insert(0, (self.linear_transformer_depth, None))
+        return AxialBlocks(
+            (
+                AxialBlock(Transformer(self.shape, depth, rotary, norm) for depth, rotary in axes)
+                for _ in range(self.depth)
+            ),
+            self.skip_connection,
+        )
+
+
+class BSRoformer(AxialNetwork):
+    """Adjacent bands, one normalisation after the last block; mask_estimator_depth counts all layers.
+
+    The estimators `fno`, `hyperace_v1` and `hyperace_v2` compute over the whole chunk: other results than the
+    released ones come from chunks of another length than `segment_samples`.
+    """
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments(RoformerArguments):
@@ -284,6 +304,8 @@ class BSRoformer(Roformer):
             use_pope: polar positions rather than rotary ones.
             use_value_residual_learning: values of attention lean towards those of the first block.
             siamese: two streams of features, one normalised before the layers and one after them.
+            mask_estimator: mlp, an MLP per band; deep, transformers before it; hyperace_v1 or hyperace_v2, an
+                image network beside it; fno, Fourier operators over time instead.
         """
 
         fixed: ClassVar[Mapping[str, Any]] = ONE_STREAM | {"norm_output": False}
@@ -293,9 +315,12 @@ class BSRoformer(Roformer):
         use_pope: bool = False
         use_value_residual_learning: bool = False
         siamese: bool = False
+        mask_estimator: str = "mlp"
 
         def __post_init__(self) -> None:
             super().__post_init__()
+            if self.mask_estimator not in tuple(ESTIMATORS):  # which compares whatever a file holds
+                raise StemsplitError(f"mask_estimator is {', '.join(ESTIMATORS)}, not {self.mask_estimator}")
             alone = ("use_value_residual_learning", "siamese")
             others = (*alone, "use_pope", "linear_transformer_depth", "skip_connection")
             for name in filter(lambda name: getattr(self, name), alone):
@@ -315,18 +340,15 @@ class BSRoformer(Roformer):
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
-        super().__init__(
-            a,
-            linear_bands(a.freqs_per_bands, a.stft_n_fft // 2 + 1),
-            a.trunk(),
-            final_norm=True,
-            mask_layers=a.mask_estimator_depth - 1,
-        )
+        table, make = linear_bands(a.freqs_per_bands, a.stft_n_fft // 2 + 1), ESTIMATORS[a.mask_estimator]
+        hidden = a.dim * a.mlp_expansion_factor
+        estimator = partial(make, table, a.parts, a.dim, hidden, a.mask_estimator_depth - 1)
+        super().__init__(a, table, a.trunk(), final_norm=True, estimator=estimator)
         if a.use_shared_bias:
             share_biases(self, a.shape)
 
 
-class MelBandRoformer(Roformer):
+class MelBandRoformer(AxialNetwork):
     """Mel bands, a normalisation after every transformer; mask_estimator_depth counts the hidden layers."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -346,13 +368,11 @@ class MelBandRoformer(Roformer):
 
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
-        super().__init__(
-            a,
-            mel_bands(a.num_bands, a.stft_n_fft, a.sample_rate),
-            a.blocks([Rotary(a.dim_head), Rotary(a.dim_head)], norm=True),
-            final_norm=False,
-            mask_layers=a.mask_estimator_depth,
-        )
+        table = mel_bands(a.num_bands, a.stft_n_fft, a.sample_rate)
+        layers = a.blocks([Rotary(a.dim_head), Rotary(a.dim_head)], norm=True)
+        hidden = a.dim * a.mlp_expansion_factor
+        estimator = partial(MaskEstimator, table, a.parts, a.dim, hidden, a.mask_estimator_depth)
+        super().__init__(a, table, layers, final_norm=False, estimator=estimator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +402,11 @@ class ConformerArguments(AxialArguments):
         if self.conv_kernel_size % 2 == 0:
             raise StemsplitError(f"conv_kernel_size {self.conv_kernel_size}: must be odd")
 
+    def estimator(self, table: Table) -> Callable[[], nn.Module]:
+        """Return what makes a mask estimator."""
+        hidden = self.dim * self.mlp_expansion_factor
+        return partial(MaskEstimator, table, self.parts, self.dim, hidden, self.mask_estimator_depth - 1)
+
     def blocks(self) -> AxialBlocks:
         """Make the conformers."""
         dropout = self.ff_dropout if self.conv_dropout is None else self.conv_dropout
@@ -404,7 +429,7 @@ class ConformerArguments(AxialArguments):
         )
 
 
-class BSConformer(Roformer):
+class BSConformer(AxialNetwork):
     """Adjacent bands, one normalisation after the last block."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -420,10 +445,10 @@ class BSConformer(Roformer):
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
         table = linear_bands(a.freqs_per_bands, a.stft_n_fft // 2 + 1)
-        super().__init__(a, table, a.blocks(), final_norm=True, mask_layers=a.mask_estimator_depth - 1)
+        super().__init__(a, table, a.blocks(), final_norm=True, estimator=a.estimator(table))
 
 
-class MelBandConformer(Roformer):
+class MelBandConformer(AxialNetwork):
     """Mel bands, and no normalisation but those of the layers."""
 
     @dataclass(frozen=True, kw_only=True)
@@ -442,4 +467,4 @@ class MelBandConformer(Roformer):
     def __init__(self, arguments: Arguments) -> None:
         a = arguments
         table = mel_bands(a.num_bands, a.stft_n_fft, a.sample_rate)
-        super().__init__(a, table, a.blocks(), final_norm=False, mask_layers=a.mask_estimator_depth - 1)
+        super().__init__(a, table, a.blocks(), final_norm=False, estimator=a.estimator(table))

@@ -107,6 +107,15 @@ def test_classes_of_the_table_become_placeholders(tmp_path, stand_in, zipped):
     assert all(isinstance(value, pickles.Ignored) for value in found["metrics"].values())
 
 
+def test_an_activation_is_a_placeholder_and_computes_nothing(tmp_path):
+    gelu = torch.nn.functional.gelu
+    content = {"w": torch.ones(2), "_metadata": {"activation": gelu, "x": Calls(gelu, torch.ones(2))}}
+    torch.save(content, tmp_path / "operator.ckpt")
+    found = pickles.load(tmp_path / "operator.ckpt")
+    assert found["_metadata"]["activation"] is pickles.Ignored
+    assert isinstance(found["_metadata"]["x"], pickles.Ignored)
+
+
 def test_other_classes_are_refused(tmp_path):
     for zipped in (True, False):
         torch.save(torch.nn.Linear(1, 1), tmp_path / "module.th", _use_new_zipfile_serialization=zipped)

@@ -78,6 +78,25 @@ MDX23C = {
     "bottleneck_factor": 2,
     "segment_samples": 500,
 }
+MDX_NET = {
+    "stems": ["a", "b"],
+    "n_fft": 64,
+    "hop_length": 16,
+    "dim_f": 32,
+    "dim_t": 32,
+    "num_blocks": 5,
+    "l": 2,
+    "g": 4,
+    "bn": 2,
+}
+KUIELAB = {
+    "networks": {
+        "a": {k: v for k, v in MDX_NET.items() if k != "stems"},
+        "b": {k: v for k, v in MDX_NET.items() if k != "stems"} | {"n_fft": 128, "num_blocks": 3},
+    },
+    "dim_t": 32,
+    "folded": False,
+}
 APOLLO = {"sr": 8000, "feature_dim": 16, "layer": 1, "segment_samples": 500}
 BANDIT = {
     "stems": ["a", "b"],
@@ -97,9 +116,14 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
     ("bandit", BANDIT),
     ("bandit", BANDIT | {"rnn_type": "LSTM", "audio_channels": 1}),
+    ("bandit", BANDIT | {"band_specs": "mel", "mult_add_mask": True}),
+    ("bandit", BANDIT | {"band_specs": "erb", "common_encoder": False}),
     ("bandit_v2", BANDIT),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
+    ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "deep"}),
+    ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "fno"}),
+    ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "hyperace_v2"}),
     ("bs_roformer", ROFORMER | BANDS | {"use_shared_bias": True, "linear_transformer_depth": 1}),
     ("bs_roformer", ROFORMER | BANDS | {"use_pope": True, "attn_dropout": 0.1}),
     ("bs_roformer", ROFORMER | BANDS | VALUES),
@@ -121,6 +145,11 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mdx23c", MDX23C),
     ("mdx23c", MDX23C | {"norm": "BatchNorm", "act": "elu1.0"}),
     ("mdx23c", MDX23C | {"norm": "GroupNorm2", "act": "relu"}),
+    ("mdx_kuielab", KUIELAB),
+    ("mdx_kuielab", KUIELAB | {"mixer": False, "folded": True}),
+    ("mdx_net", MDX_NET),
+    ("mdx_net", MDX_NET | {"folded": True, "match_freq_cut": True, "stems": ["a"]}),
+    ("mdx_net", MDX_NET | {"norm": "gn", "bias": True, "denoise": True}),
     ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     ("openunmix", UMX),
     ("openunmix", UMX | {"residual": True, "softmask": True, "niter": 2}),

@@ -83,6 +83,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "waveform without gelu": ("demucs", V3 | {"gelu": False, "glu": False, "dconv_mode": 3}),
     "waveform at its own rate": ("demucs", V3 | {"resample": False, "rewrite": False, "normalize": False}),
     "second waveform": ("demucs_v2", V2),
+    "deep roformer": ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "deep"}),
+    "fno roformer": ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "fno"}),
     "roformer": ("bs_roformer", ROFORMER | BANDS),
     "roformer with shared biases": ("bs_roformer", ROFORMER | BANDS | {"use_shared_bias": True}),
     "polar roformer": ("bs_roformer", ROFORMER | BANDS | {"use_pope": True}),
