@@ -16,6 +16,7 @@ FAMILIES: dict[str, str] = {
     "band_unet": "stemsplit.models.band_unet:BandUNet",
     "bandit": "stemsplit.models.bandit:Bandit",
     "bandit_v2": "stemsplit.models.bandit:BanditV2",
+    "bs_conformer": "stemsplit.models.roformer:BSConformer",
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "classic": "stemsplit.models.classic:Classic",
@@ -25,9 +26,14 @@ FAMILIES: dict[str, str] = {
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
     "mdx23c": "stemsplit.models.mdx23c:MDX23C",
+    "mdx_kuielab": "stemsplit.models.mdx_net:MDXKuielab",
+    "mdx_net": "stemsplit.models.mdx_net:MDXNet",
+    "mel_band_conformer": "stemsplit.models.roformer:MelBandConformer",
     "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",
     "openunmix": "stemsplit.models.openunmix:OpenUnmix",
     "scnet": "stemsplit.models.scnet:SCNet",
+    "scnet_masked": "stemsplit.models.scnet:SCNetMasked",
+    "scnet_tran": "stemsplit.models.scnet:SCNetTran",
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
 }
 
