@@ -25,9 +25,13 @@ _SHARED = (
         help="Address to listen on; another than this machine needs --key.",
     ),
     flag(
-        "--port", type=click.IntRange(0, 65535), metavar="N", help="Port to listen on. [default: a free one]"
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=0,
+        metavar="N",
+        help="Port to listen on; 0 is any free one.",
     ),
-    flag("--key", metavar="WORD", help="Secret part of the page's address. [default: a random one]"),
+    flag("--key", metavar="WORD", help="Secret part of the page's address, in place of a random one."),
 )
 
 
@@ -86,7 +90,7 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
         Path(options["output"] or DEFAULT_REQUEST.batch.output),
         {name: options[name] for name in ("model", "device", "offline") if options[name] is not None},
         host=options["host"],
-        port=options["port"] or 0,
+        port=options["port"],
         key=options["key"],
         ready=ready,
     )
