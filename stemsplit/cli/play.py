@@ -8,6 +8,7 @@ import click
 
 from stemsplit.cli.failures import usage_error
 from stemsplit.cli.options import flag, setting
+from stemsplit.fields import whole
 from stemsplit.settings import DEFAULT_REQUEST
 
 HOST = "127.0.0.1"
@@ -26,7 +27,7 @@ _SHARED = (
     ),
     flag(
         "--port",
-        type=click.IntRange(0, 65535),
+        type=whole(0),
         default=0,
         metavar="N",
         help="Port to listen on; 0 is any free one.",
@@ -71,6 +72,8 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
     from stemsplit.core.devices import check_device
     from stemsplit.core.memory import share_memory
 
+    if options["output"] == "-":
+        raise usage_error("-o -: the page writes files into a folder")
     paths = [Path(path) for path in options["paths"]]
     for path in paths:
         if not os.path.exists(path):
