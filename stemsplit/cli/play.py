@@ -28,7 +28,7 @@ _SHARED = (
     flag(
         "--port",
         type=whole(0),
-        default=0,
+        default="0",
         metavar="N",
         help="Port to listen on; 0 is any free one.",
     ),
