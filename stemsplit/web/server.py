@@ -66,10 +66,12 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         SettingsError: the address isn't this machine's, or the port is taken.
     """
+    if not 0 <= port < 1 << 16:
+        raise SettingsError(f"--port {port}: must be from 0 to 65535", setting="--port")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         found = socket.create_server((host, port), family=family, backlog=MOST_CONNECTIONS)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         hint = "choose another --port" if port else "--host 127.0.0.1 is this machine"
         raise SettingsError(

@@ -47,7 +47,7 @@ def test_without_the_extra_it_says_how_to_install_it(
         (["missing.wav"], "missing.wav: no such file or folder"),
         (["--host", "0.0.0.0"], "--host 0.0.0.0: needs --key"),
         (["--key", "short"], "--key: must be 8 or more"),
-        (["--port", "70000"], "can't listen on 127.0.0.1, port 70000"),
+        (["--port", "70000"], "--port 70000: must be from 0 to 65535"),
         (["--port", "-1"], "'--port'"),
         (["-o", "-"], "-o -: the page writes files into a folder"),
         (["--host", "no.such.host.example", "--key", "long-enough"], "can't listen on no.such.host.example"),
