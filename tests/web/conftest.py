@@ -3,6 +3,8 @@
 import http.client
 import importlib.util
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+
+from tests.web.browsing import Open, Page, check, hear
 
 Audio = NDArray[np.float32]
 KEY = "a-key-for-tests"
@@ -180,3 +184,48 @@ def client(folder: Path) -> Iterator[Client]:
     """A client of a server for the folder's stems and song."""
     with served(folder, folder / "song.wav") as found:
         yield found
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+CHROMIUM = (
+    os.environ.get("STEMSPLIT_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def show(browser: Any) -> Iterator[Open]:
+    """Open the page of a server. At the end: it asked nobody else for anything, and had no errors."""
+    faults: list[str] = []
+    contexts = []
+
+    def opened(client: Client, errors: bool = False, **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: check(request.url, faults))
+        if not errors:
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda line: hear(line, faults))
+        page.goto(client.address)
+        page.wait_for_selector("#song:not([hidden]), #empty:not([hidden])")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert faults == []
