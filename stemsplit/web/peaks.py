@@ -59,17 +59,15 @@ class Overview:
         self.complete = False
         self.error: str | None = None
         self._levels: Levels = np.zeros((2, MOST_BUCKETS), np.int16)  # [least and greatest, buckets]
-        self._rest: Levels = np.zeros((2, 0), np.int16)
+        self._rest: Array = np.zeros((2, 0), np.float32)  # extremes of samples that fill no bucket yet
         self._lock = threading.Lock()
 
     def push(self, block: Array) -> None:
         """Add the next samples [C, n]."""
         extremes = np.stack([block.min(axis=0), block.max(axis=0)])  # [2, n]
-        scaled = np.clip(np.rint(extremes * FULL_SCALE), -FULL_SCALE, FULL_SCALE).astype(np.int16)
         with self._lock:
             self.frames += block.shape[1]
-            self.peak = max(self.peak, float(np.abs(extremes).max(initial=0)))
-            self._rest = np.concatenate([self._rest, scaled], axis=1)
+            self._rest = np.concatenate([self._rest, extremes], axis=1)
             self._store(self._rest.shape[1] // self.bucket)
 
     def finish(self, error: str | None = None) -> None:
@@ -87,8 +85,9 @@ class Overview:
             count = self._rest.shape[1] // self.bucket
         whole = self._rest[:, : count * self.bucket].reshape(2, count, self.bucket)  # [2, count, bucket]
         place = slice(self.count, self.count + count)
-        self._levels[0, place] = whole[0].min(axis=1, initial=FULL_SCALE)
-        self._levels[1, place] = whole[1].max(axis=1, initial=-FULL_SCALE)
+        lows, highs = whole[0].min(axis=1), whole[1].max(axis=1)  # [count]
+        self.peak = max(self.peak, float(-lows.min(initial=0)), float(highs.max(initial=0)))
+        self._levels[0, place], self._levels[1, place] = _scaled(lows), _scaled(highs)
         self.count += count
         self._rest = self._rest[:, count * self.bucket :]
 
@@ -96,8 +95,8 @@ class Overview:
         """Join the buckets in pairs; a last one without a partner goes back to the samples that wait."""
         pairs, odd = divmod(self.count, 2)
         if odd:
-            last = np.repeat(self._levels[:, self.count - 1 : self.count], self.bucket, axis=1)
-            self._rest = np.concatenate([last, self._rest], axis=1)
+            last = np.repeat(self._levels[:, self.count - 1 : self.count], self.bucket, axis=1) / FULL_SCALE
+            self._rest = np.concatenate([last.astype(np.float32), self._rest], axis=1)
         both = self._levels[:, : 2 * pairs].reshape(2, pairs, 2)  # [2, pairs, 2]
         self._levels[0, :pairs], self._levels[1, :pairs] = both[0].min(axis=1), both[1].max(axis=1)
         self.count, self.bucket = pairs, 2 * self.bucket
@@ -140,6 +139,10 @@ class Overview:
                 return found
         except Exception:  # whatever is wrong with a cached file, it is computed again
             return None
+
+
+def _scaled(values: Array) -> Levels:
+    return np.clip(np.rint(values * FULL_SCALE), -FULL_SCALE, FULL_SCALE).astype(np.int16)
 
 
 class Waveforms:
