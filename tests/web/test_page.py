@@ -169,6 +169,64 @@ def test_a_session_with_the_keyboard_only(folder: Path, show: Open) -> None:
         assert page.evaluate("document.querySelector('dialog[open]')") is None
 
 
+def test_the_pointer_seeks_loops_and_zooms(folder: Path, show: Open) -> None:
+    with served(folder) as client:
+        page = show(client)
+        box = page.locator("[data-stem=bass] .wave").bounding_box()
+        at = lambda share: box["x"] + share * box["width"]  # noqa: E731
+        page.mouse.click(at(0.5), box["y"] + 20)
+        pixel = 2 * RATE / box["width"]
+        assert page.evaluate(f"{PLAYER}.position()") == pytest.approx(RATE, abs=pixel)
+        assert page.evaluate("document.getElementById('time').textContent") == "0:01.0"
+        page.mouse.move(at(0.75), box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(at(0.25), box["y"] + 20, steps=5)
+        page.mouse.up()
+        assert page.evaluate(f"{PLAYER}.loop") == pytest.approx([0.5 * RATE, 1.5 * RATE], abs=2 * pixel)
+        region = page.locator("#region").bounding_box()
+        assert region["width"] == pytest.approx(box["width"] / 2, abs=4)
+        page.mouse.move(at(0.5), box["y"] + 20)
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -200)
+        page.keyboard.up("Control")
+        start, frames = page.evaluate("[stemsplit.desk.view.start, stemsplit.desk.view.frames]")
+        assert frames == pytest.approx(2 * RATE / math.e, abs=2)
+        assert start + frames / 2 == pytest.approx(RATE, abs=2 * pixel)  # around the pointer
+        page.click("#loop")
+        assert page.evaluate(f"{PLAYER}.loop") is None and not page.is_visible("#region")
+
+
+INK = """stem => {
+  const canvas = document.querySelector(`[data-stem=${stem}] .wave`);
+  const { width, height } = canvas;
+  const strip = new OffscreenCanvas(20, height);
+  const pen = strip.getContext('2d', { willReadFrequently: true });
+  pen.drawImage(canvas, -width / 2, 0);
+  const { data } = pen.getImageData(0, 0, 20, height);
+  const alpha = (x, y) => data[4 * (20 * y + x) + 3];
+  const columns = Array.from({ length: 20 }, (_, x) => x);
+  return Array.from({ length: height }, (_, y) => Math.max(...columns.map((x) => alpha(x, y))));
+}"""
+
+
+def test_a_stem_is_drawn_as_waveform_and_as_spectrogram(folder: Path, show: Open) -> None:
+    with served(folder) as client:
+        page = show(client)
+        until(page, "stemsplit.desk.lanes.every(({waveforms}) => waveforms[0].complete)")
+        page.wait_for_timeout(200)
+        inked = np.flatnonzero(np.array(page.evaluate(INK, "bass")) > 100)
+        height = len(page.evaluate(INK, "bass"))
+        assert np.ptp(inked) / height == pytest.approx(0.2, abs=0.04)  # a sine of 0.2
+        page.click("[aria-label='Spectrogram of bass']")
+        until(page, "stemsplit.desk.lanes.some(({waveforms}) => waveforms[0].known?.levels)")
+        page.wait_for_timeout(200)
+        column = np.array(page.evaluate(INK, "bass"))
+        place = 1 - math.log(82 / 30) / math.log(RATE / 2 / 30)
+        darkest = np.flatnonzero(column == column.max()).mean()
+        assert darkest / height == pytest.approx(place, abs=0.05)
+        assert column[: height // 2].max() < 30
+
+
 AXE = """async () => {
   const { violations } = await axe.run(document, { resultTypes: ['violations'] });
   return violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
