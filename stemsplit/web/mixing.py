@@ -18,6 +18,7 @@ from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.errors import Cancelled, InputError
 from stemsplit.formats import find_format
 from stemsplit.separation.files import TrackFiles
+from stemsplit.separation.source import Shape
 from stemsplit.settings import OutputSettings
 from stemsplit.web.answers import ApiError
 from stemsplit.web.loudness import aligned
@@ -76,31 +77,39 @@ def render(
         Cancelled: by `stopped`; no file is left.
     """
     infos = [probe(lane.path, name=lane.path.name) for lane in lanes]
-    if not lanes:
-        raise ApiError(409, "nothing is to be heard in this mix")
-    if len({info.sample_rate for info in infos}) > 1:
-        raise ApiError(409, "the stems have different sample rates")
-    rate = infos[0].sample_rate if settings.sample_rate == "keep" else settings.sample_rate
-    rate = find_format(settings.format).nearest_rate(rate)
+    shape = _shape(lanes, infos, settings)
     single = len(lanes) == 1 and lanes[0].unchanged
-    mono = all(info.channels == 1 for info in infos) and not any(lane.pan for lane in lanes)
-    channels = 1 if mono else 2
-    if single and infos[0].channels <= find_format(settings.format).most_channels:
-        channels = infos[0].channels
-    if single and _is_exact(infos[0]) and rate == infos[0].sample_rate:
+    if single and _is_exact(infos[0]) and shape.sample_rate == infos[0].sample_rate:
         settings = replace(settings, clip="none")  # integers fit as they are
-    check_encodable(settings.format, rate, channels, settings.bit_depth)
-    layout = infos[0].layout if channels > 2 else None
-    blocks = _single(lanes[0].path, channels) if single else _sum(lanes, channels)
-    files = TrackFiles({"mix": target}, rate, channels, settings, layout=layout)
+    check_encodable(settings.format, shape.sample_rate, shape.channels, settings.bit_depth)
+    blocks = _single(lanes[0].path, shape.channels) if single else _sum(lanes, shape.channels)
+    files = TrackFiles({"mix": target}, shape.sample_rate, shape.channels, settings, layout=shape.layout)
     with closing(files), closing(blocks):
         files.open({"mix": _tags(lanes[0].path)} if settings.tags else {})
-        for block in _resampled(blocks, channels, infos[0].sample_rate, rate):
+        for block in _resampled(blocks, shape.channels, infos[0].sample_rate, shape.sample_rate):
             if stopped():
                 raise Cancelled
             files.write(block[None])  # [1, C, n]
         files.publish()
     return files.gain_db
+
+
+def _shape(lanes: Sequence[Lane], infos: Sequence[AudioInfo], settings: OutputSettings) -> Shape:
+    """Return rate and channels of a mix: mono if nothing makes it stereo, and those of a single stem.
+
+    Raises:
+        ApiError: there is no stem, or they have different rates.
+    """
+    if not lanes:
+        raise ApiError(409, "nothing is to be heard in this mix")
+    if len({info.sample_rate for info in infos}) > 1:
+        raise ApiError(409, "the stems have different sample rates")
+    form, first = find_format(settings.format), infos[0]
+    rate = form.nearest_rate(first.sample_rate if settings.sample_rate == "keep" else settings.sample_rate)
+    if len(lanes) == 1 and lanes[0].unchanged and first.channels <= form.most_channels:
+        return Shape(rate, first.channels, first.layout if first.channels > 2 else None)
+    mono = all(info.channels == 1 for info in infos) and not any(lane.pan for lane in lanes)
+    return Shape(rate, 1 if mono else 2)
 
 
 def _sum(lanes: Sequence[Lane], channels: int) -> Generator[Array, None, None]:

@@ -104,6 +104,21 @@ def serve(
     Raises:
         SettingsError: another host without a key, a key with other characters, or a port that is taken.
     """
+    _check_key(host, key)
+    with listen(host, port) as listening:
+        token, port = key or token_urlsafe(18), listening.getsockname()[1]
+        shown = _reachable(host)
+        guard = Guard(make_app(paths, output, base), token, host, port)
+        address = f"http://{shown}:{port}/{token}/"
+        _run(guard, listening, lambda stop: ready(address, stop))
+
+
+def _check_key(host: str, key: str | None) -> None:
+    """Refuse another host without a key, and a key that can't stand in an address.
+
+    Raises:
+        SettingsError: the message names the option.
+    """
     if key is None and not is_loopback(host):
         hint = "every machine that reaches this one could use the page: --key WORD is its password"
         raise SettingsError(f"--host {host}: needs --key", setting="--host", hint=hint)
@@ -111,12 +126,6 @@ def serve(
         len(key) >= 8 and key.isascii() and key.replace("-", "").replace("_", "").isalnum()
     ):
         raise SettingsError("--key: must be 8 or more letters, digits, - and _", setting="--key")
-    with listen(host, port) as listening:
-        token, port = key or token_urlsafe(18), listening.getsockname()[1]
-        shown = _reachable(host)
-        guard = Guard(make_app(paths, output, base), token, host, port)
-        address = f"http://{shown}:{port}/{token}/"
-        _run(guard, listening, lambda stop: ready(address, stop))
 
 
 def _reachable(host: str) -> str:

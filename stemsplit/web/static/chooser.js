@@ -85,7 +85,6 @@ export class Chooser {
       this.name = model.name;
       this.chosen();
     };
-    const score = model.score === null ? '' : `${model.score.toFixed(2)} dB ${model.metric}`;
     const facts = [
       model.stems.map(stemName).join(', '),
       model.kind === 'model' ? '' : model.kind,
@@ -109,18 +108,22 @@ export class Chooser {
         el('b', { text: model.name }),
         el('span', { class: 'note', text: facts.join(' · ') }),
       ),
-      el(
-        'span',
-        { class: 'model-facts note' },
-        el('span', { text: score }),
-        el('span', {
-          class: model.permissive ? '' : 'care',
-          text: model.license === 'not stated' ? 'licence not stated' : model.license,
-        }),
-        el('span', { text: model.here ? 'here' : size(model.size) }),
-      ),
+      modelFacts(model),
     );
   }
+}
+
+/** Return score, licence and size of a model. @param {any} model */
+function modelFacts(model) {
+  const score = model.score === null ? '' : `${model.score.toFixed(2)} dB ${model.metric}`;
+  const license = model.license === 'not stated' ? 'licence not stated' : model.license;
+  return el(
+    'span',
+    { class: 'model-facts note' },
+    el('span', { text: score }),
+    el('span', { class: model.permissive ? '' : 'care', text: license }),
+    el('span', { text: model.here ? 'here' : size(model.size) }),
+  );
 }
 
 /** Return a row for a model that was named on the command line and isn't in the registry. @param {string} name */

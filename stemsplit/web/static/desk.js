@@ -122,8 +122,7 @@ export class Desk extends EventTarget {
   }
 
   #addLanes(original, rate, frames) {
-    if (!this.result)
-      this.#addLane([[{ ...original, name: 'original' }, 'a']], 'original');
+    if (!this.result) this.#addLane([[{ ...original, name: 'original' }, 'a']], 'original');
     for (const pair of this.#pairs()) {
       const readable = pair.filter(([stem]) => stem.error === null && stem.sample_rate === rate);
       for (const [stem] of pair)

@@ -2,7 +2,7 @@
 
 import { post, save } from './api.js';
 import { byId, decibels, el, say } from './dom.js';
-import { fillDepths } from './separate.js';
+import { FormatChoice } from './formats.js';
 
 const CLIPS = { common: 'turn the whole mix down', clamp: 'cut peaks off', none: 'do nothing' };
 const VOCALS = /^(vocals|lead|backing|speech|choir)/;
@@ -10,72 +10,43 @@ const VOCALS = /^(vocals|lead|backing|speech|choir)/;
 /** Connect the dialog. @param {any} about @param {import('./desk.js').Desk} desk */
 export function connectSave(about, desk) {
   const dialog = byId('save');
-  const format = el(
-    'select',
-    { onchange: () => fillDepths(depth, about, format.value) },
-    ...about.formats.map(({ name }) =>
-      el('option', { value: name, text: name.toUpperCase(), selected: name === about.format }),
-    ),
-  );
-  const depth = el('select');
-  const clip = el(
-    'select',
-    {},
-    ...Object.entries(CLIPS).map(([value, text]) => el('option', { value, text })),
-  );
-  fillDepths(depth, about, about.format);
+  const format = new FormatChoice(about);
+  const clips = Object.entries(CLIPS).map(([value, text]) => el('option', { value, text }));
+  const clip = el('select', {}, ...clips);
   const told = el('p', { class: 'note', role: 'status' });
-  const settings = () => ({
-    format: format.value,
-    clip: clip.value,
-    ...(depth.disabled ? {} : { bit_depth: depth.value }),
-  });
-  const export_ = (/** @type {object[]} */ lanes, /** @type {string} */ kind) =>
-    render(desk, lanes, kind, settings(), told);
-  const choices = [
-    [
-      'This mix',
-      'What you hear: volumes, pans, mutes and solos',
-      'primary',
-      () => export_(desk.mix(), 'mix'),
-    ],
-    ['Karaoke', 'All stems but the vocals, as they are', '', () => export_(karaoke(desk), 'karaoke')],
-    [
-      'All stems as ZIP',
-      'The files as they lie in the folder',
-      '',
-      () => desk.result && save(`api/results/${desk.result.id}/zip`),
-    ],
-  ];
-  const buttons = choices.map(([text, note, kind, action]) =>
+  const rendered = (/** @type {object[]} */ lanes, /** @type {string} */ kind) =>
+    render(desk, lanes, kind, { ...format.settings, clip: clip.value }, told);
+  const zip = () => save(`api/results/${desk.result.id}/zip`);
+  const form = el(
+    'form',
+    { method: 'dialog' },
+    el('h2', { id: 'save-title', text: 'Save' }),
+    el('div', { class: 'row' }, ...format.parts, el('label', {}, 'If it would clip ', clip)),
     el(
-      'button',
-      { type: 'button', class: `choice ${kind}`, onclick: action },
-      el('b', { text }),
-      el('span', { text: note }),
+      'div',
+      { class: 'saves' },
+      choice('This mix', 'What you hear: volumes, pans, mutes and solos', () => rendered(desk.mix(), 'mix')),
+      choice('Karaoke', 'All stems but the vocals, as they are', () => rendered(karaoke(desk), 'karaoke')),
+      choice('All stems as ZIP', 'The files as they lie in the folder', zip),
     ),
+    told,
+    el('div', { class: 'actions' }, el('button', { text: 'Close' })),
   );
-  dialog.append(
-    el(
-      'form',
-      { method: 'dialog' },
-      el('h2', { id: 'save-title', text: 'Save' }),
-      el(
-        'div',
-        { class: 'row' },
-        el('label', {}, 'Format ', format),
-        el('label', {}, 'Bits ', depth),
-        el('label', {}, 'If it would clip ', clip),
-      ),
-      el('div', { class: 'saves' }, ...buttons),
-      told,
-      el('div', { class: 'actions' }, el('button', { text: 'Close' })),
-    ),
-  );
+  dialog.append(form);
   byId('open-save').addEventListener('click', () => {
     told.textContent = '';
     dialog.showModal();
   });
+}
+
+/** Return a large button with a note. @param {string} text @param {string} note @param {() => void} onclick */
+function choice(text, note, onclick) {
+  return el(
+    'button',
+    { type: 'button', class: 'choice', onclick },
+    el('b', { text }),
+    el('span', { text: note }),
+  );
 }
 
 /** Render a mix on the server, and have the browser save it. */

@@ -3,6 +3,7 @@
 import { post, upload } from './api.js';
 import { Chooser } from './chooser.js';
 import { byId, el, stemName } from './dom.js';
+import { FormatChoice } from './formats.js';
 
 const QUALITIES = { fast: 'Fast', balanced: 'Balanced', best: 'Best (much slower)' };
 
@@ -15,6 +16,7 @@ export class Separate {
     this.songs = [];
     this.dialog = byId('separate');
     this.chooser = new Chooser(about.model, () => this.#showStems());
+    this.format = new FormatChoice(about);
     this.#build();
     byId('open-separate').addEventListener('click', () => this.open());
     byId('separate-this').addEventListener('click', () => this.open());
@@ -41,20 +43,7 @@ export class Separate {
     this.stems = el('div', { class: 'checks' });
     this.problem = el('p', { class: 'bad', role: 'alert', hidden: true });
     this.start = el('button', { class: 'primary', type: 'submit', text: 'Separate' });
-    this.picker = el('input', {
-      type: 'file',
-      multiple: true,
-      class: 'visually-hidden',
-      id: 'picker',
-      accept: 'audio/*,video/*',
-      onchange: () => this.#pick(),
-    });
-    const drop = el(
-      'label',
-      { class: 'dropzone', for: 'picker' },
-      el('b', { text: 'Choose songs' }),
-      ' or drop them anywhere on this page',
-    );
+    const drop = this.#dropzone();
     const form = el(
       'form',
       { method: 'dialog', onsubmit: (event) => this.#submit(event) },
@@ -64,7 +53,7 @@ export class Separate {
       this.list,
       el('fieldset', {}, el('legend', { text: 'Model' }), ...this.chooser.parts),
       el('fieldset', {}, el('legend', { text: 'Stems' }), this.stems),
-      el('div', { class: 'row' }, this.#quality(), this.#format(), this.#depth()),
+      el('div', { class: 'row' }, this.#quality(), ...this.format.parts),
       this.problem,
       el(
         'div',
@@ -76,30 +65,29 @@ export class Separate {
     this.dialog.append(form);
   }
 
+  #dropzone() {
+    this.picker = el('input', {
+      type: 'file',
+      multiple: true,
+      class: 'visually-hidden',
+      id: 'picker',
+      accept: 'audio/*,video/*',
+      onchange: () => this.#pick(),
+    });
+    return el(
+      'label',
+      { class: 'dropzone', for: 'picker' },
+      el('b', { text: 'Choose songs' }),
+      ' or drop them anywhere on this page',
+    );
+  }
+
   #quality() {
     const options = this.about.qualities.map((name) =>
       el('option', { value: name, text: QUALITIES[name] ?? name, selected: name === this.about.quality }),
     );
     this.quality = el('select', {}, ...options);
     return el('label', {}, 'Quality ', this.quality);
-  }
-
-  #format() {
-    const options = this.about.formats.map(({ name }) =>
-      el('option', { value: name, text: name.toUpperCase(), selected: name === this.about.format }),
-    );
-    this.format = el(
-      'select',
-      { onchange: () => fillDepths(this.depth, this.about, this.format.value) },
-      ...options,
-    );
-    return el('label', {}, 'Format ', this.format);
-  }
-
-  #depth() {
-    this.depth = el('select');
-    fillDepths(this.depth, this.about, this.about.format);
-    return el('label', {}, 'Bits ', this.depth);
   }
 
   #pick() {
@@ -151,10 +139,9 @@ export class Separate {
     const settings = {
       model: this.chooser.model?.name,
       quality: this.quality.value,
-      format: this.format.value,
+      ...this.format.settings,
     };
     if (stems.length && stems.length < boxes.length) settings.stems = stems;
-    if (!this.depth.disabled) settings.bit_depth = this.depth.value;
     this.start.disabled = true;
     try {
       while (this.songs.length) {
@@ -195,16 +182,4 @@ export class Separate {
       this.open([...event.dataTransfer.files]);
     });
   }
-}
-
-/** Offer the bit depths of a format. @param {any} select @param {any} about @param {string} format */
-export function fillDepths(select, about, format) {
-  const depths = about.formats.find((/** @type {any} */ one) => one.name === format).bit_depths;
-  const words = { 16: '16', 24: '24', '32f': '32 float' };
-  select.replaceChildren(
-    ...depths.map((/** @type {string} */ depth) =>
-      el('option', { value: depth, text: words[depth], selected: depth === about.bit_depth }),
-    ),
-  );
-  select.disabled = !depths.length;
 }
