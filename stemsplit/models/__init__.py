@@ -29,6 +29,8 @@ FAMILIES: dict[str, str] = {
     "openunmix": "stemsplit.models.openunmix:OpenUnmix",
     "scnet": "stemsplit.models.scnet:SCNet",
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
+    "vr": "stemsplit.models.vr:VR",
+    "vr_v51": "stemsplit.models.vr:VRv51",
 }
 
 

@@ -52,6 +52,7 @@ class Network(nn.Module):
         residual: a stem that isn't estimated but is the mix minus all others; None for none.
         chunking: weights of overlapping chunks, and silence around the track.
         trim_before: submodules before which freed memory goes back to the operating system.
+        options: names of arguments that a user may change when the network is used.
     """
 
     Arguments: ClassVar[Any]
@@ -65,6 +66,7 @@ class Network(nn.Module):
     overlap: float | None = None
     residual: str | None = None
     trim_before: tuple[str, ...] = ()
+    options: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

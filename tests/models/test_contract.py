@@ -88,6 +88,24 @@ BANDIT = {
     "hop_length": 16,
     "segment_samples": 500,
 }
+VR = {
+    "windows": 1,
+    "vr_model_param": {
+        "bins": 32,
+        "pre_filter_start": 30,
+        "pre_filter_stop": 32,
+        "band": {
+            "1": {
+                **{"sr": 2000, "hl": 8, "n_fft": 32, "crop_start": 0, "crop_stop": 15},
+                **{"lpf_start": 10, "lpf_stop": 14, "res_type": "polyphase"},
+            },
+            "2": {
+                **{"sr": 8000, "hl": 32, "n_fft": 64, "crop_start": 8, "crop_stop": 25},
+                **{"hpf_start": 10, "hpf_stop": 8},
+            },
+        },
+    },
+}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -120,6 +138,9 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
     ("tasnet", TASNET),
     ("tasnet", TASNET | {"causal": True, "norm_type": "cLN", "mask_nonlinear": "softmax"}),
+    ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),
+    ("vr", VR | {"ch": 2, "window_size": 288, "vr_model_param": "1band_sr44100_hl256", "encoders": 5}),
+    ("vr_v51", VR | {"nout": 4, "nout_lstm": 8, "window_size": 144}),
 ]
 
 

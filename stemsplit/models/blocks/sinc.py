@@ -85,6 +85,7 @@ def _reach(up: int, down: int, name: str) -> int:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept may be needed in training
 def _kernels(up: int, down: int, name: str) -> Tensor:
     """Return the filter's polyphase components, [up, 1, taps].
 
