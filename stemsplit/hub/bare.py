@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
@@ -23,32 +25,80 @@ KEY_PATTERNS = (
     (r"net\.\d+\.band_net\.", "apollo"),
     (r"bsrnn\.band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
+    (r"stg1_low_band_net\.enc1\.", "vr"),
+    (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
 )
+# Sections of which a published configuration has one, besides `training`
+SECTIONS = frozenset({"model", "kwargs"})
 
 
 def describe(
-    path: Path, keys: Iterable[str], config: str | Path | None = None
+    path: Path, state: Mapping[str, Tensor], config: str | Path | None = None
 ) -> tuple[str, Mapping[str, Any]]:
     """Return the family and the arguments of the state dict in a file.
 
     Args:
         path: the file. `<its name>.yaml` or the folder's only YAML file describes it, with `family` and
-            `arguments`, or with `model` (Bandit v2: `kwargs`) and `training` like published configurations.
-        keys: names of its tensors.
+            `arguments`, or with `model` (Bandit v2: `kwargs`) and `training` like published configurations,
+            or with `vr`, an entry like those of UVR's table. Arguments that its tensors tell are taken from them.
+        state: its tensors by name.
         config: the YAML file that describes it instead.
 
     Raises:
         CheckpointError: there is no description, or it is malformed.
     """
     if beside := Path(config) if config else _config_beside(path):
-        return _from_yaml(path, beside, list(keys))
+        family, arguments = _from_yaml(path, beside, list(state))
+        return family, dict(arguments) | told(path, family, state)
     if found := _registered(path):
-        return found
+        return found[0], dict(found[1]) | told(path, found[0], state)
     raise CheckpointError(
         path,
         "a bare state dict, which doesn't say what network it belongs to",
         hint=f"put a {path.stem}.yaml with `family` and `arguments` beside it",
     )
+
+
+def of_vr_entry(
+    path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[str, Mapping[str, Any]]:
+    """Return the family and the arguments of a VR network, from an entry of UVR's table and its tensors.
+
+    Args:
+        path: the file, for error messages.
+        entry: with vr_model_param and primary_stem.
+        state: its tensors by name.
+
+    Raises:
+        CheckpointError: the tensors aren't a VR network's, or the entry is malformed.
+    """
+    family = _required_family(path, list(state), path)
+    return family, dict(_from_config(path, family, {"vr": entry})) | told(path, family, state)
+
+
+def told(path: Path, family: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the arguments that the tensors of a state dict tell, if the family reads any from them.
+
+    Args:
+        path: the file, for error messages.
+        family: of the network.
+        state: its tensors by name, with or without a prefix.
+
+    Raises:
+        CheckpointError: tensors of the family are missing.
+    """
+    from stemsplit import models
+
+    arguments = models.family(family).Arguments if family in models.FAMILIES else None
+    if not hasattr(arguments, "from_shapes"):
+        return {}
+    prefix = _prefix(family, state)
+    shapes = {name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items()}
+    try:
+        found: dict[str, Any] = arguments.from_shapes(shapes)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(path, f"its weights don't fit a {family}: {error} is missing") from error
+    return found
 
 
 def _config_beside(path: Path) -> Path | None:
@@ -64,16 +114,20 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapp
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return content["family"], arguments
-    if "training" not in content or not {"model", "kwargs"} & content.keys():
+    if "vr" not in content and ("training" not in content or not SECTIONS & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
-    family = _family_by_keys(keys)
-    if family is None:
-        raise CheckpointError(
-            path,
-            f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
-            hint=f"a `family` and its `arguments` in {config.name} would say which it is",
-        )
+    family = _required_family(path, keys, config)
     return family, _from_config(config, family, content)
+
+
+def _required_family(path: Path, keys: Sequence[str], config: Path) -> str:
+    if family := _family_by_keys(keys):
+        return family
+    raise CheckpointError(
+        path,
+        f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
+        hint=f"a `family` and its `arguments` in {config.name} would say which it is",
+    )
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
@@ -104,8 +158,18 @@ def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping
 
 def _family_by_keys(keys: Sequence[str]) -> str | None:
     """Return the family that parameter names belong to, with or without a prefix; None if unknown."""
-    marks = ((re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS)
-    return next((family for mark, family in marks if any(map(mark.search, keys))), None)
+    return next((family for mark, family in _marks() if any(map(mark.search, keys))), None)
+
+
+def _prefix(family: str, keys: Iterable[str]) -> str:
+    """Return what stands before the names of a family's parameters, such as `module.`."""
+    own = [mark for mark, name in _marks() if name == family]
+    found = (match for key in keys for mark in own if (match := mark.search(key)))
+    return next((match.string[: match.end(1)] for match in found), "")
+
+
+def _marks() -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS]
 
 
 def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:
