@@ -200,8 +200,8 @@ class VRNetwork(Network):
         """[B, 2, context + n + context] -> [B, S, 2, n]."""
         with torch.autocast(mix.device.type, enabled=False):  # samples of audio need full precision
             audio = mix.float().flip(-1) if self.bands.reverse else mix.float()
-            z, high_end = self.bands.analyse(audio)
             extent = self._extent(audio)
+            z, high_end = self.bands.analyse(audio, extent)
             heard = self._heard(z, extent)
         hop, samples = self.bands.top.hop, mix.shape[-1] - 2 * self.context_samples
         start = self.context_frames - self.margin
@@ -220,8 +220,9 @@ class VRNetwork(Network):
     def magnitude(self, mix: Tensor) -> float:
         """Return the largest magnitude of a chunk's frames that the network sees, of [1, 2, ctx + n + ctx]."""
         audio = mix.float().flip(-1) if self.bands.reverse else mix.float()
-        z, _ = self.bands.analyse(audio)
-        heard = self._heard(z, self._extent(audio))
+        extent = self._extent(audio)
+        z, _ = self.bands.analyse(audio, extent)
+        heard = self._heard(z, extent)
         frames = (mix.shape[-1] - 2 * self.context_samples) // self.bands.top.hop + 1
         return float(heard[..., self.context_frames : self.context_frames + frames].max())
 
@@ -293,9 +294,7 @@ class VRNetwork(Network):
         Returns:
             [B, 2, bins + 1, frames].
         """
-        k = torch.arange(z.shape[-1], device=z.device)
-        within = (k >= extent.first[:, None]) & (k * self.bands.top.hop <= extent.end[:, None])
-        heard = z.abs() * within[:, None, None]
+        heard = z.abs() * extent.frames(z.shape[-1], self.bands.top.hop)[:, None, None]
         if self.training:  # the whole track's maximum isn't known
             return heard / heard.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(heard.dtype).tiny)
         return heard

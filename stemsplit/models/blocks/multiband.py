@@ -48,6 +48,21 @@ class Extent(NamedTuple):
     first: Tensor
     end: Tensor
 
+    def within(self, samples: int, band: "Band", top: "Band") -> Tensor:
+        """Return whether each sample of a band's wave lies in the track, [B, T of the band]."""
+        time = torch.arange(samples, device=self.end.device) * top.hop  # samples of the top · hop of the band
+        first, end = self.first * top.hop * band.hop, self.end * band.hop
+        return (time >= first[:, None]) & (time < end[:, None])
+
+    def frames(self, count: int, hop: int) -> Tensor:
+        """Return whether each frame's centre lies in the track, or at its end, [B, count]."""
+        k = torch.arange(count, device=self.end.device)
+        return (k >= self.first[:, None]) & (k * hop <= self.end[:, None])
+
+    def whole(self, hop: int) -> "Extent":
+        """Return the part from the first frame's centre to the last one's."""
+        return Extent(self.first, self.end // hop * hop)
+
 
 @dataclass(frozen=True)
 class Band:
@@ -79,15 +94,15 @@ class Band:
         z = stft(F.pad(wave, (half, half)), self.n_fft, self.hop, centred=False)
         return self._mixed(z, torch.tensor(self.mixing))
 
-    def synthesise(self, z: Tensor, extent: Extent, hop: int) -> Tensor:
-        """Put the frames together, without what lies beyond the track.
+    def synthesise(self, z: Tensor, extent: Extent, top: "Band") -> Tensor:
+        """Put the track's frames together, as if there were no others.
 
-        The sum is divided by that of the squared windows of the track's frames, as if there were no others.
+        Beyond the centres of the first and the last one, the wave is silent.
 
         Args:
             z: complex [B, S, 2, F, frames].
             extent: in the frames of `z`, and in samples of the highest band from the first frame's centre.
-            hop: of the highest band.
+            top: the highest band.
 
         Returns:
             [B, S, 2, (frames − 1)·hop of this band].
@@ -95,22 +110,14 @@ class Band:
         frames = z.shape[-1]
         z = self._mixed(z, torch.linalg.inv(torch.tensor(self.mixing)))
         window = torch.hann_window(self.n_fft, device=z.device)
+        valid = extent.frames(frames, top.hop).float()  # [B, frames]
         parts = torch.fft.irfft(z.transpose(-1, -2), self.n_fft) * window  # [B, S, 2, frames, n_fft]
+        parts = parts * valid[:, None, None, :, None]
         wave = self._overlapped(parts.flatten(0, 2)).view(*z.shape[:3], -1)
-        valid = self._valid(extent, frames, hop).float()  # [B, frames]
-        everywhere = self._overlapped(window.square().expand(1, frames, -1))  # [1, ·]
         envelope = self._overlapped(valid[..., None] * window.square())  # [B, ·]
-        # Within the track, its frames make up half of the sum at least; beyond, the floor fades out.
-        envelope = torch.maximum(envelope, everywhere / 2)
-        time = torch.arange(wave.shape[-1], device=z.device) * hop  # in samples of the highest band × own hop
-        first, end = (extent.first * hop * self.hop)[:, None], (extent.end * self.hop)[:, None]
-        inside = (time >= first) & (time < end)  # [B, ·]
-        return wave * (inside / envelope)[:, None, None]
-
-    def _valid(self, extent: Extent, frames: int, hop: int) -> Tensor:
-        """Return whether each frame takes part: up to the first one at or after the end, [B, frames]."""
-        k = torch.arange(frames, device=extent.end.device)
-        return (k >= extent.first[:, None]) & ((k - 1) * hop < extent.end[:, None])
+        inside = extent.whole(top.hop).within(wave.shape[-1], self, top)  # [B, ·]
+        scale = inside / torch.where(inside, envelope, 1.0)
+        return wave * scale[:, None, None]
 
     def _overlapped(self, parts: Tensor) -> Tensor:
         """[N, frames, n_fft] -> [N, (frames − 1)·hop], from the first frame's centre to the last one's."""
@@ -171,11 +178,12 @@ class MultiBand:
             reach.append(_half_frames(low) + tail)
         return math.ceil(max(reach)) + 1
 
-    def analyse(self, mix: Tensor) -> tuple[Tensor, Tensor]:
+    def analyse(self, mix: Tensor, extent: Extent) -> tuple[Tensor, Tensor]:
         """Return the stack and the highest band's bins that can be mirrored.
 
         Args:
             mix: [B, 2, T].
+            extent: of the track in the mix; no band continues beyond it.
 
         Returns:
             complex [B, 2, bins + 1, frames] and [B, 2, mirror, frames]; frame k is centred on sample k·hop.
@@ -183,7 +191,8 @@ class MultiBand:
         frames = mix.shape[-1] // self.top.hop + 1
         waves = [mix]
         for low, high in reversed(list(pairwise(self.bands))):
-            waves.insert(0, Resampling(high.rate, low.rate, low.filter)(waves[0]))
+            wave = Resampling(high.rate, low.rate, low.filter)(waves[0])
+            waves.insert(0, wave * extent.within(wave.shape[-1], low, self.top)[:, None])
         spectra = [b.analyse(wave)[..., :frames] for b, wave in zip(self.bands, waves, strict=True)]
         rows = [z[:, :, b.start : b.stop] for b, z in zip(self.bands, spectra, strict=True)]
         stack = torch.cat(rows, dim=2)  # [B, 2, ≤ bins, frames]
@@ -211,10 +220,12 @@ class MultiBand:
             if above is None and high_end is not None:
                 z = self._with_high_end(z, stack, high_end)
             z = z * torch.tensor(band.gains, device=z.device)[:, None]
-            own = band.synthesise(z, extent, self.top.hop)
+            own = band.synthesise(z, extent, self.top)
             wave = own if wave is None else wave + own
             if above is not None:
                 wave = Resampling(band.rate, above.rate, UPWARDS)(wave)
+                inside = extent.whole(self.top.hop).within(wave.shape[-1], above, self.top)  # [B, ·]
+                wave = wave * inside[:, None, None]
         assert wave is not None  # there is a band
         return wave
 
