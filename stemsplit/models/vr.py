@@ -227,7 +227,7 @@ class VRNetwork(Network):
         return float(heard[..., self.context_frames : self.context_frames + frames].max())
 
     def masks(
-        self, x: Tensor, start: int, stop: int, origin: int, extent: Extent | None = None
+        self, x: Tensor, start: int, stop: int, origin: int, extent: Extent
     ) -> Tensor:
         """Estimate the mask of frames that windows cover, with all options applied.
 
@@ -236,7 +236,7 @@ class VRNetwork(Network):
             start: the first frame whose mask is wanted.
             stop: the frame after the last one.
             origin: the frame from which windows are `_shifts` away.
-            extent: of the track; None for all of `x`.
+            extent: of the track.
 
         Returns:
             [B, 2, bins + 1, stop − start].
@@ -251,8 +251,13 @@ class VRNetwork(Network):
         split = self.bands.bands[0].stop
         mask = torch.cat([mask[:, :, :split] ** low, mask[:, :, split:] ** high], dim=2)
         if a.post_process:
-            first = [0] * len(mask) if extent is None else (extent.first - start).tolist()
-            mask = torch.stack([without_artifacts(m, a.post_process_threshold, f) for m, f in zip(mask, first)])
+            firsts, lasts = (extent.first - start).tolist(), (extent.end // self.bands.top.hop - start).tolist()
+            mask = torch.stack(
+                [
+                    without_artifacts(one, a.post_process_threshold, first, last)
+                    for one, first, last in zip(mask, firsts, lasts, strict=True)
+                ]
+            )
         return mask
 
     def _windowed(self, x: Tensor, start: int, stop: int, grid: int) -> Tensor:
