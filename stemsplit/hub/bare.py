@@ -40,7 +40,7 @@ def describe(
     Args:
         path: the file. `<its name>.yaml` or the folder's only YAML file describes it, with `family` and
             `arguments`, or with `model` (Bandit v2: `kwargs`) and `training` like published configurations,
-            or with `vr`, an entry like those of UVR's table. Arguments that its tensors tell are taken from them.
+            or with `vr`, an entry like those of UVR's table. Its tensors tell some families' arguments.
         state: its tensors by name.
         config: the YAML file that describes it instead.
 
@@ -89,13 +89,14 @@ def told(path: Path, family: str, state: Mapping[str, Tensor]) -> dict[str, Any]
     """
     from stemsplit import models
 
-    arguments = models.family(family).Arguments if family in models.FAMILIES else None
-    if not hasattr(arguments, "from_shapes"):
+    known = family in models.FAMILIES
+    from_shapes = getattr(models.family(family).Arguments, "from_shapes", None) if known else None
+    if from_shapes is None:
         return {}
     prefix = _prefix(family, state)
     shapes = {name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items()}
     try:
-        found: dict[str, Any] = arguments.from_shapes(shapes)
+        found: dict[str, Any] = from_shapes(shapes)
     except (KeyError, IndexError) as error:
         raise CheckpointError(path, f"its weights don't fit a {family}: {error} is missing") from error
     return found

@@ -7,8 +7,7 @@ Legend: `B` batch, `S` stems, `F` bins, `T` samples, `W` frames of a window. The
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,113 +16,10 @@ from torch.nn import functional as F
 from stemsplit.chunking import Chunking
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.artifacts import REACH, without_artifacts
-from stemsplit.models.blocks.multiband import Extent, MultiBand, multiband
+from stemsplit.models.blocks.multiband import Extent, sounding
 from stemsplit.models.blocks.pyramid import ConvNorm, RecurrentUNet, UNet
+from stemsplit.models.blocks.uvr import VRArguments
 from stemsplit.models.network import Network
-from stemsplit.stems import canonical
-
-# Primary stems of which `aggressiveness` takes more rather than less, as in UVR
-SOUNDS = frozenset(
-    "vocals other bass drums guitar piano synthesizer strings woodwinds brass wind_inst".split()
-)
-
-
-def opposite(stem: str) -> str:
-    """Return the name of everything but a stem, by the rule of UVR."""
-    pairs = {"vocals": "Instrumental", "instrumental": "Vocals"}
-    rest = stem[3:] if stem.lower().startswith("no ") else f"No {stem}"
-    return pairs.get(stem.lower(), rest)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VRArguments:
-    """Arguments of both versions; the fields after the stems, but the last, are those that a user may change.
-
-    Attributes:
-        vr_model_param: the bands, by the name of a parameter file of UVR, or in such a file's layout.
-        primary_stem: the stem that is masked.
-        secondary_stem: the rest; None for a name made from the primary stem's.
-        window_size: frames that the network sees at once: 320, 512 or 1024 in UVR; fewer are slower.
-        aggressiveness: from -50 to 100; how strongly low values of the mask are lowered further, 0 for not
-            at all. If the primary stem is one of `SOUNDS`, a higher value lowers them less.
-        tta: average two masks, the windows of the second shifted by half.
-        high_end_process: fill the stems above the bands by a mirror image of the bins below.
-        post_process: give long stretches in which the mask is nowhere low to the primary stem alone.
-        post_process_threshold: the lowest value of the mask in such a stretch.
-        windows: in a chunk. One more is computed for every chunk; the result is the same.
-    """
-
-    vr_model_param: str | Mapping[str, Any] = "4band_v3"
-    primary_stem: str = "Vocals"
-    secondary_stem: str | None = None
-    window_size: int = 512
-    aggressiveness: int = 5
-    tta: bool = False
-    high_end_process: bool = False
-    post_process: bool = False
-    post_process_threshold: float = 0.2
-    windows: int = 8
-
-    OFFSET: ClassVar[int]
-    MODERN: ClassVar[bool]
-
-    def __post_init__(self) -> None:
-        if not -50 <= self.aggressiveness <= 100:
-            raise StemsplitError(f"aggressiveness {self.aggressiveness}: must be from -50 to 100")
-        if not 0 <= self.post_process_threshold <= 1:
-            raise StemsplitError(
-                f"post_process_threshold {self.post_process_threshold:g}: must be from 0 to 1"
-            )
-        multiple = 2**self.scales
-        if self.window_size % multiple or self.roi < 2:
-            raise StemsplitError(
-                f"window_size {self.window_size}: must be a multiple of {multiple} above {2 * self.OFFSET}"
-            )
-        if self.bands.bins % (2 * multiple):
-            raise StemsplitError(f"{self.bands.bins} bins: must be a multiple of {2 * multiple}")
-
-    @property
-    def scales(self) -> int:
-        """Number of times that the network halves bins and frames."""
-        return 4
-
-    @property
-    def roi(self) -> int:
-        """Frames of a window that get their masks from it (region of interest)."""
-        return self.window_size - 2 * self.OFFSET
-
-    @cached_property
-    def bands(self) -> MultiBand:
-        """The bands that `vr_model_param` describes."""
-        return multiband(self.vr_model_param, modern=self.MODERN)
-
-    @property
-    def stems(self) -> tuple[str, str]:
-        """The primary and the secondary stem."""
-        return self.primary_stem, self.secondary_stem or opposite(self.primary_stem)
-
-    @property
-    def exponents(self) -> tuple[float, float]:
-        """Powers to which `aggressiveness` raises the mask, in the lowest band and above."""
-        if not self.aggressiveness:
-            return 1.0, 1.0
-        strength = self.aggressiveness / 50
-        if canonical(self.primary_stem) in SOUNDS:
-            strength = 1 - strength
-        return 1 + strength / 3, 1 + strength
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the arguments of a configuration whose section `vr` is like an entry of UVR's table.
-
-        Args:
-            config: `vr` has vr_model_param, primary_stem and perhaps secondary_stem. The sizes nout and
-                nout_lstm are those of the tensors; is_karaoke, is_bv_model and is_bv_model_rebalanced only
-                change how UVR names and combines the stems of several models.
-        """
-        entry = config["vr"]
-        kept = ("vr_model_param", "primary_stem", "secondary_stem")
-        return cls(**{name: entry[name] for name in kept if name in entry})
 
 
 class Unused(nn.Module):
@@ -165,20 +61,20 @@ class VRNetwork(Network):
             stems=a.stems,
             sample_rate=bands.top.rate,
             channels=2,
-            segment_samples=a.windows * a.roi * hop,
+            segment_samples=a.windows * a.grid.roi * hop,
         )
         self.bands = bands
         # frames beyond both ends of a chunk whose masks it needs
         self.margin = bands.synthesis_frames + (REACH if a.post_process else 0)
-        first = min(_first_window(-self.margin, shift, a.roi) for shift in self._shifts)
+        first = min(a.grid.first(-self.margin, shift) for shift in self._shifts)
         self.context_frames = a.OFFSET - first + bands.analysis_frames
         self.context_samples = self.context_frames * hop
-        self.chunking = Chunking(lead=a.roi // 2 * hop)
+        self.chunking = Chunking(lead=a.grid.roi // 2 * hop)
 
     @property
     def _shifts(self) -> tuple[int, ...]:
         """Frames from a chunk's start to the start of a window, for each mask that is averaged."""
-        half = self.arguments.roi // 2
+        half = self.arguments.grid.roi // 2
         return (half, 0) if self.arguments.tta else (half,)
 
     def mask(self, x: Tensor) -> Tensor:
@@ -194,15 +90,11 @@ class VRNetwork(Network):
 
     def estimate(self, mix: Tensor) -> Tensor:
         """[B, 2, T] -> [B, S, 2, T], with silence before and after."""
-        return self(F.pad(mix, (self.context_samples, self.context_samples)))
+        return self.forward(F.pad(mix, (self.context_samples, self.context_samples)))
 
     def forward(self, mix: Tensor) -> Tensor:
         """[B, 2, context + n + context] -> [B, S, 2, n]."""
-        with torch.autocast(mix.device.type, enabled=False):  # samples of audio need full precision
-            audio = mix.float().flip(-1) if self.bands.reverse else mix.float()
-            extent = self._extent(audio)
-            z, high_end = self.bands.analyse(audio, extent)
-            heard = self._heard(z, extent)
+        z, high_end, heard, extent = self._analysed(mix)
         hop, samples = self.bands.top.hop, mix.shape[-1] - 2 * self.context_samples
         start = self.context_frames - self.margin
         stop = self.context_frames + -(-samples // hop) + self.margin + 1
@@ -213,22 +105,17 @@ class VRNetwork(Network):
             inside = Extent(extent.first - start, extent.end - start * hop)
             mirrored = high_end[..., start:stop] if self.arguments.high_end_process else None
             wave = self.bands.synthesise(stack, inside, mirrored)
-        stems = wave[..., self.margin * hop :][..., :samples]  # [B, S, 2, n]
+        stems: Tensor = wave[..., self.margin * hop :][..., :samples]  # [B, S, 2, n]
         return stems.flip(-1) if self.bands.reverse else stems
 
     @torch.no_grad()
     def magnitude(self, mix: Tensor) -> float:
-        """Return the largest magnitude of a chunk's frames that the network sees, of [1, 2, ctx + n + ctx]."""
-        audio = mix.float().flip(-1) if self.bands.reverse else mix.float()
-        extent = self._extent(audio)
-        z, _ = self.bands.analyse(audio, extent)
-        heard = self._heard(z, extent)
+        """Return the largest magnitude of a chunk's frames, of [1, 2, context + n + context]."""
+        heard = self._analysed(mix)[2]
         frames = (mix.shape[-1] - 2 * self.context_samples) // self.bands.top.hop + 1
         return float(heard[..., self.context_frames : self.context_frames + frames].max())
 
-    def masks(
-        self, x: Tensor, start: int, stop: int, origin: int, extent: Extent
-    ) -> Tensor:
+    def masks(self, x: Tensor, start: int, stop: int, origin: int, extent: Extent) -> Tensor:
         """Estimate the mask of frames that windows cover, with all options applied.
 
         Args:
@@ -241,34 +128,33 @@ class VRNetwork(Network):
         Returns:
             [B, 2, bins + 1, stop − start].
         """
-        masks = [self._windowed(x, start, stop, origin + shift) for shift in self._shifts]
+        seen = x[:, :, : self.bands.bins]
+        grids = [origin + shift for shift in self._shifts]
+        masks = [self.arguments.grid.masks(seen, start, stop, grid, self._of_window) for grid in grids]
         mask = (masks[0] + masks[1]) / 2 if len(masks) > 1 else masks[0]
         mask = F.pad(mask.float(), (0, 0, 0, 1), mode="replicate")  # [B, 2, bins + 1, ·]
-        if self.training:
-            return mask
-        a = self.arguments
-        low, high = a.exponents
+        return mask if self.training else self._finished(mask, start, extent)
+
+    def _finished(self, mask: Tensor, start: int, extent: Extent) -> Tensor:
+        """Return a mask with aggressiveness and post-processing applied.
+
+        Args:
+            mask: [B, 2, bins + 1, frames].
+            start: its first frame.
+            extent: of the track.
+
+        Returns:
+            [B, 2, bins + 1, frames].
+        """
+        low, high = self.arguments.exponents
         split = self.bands.bands[0].stop
         mask = torch.cat([mask[:, :, :split] ** low, mask[:, :, split:] ** high], dim=2)
-        if a.post_process:
-            firsts, lasts = (extent.first - start).tolist(), (extent.end // self.bands.top.hop - start).tolist()
-            mask = torch.stack(
-                [
-                    without_artifacts(one, a.post_process_threshold, first, last)
-                    for one, first, last in zip(mask, firsts, lasts, strict=True)
-                ]
-            )
-        return mask
-
-    def _windowed(self, x: Tensor, start: int, stop: int, grid: int) -> Tensor:
-        """Return the masks of windows side by side, one of which begins at the frame `grid`."""
-        a = self.arguments
-        first = _first_window(start, grid, a.roi)
-        windows = range(first - a.OFFSET, stop - a.OFFSET, a.roi)
-        before, after = max(0, -windows[0]), max(0, windows[-1] + a.window_size - x.shape[-1])
-        padded = F.pad(x[:, :, : self.bands.bins], (before, after))
-        masks = [self._of_window(padded[..., w + before : w + before + a.window_size]) for w in windows]
-        return torch.cat(masks, dim=-1)[..., start - first : stop - first]
+        if not self.arguments.post_process:
+            return mask
+        threshold = self.arguments.post_process_threshold
+        firsts, lasts = extent.first - start, extent.end // self.bands.top.hop - start
+        tracks = zip(mask, firsts.tolist(), lasts.tolist(), strict=True)
+        return torch.stack([without_artifacts(one, threshold, first, last) for one, first, last in tracks])
 
     def _of_window(self, x: Tensor) -> Tensor:
         offset = self.arguments.OFFSET
@@ -277,32 +163,27 @@ class VRNetwork(Network):
             return self.mask(x)
         return torch.zeros_like(inner)  # of silence
 
-    def _extent(self, audio: Tensor) -> Extent:
-        """Return the part of a chunk with its context, [B, 2, T], that lies within the track.
+    def _analysed(self, mix: Tensor) -> tuple[Tensor, Tensor, Tensor, Extent]:
+        """Return a chunk's stack and high end, the magnitudes that the network sees, and the track's extent.
 
-        What lies beyond is silent. A track can't begin later than after the lead, or end before the chunk.
-        """
-        sounding = (audio != 0).any(dim=1).int()  # [B, T]
-        hop, samples = self.bands.top.hop, audio.shape[-1]
-        latest = self.context_samples + self.chunking.lead
-        first = sounding.argmax(-1).clamp_max(latest) // hop
-        end = (samples - sounding.flip(-1).argmax(-1)).clamp_min(samples - self.context_samples)
-        return Extent(first, end)
-
-    def _heard(self, z: Tensor, extent: Extent) -> Tensor:
-        """Return the magnitudes that the network sees: none in frames beyond the track.
+        A track can't begin later than after the lead, or end before the chunk.
 
         Args:
-            z: the chunk's stack, complex [B, 2, bins + 1, frames].
-            extent: of the track.
+            mix: [B, 2, context + n + context].
 
         Returns:
-            [B, 2, bins + 1, frames].
+            complex [B, 2, bins + 1, frames] and [B, 2, ·, frames]; real [B, 2, bins + 1, frames]; [B] each.
         """
-        heard = z.abs() * extent.frames(z.shape[-1], self.bands.top.hop)[:, None, None]
-        if self.training:  # the whole track's maximum isn't known
-            return heard / heard.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(heard.dtype).tiny)
-        return heard
+        with torch.autocast(mix.device.type, enabled=False):  # samples of audio need full precision
+            audio = mix.float().flip(-1) if self.bands.reverse else mix.float()
+            latest = self.context_samples + self.chunking.lead
+            extent = sounding(audio, self.bands.top.hop, latest, mix.shape[-1] - self.context_samples)
+            z, high_end = self.bands.analyse(audio, extent)
+            heard = z.abs() * extent.frames(z.shape[-1], self.bands.top.hop)[:, None, None]
+            if self.training:  # the whole track's maximum isn't known
+                largest = heard.amax((1, 2, 3), keepdim=True)
+                heard = heard / largest.clamp_min(torch.finfo(heard.dtype).tiny)
+            return z, high_end, heard, extent
 
     def use_segment(self, seconds: float) -> Self:
         """Work on chunks of `seconds`, rounded to whole windows.
@@ -311,15 +192,17 @@ class VRNetwork(Network):
             SettingsError: that is less than a sample.
         """
         super().use_segment(seconds)
-        window = self.arguments.roi * self.bands.top.hop
+        window = self.arguments.grid.roi * self.bands.top.hop
         self.segment_samples = max(1, round(self.segment_samples / window)) * window
         return self
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Fold the batch normalisations into the convolutions."""
+        """Fold the batch normalisations into the convolutions, and keep the channels of a value adjacent."""
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fold()
+        # torch's types don't know that modules take a memory format
+        cast(Any, self).to(memory_format=torch.channels_last)
         return self
 
 
@@ -362,7 +245,9 @@ class VR(VRNetwork):
             return {
                 "ch": shapes["stg1_low_band_net.enc1.conv1.conv.0.weight"][0],
                 "encoders": 5 if "stg1_low_band_net.enc5.conv1.conv.0.weight" in shapes else 4,
-                "aspp_layers": sum(f"stg1_low_band_net.aspp.conv{i}.conv.0.weight" in shapes for i in range(8))
+                "aspp_layers": sum(
+                    f"stg1_low_band_net.aspp.conv{i}.conv.0.weight" in shapes for i in range(8)
+                )
                 + 1,
             }
 
@@ -409,9 +294,7 @@ class VRv51(VRNetwork):
 
         def __post_init__(self) -> None:
             if min(self.nout, self.nout_lstm) < 4 or self.nout % 4 or self.nout_lstm % 4:
-                raise StemsplitError(
-                    f"nout {self.nout}, nout_lstm {self.nout_lstm}: must be multiples of 4"
-                )
+                raise StemsplitError(f"nout {self.nout}, nout_lstm {self.nout_lstm}: must be multiples of 4")
             super().__post_init__()
 
         @staticmethod
@@ -448,8 +331,3 @@ class VRv51(VRNetwork):
         joined = torch.cat([x, first, second], dim=1)
         mask: Tensor = self.out(self.stg3_full_band_net(joined, self.arguments.OFFSET)).sigmoid()
         return mask
-
-
-def _first_window(start: int, grid: int, roi: int) -> int:
-    """Return the last frame at or before `start` that is a multiple of `roi` away from `grid`."""
-    return grid + (start - grid) // roi * roi

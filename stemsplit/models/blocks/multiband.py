@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,6 +62,21 @@ class Extent(NamedTuple):
     def whole(self, hop: int) -> "Extent":
         """Return the part from the first frame's centre to the last one's."""
         return Extent(self.first, self.end // hop * hop)
+
+
+def sounding(audio: Tensor, hop: int, latest: int, earliest: int) -> Extent:
+    """Return the extent of a track from a stretch of audio, which is silent where there is no track.
+
+    Args:
+        audio: [B, 2, T].
+        hop: of the frames.
+        latest: the track begins at this sample, or before.
+        earliest: the track ends before this sample, or after.
+    """
+    loud = (audio != 0).any(dim=1).int()  # [B, T]
+    first = loud.argmax(-1).clamp_max(latest) // hop
+    end = (audio.shape[-1] - loud.flip(-1).argmax(-1)).clamp_min(earliest)
+    return Extent(first, end)
 
 
 @dataclass(frozen=True)
@@ -212,7 +227,7 @@ class MultiBand:
         Returns:
             [B, S, 2, (frames − 1)·hop], from the first frame's centre.
         """
-        wave, row = None, 0
+        wave, row = torch.zeros((), device=stack.device), 0
         for band, above in zip(self.bands, (*self.bands[1:], None), strict=True):
             rows = stack[..., row : row + band.stop - band.start, :]
             row += band.stop - band.start
@@ -220,13 +235,11 @@ class MultiBand:
             if above is None and high_end is not None:
                 z = self._with_high_end(z, stack, high_end)
             z = z * torch.tensor(band.gains, device=z.device)[:, None]
-            own = band.synthesise(z, extent, self.top)
-            wave = own if wave is None else wave + own
+            wave = wave + band.synthesise(z, extent, self.top)
             if above is not None:
                 wave = Resampling(band.rate, above.rate, UPWARDS)(wave)
                 inside = extent.whole(self.top.hop).within(wave.shape[-1], above, self.top)  # [B, ·]
                 wave = wave * inside[:, None, None]
-        assert wave is not None  # there is a band
         return wave
 
     def _with_high_end(self, z: Tensor, stack: Tensor, high_end: Tensor) -> Tensor:
@@ -335,11 +348,15 @@ class _Reader:
             if min(band.rate, band.hop, band.n_fft) < 1 or band.n_fft % 2 or band.hop >= band.n_fft:
                 raise StemsplitError(f"band parameters: n_fft {band.n_fft} with hl {band.hop}")
             if band.rate * top.hop != top.rate * band.hop:
-                raise StemsplitError(f"band parameters: sr {band.rate} and hl {band.hop} make frames of their own")
+                raise StemsplitError(
+                    f"band parameters: sr {band.rate} and hl {band.hop} make frames of their own"
+                )
             if not 0 <= band.start < band.stop <= band.n_fft // 2 + 1:
                 raise StemsplitError(f"band parameters: no bins from {band.start} to {band.stop}")
         if any(band.filter not in FILTERS for band in bands[:-1]):
-            raise StemsplitError(f"band parameters: res_type is {' or '.join(FILTERS)} below the highest band")
+            raise StemsplitError(
+                f"band parameters: res_type is {' or '.join(FILTERS)} below the highest band"
+            )
         if any(low.rate > high.rate for low, high in pairwise(bands)):
             raise StemsplitError("band parameters: sr falls from one band to the next")
         if sum(band.stop - band.start for band in bands) > self.bins:

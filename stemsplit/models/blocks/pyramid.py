@@ -4,6 +4,7 @@ Keys are those of the released checkpoints. Legend: `B` batch, `C` channels, `F`
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +44,7 @@ class ConvNorm(nn.Module):
         padding = (rows * (kernel // 2), columns * (kernel // 2))
         width, groups = (channels, channels) if separable else (out, 1)
         self.conv = nn.Sequential(
-            nn.Conv2d(
-                channels, width, kernel, stride, padding, (rows, columns), groups, bias=False
-            ),
+            nn.Conv2d(channels, width, kernel, stride, padding, (rows, columns), groups, bias=False),
             *([nn.Conv2d(channels, out, 1, bias=False)] if separable else []),
             nn.BatchNorm2d(out),
             nn.LeakyReLU(inplace=True) if leaky else nn.ReLU(inplace=True),
@@ -58,8 +57,8 @@ class ConvNorm(nn.Module):
 
     def fold(self) -> None:
         """Make the normalisation by fixed statistics part of the convolution before it."""
-        *before, conv, norm, activation = self.conv
-        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        layers: list[Any] = list(self.conv)
+        *before, conv, norm, activation = layers
         self.conv = nn.Sequential(*before, fuse_conv_bn_eval(conv, norm), activation)
 
 
@@ -202,7 +201,8 @@ class Recurrent(nn.Module):
         y = self.conv(x)[:, 0].permute(2, 0, 1)  # [frames, B, F]
         y, _ = self.lstm(y)
         y = self.dense(y.flatten(0, 1)).unflatten(0, y.shape[:2])  # [frames, B, F]
-        return y.permute(1, 2, 0)[:, None]
+        out: Tensor = y.permute(1, 2, 0)[:, None]
+        return out
 
 
 class RecurrentUNet(nn.Module):

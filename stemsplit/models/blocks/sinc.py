@@ -95,7 +95,9 @@ def _kernels(up: int, down: int, name: str) -> Tensor:
     cutoff, half, beta, unity = FILTERS[name]
     rate, reach = max(up, down), _reach(up, down, name)
     time = torch.arange(-reach, reach + 1, dtype=torch.float64, device="cpu") / rate
-    window = torch.i0(beta * (1 - (time / half).square()).clamp_min(0).sqrt()) / torch.i0(torch.tensor(beta).to(time))
+    window = torch.i0(beta * (1 - (time / half).square()).clamp_min(0).sqrt()) / torch.i0(
+        torch.tensor(beta).to(time)
+    )
     h = cutoff * torch.sinc(cutoff * time) * window  # [2·reach + 1], at `up` times the input's rate
     h = h * up / (h.sum() if unity else rate)
     first, last = -(reach // up), ((up - 1) * down + reach) // up
