@@ -110,5 +110,8 @@ class VRArguments:
                 change how UVR names and combines the stems of several models.
         """
         entry = config["vr"]
-        kept = ("vr_model_param", "primary_stem", "secondary_stem")
-        return cls(**{name: entry[name] for name in kept if name in entry})
+        return cls(
+            vr_model_param=entry["vr_model_param"],
+            primary_stem=entry["primary_stem"],
+            secondary_stem=entry.get("secondary_stem"),
+        )
