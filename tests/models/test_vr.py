@@ -228,12 +228,7 @@ def varied(network: VRNetwork) -> VRNetwork:
 OPTIONS: list[Arguments] = [
     {},
     {"tta": True, "aggressiveness": -20, "high_end_process": True},
-    {
-        "post_process": True,
-        "post_process_threshold": 0.35,
-        "primary_stem": "Instrumental",
-        "window_size": 256,
-    },
+    {"post_process": True, "post_process_threshold": 0.1, "window_size": 256},
 ]
 
 
@@ -247,6 +242,8 @@ def test_streams_are_separated_like_whole_tracks(
     for samples in (32 * 16 * 7, 32 * 150 + 17, 200):
         mix = 0.1 * torch.randn(2, samples)
         expected = whole_track(network, mix)
+        if samples > 4000 and "post_process" in options:
+            assert not expected[1, :, :2000].any()  # one long stretch for the primary stem alone
         blocks = mix.split(1000, dim=-1)
         pieces = [piece.stems for piece in separate_stream(passes_of(network), blocks)]
         assert decibels(expected, torch.cat(pieces, dim=-1)) >= 95
