@@ -15,6 +15,7 @@ from stemsplit.reading import Invalid, Names, Number, Rows
 
 MAIN = "model.safetensors"
 YAML = {".yaml", ".yml"}
+WEIGHTS = {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".chpt", ".onnx"}
 
 
 class BagFile(NamedTuple):

@@ -4,54 +4,93 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
+from stemsplit.hub.bags import WEIGHTS, YAML
 from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import registry
 from stemsplit.listing import is_hidden
 
-# Parameter names that only one family has, for configurations that don't name their family
+# Parameter names that only one family has, for configurations that don't name their family; the first family
+# counts of which every name is there, and names are separated by spaces
 KEY_PATTERNS = (
+    (r"pos_embed_f$", "scnet_masked"),
+    (r"dp_modules\.\d+\.time_layer\.", "scnet_tran"),
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
+    (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\. final_norm\.gamma$", "bs_conformer"),
+    (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\.", "mel_band_conformer"),
     (r"final_norm\.gamma$", "bs_roformer"),
     (r"layers\.\d+\.\d+\.norm\.gamma$", "mel_band_roformer"),
     (r"encoder_blocks\.\d+\.tfc_tdf\.blocks\.", "mdx23c"),
     (r"net\.\d+\.band_net\.", "apollo"),
-    (r"bsrnn\.band_split\.norm_fc_modules\.", "bandit"),
+    (r"bsrnn\.([^.]+\.)?band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
     (r"stg1_low_band_net\.enc1\.", "vr"),
     (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
 )
-# Sections of which a published configuration has one, besides `training`
-SECTIONS = frozenset({"model", "kwargs"})
+
+# Arguments that published configurations leave out, by tensor names that only networks with them have. The
+# programs that the four mask estimators were trained with keep the lowest bin.
+VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    (r"linear_62_bias_0$", {"use_shared_bias": True}),
+    (r"layers\.0\.0\.layers\.0\.0\.pope_embed\.", {"use_pope": True}),
+    (r"layers\.1\.0\.layers\.0\.0\.to_value_residual_mix\.", {"use_value_residual_learning": True}),
+    (r"layers\.0\.0\.y_attn\.", {"siamese": True}),
+    (r"segm\.hyperace\.high_order_branch\.2\.", {"mask_estimator": "hyperace_v1", "zero_dc": False}),
+    (r"segm\.upsample_head\.block1\.out_conv\.", {"mask_estimator": "hyperace_v2", "zero_dc": False}),
+    (r"to_freqs\.\d+\.0\.fno_blocks\.", {"mask_estimator": "fno", "zero_dc": False}),
+    (r"mask_estimators\.\d+\.layers\.", {"mask_estimator": "deep", "zero_dc": False}),
+)
 
 
-def describe(
-    path: Path, state: Mapping[str, Tensor], config: str | Path | None = None
-) -> tuple[str, Mapping[str, Any]]:
+# Families of demucs, which MSST's configurations name in `model`
+NAMED = ("demucs", "hdemucs", "htdemucs")
+
+
+class Described(NamedTuple):
+    """What is known of a state dict.
+
+    Attributes:
+        family: network family, a key of `models.FAMILIES`.
+        arguments: arguments of the family.
+        metadata: settings that the family's arguments don't have: perhaps `overlap`, a fraction of a chunk.
+    """
+
+    family: str
+    arguments: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None = None) -> Described:
     """Return the family and the arguments of the state dict in a file.
 
     Args:
-        path: the file. `<its name>.yaml` or the folder's only YAML file describes it, with `family` and
-            `arguments`, or with `model` (Bandit v2: `kwargs`) and `training` like published configurations,
-            or with `vr`, an entry like those of UVR's table. Its tensors tell some families' arguments.
-        state: its tensors by name.
-        config: the YAML file that describes it instead.
+        path: the file.
+        state: its tensors by name, which tell the sizes of some families' networks.
+        config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
+            `kwargs`) and `training` like published configurations, or with `vr` like an entry of UVR's table;
+            None for the one that `configs_beside` finds.
 
     Raises:
-        CheckpointError: there is no description, or it is malformed.
+        CheckpointError: there is no description, it is malformed, or several files might be it.
     """
-    if beside := Path(config) if config else _config_beside(path):
-        family, arguments = _from_yaml(path, beside, list(state))
-        return family, dict(arguments) | told(path, family, state)
+    configs = [Path(config)] if config else configs_beside(path)
+    if len(configs) == 1:
+        return _sized(path, _from_yaml(path, configs[0], list(state)), state)
     if found := _registered(path):
-        return found[0], dict(found[1]) | told(path, found[0], state)
+        return _sized(path, found, state)
+    if configs:
+        raise CheckpointError(
+            path,
+            f"several YAML files might describe it: {', '.join(p.name for p in configs)}",
+            hint=f"name the right one {path.stem}.yaml, or: stemsplit models add NAME {path} --config FILE",
+        )
     raise CheckpointError(
         path,
         "a bare state dict, which doesn't say what network it belongs to",
@@ -59,10 +98,8 @@ def describe(
     )
 
 
-def of_vr_entry(
-    path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor]
-) -> tuple[str, Mapping[str, Any]]:
-    """Return the family and the arguments of a VR network, from an entry of UVR's table and its tensors.
+def of_vr_entry(path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor]) -> Described:
+    """Return what an entry of UVR's table and the tensors say of a VR network.
 
     Args:
         path: the file, for error messages.
@@ -72,63 +109,84 @@ def of_vr_entry(
     Raises:
         CheckpointError: the tensors aren't a VR network's, or the entry is malformed.
     """
-    family = _required_family(path, list(state), path)
-    return family, dict(_from_config(path, family, {"vr": entry})) | told(path, family, state)
+    family = _family_by_keys(list(state))
+    if family not in ("vr", "vr_v51"):
+        raise CheckpointError(path, "its tensors aren't those of a VR network")
+    return _sized(path, _from_config(path, family, {"vr": entry}), state)
 
 
-def told(path: Path, family: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the arguments that the tensors of a state dict tell, if the family reads any from them.
-
-    Args:
-        path: the file, for error messages.
-        family: of the network.
-        state: its tensors by name, with or without a prefix.
+def _sized(path: Path, described: Described, state: Mapping[str, Tensor]) -> Described:
+    """Take the arguments that the tensors' shapes tell from them, if the family can.
 
     Raises:
         CheckpointError: tensors of the family are missing.
     """
     from stemsplit import models
 
+    family = described.family
     known = family in models.FAMILIES
     from_shapes = getattr(models.family(family).Arguments, "from_shapes", None) if known else None
     if from_shapes is None:
-        return {}
+        return described
     prefix = _prefix(family, state)
     shapes = {name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items()}
     try:
-        found: dict[str, Any] = from_shapes(shapes)
+        sizes = from_shapes(shapes)
     except (KeyError, IndexError) as error:
         raise CheckpointError(path, f"its weights don't fit a {family}: {error} is missing") from error
-    return found
+    return described._replace(arguments={**described.arguments, **sizes})
 
 
-def _config_beside(path: Path) -> Path | None:
+def configs_beside(path: Path) -> list[Path]:
+    """Return the YAML files in a checkpoint's folder that may describe it; the right one if there is one.
+
+    For `X.ckpt` that is `X.yaml`; or else a file named after it: `X.ckpt.yaml`, or either name with `config`
+    before or after it, joined by `_`, `-` or `.`, in any case; or else a file that isn't named after another
+    checkpoint there.
+    """
+    names = sorted(p for p in path.parent.iterdir() if not is_hidden(p.name))
+    configs = [p for p in names if p.suffix.lower() in YAML and p.is_file()]
     for suffix in (".yaml", ".yml"):
-        if (own := path.with_suffix(suffix)).is_file():
-            return own
-    found = [p for p in path.parent.iterdir() if p.suffix in {".yaml", ".yml"} and not is_hidden(p.name)]
-    return found[0] if len(found) == 1 else None
+        if (own := path.with_suffix(suffix)) in configs:
+            return [own]
+    if named := [p for p in configs if _named_after(p) & _names(path)]:
+        return named
+    others = [_names(p) for p in names if p.suffix.lower() in WEIGHTS and p.name != path.name]
+    taken = set[str]().union(*others)
+    return [p for p in configs if not _named_after(p) & taken]
 
 
-def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+def _names(checkpoint: Path) -> set[str]:
+    return {checkpoint.name.casefold(), checkpoint.stem.casefold()}
+
+
+def _named_after(config: Path) -> set[str]:
+    """Return what a YAML file may be named after: its name, also without `config` before or after it."""
+    name = config.stem.casefold()
+    return {name, re.sub(r"^config[_.-]", "", name), re.sub(r"[_.-]config$", "", name)}
+
+
+def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     content = read_foreign(config)
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
-        return content["family"], arguments
-    if "vr" not in content and ("training" not in content or not SECTIONS & content.keys()):
+        return Described(content["family"], arguments, {})
+    if "vr" not in content and ("training" not in content or not {"model", "kwargs"} & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
-    family = _required_family(path, keys, config)
-    return family, _from_config(config, family, content)
-
-
-def _required_family(path: Path, keys: Sequence[str], config: Path) -> str:
-    if family := _family_by_keys(keys):
-        return family
-    raise CheckpointError(
-        path,
-        f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
-        hint=f"a `family` and its `arguments` in {config.name} would say which it is",
-    )
+    named = content.get("model")
+    family = named if isinstance(named, str) else _family_by_keys(keys)
+    if isinstance(named, str) and named not in NAMED:
+        raise CheckpointError(config, f"model {named}: not a network of this package")
+    if family is None:
+        raise CheckpointError(
+            path,
+            f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
+            hint=f"a `family` and its `arguments` in {config.name} would say which it is",
+        )
+    if variant := {} if isinstance(named, str) else _variant_by_keys(keys):
+        # the configuration has the last word
+        content = {**content, "model": {**variant, **content.get("model", {})}}
+    return _from_config(config, family, content)
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
@@ -147,37 +205,47 @@ def read_foreign(path: Path) -> Mapping[str, Any]:
     return content or {}
 
 
-def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Described:
     from stemsplit import models
+    from stemsplit.models.blocks.released import released_use
 
     try:
         arguments = models.family(family).Arguments.from_config(content)
+        use = released_use(content)
     except (StemsplitError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(path, f"not a configuration of a {family} ({error})") from error
-    return {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    given = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    return Described(family, given, {k: use[k] for k in ("overlap",) if k in use.keys() - given.keys()})
 
 
 def _family_by_keys(keys: Sequence[str]) -> str | None:
     """Return the family that parameter names belong to, with or without a prefix; None if unknown."""
-    return next((family for mark, family in _marks() if any(map(mark.search, keys))), None)
+    for marks, family in KEY_PATTERNS:
+        patterns = [re.compile(rf"(^|[./]){mark}") for mark in marks.split()]
+        if all(any(map(pattern.search, keys)) for pattern in patterns):
+            return family
+    return None
 
 
 def _prefix(family: str, keys: Iterable[str]) -> str:
     """Return what stands before the names of a family's parameters, such as `module.`."""
-    own = [mark for mark, name in _marks() if name == family]
-    found = (match for key in keys for mark in own if (match := mark.search(key)))
-    return next((match.string[: match.end(1)] for match in found), "")
+    own = [re.compile(rf"(^|.*[./]){mark}") for mark, name in KEY_PATTERNS if name == family]
+    found = (match for key in keys for mark in own if (match := mark.match(key)))
+    return next((match[1] for match in found), "")
 
 
-def _marks() -> list[tuple[re.Pattern[str], str]]:
-    return [(re.compile(rf"(^|[./]){mark}"), family) for mark, family in KEY_PATTERNS]
+def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments that parameter names tell, with or without a prefix."""
+    marks = ((re.compile(rf"(^|[./]){mark}"), arguments) for mark, arguments in VARIANT_PATTERNS)
+    found = [arguments for mark, arguments in marks if any(map(mark.search, keys))]
+    return {name: value for arguments in found for name, value in arguments.items()}
 
 
-def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+def _registered(path: Path) -> Described | None:
     digest = verified.digest(path)
     for spec in registry().values():
         if spec.family and any(_has_digest(file, digest) for file in spec.files):
-            return spec.family, spec.arguments
+            return Described(spec.family, spec.arguments, {})
     return None
 
 

@@ -24,7 +24,7 @@ _WRAPPER = re.compile(r"(?:(?<=[./])|^)_\w+\.")
 # Words in the names of a trainer's own tensors, such as those of its loss
 _TRAINER = frozenset(
     "loss losses criterion criteria metric metrics optim optimizer scheduler scaler epoch step steps averaged"
-    " ema swa shadow teacher discriminator augment augmentation".split()
+    " ema swa shadow teacher discriminator augment augmentation updates initted".split()
 )
 _AVERAGES = frozenset("ema swa shadow averaged average teacher".split())
 
@@ -55,7 +55,9 @@ def fit(state: Mapping[str, Tensor], wanted: Collection[str]) -> Fitted:
     """Find the network's tensors in those of a checkpoint.
 
     If several prefixes match equally many names, the weights are preferred to an average of them, then a
-    shorter prefix to a longer one, then the first one.
+    shorter prefix to a longer one, then the first one. The programs that released checkpoints come from and
+    run in (MSST, pymss) read `state`, `state_dict` or `model_state_dict` and no average beside it; where MSST
+    means an average, it writes that one under `model_state_dict`.
 
     Args:
         state: tensors by name, from `flat`.

@@ -16,7 +16,7 @@ from stemsplit.hub.registry import find_model, registry
 if TYPE_CHECKING:
     from stemsplit.hub.checkpoints import Package
 
-SUFFIXES = {".safetensors", ".th", ".pt", ".pth", ".ckpt", *bags.YAML}
+SUFFIXES = bags.WEIGHTS | bags.YAML
 _FileState = tuple[int, int, int]
 
 

@@ -208,7 +208,7 @@ class Apollo(SpectralNetwork):
                 raise StemsplitError(f"sr {arguments.get('sr', cls.sr)}, but a sample_rate of {rate}")
             if len(stems := released_stems(config)) != 1:
                 raise StemsplitError(f"one stem is estimated, not {', '.join(stems)}")
-            if channels := config.get("audio", {}).get("num_channels"):
+            if channels := (config.get("audio") or {}).get("num_channels"):
                 arguments["audio_channels"] = channels
             return cls(**arguments | released_use(config) | {"stem": stems[0]})
 

@@ -6,8 +6,7 @@ turn, and a complex mask per stem. The two differ in the order of a band's featu
 names of tensors. Keys, arguments and their defaults are those of the released checkpoints.
 """
 
-import math
-from collections import Counter, OrderedDict
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Self
@@ -15,13 +14,13 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.bands import Table
+from stemsplit.errors import StemsplitError, UnknownNameError
+from stemsplit.models.blocks.band_masks import BandSplit, MaskEstimator
+from stemsplit.models.blocks.filterbanks import TABLES, Filterbank, filterbank
 from stemsplit.models.blocks.released import (
     released_arguments,
     released_stems,
     released_use,
-    require_fixed,
 )
 from stemsplit.models.spectral import SpectralNetwork, Transform
 from stemsplit.stems import canonical
@@ -30,7 +29,6 @@ from stemsplit.stems import canonical
 FIXED: Mapping[str, Any] = {
     "in_channel": 1,
     "in_channels": 1,
-    "band_specs": "musical",
     "band_type": "musical",
     "require_no_overlap": False,
     "require_no_gap": True,
@@ -49,30 +47,9 @@ FIXED: Mapping[str, Any] = {
     "normalized": True,
     "onesided": True,
 }
-IGNORED = {*FIXED, "fs"}
 
-
-def musical_bands(count: int, n_fft: int, sample_rate: int) -> Table:
-    """Return overlapping bands whose centres are equally spaced in pitch (arXiv 2309.02539, musical scale).
-
-    Centre frequencies go from the first bin above 0 Hz to the highest. A band reaches to either side by its
-    share of all octaves; the first also takes 0 Hz and the last everything up to the highest bin.
-
-    Args:
-        count: of bands.
-        n_fft: samples per frame.
-        sample_rate: in Hz.
-    """
-    width, top = sample_rate / n_fft, n_fft // 2
-    # through the numbers of MIDI notes, so that centres between two bins round as in released checkpoints
-    low = max(0.0, 12 * (math.log2(width) - math.log2(440)) + 69)
-    high = 12 * (math.log2(sample_rate / 2) - math.log2(440)) + 69
-    step = (high - low) / max(1, count - 1)
-    reach = 2 ** (math.log2(sample_rate / 2 / width) / count)
-    centres = [440 * 2 ** ((low + i * step - 69) / 12) for i in range(count)]
-    starts = [0] + [math.floor(centre / reach / width) for centre in centres[1:]]
-    stops = [math.ceil(centre * reach / width) + 1 for centre in centres[:-1]] + [top + 1]
-    return tuple(range(start, min(stop, top + 1)) for start, stop in zip(starts, stops, strict=True))
+# Names of tables in released configurations that aren't ours
+RELEASED_TABLES = {"dnr:mel": "mel", "dnr:vox7": "vox7", "dnr:speech": "vox7"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +59,11 @@ class BanditArguments:
     Attributes:
         stems: names of the outputs, as in the checkpoint's keys.
         audio_channels: of mix and stems; each is separated by itself.
-        n_bands: on the musical scale.
+        band_specs: table of bands, a key of `TABLES`.
+        n_bands: number of bands; vox7 has its own.
+        common_encoder: the stems share band split and RNNs; else each has a network of its own, with one mask
+            (the authors' Band-Split RNN).
+        mult_add_mask: besides masking it, something is added to the spectrogram.
         n_sqm_modules: pairs of an RNN along time and one across bands.
         emb_dim: width of a band's features.
         rnn_dim: width of each direction of the RNNs.
@@ -100,7 +81,10 @@ class BanditArguments:
 
     stems: Sequence[str] = ("speech", "music", "effects")
     audio_channels: int = 2
+    band_specs: str = "musical"
     n_bands: int = 64
+    common_encoder: bool = True
+    mult_add_mask: bool = False
     n_sqm_modules: int = 8
     emb_dim: int = 128
     rnn_dim: int = 256
@@ -126,11 +110,13 @@ class BanditArguments:
             raise StemsplitError(f"a window of {self.win_length} in frames of {self.n_fft} samples")
         if self.n_bands < 1 or self.n_sqm_modules < 1:
             raise StemsplitError(f"{self.n_bands} bands and {self.n_sqm_modules} modules make no network")
+        if self.band_specs not in TABLES:
+            raise UnknownNameError("band_specs", self.band_specs, sorted(TABLES))
 
     @property
-    def table(self) -> Table:
-        """The bands."""
-        return musical_bands(self.n_bands, self.n_fft, self.sample_rate)
+    def bank(self) -> Filterbank:
+        """The bands and their shares."""
+        return filterbank(self.band_specs, self.n_bands, self.n_fft, self.sample_rate)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -144,53 +130,36 @@ class BanditArguments:
         Raises:
             StemsplitError: the configuration asks for something that the network doesn't have.
         """
-        model = config[cls.section]
-        require_fixed(model, FIXED)
+        model = _own_names(config[cls.section])
         known = {field.name for field in fields(cls)}
-        arguments = released_arguments({**config, "model": model}, known, IGNORED)
-        arguments.setdefault("sample_rate", model.get("fs", cls.sample_rate))
+        arguments = released_arguments({**config, "model": model}, known, FIXED)
         stems = tuple(arguments.get("stems", cls.stems))
         if (names := tuple(map(canonical, released_stems(config)))) != tuple(map(canonical, stems)):
             raise StemsplitError(f"stems {', '.join(stems)}, but instruments {', '.join(names)}")
-        if channels := config.get("audio", {}).get("num_channels"):
+        if channels := (config.get("audio") or {}).get("num_channels"):
             arguments["audio_channels"] = channels
         return cls(**arguments | released_use(config) | {"stems": stems})
 
 
-class BandSplit(nn.Module):
-    """Normalise every band and bring it to one width, by layers of its own.
+def _own_names(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate a constructor's arguments that say the same as ours in other words.
 
-    Args:
-        arguments: of the network.
-        combined: checkpoints number the layers in a module of that name, rather than name each.
-        parts_first: a band's features are all real parts, then all imaginary parts, rather than bin by bin.
+    Raises:
+        StemsplitError: each stem has its own network with bands of its own.
     """
-
-    def __init__(self, arguments: BanditArguments, combined: bool, parts_first: bool) -> None:
-        super().__init__()
-        self.parts_first = parts_first
-        self.slices = [slice(band.start, band.stop) for band in arguments.table]
-        layers = (
-            (nn.LayerNorm(2 * len(band)), nn.Linear(2 * len(band), arguments.emb_dim))
-            for band in arguments.table
-        )
-        self.norm_fc_modules = nn.ModuleList(
-            nn.Sequential(
-                OrderedDict(combined=nn.Sequential(norm, fc)) if combined else OrderedDict(norm=norm, fc=fc)
-            )
-            for norm, fc in layers
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Complex [N, F, frames] -> [N, bands, frames, width]."""
-        bins = torch.view_as_real(z).transpose(1, 2)  # [N, frames, F, 2]
-        bands = (bins[:, :, s] for s in self.slices)
-        ordered = (band.transpose(2, 3) if self.parts_first else band for band in bands)
-        features = [
-            layer(band.flatten(2))  # [N, frames, 2·band] -> [N, frames, width]
-            for layer, band in zip(self.norm_fc_modules, ordered, strict=True)
-        ]
-        return torch.stack(features, dim=1)  # [N, bands, frames, width]
+    own = dict(model)
+    if (rate := own.pop("fs", None)) is not None:
+        own["sample_rate"] = rate
+    if own.get("n_bands", 0) is None:
+        del own["n_bands"]
+    if (given := own.pop("band_specs_map", None)) is not None:
+        if not (named := re.fullmatch(r"(dnr:vox7)(?::(\w+))?", given)):
+            raise StemsplitError(f"a variant of the network that isn't supported: band_specs_map {given}")
+        stems = [named[2]] if named[2] else list(BanditArguments.stems)
+        own |= {"band_specs": named[1], "stems": stems, "common_encoder": False}
+    if "band_specs" in own:
+        own["band_specs"] = RELEASED_TABLES.get(own["band_specs"], own["band_specs"])
+    return own
 
 
 class ResidualRNN(nn.Module):
@@ -247,59 +216,43 @@ class RNNs(nn.Module):
         return y
 
 
-class MaskMLP(nn.Module):
-    """Mask of one band.
-
-    Args:
-        width: of a band's features.
-        hidden: width of the hidden layer.
-        bins: of the band.
-        combined: checkpoints hold every tensor also under a second name.
-    """
-
-    def __init__(self, width: int, hidden: int, bins: int, combined: bool) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.Tanh())
-        self.output = nn.Sequential(nn.Linear(hidden, 4 * bins), nn.GLU(dim=-1))
-        if combined:
-            self.combined = nn.Sequential(self.norm, self.hidden, self.output)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., width] -> [..., bins, 2], real and imaginary part."""
-        y: Tensor = self.output(self.hidden(self.norm(x))).unflatten(-1, (-1, 2))  # [..., bins, 2]
-        return y
-
-
-class MaskEstimator(nn.Module):
-    """Mask of one stem: a weighted sum of the masks of all bands that a bin lies in.
+class Core(nn.Module):
+    """Band split, RNNs and the mask estimators of the stems that share them.
 
     Args:
         arguments: of the network.
+        mask_estim: by the stems' names in checkpoints, or the only one.
         combined: as for `MaskMLP`.
+        parts_first: as for `BandSplit`.
     """
 
-    def __init__(self, arguments: BanditArguments, combined: bool) -> None:
+    def __init__(
+        self,
+        arguments: BanditArguments,
+        mask_estim: nn.ModuleDict | MaskEstimator,
+        *,
+        combined: bool,
+        parts_first: bool,
+    ) -> None:
         super().__init__()
-        a = arguments
-        self.table = a.table
-        self.norm_mlp = nn.ModuleList(
-            MaskMLP(a.emb_dim, a.mlp_dim, len(band), combined) for band in self.table
-        )
-        covering = Counter(k for band in self.table for k in band)
-        for i, band in enumerate(self.table):
-            self.register_buffer(f"freq_weights/{i}", torch.tensor([1 / covering[k] for k in band]))
+        self.band_split = BandSplit(arguments.bank.table, arguments.emb_dim, combined, parts_first)
+        self.tf_model = RNNs(arguments, spaced=combined)
+        self.mask_estim = mask_estim
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, bands, frames, width] -> complex [N, F, frames]."""
-        weighted = [
-            layer(band).float() * self.get_buffer(f"freq_weights/{i}").float()[:, None]
-            for i, (layer, band) in enumerate(zip(self.norm_mlp, x.unbind(1), strict=True))
-        ]
-        by_band = torch.cat(weighted, dim=2)  # [N, frames, Σ band, 2]
-        bins = torch.tensor([k for band in self.table for k in band], device=x.device)
-        mask = by_band.new_zeros(*by_band.shape[:2], self.table[-1].stop, 2).index_add(2, bins, by_band)
-        return torch.view_as_complex(mask).transpose(1, 2)  # [N, F, frames]
+    def forward(self, z: Tensor, stems: Sequence[str]) -> list[Tensor]:
+        """Estimate the masks of some of the stems.
+
+        Args:
+            z: complex [N, F, frames].
+            stems: names in checkpoints.
+
+        Returns:
+            for each stem complex [masks, N, F, frames].
+        """
+        x = self.tf_model(self.band_split(z))  # [N, bands, frames, width]
+        if isinstance(self.mask_estim, MaskEstimator):
+            return [self.mask_estim(x)]
+        return [self.mask_estim[stem](x) for stem in stems]
 
 
 class Window(nn.Module):
@@ -337,37 +290,78 @@ class BandSplitNetwork(SpectralNetwork):
         )
         self.normalise, self.overlap = a.normalise, a.overlap
         self.stft, self.istft = Window(a.win_length), Window(a.win_length)
-        split, rnns = BandSplit(a, combined, parts_first), RNNs(a, spaced=combined)
-        estimators = nn.ModuleDict({stem: MaskEstimator(a, combined) for stem in a.stems})
-        self._layers = split, rnns, estimators  # in a tuple: where they are registered differs
+        estimators = {
+            stem: MaskEstimator(
+                a.bank,
+                self.transform.bins,
+                a.emb_dim,
+                a.mlp_dim,
+                combined=combined,
+                additive=a.mult_add_mask,
+            )
+            for stem in a.stems
+        }
+
+        def core(mask_estim: nn.ModuleDict | MaskEstimator) -> Core:
+            return Core(a, mask_estim, combined=combined, parts_first=parts_first)
+
+        if a.common_encoder:
+            own = nn.ModuleDict(estimators)
+            self._cores = dict.fromkeys(a.stems, core(own))
+            self._register(self._cores[a.stems[0]])
+        else:
+            own = nn.ModuleDict({stem: core(estimator) for stem, estimator in estimators.items()})
+            self._cores = {stem: part for stem, part in own.items() if isinstance(part, Core)}
+            self.add_module("bsrnn", own)
+        self._own = (own,)  # what only one stem needs; in a tuple, since it is registered already
+
+    def _register(self, core: Core) -> None:
+        """Put the layers where checkpoints have them."""
         home: nn.Module = self
         if self.inside:
             home = nn.Module()
             self.add_module(self.inside, home)
-        for name, layer in zip(("band_split", "tf_model", "mask_estim"), self._layers, strict=True):
+        for name, layer in core.named_children():
             home.add_module(name, layer)
 
     def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, S, C, F, frames]."""
         z = self.transform.analyse(mix)  # [B, C, F, frames]
-        split, rnns, estimators = self._layers
         # the layers see a transform divided by the norm of its window
-        scaled = z.flatten(0, 1) / self.stft.window.square().sum().sqrt()
-        x = rnns(split(scaled))  # [B·C, bands, frames, width]
-        masks = [estimators[stem](x).view(z.shape) for stem in self._selected()]  # [B, C, F, frames] each
-        return z[:, None] * torch.stack(masks, dim=1)  # [B, S, C, F, frames]
+        norm = self.stft.window.square().sum().sqrt()
+        selected = self._selected()
+        masks: dict[str, Tensor] = {}  # complex [masks, B·C, F, frames] each
+        for core in dict.fromkeys(self._cores[stem] for stem in selected):
+            stems = [stem for stem in selected if self._cores[stem] is core]
+            masks |= zip(stems, core(z.flatten(0, 1) / norm, stems), strict=True)
+        return torch.stack([_apply(masks[stem], z, norm) for stem in selected], dim=1)
 
     def _selected(self) -> list[str]:
         """Names of the selected stems in the checkpoint."""
         return [self.arguments.stems[k] for k in self.kept]
 
     def select(self, stems: Sequence[str]) -> Self:
-        """Keep only the mask estimators of `stems`."""
+        """Keep only the layers that `stems` need."""
         super().select(stems)
-        *_, estimators = self._layers
-        for stem in set(estimators) - set(self._selected()):
-            del estimators[stem]
+        for stem in self._cores.keys() - set(self._selected()):
+            del self._own[0][stem], self._cores[stem]
         return self
+
+
+def _apply(masks: Tensor, z: Tensor, norm: Tensor) -> Tensor:
+    """Multiply a spectrogram by the first mask, and add the second if there is one.
+
+    Args:
+        masks: complex [masks, B·C, F, frames].
+        z: complex [B, C, F, frames].
+        norm: that the layers' spectrograms are divided by, the second mask among them.
+
+    Returns:
+        complex [B, C, F, frames].
+    """
+    factor, *summand = (mask.view(z.shape) for mask in masks)
+    masked: Tensor = z * factor
+    return masked + norm * summand[0] if summand else masked
 
 
 class Bandit(BandSplitNetwork):

@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
 from stemsplit.models.blocks.spectra import ComplexAsChannels
+from stemsplit.models.blocks.tfc_tdf import TfcTdf
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 # the transform's part of a configuration's section `audio` -> our argument
 AUDIO = {"n_fft": "n_fft", "hop_length": "hop_length", "dim_f": "dim_f", "num_channels": "audio_channels"}
-IGNORED = {"name"}  # of the checkpoint's file
 
 
 class Style(NamedTuple):
@@ -72,42 +72,6 @@ class Style(NamedTuple):
         return [self.normalisation(channels), self.activation(), layer]
 
 
-class Block(nn.Module):
-    """Residual block: convolution, linear layers along frequency added to it, convolution.
-
-    Args:
-        channels: of the input.
-        out: channels of the output.
-        bins: of input and output.
-        bottleneck: the linear layers are this many times narrower between them.
-        style: of the layers.
-    """
-
-    def __init__(self, channels: int, out: int, bins: int, bottleneck: int, style: Style) -> None:
-        super().__init__()
-
-        def convolution(width: int) -> nn.Module:
-            return nn.Conv2d(width, out, 3, padding=1, bias=False)
-
-        def linear(width: int, to: int) -> nn.Module:
-            return nn.Linear(width, to, bias=False)
-
-        narrow = bins // bottleneck
-        self.tfc1 = nn.Sequential(*style.before(channels, convolution(channels)))
-        self.tdf = nn.Sequential(
-            *style.before(out, linear(bins, narrow)), *style.before(out, linear(narrow, bins))
-        )
-        self.tfc2 = nn.Sequential(*style.before(out, convolution(out)))
-        self.shortcut = nn.Conv2d(channels, out, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, F] -> [B, C', frames, F]."""
-        y = self.tfc1(x)
-        y = y + self.tdf(y)
-        out: Tensor = self.tfc2(y) + self.shortcut(x)
-        return out
-
-
 class Blocks(nn.Module):
     """Blocks in sequence; the first one changes the number of channels.
 
@@ -123,7 +87,7 @@ class Blocks(nn.Module):
         a = arguments
         self.blocks = nn.Sequential(
             *(
-                Block(out if i else channels, out, bins, a.bottleneck_factor, a.style)
+                TfcTdf(out if i else channels, out, bins, a.bottleneck_factor, a.style.before)
                 for i in range(a.num_blocks_per_scale)
             )
         )
@@ -292,16 +256,14 @@ class MDX23C(SpectralNetwork):
             Args:
                 config: with the sections `model`, `training` (instruments and target_instrument), `audio`
                     (chunk_size, num_channels and the transform's n_fft, hop_length and dim_f), and perhaps
-                    `inference` (`released_use`). A missing chunk_size is that of `dim_t` frames.
+                    `inference` (`released_use`).
 
             Raises:
                 StemsplitError: the configuration asks for something that the network doesn't have.
             """
-            arguments = released_arguments(config, {field.name for field in fields(cls)}, IGNORED)
+            arguments = released_arguments(config, {field.name for field in fields(cls)})
             audio = config["audio"]
             arguments |= {ours: audio[theirs] for theirs, ours in AUDIO.items() if theirs in audio}
-            if "segment_samples" not in arguments and "dim_t" in audio:
-                arguments["segment_samples"] = audio["hop_length"] * (audio["dim_t"] - 1)
             return cls(**arguments | released_use(config) | {"stems": released_stems(config)})
 
     def __init__(self, arguments: Arguments) -> None:

@@ -52,7 +52,8 @@ class Network(nn.Module):
         residual: a stem that isn't estimated but is the mix minus all others; None for none.
         chunking: weights of overlapping chunks, and silence around the track.
         trim_before: submodules before which freed memory goes back to the operating system.
-        options: names of arguments that a user may change when the network is used.
+        options: names of `Arguments` that a user may change when running the network, because the weights
+            don't depend on them.
     """
 
     Arguments: ClassVar[Any]

@@ -4,10 +4,12 @@ import importlib
 import os
 import pickle
 import sys
+import types
 import zipfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,6 +107,15 @@ def test_classes_of_the_table_become_placeholders(tmp_path, stand_in, zipped):
     assert all(isinstance(value, pickles.Ignored) for value in found["metrics"].values())
 
 
+def test_an_activation_is_a_placeholder_and_computes_nothing(tmp_path):
+    gelu = torch.nn.functional.gelu
+    content = {"w": torch.ones(2), "_metadata": {"activation": gelu, "x": Calls(gelu, torch.ones(2))}}
+    torch.save(content, tmp_path / "operator.ckpt")
+    found = pickles.load(tmp_path / "operator.ckpt")
+    assert found["_metadata"]["activation"] is pickles.Ignored
+    assert isinstance(found["_metadata"]["x"], pickles.Ignored)
+
+
 def test_other_classes_are_refused(tmp_path):
     for zipped in (True, False):
         torch.save(torch.nn.Linear(1, 1), tmp_path / "module.th", _use_new_zipfile_serialization=zipped)
@@ -175,3 +186,55 @@ def test_tensors_are_mapped_from_the_file(tmp_path):
     found = pickles.load(tmp_path / "m.th")["w"]
     assert str(tmp_path / "m.th") in Path("/proc/self/maps").read_text()
     assert torch.equal(found, torch.ones(4))
+
+
+def stand_in_for(path: str, base: type, monkeypatch: pytest.MonkeyPatch) -> type:
+    """Return a class that is pickled under the name of another package's."""
+    home, _, name = path.rpartition(".")
+    parts = home.split(".")
+    for i in range(len(parts)):
+        module = ".".join(parts[: i + 1])
+        monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+    kind = type(name, (base,), {"__module__": home})
+    setattr(sys.modules[home], name, kind)
+    return kind
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_settings_of_a_training_become_placeholders(tmp_path, monkeypatch, zipped):
+    kinds = {
+        path: stand_in_for(path, base, monkeypatch)()
+        for path, base in [
+            ("pytorch_lightning.utilities.parsing.AttributeDict", dict),
+            ("omegaconf.base.ContainerMetadata", object),
+            ("omegaconf.dictconfig.DictConfig", object),
+            ("ml_collections.config_dict.config_dict.ConfigDict", object),
+        ]
+    }
+    settings, metadata, config, other = kinds.values()
+    settings["lr"], settings["net"] = 1e-3, config
+    metadata.object_type, metadata.ref_type, config.metadata = dict, Any, metadata
+    other.content = {"dim": (str, int)}
+    content = {
+        "state_dict": {"w": torch.ones(2, dtype=torch.bfloat16)},
+        "hyper_parameters": settings,
+        "config": other,
+        "all_metrics": defaultdict(list, sdr=[np.float64(8.5), np.arange(3)]),
+        "version": torch.__version__,
+        "home": Path("x"),
+    }
+    torch.save(content, tmp_path / "m.ckpt", _use_new_zipfile_serialization=zipped)
+    found = pickles.load(tmp_path / "m.ckpt")
+    assert torch.equal(found["state_dict"]["w"], content["state_dict"]["w"])
+    assert type(found["hyper_parameters"]) is type(found["all_metrics"]) is dict
+    assert found["hyper_parameters"]["lr"] == 1e-3 and len(found["all_metrics"]["sdr"]) == 2
+    unused = (found["hyper_parameters"]["net"], found["config"], found["version"], found["home"])
+    assert all(isinstance(value, pickles.Ignored) for value in (*unused, *found["all_metrics"]["sdr"]))
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("kind", [list, dict, str])
+def test_types_that_settings_name_make_nothing(tmp_path, kind, zipped):
+    content = {"w": torch.ones(1), "made": Calls(kind, ())}
+    torch.save(content, tmp_path / "m.ckpt", _use_new_zipfile_serialization=zipped)
+    assert isinstance(pickles.load(tmp_path / "m.ckpt")["made"], pickles.Ignored)

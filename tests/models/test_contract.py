@@ -27,6 +27,8 @@ ROFORMER = {
     "segment_samples": 500,
 }
 BANDS = {"freqs_per_bands": [2, 3, 4, 8, 16]}
+VALUES = {"use_value_residual_learning": True, "time_transformer_depth": 1, "freq_transformer_depth": 2}
+CONFORMER = {"conv_kernel_size": 3, "conv_expansion_factor": 1, "ff_mult": 2, "mask_estimator_depth": 2}
 LINEAR = {"linear_transformer_depth": 1, "skip_connection": True, "attn_dropout": 0.1, "ff_dropout": 0.1}
 SCNET = {
     "dims": [4, 8, 8],
@@ -36,6 +38,7 @@ SCNET = {
     "num_dplayer": 2,
     "segment_samples": 500,
 }
+TRAN = {"tran_rotary_embedding_dim": 4, "tran_dim_head": 4, "tran_heads": 2}
 MASK = {"n_fft": 64, "hop": 32, "window_trim": 1, "heads": 3, "hidden": 16, "segment_samples": 500}
 BSRNN = {"bands": [2, 3, 4, 8, 16], "n_fft": 64, "hop": 16, "width": 4, "modules": 2, "segment_samples": 500}
 DEMUCS = {"sources": ["a", "b"], "channels": 4, "nfft": 256, "samplerate": 8000, "segment": 0.05}
@@ -76,6 +79,25 @@ MDX23C = {
     "bottleneck_factor": 2,
     "segment_samples": 500,
 }
+MDX_NET = {
+    "stems": ["a", "b"],
+    "n_fft": 64,
+    "hop_length": 16,
+    "dim_f": 32,
+    "dim_t": 32,
+    "num_blocks": 5,
+    "l": 2,
+    "g": 4,
+    "bn": 2,
+}
+KUIELAB = {
+    "networks": {
+        "a": {k: v for k, v in MDX_NET.items() if k != "stems"},
+        "b": {k: v for k, v in MDX_NET.items() if k != "stems"} | {"n_fft": 128, "num_blocks": 3},
+    },
+    "dim_t": 32,
+    "folded": False,
+}
 APOLLO = {"sr": 8000, "feature_dim": 16, "layer": 1, "segment_samples": 500}
 BANDIT = {
     "stems": ["a", "b"],
@@ -113,9 +135,20 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
     ("bandit", BANDIT),
     ("bandit", BANDIT | {"rnn_type": "LSTM", "audio_channels": 1}),
+    ("bandit", BANDIT | {"band_specs": "mel", "mult_add_mask": True}),
+    ("bandit", BANDIT | {"band_specs": "erb", "common_encoder": False}),
     ("bandit_v2", BANDIT),
     ("bs_roformer", ROFORMER | BANDS),
     ("bs_roformer", ROFORMER | BANDS | LINEAR),
+    ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "deep"}),
+    ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "fno"}),
+    ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "hyperace_v2"}),
+    ("bs_roformer", ROFORMER | BANDS | {"use_shared_bias": True, "linear_transformer_depth": 1}),
+    ("bs_roformer", ROFORMER | BANDS | {"use_pope": True, "attn_dropout": 0.1}),
+    ("bs_roformer", ROFORMER | BANDS | VALUES),
+    ("bs_roformer", ROFORMER | BANDS | {"siamese": True, "time_transformer_depth": 1}),
+    ("bs_conformer", ROFORMER | BANDS | CONFORMER),
+    ("mel_band_conformer", ROFORMER | CONFORMER | {"num_bands": 5, "skip_connection": True}),
     ("bsrnn", BSRNN),
     ("demucs", WAVEFORM),
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
@@ -131,12 +164,19 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mdx23c", MDX23C),
     ("mdx23c", MDX23C | {"norm": "BatchNorm", "act": "elu1.0"}),
     ("mdx23c", MDX23C | {"norm": "GroupNorm2", "act": "relu"}),
+    ("mdx_kuielab", KUIELAB),
+    ("mdx_kuielab", KUIELAB | {"mixer": False, "folded": True}),
+    ("mdx_net", MDX_NET),
+    ("mdx_net", MDX_NET | {"folded": True, "match_freq_cut": True, "stems": ["a"]}),
+    ("mdx_net", MDX_NET | {"norm": "gn", "bias": True, "denoise": True}),
     ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     ("openunmix", UMX),
     ("openunmix", UMX | {"residual": True, "softmask": True, "niter": 2}),
     ("openunmix", UMX | {"niter": 0, "nb_channels": 1}),
     ("scnet", SCNET),
     ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
+    ("scnet_masked", SCNET),
+    ("scnet_tran", SCNET | TRAN),
     ("tasnet", TASNET),
     ("tasnet", TASNET | {"causal": True, "norm_type": "cLN", "mask_nonlinear": "softmax"}),
     ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models import build
-from stemsplit.models.roformer import BANDS_62, Roformer
+from stemsplit.models.roformer import BANDS_62, AxialNetwork
 
 SMALL = {
     "stems": ["a", "b", "c"],
@@ -30,12 +30,12 @@ TABLES: list[tuple[str, dict[str, Any]]] = [
 both = pytest.mark.parametrize(("name", "table"), TABLES, ids=[name for name, _ in TABLES])
 
 
-def roformer(name: str, *arguments: dict[str, Any]) -> Roformer:
+def roformer(name: str, *arguments: dict[str, Any]) -> AxialNetwork:
     merged: dict[str, Any] = {}
     for part in arguments:
         merged |= part
     network = build(name, merged)
-    assert isinstance(network, Roformer)
+    assert isinstance(network, AxialNetwork)
     return network.eval()
 
 
@@ -74,7 +74,7 @@ def test_narrowing_frees_the_other_estimators(name: str, table: dict[str, Any]) 
     assert list(network.mask_estimators) == [kept]
 
 
-def shared(network: Roformer) -> list[Tensor]:
+def shared(network: AxialNetwork) -> list[Tensor]:
     return list(
         {id(v): v for k, v in network.state_dict(keep_vars=True).items() if "freqs" in k.split(".")}.values()
     )
@@ -107,7 +107,12 @@ def test_skip_connections_start_at_the_second_block() -> None:
         {"stft_win_length": 65},
         {"dim_head": 5},
         {"freqs_per_bands": [2, 3]},
-        {"use_pope": True},
+        {"use_hyper_connections": True},
+        {"siamese": True, "use_pope": True},
+        {"siamese": True, "use_value_residual_learning": True},
+        {"siamese": True, "skip_connection": True},
+        {"use_value_residual_learning": True, "use_pope": True},
+        {"use_value_residual_learning": True, "linear_transformer_depth": 1},
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:

@@ -181,7 +181,7 @@ def test_tensors_are_those_of_the_released_networks(name: str) -> None:
         state = {f"module.{key}": torch.empty(shape) for key, shape in listed.items()}
     assert {key: list(value.shape) for key, value in network.state_dict().items()} == listed
     entry = {"vr_model_param": "4band_44100", "primary_stem": "No Piano", "nout": 1, "is_karaoke": True}
-    found, arguments = of_vr_entry(Path(name), entry, state)
+    found, arguments, _ = of_vr_entry(Path(name), entry, state)
     assert found == family
     assert (
         arguments.items() >= (sizes | {"vr_model_param": "4band_44100", "primary_stem": "No Piano"}).items()
@@ -396,7 +396,7 @@ def test_wrong_descriptions_are_refused(content: Arguments, said: str, tmp_path:
 
 
 def test_tensors_of_another_network_fit_no_entry() -> None:
-    with pytest.raises(CheckpointError, match="don't belong to a known network"):
+    with pytest.raises(CheckpointError, match="aren't those of a VR network"):
         of_vr_entry(Path("x.pth"), ENTRY, {"conv.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"out\.weight"):
         of_vr_entry(Path("x.pth"), ENTRY, {"stg1_low_band_net.0.enc1.conv.0.weight": torch.zeros(1)})

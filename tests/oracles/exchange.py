@@ -32,3 +32,11 @@ def seeded(seed: int = 0) -> None:
     """Fix the random weights of the networks that are made next, and compute in one thread."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
+
+
+def scattered(network: nn.Module) -> nn.Module:
+    """Move a network's vectors and statistics away from their initial zeros and ones, and return it."""
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and value.ndim < 2 and not name.endswith("freqs"):
+            value.add_(0.2 * torch.rand_like(value))
+    return network

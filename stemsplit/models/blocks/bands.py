@@ -57,6 +57,21 @@ def hertz_bands(scheme: Iterable[tuple[int, int]], n_fft: int, sample_rate: int)
     return _checked(range(a, b) for a, b in pairwise(bins))
 
 
+def rounded_bands(scheme: Iterable[tuple[int, int]], n_fft: int, sample_rate: int) -> Table:
+    """Return the bands of one of the `SCHEMES`, widths and ends rounded to whole bins each by itself.
+
+    The last band below each end is what the others leave; it may be a single bin (as in Bandit).
+
+    Raises:
+        StemsplitError: the transform is so short that a band has no bin.
+    """
+    edges, bins = [0], n_fft // 2 + 1
+    for width, end in scheme:
+        step, stop = (round(hertz * n_fft / sample_rate) for hertz in (width, end))
+        edges += [*range(edges[-1] + max(1, step), stop, max(1, step)), stop]
+    return _checked(range(a, b) for a, b in pairwise([*edges, bins]))
+
+
 def mel_bands(count: int, n_fft: int, sample_rate: int) -> Table:
     """Return the supports of `count` triangular filters that are spaced evenly on Slaney's mel scale.
 

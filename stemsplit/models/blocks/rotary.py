@@ -8,7 +8,7 @@ Legend: `N` sequences (batch · the other axis), `T` steps of a sequence.
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,31 +56,38 @@ class RMSNorm(nn.Module):
 class Rotary(nn.Module):
     """Rotary positions (Su et al. 2021): pair i at position t turns by the angle t·10000^(−2i/width).
 
-    The angles are computed in full precision at every call. Checkpoints have `freqs` once per attention,
-    rounded to half precision or missing, so the stored values are ignored.
+    The angles are computed in full precision at every call. Checkpoints have the frequencies once per
+    attention, rounded to half precision or missing, so the stored values are ignored.
     """
 
-    freqs: Tensor
+    STORED: ClassVar[str] = "freqs"  # name of the frequencies in checkpoints
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.register_buffer("freqs", self._frequencies(None))
+        self.register_buffer(self.STORED, self._frequencies(None))
 
     def _frequencies(self, device: torch.device | None) -> Tensor:
         exponents = torch.arange(0, self.width, 2, device=device, dtype=torch.float32) / self.width
         return 10_000.0**-exponents
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        state_dict[prefix + "freqs"] = self._frequencies(None)
+        state_dict[prefix + self.STORED] = self._frequencies(None)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def angles(self, length: int, device: torch.device) -> Tensor:
+        """Return the angles of every position, [length, width/2]."""
+        positions = torch.arange(length, device=device, dtype=torch.float32)
+        return torch.outer(positions, self._frequencies(device))
 
     def forward(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return cosine and sine of every position's angles, [length, width/2] each."""
-        angles = torch.outer(
-            torch.arange(length, device=device, dtype=torch.float32), self._frequencies(device)
-        )
+        angles = self.angles(length, device)
         return angles.cos(), angles.sin()
+
+    def attention(self, shape: Shape) -> "GatedAttention":
+        """Make an attention with these positions."""
+        return Attention(shape, self)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -99,19 +106,16 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned.flatten(-2).type_as(x)  # [..., T, width]
 
 
-class Attention(nn.Module):
-    """Self-attention with rotary positions; a gate computed from the input weighs each head's output.
+class GatedAttention(nn.Module):
+    """Self-attention; a gate computed from the input weighs each head's output.
 
-    Args:
-        shape: of the heads.
-        rotary: positions, one module for all attentions along the same axis.
+    A subclass says what positions do to queries and keys.
     """
 
-    def __init__(self, shape: Shape, rotary: Rotary) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads = shape.heads
         self.dropout = shape.attention_dropout
-        self.rotary_embed = rotary
         self.norm = RMSNorm(shape.width)
         self.to_qkv = nn.Linear(shape.width, 3 * shape.inner, bias=False)
         self.to_gates = nn.Linear(shape.width, shape.heads)
@@ -122,15 +126,43 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, T, width] -> [N, T, width]."""
         x = self.norm(x)
+        return self.attend(x, *self.project(x))
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of a normalised input, [N, heads, T, head width] each."""
         qkv = self.to_qkv(x).unflatten(-1, (3, self.heads, -1))  # [N, T, 3, heads, head width]
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [N, heads, T, head width] each
-        cos, sin = self.rotary_embed(x.shape[1], x.device)
+        return q, k, v
+
+    def attend(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Return the output for a normalised input x, [N, T, width], and what `project` made of it."""
         dropout = self.dropout if self.training else 0.0
-        q, k = turn(q, cos, sin), turn(k, cos, sin)
-        heads = F.scaled_dot_product_attention(q, k, v.contiguous(), dropout_p=dropout)
+        heads = self.placed(q, k, v.contiguous(), dropout)  # [N, heads, T, head width]
         gated = heads.transpose(1, 2) * self.to_gates(x).sigmoid()[..., None]  # [N, T, heads, head width]
         y: Tensor = self.to_out(gated.flatten(2))  # [N, T, width]
         return y
+
+    def placed(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Attend with positions; all are [N, heads, T, head width]."""
+        raise TypeError(f"{type(self).__name__} has no positions")
+
+
+class Attention(GatedAttention):
+    """Gated attention with rotary positions.
+
+    Args:
+        shape: of the heads.
+        rotary: positions, one module for all attentions along the same axis.
+    """
+
+    def __init__(self, shape: Shape, rotary: Rotary) -> None:
+        super().__init__(shape)
+        self.rotary_embed = rotary
+
+    def placed(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """Attend with positions; all are [N, heads, T, head width]."""
+        cos, sin = self.rotary_embed(q.shape[2], q.device)
+        return F.scaled_dot_product_attention(turn(q, cos, sin), turn(k, cos, sin), v, dropout_p=dropout)
 
 
 class LinearAttention(nn.Module):
@@ -166,16 +198,17 @@ class LinearAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a GELU between them, four times as wide inside."""
+    """Two linear layers with a GELU between them, `expansion` times as wide inside."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, expansion: float = 4) -> None:
         super().__init__()
+        inside = int(shape.width * expansion)
         self.net = nn.Sequential(
             RMSNorm(shape.width),
-            nn.Linear(shape.width, 4 * shape.width),
+            nn.Linear(shape.width, inside),
             nn.GELU(),
             nn.Dropout(shape.hidden_dropout),
-            nn.Linear(4 * shape.width, shape.width),
+            nn.Linear(inside, shape.width),
             nn.Dropout(shape.hidden_dropout),
         )
 
@@ -199,7 +232,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList()
         for _ in range(depth):
-            attention = LinearAttention(shape) if rotary is None else Attention(shape, rotary)
+            attention = LinearAttention(shape) if rotary is None else rotary.attention(shape)
             self.layers.append(nn.ModuleList([attention, FeedForward(shape)]))
         self.norm = RMSNorm(shape.width) if norm else nn.Identity()
 

@@ -50,6 +50,16 @@ MDX23C = {
     "num_blocks_per_scale": 1,
     "bottleneck_factor": 2,
 }
+MDX_NET = {
+    "n_fft": 64,
+    "hop_length": 16,
+    "dim_f": 24,
+    "dim_t": 76,
+    "num_blocks": 5,
+    "l": 2,
+    "g": 4,
+    "bn": 3,
+}
 BANDIT = {
     "stems": ["a", "b"],
     "n_bands": 4,
@@ -83,6 +93,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mdx23c": ("mdx23c", MDX23C),
+    "mdx_kuielab": (
+        "mdx_kuielab",
+        {"networks": {"a": MDX_NET, "b": MDX_NET | {"norm": "gn"}}, "folded": False},
+    ),
+    "mdx_net": ("mdx_net", MDX_NET | {"bias": True}),
     "mel_band_roformer": ("mel_band_roformer", ROFORMER | {"num_bands": 5}),
     "scnet": ("scnet", SCNET),
 }
