@@ -6,6 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.hub import verified
@@ -29,6 +31,8 @@ KEY_PATTERNS = (
     (r"net\.\d+\.band_net\.", "apollo"),
     (r"bsrnn\.([^.]+\.)?band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
+    (r"stg1_low_band_net\.enc1\.", "vr"),
+    (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -63,24 +67,24 @@ class Described(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-def describe(path: Path, keys: Iterable[str], config: str | Path | None = None) -> Described:
+def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None = None) -> Described:
     """Return the family and the arguments of the state dict in a file.
 
     Args:
         path: the file.
-        keys: names of its tensors.
+        state: its tensors by name, which tell the sizes of some families' networks.
         config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
-            `kwargs`) and `training` like published configurations; None for the one that
-            `configs_beside` finds.
+            `kwargs`) and `training` like published configurations, or with `vr` like an entry of UVR's table;
+            None for the one that `configs_beside` finds.
 
     Raises:
         CheckpointError: there is no description, it is malformed, or several files might be it.
     """
     configs = [Path(config)] if config else configs_beside(path)
     if len(configs) == 1:
-        return _from_yaml(path, configs[0], list(keys))
+        return _sized(path, _from_yaml(path, configs[0], list(state)), state)
     if found := _registered(path):
-        return found
+        return _sized(path, found, state)
     if configs:
         raise CheckpointError(
             path,
@@ -92,6 +96,45 @@ def describe(path: Path, keys: Iterable[str], config: str | Path | None = None) 
         "a bare state dict, which doesn't say what network it belongs to",
         hint=f"put a {path.stem}.yaml with `family` and `arguments` beside it",
     )
+
+
+def of_vr_entry(path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor]) -> Described:
+    """Return what an entry of UVR's table and the tensors say of a VR network.
+
+    Args:
+        path: the file, for error messages.
+        entry: with vr_model_param and primary_stem.
+        state: its tensors by name.
+
+    Raises:
+        CheckpointError: the tensors aren't a VR network's, or the entry is malformed.
+    """
+    family = _family_by_keys(list(state))
+    if family not in ("vr", "vr_v51"):
+        raise CheckpointError(path, "its tensors aren't those of a VR network")
+    return _sized(path, _from_config(path, family, {"vr": entry}), state)
+
+
+def _sized(path: Path, described: Described, state: Mapping[str, Tensor]) -> Described:
+    """Take the arguments that the tensors' shapes tell from them, if the family can.
+
+    Raises:
+        CheckpointError: tensors of the family are missing.
+    """
+    from stemsplit import models
+
+    family = described.family
+    known = family in models.FAMILIES
+    from_shapes = getattr(models.family(family).Arguments, "from_shapes", None) if known else None
+    if from_shapes is None:
+        return described
+    prefix = _prefix(family, state)
+    shapes = {name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items()}
+    try:
+        sizes = from_shapes(shapes)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(path, f"its weights don't fit a {family}: {error} is missing") from error
+    return described._replace(arguments={**described.arguments, **sizes})
 
 
 def configs_beside(path: Path) -> list[Path]:
@@ -128,7 +171,7 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return Described(content["family"], arguments, {})
-    if "training" not in content or not {"model", "kwargs"} & content.keys():
+    if "vr" not in content and ("training" not in content or not {"model", "kwargs"} & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     named = content.get("model")
     family = named if isinstance(named, str) else _family_by_keys(keys)
@@ -182,6 +225,13 @@ def _family_by_keys(keys: Sequence[str]) -> str | None:
         if all(any(map(pattern.search, keys)) for pattern in patterns):
             return family
     return None
+
+
+def _prefix(family: str, keys: Iterable[str]) -> str:
+    """Return what stands before the names of a family's parameters, such as `module.`."""
+    own = [re.compile(rf"(^|.*[./]){mark}") for mark, name in KEY_PATTERNS if name == family]
+    found = (match for key in keys for mark in own if (match := mark.match(key)))
+    return next((match[1] for match in found), "")
 
 
 def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ FAMILIES: dict[str, str] = {
     "scnet_masked": "stemsplit.models.scnet:SCNetMasked",
     "scnet_tran": "stemsplit.models.scnet:SCNetTran",
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
+    "vr": "stemsplit.models.vr:VR",
+    "vr_v51": "stemsplit.models.vr:VRv51",
 }
 
 
