@@ -208,6 +208,7 @@ def test_the_original_is_as_loud_as_the_mix(folder: Path, show: Open) -> None:
         note = "document.getElementById('equal-note').textContent"
         until(page, f"/^original −[1-9]/.test({note})")
         page.check("#listen-original", force=True)
+        page.wait_for_timeout(300)  # for the gain to get there without a click
         factor = page.evaluate(f"{PLAYER}.sides.original.gain.value")
         assert 0.2 < factor < 0.95
         page.uncheck("#equal")
