@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,7 +149,9 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the stems of a song of two seconds and the song; the caches are the test's own."""
+    """A folder with the stems of a song of two seconds and the song; and its own caches."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("STEMSPLIT_REGISTRY", "/dev/null")
     write_song(tmp_path)

@@ -241,7 +241,7 @@ def test_a_mix_is_the_sum_of_the_files_with_their_gains(client: Client, depth: s
     assert made["name"] == "my mix.wav"
     scaled = total * 10 ** (made["gain_db"] / 20)
     assert np.abs(read(content) - scaled).max() <= 2.0 ** (1 - bits)
-    assert not [path for path in client.folder.rglob("*mix*")]
+    assert not [path for path in (client.folder / "stems").rglob("*mix*")]
 
 
 def test_a_mix_that_would_clip_gets_one_gain(client: Client) -> None:
