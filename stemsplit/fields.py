@@ -10,7 +10,7 @@ from dataclasses import Field, dataclass, field, fields, is_dataclass
 from math import isnan
 from numbers import Integral, Real
 from types import MappingProxyType, NoneType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from stemsplit.errors import SettingsError
 
@@ -129,6 +129,16 @@ def stem_and_model(text: str) -> tuple[str, str]:
     return stem, model
 
 
+def key_and_value(text: str) -> tuple[str, object]:
+    """Parse `denoise=true` as ("denoise", True); the value is a scalar of YAML."""
+    from stemsplit.documents import parse
+
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key or not value:
+        raise ValueError(f"{text!r} is not a key and a value; write KEY=VALUE")
+    return key.replace("-", "_"), parse(value, text).data
+
+
 def ratio(text: str) -> tuple[int, int]:
     """Parse `2/8` as (2, 8)."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -198,7 +208,9 @@ def require_types(settings: Any) -> None:
     for one in fields(settings):
         flag, value = flag_of(one), getattr(settings, one.name)
         kinds = get_args(one.type) or (one.type,)
-        if isinstance(kinds[0], str):
+        if get_origin(one.type) is tuple:
+            require(isinstance(value, tuple), flag, "must be a tuple", value)
+        elif isinstance(kinds[0], str):
             require_known(flag, value, kinds)
         elif not any(_is_a(value, kind) for kind in kinds):
             words = " or ".join(_WORDS[kind] for kind in kinds)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "stemsplit"
 LOW = {
-    *("errors", "settings", "fields", "events", "formats", "stems", "chunking"),
+    *("errors", "settings", "fields", "events", "formats", "stems", "chunking", "blend_names"),
     *("files", "folders", "outcome", "documents", "reading", "engines", "listing", "forked"),
 }
 BELOW = {

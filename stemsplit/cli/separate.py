@@ -164,10 +164,10 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
 
 def _check_model_name(inputs: Iterable[str]) -> None:
     """Refuse the name of a model as an input of a dry run: in demucs, -n chooses the model."""
-    from stemsplit.hub.registry import registry
+    from stemsplit.hub.registry import is_known
 
     for name in inputs:
-        if name in registry() and not os.path.exists(name):
+        if is_known(name) and not os.path.exists(name):
             raise usage_error(f"-n {name}: -n is --dry-run", hint=f"did you mean -m {name}?")
 
 

@@ -53,13 +53,14 @@ _ORDER: dict[str, list[Entry]] = {
     ],
     "Computing": [
         *("device", "threads", "jobs", "batch_size", "segment_s", "overlap", "shifts", "tta", "seed"),
+        "model_options",
         "sequential",
         Request,
     ],
     "The run": [
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print what would be done."),
         "fail_fast",
-        "offline",
+        *("offline", "trust_first", "license"),
         PROGRESS,
         flag(
             "--color",

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
-from stemsplit.hub import verified
+from stemsplit.hub import catalogue, onnx_weights, uvr, verified
 from stemsplit.hub.bags import WEIGHTS, YAML
 from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import registry
 from stemsplit.listing import is_hidden
+from stemsplit.stems import canonical_stems
 
 # Parameter names that only one family has, for configurations that don't name their family; the first family
 # counts of which every name is there, and names are separated by spaces
@@ -49,6 +50,7 @@ VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 
 
+VR = ("vr", "vr_v51")
 # Families of demucs, which MSST's configurations name in `model`
 NAMED = ("demucs", "hdemucs", "htdemucs")
 
@@ -83,7 +85,7 @@ def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None 
     configs = [Path(config)] if config else configs_beside(path)
     if len(configs) == 1:
         return _sized(path, _from_yaml(path, configs[0], list(state)), state)
-    if found := _registered(path):
+    if found := _registered(path, state):
         return _sized(path, found, state)
     if configs:
         raise CheckpointError(
@@ -110,9 +112,9 @@ def of_vr_entry(path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor
         CheckpointError: the tensors aren't a VR network's, or the entry is malformed.
     """
     family = _family_by_keys(list(state))
-    if family not in ("vr", "vr_v51"):
+    if family not in VR:
         raise CheckpointError(path, "its tensors aren't those of a VR network")
-    return _sized(path, _from_config(path, family, {"vr": entry}), state)
+    return _sized(path, from_config(path, family, {"vr": entry}), state)
 
 
 def _sized(path: Path, described: Described, state: Mapping[str, Tensor]) -> Described:
@@ -156,6 +158,11 @@ def configs_beside(path: Path) -> list[Path]:
     return [p for p in configs if not _named_after(p) & taken]
 
 
+def is_named_after(config: Path, checkpoint: Path) -> bool:
+    """Return whether a YAML file is named after a checkpoint, wherever both are; see `configs_beside`."""
+    return bool(_named_after(config) & _names(checkpoint))
+
+
 def _names(checkpoint: Path) -> set[str]:
     return {checkpoint.name.casefold(), checkpoint.stem.casefold()}
 
@@ -186,7 +193,7 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     if variant := {} if isinstance(named, str) else _variant_by_keys(keys):
         # the configuration has the last word
         content = {**content, "model": {**variant, **content.get("model", {})}}
-    return _from_config(config, family, content)
+    return from_config(config, family, content)
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
@@ -205,7 +212,12 @@ def read_foreign(path: Path) -> Mapping[str, Any]:
     return content or {}
 
 
-def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Described:
+def from_config(path: Path, family: str, content: Mapping[str, Any]) -> Described:
+    """Return what a published configuration says of a network.
+
+    Raises:
+        CheckpointError: it isn't one of the family.
+    """
     from stemsplit import models
     from stemsplit.models.blocks.released import released_use
 
@@ -241,12 +253,26 @@ def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
     return {name: value for arguments in found for name, value in arguments.items()}
 
 
-def _registered(path: Path) -> Described | None:
+def _registered(path: Path, state: Mapping[str, Tensor]) -> Described | None:
     digest = verified.digest(path)
     for spec in registry().values():
         if spec.family and any(_has_digest(file, digest) for file in spec.files):
             return Described(spec.family, spec.arguments, {})
-    return None
+    known = catalogue.with_digest(digest)
+    if known is not None and known.family is not None and known.config is None:
+        return Described(known.family, known.arguments, {})
+    return _of_uvr(path, state)
+
+
+def _of_uvr(path: Path, state: Mapping[str, Tensor]) -> Described | None:
+    """Return what UVR's table knows of an MDX-Net or a VR network; None if it isn't there."""
+    from stemsplit.models.mdx_net import from_uvr
+
+    if onnx_weights.is_onnx(path):
+        entry = uvr.entry(path, "mdx")
+        return None if entry is None else Described(onnx_weights.FAMILY, from_uvr(entry), {})
+    entry = uvr.entry(path, "vr") if _family_by_keys(list(state)) in VR else None
+    return None if entry is None else of_vr_entry(path, entry, state)
 
 
 def _has_digest(file: FileSpec | None, digest: str) -> bool:
@@ -255,3 +281,12 @@ def _has_digest(file: FileSpec | None, digest: str) -> bool:
             return True
         file = file.otherwise
     return False
+
+
+def rest_of(content: Mapping[str, Any], stems: Sequence[str]) -> str | None:
+    """Return the other one of two instruments if a configuration has a target, None otherwise."""
+    training = content.get("training") or {}
+    given = training.get("instruments") or ()
+    if len(stems) != 1 or len(given) != 2 or stems[0] not in (instruments := canonical_stems(given)):
+        return None
+    return next(stem for stem in instruments if stem != stems[0])

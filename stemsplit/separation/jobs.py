@@ -34,11 +34,19 @@ SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The model's name and digest, and every setting that changes the samples of an output."""
+    """The model's name and digest, and every setting that changes the samples of an output.
+
+    Attributes:
+        model, sha256: name and digest of the model or recipe.
+        settings: the settings.
+        license, source: of the model's weights; they are written with the rest, and compared with nothing.
+    """
 
     model: str
     sha256: str | None
     settings: Mapping[str, Any]
+    license: str = ""
+    source: str = ""
 
     def tag(self, output: Output) -> str:
         """Return the line of JSON that is written to the tags of `output`."""
@@ -46,6 +54,8 @@ class Fingerprint:
             "version": __version__,
             "model": self.model,
             "sha256": self.sha256,
+            "license": self.license,
+            "source": self.source,
             "output": str(output.sum),
             "settings": dict(self.settings),
         }

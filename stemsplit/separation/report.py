@@ -51,6 +51,7 @@ class Report:
 
     Attributes:
         model, sha256: name and digest of the model or recipe.
+        license, source: licence of its weights, and the addresses that they come from.
         device: the device that it ran on.
         settings: the settings that change the samples of outputs.
         tracks: the results in the order of the inputs.
@@ -59,6 +60,8 @@ class Report:
 
     model: str
     sha256: str | None
+    license: str
+    source: str
     device: str
     settings: Mapping[str, Any]
     tracks: tuple[TrackResult, ...]
@@ -85,7 +88,12 @@ class Report:
         return {
             "schema": SCHEMA,
             "version": __version__,
-            "model": {"name": self.model, "sha256": self.sha256},
+            "model": {
+                "name": self.model,
+                "sha256": self.sha256,
+                "license": self.license,
+                "source": self.source,
+            },
             "device": self.device,
             "settings": dict(self.settings),
             "tracks": [asdict(track) for track in self.tracks],

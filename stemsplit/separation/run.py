@@ -19,6 +19,7 @@ from stemsplit.engines import Engine, Threads
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
 from stemsplit.formats import find_format
+from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
@@ -155,6 +156,8 @@ class Session:
         report = Report(
             model=self.flow.name,
             sha256=self.flow.sha256,
+            license=self.fingerprint.license,
+            source=self.fingerprint.source,
             device=self.device,
             settings=self.fingerprint.settings,
             tracks=tuple(sorted(results, key=lambda result: order[result.input])),
@@ -226,7 +229,7 @@ def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
     combination, models = request.combination, (model, *request.combination.others)
     first = Step(models, blend=combination.blend, weights=combination.weights)
     recipe = Recipe((first, *(Step((model,), input=stem) for stem, model in combination.then)))
-    describe = partial(describe_model, offline=request.model.offline, callback=callback)
+    describe = partial(describe_model, access=Access.of(request.model), callback=callback)
     return resolve(recipe, describe)
 
 
@@ -248,6 +251,7 @@ def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
         **combined,
         **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
         **({"tta": True} if request.chunks.tta else {}),
+        **({"model_options": dict(request.model.model_options)} if request.model.model_options else {}),
         **asdict(request.output),
         "segment_s": request.model.segment_s,
         "precision": request.compute.precision,
@@ -256,7 +260,10 @@ def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
         "end_s": batch.end_s,
         "audio_stream": batch.audio_stream,
     }
-    return Fingerprint(flow.name, flow.sha256, settings)
+    models = [run.about for run in flow.runs.values()]
+    license = " and ".join(dict.fromkeys(about.license for about in models))
+    source = " ".join(dict.fromkeys(about.source for about in models if about.source))
+    return Fingerprint(flow.name, flow.sha256, settings, license, source)
 
 
 def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) -> Found:

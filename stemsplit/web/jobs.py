@@ -18,8 +18,9 @@ from typing import Any, Literal
 from stemsplit.audio.reader import probe
 from stemsplit.errors import Cancelled, StemsplitError
 from stemsplit.events import Download, Event, Progress, emit
+from stemsplit.hub.access import Access
 from stemsplit.hub.manage import download_model
-from stemsplit.hub.registry import registry
+from stemsplit.hub.registry import is_known
 from stemsplit.outcome import Failure
 from stemsplit.separation.jobs import is_done
 from stemsplit.separation.plan import Found, Input
@@ -249,8 +250,8 @@ class Jobs:
 
     def _run(self, job: Job) -> None:
         model = job.request.model
-        if model.model in registry():
-            download_model(model.model, offline=model.offline, callback=job.take)
+        if is_known(model.model):
+            download_model(model.model, Access.of(model), callback=job.take)
         session = _free_session(job)
         results = list(session.run(job.take, self._engine))
         report = session.report(results, job.take)

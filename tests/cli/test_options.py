@@ -139,7 +139,7 @@ def test_the_environment_sets_every_option(
     command: click.Command, option: click.Option, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert option.envvar == "STEMSPLIT_" + _long(option).upper().replace("-", "_")
-    choices = getattr(option.type, "choices", ("some/thing",))
+    choices = getattr(option.type, "choices", ("a=b" if "=" in (option.metavar or "") else "some/thing",))
     sample = "0" if option.default is True else "1" if option.is_flag else str(choices[-1])
     monkeypatch.setenv(str(option.envvar), SAMPLES.get(option.metavar or "", sample))
     context = click.Context(command)

@@ -276,12 +276,15 @@ def test_all_stems_as_a_zip(client: Client) -> None:
 
 
 def test_models_are_those_of_the_registry(client: Client) -> None:
-    from stemsplit import list_models
+    from stemsplit.hub.registry import all_models
 
     models = client.get("api/models")["models"]
-    assert [one["name"] for one in models] == [spec.name for spec in list_models()]
+    assert [one["name"] for one in models] == [spec.name for spec in all_models()]
     (classic,) = [one for one in models if one["name"] == "classic"]
     assert classic["here"] and classic["permissive"] and classic["size"] == 0
     (default,) = [one for one in models if one["name"] == "htdemucs"]
-    assert not default["permissive"] and default["size"] > 80e6
+    assert not default["permissive"] and default["size"] > 80e6 and default["task"] == "stems"
+    (known,) = [one for one in models if "BS-Roformer-SW.ckpt" in one["aliases"]]
+    assert known["runnable"] and known["name"] == "bs_roformer_sw"
+    assert [one["reason"] for one in models if not one["runnable"]].count(None) == 0
     json.dumps(models, allow_nan=False)

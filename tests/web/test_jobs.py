@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from stemsplit.events import Download, Progress, TrackDone
+from stemsplit.hub.access import Access
 from stemsplit.separation.plan import Input
 from stemsplit.settings import Request
 from stemsplit.web import jobs as queue
@@ -152,8 +153,8 @@ def test_a_job_that_makes_no_sense_is_refused(client: Client, body: Any, status:
 
 
 def test_a_download_is_told_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(name: str, *, offline: bool, callback: Any) -> None:
-        assert (name, offline) == ("classic", True)
+    def download(name: str, access: Access, *, callback: Any) -> None:
+        assert (name, access) == ("classic", Access(offline=True))
         for done in (0, 40, 84):
             callback(Download("weights.th", done, 84))
 

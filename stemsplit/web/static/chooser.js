@@ -66,7 +66,9 @@ export class Chooser {
     const words = this.words.value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = (/** @type {any} */ one) =>
       words.every((/** @type {string} */ word) =>
-        `${one.name} ${one.stems.join(' ')} ${one.license} ${one.kind}`.toLowerCase().includes(word),
+        `${one.name} ${(one.aliases ?? []).join(' ')} ${one.stems.join(' ')} ${one.license} ${one.kind}`
+          .toLowerCase()
+          .includes(word),
       ) &&
       (!this.task.value || one.task === this.task.value) &&
       (!this.here.checked || one.here) &&
