@@ -38,6 +38,18 @@ HIGHEST_RATE = 768_000  # in Hz
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+def _check_overlap(overlap: float | None) -> None:
+    if overlap is None or 0 <= overlap <= MAX_OVERLAP:
+        return
+    windows = overlap > 1 and float(overlap).is_integer()  # as other programs count
+    meant = min(1 - 1 / overlap, MAX_OVERLAP) if windows else None
+    raise SettingsError(
+        f"--overlap {overlap:g}: must be from 0 to {MAX_OVERLAP}",
+        setting="--overlap",
+        hint=f"did you mean --overlap {meant:.3g} ({overlap:g} windows per chunk)?" if meant else None,
+    )
+
+
 @dataclass(frozen=True)
 class ChunkSettings:
     """Chunks that a track is cut into, and passes over them that are averaged."""
@@ -65,8 +77,7 @@ class ChunkSettings:
 
     def __post_init__(self) -> None:
         require_types(self)
-        right = self.overlap is None or 0 <= self.overlap <= MAX_OVERLAP
-        require(right, "--overlap", f"must be from 0 to {MAX_OVERLAP}", self.overlap)
+        _check_overlap(self.overlap)
         require(self.shifts >= 0, "--shifts", "must not be negative", self.shifts)
         require(self.shifts <= MAX_SHIFTS, "--shifts", f"must be at most {MAX_SHIFTS}", self.shifts)
         right = self.batch_size is None or self.batch_size > 0
@@ -272,7 +283,7 @@ class OutputSettings:
 
     # checked against the table, which may have more formats than the type
     format: OutputFormat = option(
-        "wav", f"File format: {either(FORMATS)}.", short="-f", metavar="NAME", parse=str
+        "wav", f"File format: {either(FORMATS)}.", short="-f", metavar="NAME", parse=str.lower
     )
     bit_depth: BitDepth = option(
         "24", f"Bit depth of lossless formats; 32f (floating point) is for {either(_FLOAT_FORMATS)}."

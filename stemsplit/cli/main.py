@@ -12,6 +12,7 @@ import click
 
 from stemsplit import __version__
 from stemsplit.cli import failures
+from stemsplit.cli.habits import command_of
 
 COMMANDS = {
     "separate": ("stemsplit.cli.separate:separate", "Separate files and folders into stems (the default)."),
@@ -28,7 +29,6 @@ COMMANDS = {
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),
     "man": ("stemsplit.cli.man:man", "Print the manual page."),
 }
-DEFAULT = "separate"
 DEBUG = "STEMSPLIT_DEBUG"
 NAME, COMPLETE = "stemsplit", "_STEMSPLIT_COMPLETE"
 
@@ -55,7 +55,7 @@ class Commands(click.Group):
         if first is not None and args[first] not in COMMANDS:
             if args[first] in ("--", "-") or not args[first].startswith("-"):
                 self._refuse_misspelling(args[first])
-            args = [*args[:first], DEFAULT, *args[first:]]
+            args = [*args[:first], *command_of(args[first:])]
         return super().parse_args(ctx, args)
 
     def _refuse_misspelling(self, word: str) -> None:
@@ -77,7 +77,16 @@ class Commands(click.Group):
         return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+def _dashed(name: str) -> str:
+    """Return the name of an option with dashes for underscores, which other programs write."""
+    return name.replace("_", "-")
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _dashed},
+    no_args_is_help=False,
+)
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.option(
     "--debug", is_flag=True, expose_value=False, envvar=DEBUG, help="Show a traceback when something fails."

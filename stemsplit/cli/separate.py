@@ -16,8 +16,8 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
-from stemsplit.cli.separate_options import OPTIONS, Sectioned
-from stemsplit.events import Event, TrackDone
+from stemsplit.cli.separate_options import NOTICES, OPTIONS, Sectioned
+from stemsplit.events import Event, Notice, TrackDone
 from stemsplit.fields import collect
 from stemsplit.files import os_errors, write_named
 from stemsplit.outcome import SCHEMA, exit_code
@@ -49,10 +49,10 @@ def separate(ctx: click.Context, /, **options: Any) -> None:
     """
     progress.set_color(options["color"])
     with ExitStack() as stack:
-        ctx.exit(_run(options, stack))
+        ctx.exit(_run(options, stack, ctx.meta[NOTICES]))
 
 
-def _run(options: dict[str, Any], stack: ExitStack) -> int:
+def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> int:
     from stemsplit.core.devices import check_device
     from stemsplit.core.memory import share_memory
     from stemsplit.separation.plan import check_template
@@ -74,6 +74,8 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     found = find(_inputs(options, stack), request)
     _check_report(options["report"], found.inputs)
     with progress.display(options["style"]) as show:
+        for notice in notices:
+            show(Notice(notice))
         if options["dry_run"] or to_stdout:
             session = prepare(found, request, to_stream=to_stdout, callback=show)
             if options["dry_run"]:

@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import click
 
+from stemsplit.cli.habits import translate
 from stemsplit.cli.options import PROGRESS, flag, option_fields, setting
 from stemsplit.fields import seconds
 from stemsplit.settings import (
@@ -16,6 +17,8 @@ from stemsplit.settings import (
     Request,
     StemSettings,
 )
+
+NOTICES = "stemsplit.notices"  # key in the context's `meta`
 
 # a field's name, an option that fills no field, or a class for those of its fields that aren't listed
 Entry: TypeAlias = str | type | click.Option
@@ -99,7 +102,14 @@ OPTIONS = [option for section in SECTIONS.values() for option in section]
 
 
 class Sectioned(click.Command):
-    """A command whose help shows its options in `SECTIONS`."""
+    """A command whose help shows its options in `SECTIONS`, and that knows the words of other programs."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments after their translation; put the notices about it into `ctx.meta[NOTICES]`."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        own = {name: not one.is_flag for one in options for name in (*one.opts, *one.secondary_opts)}
+        args, ctx.meta[NOTICES] = translate(args, own)
+        return super().parse_args(ctx, args)
 
     def sections(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
         """Return the options by section; last, under "Other", those that belong to none."""

@@ -46,8 +46,7 @@ def find_model(name: str) -> ModelSpec:
         UnknownNameError: there is none.
         SettingsError: a registry file is malformed.
     """
-    models = registry()
-    real = name if name in models else catalogue.real_name(name)
+    models, real = registry(), _real_name(name)
     if real is None:
         listed = [n for n, spec in models.items() if spec.listed]
         raise UnknownNameError("model", name, (*listed, *catalogue.load().rows))
@@ -56,7 +55,15 @@ def find_model(name: str) -> ModelSpec:
 
 def is_known(name: str) -> bool:
     """Return whether a model has that name."""
-    return name in registry() or catalogue.real_name(name) is not None
+    return _real_name(name) is not None
+
+
+def _real_name(name: str) -> str | None:
+    # audio-separator calls the bags of demucs by their files' names, such as htdemucs_ft.yaml
+    models = registry()
+    return next((one for one in (name, name.removesuffix(".yaml")) if one in models), None) or (
+        catalogue.real_name(name)
+    )
 
 
 def all_models() -> list[ModelSpec]:
