@@ -361,3 +361,9 @@ QUALITIES: Mapping[str, Mapping[str, Any]] = {
     "balanced": {},
     "best": {"overlap": 0.5, "shifts": 4},
 }
+
+# Templates that name files as other programs do
+LAYOUTS: Mapping[str, str] = {
+    "demucs": "{model}/{dir}/{name}/{stem}.{ext}",
+    "uvr": "{dir}/{name}_({Stem})_{model}.{ext}",
+}

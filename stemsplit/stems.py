@@ -28,13 +28,38 @@ def canonical_stems(names: Iterable[str]) -> tuple[str, ...]:
         StemsplitError: a name can't be part of a file's name, or two are the same for `find_stem`.
     """
     given = tuple(names)
-    found = tuple(canonical(name) for name in given if _is_name(name))
+    written = tuple(canonical(name) for name in given if _is_name(name))
+    found = tuple(ENGLISH.get(name, name) for name in written)
     if not found or len({_key(name) for name in found}) < len(given):
         raise StemsplitError(
             f"its stems must be different names that can stand in a file's name, not {_shown(given)}"
         )
     return found
 
+
+# Names in published checkpoints, and the English ones that they get
+ENGLISH = {
+    "bombo": "kick",
+    "redoblante": "snare",
+    "platillos": "cymbals",
+    "hh": "hihat",
+    "noreverb": "no_reverb",
+}
+# Words for one stem; a model has at most one of each line. Compared without underscores
+_SYNONYMS = tuple(
+    frozenset(line.split())
+    for line in (
+        "noreverb dry dereverb",
+        "hihat hh hihats",
+        "kick bombo bassdrum",
+        "snare redoblante",
+        "cymbals platillos",
+        "lead leadvocal leadvocals",
+        "back backing backvocal backvocals backingvocal backingvocals",
+        "speech dialog dialogue",
+        "effects sfx fx",
+    )
+)
 
 # Names that models use for everything but the vocals
 ACCOMPANIMENTS = frozenset({"no_vocals", "instrumental", "accompaniment"})
@@ -44,7 +69,10 @@ def meanings(stems: Sequence[str]) -> dict[str, str]:
     """Return a comparable name for each stem of a model: the accompaniment, however named, is `no_vocals`.
 
     `other` is the accompaniment only in a model of `vocals` and `other`, not in one with drums and bass too.
+    Beside `karaoke`, the track without its lead voice, it is the voice.
     """
+    if set(stems) == {"karaoke", "other"}:
+        return {"karaoke": "no_vocals", "other": "vocals"}
     two_stems = set(stems) == {"vocals", "other"}
     return {
         stem: "no_vocals" if stem in ACCOMPANIMENTS or (two_stems and stem == "other") else stem
@@ -70,7 +98,7 @@ def names_of(stems: object) -> tuple[str, ...] | None:
 
 
 def find_stem(name: str, stems: Sequence[str]) -> str:
-    """Return the stem of that name, ignoring case, spaces, underscores and dashes.
+    """Return the stem of that name, ignoring case, spaces, underscores and dashes, or of a synonym.
 
     Raises:
         UnknownNameError: there is no such stem.
@@ -78,6 +106,10 @@ def find_stem(name: str, stems: Sequence[str]) -> str:
     for stem in stems:
         if _key(stem) == _key(name):
             return stem
+    for words in _SYNONYMS:
+        same = [stem for stem in stems if _key(stem) in words]
+        if _key(name) in words and len(same) == 1:
+            return same[0]
     raise UnknownNameError("stem", name, tuple(stems))
 
 

@@ -12,7 +12,7 @@ import click
 
 from stemsplit import __version__
 from stemsplit.cli import failures
-from stemsplit.cli.habits import command_of
+from stemsplit.cli.habits import command_of, dashed
 
 COMMANDS = {
     "separate": ("stemsplit.cli.separate:separate", "Separate files and folders into stems (the default)."),
@@ -56,6 +56,8 @@ class Commands(click.Group):
             if args[first] in ("--", "-") or not args[first].startswith("-"):
                 self._refuse_misspelling(args[first])
             args = [*args[:first], *command_of(args[first:])]
+        elif first is not None and args[first] != "separate":  # which translates more than this
+            args = [*args[: first + 1], *map(dashed, args[first + 1 :])]
         return super().parse_args(ctx, args)
 
     def _refuse_misspelling(self, word: str) -> None:
@@ -77,16 +79,7 @@ class Commands(click.Group):
         return [*super().shell_complete(ctx, incomplete), CompletionItem(incomplete, type="file")]
 
 
-def _dashed(name: str) -> str:
-    """Return the name of an option with dashes for underscores, which other programs write."""
-    return name.replace("_", "-")
-
-
-@click.group(
-    cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _dashed},
-    no_args_is_help=False,
-)
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @click.option(
     "--debug", is_flag=True, expose_value=False, envvar=DEBUG, help="Show a traceback when something fails."

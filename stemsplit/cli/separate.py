@@ -21,7 +21,7 @@ from stemsplit.events import Event, Notice, TrackDone
 from stemsplit.fields import collect
 from stemsplit.files import os_errors, write_named
 from stemsplit.outcome import SCHEMA, exit_code
-from stemsplit.settings import QUALITIES, Request
+from stemsplit.settings import LAYOUTS, QUALITIES, Request
 
 if TYPE_CHECKING:
     from stemsplit.separation.jobs import Ready
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from stemsplit.separation.run import Session
 
 STDIN = "-"
+KARAOKE_LEAD = "karaoke_lead"  # the registry's recipe that takes the lead voice away
+KARAOKE_HINT = "with a karaoke model of your own: -m MODEL --karaoke"
 
 
 @click.command(
@@ -125,7 +127,16 @@ def _request(options: dict[str, Any]) -> Request:
         for name in ("blend", "weights"):
             if options[name] is not None:
                 raise usage_error(f"--{name}: needs several models", hint="repeat -m")
-    changed = {"model": first, "others": tuple(others), "end_s": _end(options)}
+    changed: dict[str, Any] = {"model": first, "others": tuple(others), "end_s": _end(options)}
+    if options["karaoke_lead"]:
+        for name in ("model", "stems", "rest", "mixes", "karaoke"):
+            if options[name]:
+                raise usage_error("--karaoke-lead chooses model and stem itself", hint=KARAOKE_HINT)
+        changed |= {"model": KARAOKE_LEAD, "stems": ("karaoke",)}
+    if options["layout"]:
+        if options["template"]:
+            raise usage_error("--layout and --template exclude each other")
+        changed["template"] = LAYOUTS[options["layout"]]
     if options["overwrite"]:
         changed["if_exists"] = "overwrite"
     if options["output"] == "-" and options["bit_depth"] is None and options["format"] in (None, "wav"):

@@ -10,6 +10,7 @@ from stemsplit.cli.options import PROGRESS, flag, option_fields, setting
 from stemsplit.fields import seconds
 from stemsplit.settings import (
     DEFAULT_QUALITY,
+    LAYOUTS,
     QUALITIES,
     BatchSettings,
     CombinationSettings,
@@ -27,6 +28,11 @@ _ORDER: dict[str, list[Entry]] = {
         setting("model", note="Several are blended, as an ensemble.", multiple=True),
         CombinationSettings,
         StemSettings,
+        flag(
+            "--karaoke-lead",
+            is_flag=True,
+            help="Only write `karaoke`, everything but the lead voice, with the model karaoke_lead.",
+        ),
         flag(
             "--quality",
             type=click.Choice(list(QUALITIES)),
@@ -51,6 +57,11 @@ _ORDER: dict[str, list[Entry]] = {
         *("format", "bit_depth", "bitrate", "sample_rate", "channels", "clip"),
         OutputSettings,
         "template",
+        flag(
+            "--layout",
+            type=click.Choice(list(LAYOUTS)),
+            help="Name the files as other programs do, in place of --template.",
+        ),
         "if_exists",
         click.Option(["-y", "overwrite"], is_flag=True, help="Short for --if-exists overwrite."),
     ],

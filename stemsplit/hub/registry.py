@@ -93,16 +93,16 @@ def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelS
 
 def _models_of(recipe: ModelSpec) -> dict[str, ModelSpec]:
     """Return the models of a recipe by name, including those of recipes within it."""
-    models, found, waiting = registry(), dict[str, ModelSpec](), [recipe]
+    found, waiting = dict[str, ModelSpec](), [recipe]
     seen = {recipe.name}
     while waiting:
         spec = waiting.pop(0)
         if spec.recipe is None:
             found |= {member.name: member for member in members(spec)}
             continue
-        names = [name for name in map(str, spec.recipe.models) if name in models and name not in seen]
+        names = [name for name in map(str, spec.recipe.models) if is_known(name) and name not in seen]
         seen.update(names)
-        waiting += [models[name] for name in names]
+        waiting += map(find_model, names)
     return found
 
 

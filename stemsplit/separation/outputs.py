@@ -137,18 +137,19 @@ def _named(name: str, stems: Sequence[str], divided: Sequence[str]) -> Iterator[
 
 
 def _karaoke(stems: Sequence[str]) -> Output:
-    """Return the output of `--karaoke`: the model's accompaniment if it gives one, else the other stems' sum.
+    """Return the output of `--karaoke`: the model's accompaniment, the sum of the others, or the rest.
 
     Raises:
-        SettingsError: the model gives no accompaniment, and no vocals beside other stems.
+        SettingsError: the model gives neither an accompaniment nor vocals.
     """
     given = [stem for stem in stems if stem in ACCOMPANIMENTS]
     others = [stem for stem in stems if stem != "vocals" and "." not in stem]
-    if not given and ("vocals" not in stems or not others):
+    if not given and "vocals" not in stems:
         raise SettingsError(
-            f"--karaoke: the model separates no vocals from something else (it gives {', '.join(stems)})",
-            setting="--karaoke",
+            f"--karaoke: the model separates no vocals (it gives {', '.join(stems)})", setting="--karaoke"
         )
+    if not given and not others:
+        return Output("instrumental", Sum((MIX,), ("vocals",)))
     return Output("instrumental", Sum(tuple(given[:1] or others)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from stemsplit.errors import InputError, SettingsError, StemsplitError
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 
-FIELDS = ("dir", "name", "stem", "ext", "model", "parent")
+FIELDS = ("dir", "name", "stem", "Stem", "ext", "model", "parent")
 # Limit of a track's name in a path: file systems allow 255 bytes, with the stem, the suffix and `.part`.
 LONGEST_NAME_BYTES = 200
 MOST_SUFFIXES = 5  # that the notice about files that are left out lists
@@ -218,10 +218,15 @@ def plan_jobs(
             "model": _clean(model),
             "parent": _clean(Path(os.path.abspath(entry.path)).parent.name or "root"),
         }
-        files = {o: root / expand(template, fields | {"stem": o}) for o in outputs}
+        files = {o: root / expand(template, fields | {"stem": o, "Stem": _capital(o)}) for o in outputs}
         jobs.append(Job(entry, files))
     _check_collisions(jobs, template, root)
     return Plan(tuple(jobs), tuple(notices))
+
+
+def _capital(stem: str) -> str:
+    """Return a stem's name as Ultimate Vocal Remover and audio-separator write it, such as `No Reverb`."""
+    return "Instrumental" if stem == "no_vocals" else stem.replace("_", " ").title()
 
 
 def check_template(template: str) -> None:
