@@ -93,7 +93,7 @@ class ComputeSettings:
     """
 
     device: str = option(
-        DEFAULT_DEVICE, "Device to run the model on.", short="-d", metavar="auto|cpu|cuda[:N]|mps"
+        DEFAULT_DEVICE, "Device to run the model on.", short="-d", metavar="auto|cpu|cuda[:N]|mps|..."
     )
     precision: Precision = option(
         "auto",

@@ -60,13 +60,32 @@ def _versions() -> dict[str, str]:
 def _devices() -> dict[str, str]:
     import torch
 
+    from stemsplit.core.devices import INSTALL, count_devices, vendor
+
     found = {"cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"}
+    made_by = f"AMD, ROCm {torch.version.hip}" if torch.version.hip else f"NVIDIA, CUDA {torch.version.cuda}"
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory
-        found[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, {memory / 1e9:.0f} GB"
+        found[f"cuda:{index}"] = f"{torch.cuda.get_device_name(index)}, {memory / 1e9:.0f} GB ({made_by})"
     if torch.backends.mps.is_available():
-        found["mps"] = platform.machine()
+        found["mps"] = f"Apple {platform.machine()}, {torch.mps.recommended_max_memory() / 1e9:.0f} GB"
+    other = torch.accelerator.current_accelerator()
+    if other is not None and other.type not in ("cuda", "mps"):
+        for index in range(count_devices(other.type)):
+            found[f"{other.type}:{index}"] = _described(torch, other.type, index)
+    maker = vendor()
+    found["install torch"] = f"pip install torch{INSTALL[maker]}  ({maker or 'no graphics processor'})"
     return found
+
+
+def _described(torch: Any, kind: str, index: int) -> str:
+    """Return name and memory of a device, as far as the module of its kind tells them."""
+    module: Any = getattr(torch, kind, None)
+    try:
+        properties = module.get_device_properties(index)
+        return f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+    except (AttributeError, RuntimeError):
+        return "no more is known"
 
 
 def _encoders() -> dict[str, str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit.core import cuda, memory
-from stemsplit.core.devices import GET_STARTED, check_device
+from stemsplit.core.devices import GET_STARTED, check_device, count_devices, torch_name
 from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
 
@@ -74,19 +74,17 @@ def resolve(settings: ComputeSettings) -> Compute:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the torch device called auto, cpu, cuda, cuda:N or mps.
+    """Return the torch device of that name; auto is the accelerator that PyTorch reports, else the CPU.
 
     Raises:
         DeviceError: this machine, or this build of torch, has no such device.
     """
     check_device(name)
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (device.index or 0) >= there[device.type]:  # N counts from 0
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return torch.device(found.type if found is not None else "cpu")
+    device = torch.device(torch_name(name))
+    if device.type != "cpu" and (device.index or 0) >= count_devices(device.type):  # N counts from 0
         raise DeviceError(
             name,
             f"--device {name}: PyTorch {torch.__version__} doesn't see it",

@@ -6,44 +6,99 @@ import platform
 import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 from stemsplit.errors import DeviceError
 
-NAME = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+NAME = re.compile(r"([a-z]+)(?::(\d+))?")
 GET_STARTED = "https://pytorch.org/get-started"
+HINT = "use auto, cpu, cuda, cuda:N, rocm, mps, or another device that PyTorch names"
+# Options of `pip install torch` by the maker of the graphics processor; None is a machine without one
+_INDEX = "https://download.pytorch.org/whl"
+INSTALL = {
+    "Apple": "",
+    "NVIDIA": f" --index-url {_INDEX}/cu126",
+    "AMD": f" --index-url {_INDEX}/rocm6.4",
+    "Intel": f" --index-url {_INDEX}/xpu",
+    None: f" --index-url {_INDEX}/cpu",
+}
+
+
+def torch_name(name: str) -> str:
+    """Return PyTorch's name of a device: it calls AMD's devices cuda too."""
+    return re.sub(r"^rocm\b", "cuda", name)
 
 
 def check_device(name: str) -> None:
     """Check that this machine can have the device called `name`.
 
+    Builds of torch for CPUs and for NVIDIA are judged without importing it.
+
     Args:
-        name: auto, cpu, cuda, cuda:N or mps.
+        name: auto, cpu, mps, cuda, cuda:N, its other name rocm, or a device of `torch.accelerator`.
 
     Raises:
         DeviceError: it can't have one, or the name is unknown.
     """
-    if not NAME.fullmatch(name):
-        raise DeviceError(name, f"--device {name}: no such device", hint="use auto, cpu, cuda, cuda:N or mps")
-    if name == "mps" and (sys.platform != "darwin" or platform.machine() != "arm64"):
+    match = NAME.fullmatch(torch_name(name))
+    if match is None or (match[1] in ("auto", "cpu", "mps") and match[2]):
+        raise DeviceError(name, f"--device {name}: no such device", hint=HINT)
+    kind, index = match[1], int(match[2] or 0)
+    if kind == "mps" and (sys.platform != "darwin" or platform.machine() != "arm64"):
         raise DeviceError(name, f"--device {name}: this machine has no Metal device", hint="use --device cpu")
-    if name.startswith("cuda"):
-        _check_cuda(name, int(name.partition(":")[2] or 0))
+    if kind == "cuda":
+        _check_cuda(name, index)
+    elif kind not in ("auto", "cpu", "mps") and index >= count_devices(kind):
+        raise DeviceError(name, f"--device {name}: PyTorch {_torch_version()} has no such device", hint=HINT)
 
 
 def _check_cuda(name: str, index: int) -> None:
     torch = _torch_version()
     # The wheels of torch for CPUs have a version such as 2.9.0+cpu.
     if torch.endswith("+cpu") or sys.platform == "darwin":
+        kind, what = ("ROCm", "a ROCm") if name.startswith("rocm") else ("CUDA", "a CUDA")
         raise DeviceError(
             name,
-            f"--device {name}: this PyTorch has no CUDA ({torch})",
-            hint=f"use --device cpu, or install a CUDA build: {GET_STARTED}",
+            f"--device {name}: this PyTorch has no {kind} ({torch})",
+            hint=f"use --device cpu, or install {what} build: {GET_STARTED}",
         )
-    count = cuda_device_count()
+    count = count_devices("cuda") if _is_for_rocm() else cuda_device_count()
     if count is not None and index >= count:
-        there = "is one CUDA device" if count == 1 else f"are {count or 'no'} CUDA devices"
+        kind = "ROCm" if _is_for_rocm() else "CUDA"
+        there = f"is one {kind} device" if count == 1 else f"are {count or 'no'} {kind} devices"
         raise DeviceError(name, f"--device {name}: there {there}", hint="use --device cpu")
+
+
+def count_devices(kind: str) -> int:
+    """Return how many devices of a kind, such as cuda or xpu, PyTorch sees; imports it."""
+    import torch
+
+    if kind == "cuda":
+        return torch.cuda.device_count()
+    found = torch.accelerator.current_accelerator()
+    return torch.accelerator.device_count() if found is not None and found.type == kind else 0
+
+
+def _is_for_rocm() -> bool:
+    # a distribution's build may have no +rocm in its version
+    if "+rocm" in _torch_version():
+        return True
+    found = find_spec("torch")
+    places = (found.submodule_search_locations if found else None) or []
+    return any((Path(place) / "lib/libtorch_hip.so").exists() for place in places)
+
+
+def vendor() -> str | None:
+    """Return the maker of the graphics processor, one of `INSTALL`; None without one."""
+    if sys.platform == "darwin":
+        return "Apple" if platform.machine() == "arm64" else None
+    if cuda_device_count():
+        return "NVIDIA"
+    if Path("/dev/kfd").exists():  # of AMD's driver for computing
+        return "AMD"
+    codes = [path.read_text().strip() for path in Path("/sys/class/drm").glob("card*/device/vendor")]
+    return "Intel" if "0x8086" in codes else None
 
 
 def _torch_version() -> str:
