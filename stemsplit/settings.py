@@ -118,7 +118,7 @@ class ModelSettings:
 
     model: str = option(
         DEFAULT_MODEL,
-        "Model: a name, a file, a folder or hf:OWNER/REPO.",
+        "Model: a name, a file, a folder, hf:OWNER/REPO or best:STEM.",
         short="-m",
         metavar="NAME|PATH",
         lines=True,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stemsplit.separation.run import Session
 
 STDIN = "-"
+BEST = "best:"  # stands before a stem in place of a model's name
 KARAOKE_LEAD = "karaoke_lead"  # the registry's recipe that takes the lead voice away
 KARAOKE_HINT = "with a karaoke model of your own: -m MODEL --karaoke"
 
@@ -64,6 +65,7 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
     to_stdout = options["output"] == "-"
     _check_streams(options, to_stdout)
     require_writable("--report", options["report"])
+    notices = [*notices, *_choose_best(options)]
     request = _request(options)
     check_template(request.batch.template)
     check_device(request.compute.device)
@@ -118,6 +120,24 @@ def _check_report(report: str | None, inputs: "list[Input]") -> None:
     """Refuse to write the report over an input."""
     if report is not None and os.path.realpath(report) in {os.path.realpath(entry.path) for entry in inputs}:
         raise usage_error(f"--report {report}: is an input")
+
+
+def _choose_best(options: dict[str, Any]) -> list[str]:
+    """Replace models such as best:vocals by the best one's name; return the reasons."""
+    from stemsplit.core.devices import free_memory
+    from stemsplit.hub.choose import best
+
+    reasons, chosen = list[str](), list[str]()
+    for name in options["model"] or ():
+        if name.startswith(BEST):
+            device = options["device"] or ""
+            free = free_memory(device if device.startswith("cuda") else "cpu")
+            found, why = best(name.removeprefix(BEST), options["license"], free)
+            name = found.name
+            reasons.append(why)
+        chosen.append(name)
+    options["model"] = tuple(chosen)
+    return reasons
 
 
 def _request(options: dict[str, Any]) -> Request:

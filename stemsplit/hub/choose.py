@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stemsplit.errors import UnknownNameError
+from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.hub.access import is_under
 from stemsplit.hub.entries import ModelSpec
 from stemsplit.hub.manage import is_here
-from stemsplit.hub.registry import all_models, list_models, registry
+from stemsplit.hub.registry import all_models, list_models, members, registry
+from stemsplit.stems import canonical
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,52 @@ def _falling(spec: ModelSpec, choice: Choice) -> tuple[bool, float]:
     if score is None and choice.stem is None and scores.stems:
         score = sum(scores.stems.values()) / len(scores.stems)
     return score is None, -(score or 0.0)
+
+
+METRICS = ("uSDR", "cSDR", "SDR")  # the first is today's usual one
+_BESIDE_WEIGHTS = 1.5e9  # bytes that a network takes beside its weights, in chunks of usual length
+_COPIES = 2  # of the weights while they are loaded
+
+
+def best(stem: str, license: str | None = None, free: int | None = None) -> tuple[ModelSpec, str]:
+    """Return the model with the highest published score for a stem, and the reason as a sentence.
+
+    Only scores in one metric on one test set are compared: the first of `METRICS` in which a model that fits
+    has a score.
+
+    Args:
+        stem: name of the stem.
+        license: that the weights must have, as for `is_under`; None for any.
+        free: bytes of memory that the model may take, None if unknown.
+
+    Raises:
+        UnknownNameError: no model has a score for that stem.
+        SettingsError: none of those that have one fits.
+    """
+    name = canonical(stem)
+    every = [spec for spec in all_models() if not spec.reason and spec.scores]
+    scored = [spec for spec in every if spec.score(name) is not None and _scale(spec)[0] in METRICS]
+    if not scored:
+        known = {name for spec in every if spec.scores for name in spec.scores.stems}
+        raise UnknownNameError("stem with a published score", stem, sorted(known))
+    licensed = [spec for spec in scored if license is None or is_under(spec.license, license)]
+    fitting = [spec for spec in licensed if free is None or _memory(spec) <= free]
+    if not fitting:
+        what = "the memory that is free" if licensed else f"--license {license}"
+        raise SettingsError(f"best:{stem}: none of {len(scored)} models fits {what}", setting="--model")
+    scale = min(map(_scale, fitting), key=lambda one: METRICS.index(one[0]))
+    alike = [spec for spec in fitting if _scale(spec) == scale]
+    found = max(alike, key=lambda spec: spec.score(name) or 0.0)
+    why = f"best:{stem} is {found.name}: {scale[0]} {found.score(name):.2f} dB ({scale[1]})"
+    left_out = f"; licence or memory left out {len(scored) - len(fitting)}" * (fitting != scored)
+    return found, f"{why}, the highest of {len(alike)}{left_out}"
+
+
+def _scale(spec: ModelSpec) -> tuple[str, str]:
+    return (spec.scores.metric, spec.scores.data) if spec.scores else ("", "")
+
+
+def _memory(spec: ModelSpec) -> float:
+    """Return an estimate of the memory that a model takes, in bytes."""
+    files = [file for member in members(spec) for file in member.files]
+    return _BESIDE_WEIGHTS + _COPIES * sum(file.size or 1e6 * (file.about_mb or 0) for file in files)

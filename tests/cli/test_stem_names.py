@@ -126,3 +126,64 @@ def test_evaluation_finds_the_references_of_such_a_model(shell: Shell) -> None:
     assert ran.code == 0, ran.err
     (track,) = json.loads(ran.out)["tracks"]
     assert set(track["stems"]) == {"vocals", "no_reverb"}
+
+
+def test_karaoke_of_a_model_of_vocals_alone(shell: Shell) -> None:
+    shell.write("s.wav", seconds=0.3)
+    model = published(shell.folder, "m", ["Vocals"])
+    assert shell("s.wav", "-m", model, "--karaoke", "--bit-depth", "32f").code == 0
+    assert shell("s.wav", "-m", model, "--bit-depth", "32f").code == 0
+    mix, vocals, rest = (
+        shell.read(name)[0] for name in ("s.wav", "stems/s/vocals.wav", "stems/s/instrumental.wav")
+    )
+    np.testing.assert_allclose(vocals + rest, mix, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "typed", "file"),
+    [
+        ("noreverb", "dry", "no_reverb"),
+        ("dry", "No Reverb", "dry"),
+        ("hh", "Hi-Hat", "hihat"),
+        ("bombo", "kick", "kick"),
+        ("bombo", "bombo", "kick"),
+        ("redoblante", "Redoblante", "snare"),
+        ("platillos", "cymbals", "cymbals"),
+    ],
+)
+def test_synonyms_and_english_names_of_files(shell: Shell, given: str, typed: str, file: str) -> None:
+    shell.write("s.wav", seconds=0.1)
+    ran = shell("s.wav", "-m", published(shell.folder, "m", [given, "toms"]), "-s", typed, "-P")
+    assert ran.code == 0 and ran.out.decode().split() == [f"stems/s/{file}.wav"], ran.err
+
+
+@pytest.mark.parametrize(
+    ("layout", "files"),
+    [
+        ("demucs", ["stems/classic/s/no_vocals.wav", "stems/classic/s/vocals.wav"]),
+        ("uvr", ["stems/s_(Instrumental)_classic.wav", "stems/s_(Vocals)_classic.wav"]),
+    ],
+)
+def test_layouts_of_other_programs(shell: Shell, layout: str, files: list[str]) -> None:
+    shell.write("s.wav", seconds=0.1)
+    assert shell("s.wav", "-m", "classic", "-s", "vocals", "--rest", "--layout", layout).code == 0
+    assert [name for name in shell.files() if name.startswith("stems/")] == files
+    assert shell("s.wav", "--layout", layout, "--template", "{stem}.{ext}").code == 2
+
+
+def test_karaoke_lead_is_a_recipe_of_the_registry(shell: Shell) -> None:
+    shell.write("s.wav", seconds=0.1)
+    ran = shell("s.wav", "--karaoke-lead", "--offline")
+    assert ran.code == 4 and "karaoke_bs_roformer_anvuew" in ran.err
+    for other in (["-m", "classic"], ["--karaoke"], ["-s", "vocals"]):
+        assert shell("s.wav", "--karaoke-lead", *other).code == 2
+
+
+def test_the_best_model_is_chosen_and_said(shell: Shell) -> None:
+    shell.write("s.wav", seconds=0.1)
+    ran = shell("s.wav", "-n", "-m", "best:vocals", "--license", "MIT")
+    assert ran.code == 0, ran.err
+    first, *_, last = ran.err.splitlines()
+    name = first.removeprefix("note: best:vocals is ").partition(":")[0]
+    assert last.startswith(f"1 to do with {name};") and "licence or memory left out" in first
+    assert shell("s.wav", "-n", "-m", "best:theremin").code == 2

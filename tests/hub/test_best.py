@@ -1,0 +1,36 @@
+"""`-m best:STEM`: one metric, the licence, the memory, and the reason."""
+
+import pytest
+
+from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.hub.access import is_under
+from stemsplit.hub.choose import best
+from stemsplit.hub.registry import all_models
+
+
+def test_the_highest_score_of_one_metric() -> None:
+    found, why = best("vocals")
+    assert found.scores is not None
+    assert found.scores.metric == "uSDR"
+    scale = (found.scores.metric, found.scores.data)
+    alike = [
+        spec
+        for spec in all_models()
+        if spec.scores and (spec.scores.metric, spec.scores.data) == scale and not spec.reason
+    ]
+    scores = [score for spec in alike if (score := spec.score("vocals")) is not None]
+    assert found.score("vocals") == max(scores)
+    assert why.startswith(f"best:vocals is {found.name}: ") and why.endswith(f"the highest of {len(scores)}")
+
+
+def test_the_licence_and_the_memory_narrow_the_choice() -> None:
+    licensed, why = best("drums", "MIT")
+    assert is_under(licensed.license, "MIT") and "licence or memory left out" in why
+    with pytest.raises(SettingsError, match="best:vocals: none of .* fits the memory that is free"):
+        best("vocals", None, 1000)
+    small, _ = best("vocals", None, 1_600_000_000)
+    assert 0 < sum(file.size or 1e6 * (file.about_mb or 0) for file in small.files) <= 50e6
+    with pytest.raises(SettingsError, match="fits --license BSD"):
+        best("vocals", "BSD")
+    with pytest.raises(UnknownNameError, match="no stem with a published score named 'theremin'"):
+        best("theremin")
