@@ -1,7 +1,9 @@
 """Choose among the models of the registry and the catalogue, as `stemsplit models list` does."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.hub.access import is_under
@@ -122,7 +124,8 @@ def best(stem: str, license: str | None = None, free: int | None = None) -> tupl
     if not fitting:
         what = "the memory that is free" if licensed else f"--license {license}"
         raise SettingsError(f"best:{stem}: none of {len(scored)} models fits {what}", setting="--model")
-    scale = min(map(_scale, fitting), key=lambda one: METRICS.index(one[0]))
+    scales = Counter(map(_scale, fitting))
+    scale = min(scales, key=lambda one: (METRICS.index(one[0]), -scales[one]))
     alike = [spec for spec in fitting if _scale(spec) == scale]
     found = max(alike, key=lambda spec: spec.score(name) or 0.0)
     why = f"best:{stem} is {found.name}: {scale[0]} {found.score(name):.2f} dB ({scale[1]})"
@@ -135,6 +138,6 @@ def _scale(spec: ModelSpec) -> tuple[str, str]:
 
 
 def _memory(spec: ModelSpec) -> float:
-    """Return an estimate of the memory that a model takes, in bytes."""
-    files = [file for member in members(spec) for file in member.files]
-    return _BESIDE_WEIGHTS + _COPIES * sum(file.size or 1e6 * (file.about_mb or 0) for file in files)
+    """Return an estimate of the memory that a model takes, in bytes; infinite if a size is unknown."""
+    sizes = [file.size or 1e6 * (file.about_mb or inf) for member in members(spec) for file in member.files]
+    return _BESIDE_WEIGHTS + _COPIES * sum(sizes)
