@@ -107,7 +107,7 @@ class TestListing:
         assert {"htdemucs", "bs_roformer_viperx"} <= {spec.name for spec in found}
 
     def test_only_models_that_give_the_stem(self):
-        assert [spec.name for spec in list_models("piano")] == ["htdemucs_6s"]
+        assert [spec.name for spec in list_models("piano")] == ["htdemucs_6s", "six_stems"]
         assert "mel_band_roformer_kim" in {spec.name for spec in list_models("other")}  # as the residual
 
     def test_unknown_names_come_with_a_suggestion(self):
