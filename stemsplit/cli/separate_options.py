@@ -47,6 +47,7 @@ _ORDER: dict[str, list[Entry]] = {
         "output",
         *("format", "bit_depth", "bitrate", "sample_rate", "channels", "clip"),
         OutputSettings,
+        *("project", "mux"),
         "template",
         "if_exists",
         click.Option(["-y", "overwrite"], is_flag=True, help="Short for --if-exists overwrite."),
