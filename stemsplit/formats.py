@@ -6,12 +6,15 @@ that the help starts quickly; `audio.encoding` tells which formats this machine 
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Literal
 
 from stemsplit.errors import SettingsError, UnknownNameError
 
-OutputFormat = Literal["wav", "flac", "mp3", "ogg", "opus", "m4a", "alac", "aiff"]
+OutputFormat = Literal[
+    "wav", "flac", "mp3", "ogg", "opus", "m4a", "alac", "aiff", "stem.m4a", "stem.mp4", "mka"
+]
 BitDepth = Literal["16", "24", "32f"]
 
 # Bits per sample
@@ -26,15 +29,18 @@ _OPUS_RATES = (48000,)
 # Time scale of an MP4's edit list, which cuts off the encoder's padding; FFmpeg's default is 1000 Hz
 _SAMPLE_TICKS = {"movie_timescale": "{rate}"}
 _MP4_KEYS = {"bpm": "tmpo"}
+# Native Instruments' order of the stems, which players show and colour by it
+NI_STEMS = ("drums", "bass", "other", "vocals")
 _VORBIS_KEYS = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "DISCNUMBER"}
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """Name of a codec in its library, and the sample format that FFmpeg passes to it."""
+    """Name of a codec in its library, the sample format that FFmpeg passes to it, and the codec's options."""
 
     codec: str
     sample_format: str = "flt"
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,12 @@ class Format:
         name: the value of `OutputSettings.format`.
         extension: file name extension, without the dot.
         container: the muxer's name in FFmpeg or libsndfile.
-        encodings: encodings by bit depth; a lossy format has one, under None.
+        encodings: encodings by bit depth; a lossy one is under None, where a format has both if a bit rate is
+            given.
         rates: supported sample rates in Hz, ascending.
         tagging: how tags are written: by FFmpeg's muxer, with the cover as a "picture" or as a Vorbis
-            "comment"; partly as "boxes" in MP4's `moov`; or all in an ID3 "chunk" behind the audio.
+            "comment"; partly as "boxes" in MP4's `moov`; all in an ID3 "chunk" behind the audio; or the cover
+            as Matroska's "attachment".
         encoder: this package's own for WAV, libsndfile's for Vorbis, or FFmpeg's.
         most_channels: the largest number of channels.
         surround: whether it keeps any loudspeaker layout in its order.
@@ -56,6 +64,9 @@ class Format:
         channel_bitrate: largest bit rate per channel in bit/s; None if the encoder limits it by itself.
         options: options of the muxer; `{rate}` stands for the sample rate.
         native_tags: keys of tags for which the muxer doesn't derive them from the tag's name.
+        together: whether one file holds the mixture and all stems of a track, each as a stream.
+        slots: the stems of which such a file holds exactly these; empty for any.
+        reaper: Reaper's name of the kind of source; None if not every DAW reads the format.
     """
 
     name: str
@@ -63,7 +74,7 @@ class Format:
     container: str
     encodings: Mapping[BitDepth | None, Encoding]
     rates: Sequence[int]
-    tagging: Literal["picture", "comment", "boxes", "chunk"]
+    tagging: Literal["picture", "comment", "boxes", "chunk", "attachment"]
     encoder: Literal["wav", "vorbis", "ffmpeg"] = "ffmpeg"
     most_channels: int = 8
     surround: bool = False
@@ -71,6 +82,9 @@ class Format:
     channel_bitrate: int | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     native_tags: Mapping[str, str] = field(default_factory=dict)
+    together: bool = False
+    slots: Sequence[str] = ()
+    reaper: str | None = None
 
     @property
     def bit_depths(self) -> tuple[BitDepth, ...]:
@@ -81,10 +95,6 @@ class Format:
     def is_pcm(self) -> bool:
         """True if the samples are uncompressed, so that a file's size is known beforehand."""
         return all(each.codec.startswith("pcm_") for each in self.encodings.values())
-
-    def encoding(self, bit_depth: BitDepth) -> Encoding:
-        """Return the encoding for a bit depth, which is ignored for a lossy format."""
-        return self.encodings[bit_depth if self.bitrate is None else None]
 
     def nearest_rate(self, sample_rate: int) -> int:
         """Return the supported rate for audio at `sample_rate`: the same, the next higher, or the highest."""
@@ -100,6 +110,27 @@ class Format:
             rule = f"{self.name} holds {either(self.bit_depths)}"
             raise SettingsError(f"--bit-depth {bit_depth}: {rule}", setting="--bit-depth")
 
+
+# Stems are added again by players, so the waveform counts: without noise in place of samples, joint stereo by
+# intensity, and shaped noise, the streams sum to the mixture about 10 dB more exactly.
+_EXACT_AAC = {"aac_coder": "fast", "aac_pns": "0", "aac_is": "0", "aac_tns": "0"}
+_NI_STEM = Format(
+    name="stem.m4a",
+    extension="stem.m4a",
+    container="ipod",
+    encodings={
+        "16": Encoding("alac", "s16p"),
+        "24": Encoding("alac", "s32p"),
+        None: Encoding("aac", "fltp", _EXACT_AAC),
+    },
+    rates=(44100, 48000),
+    most_channels=2,
+    tagging="boxes",
+    options=_SAMPLE_TICKS,
+    native_tags=_MP4_KEYS,
+    together=True,
+    slots=NI_STEMS,
+)
 
 FORMATS = {
     each.name: each
@@ -118,6 +149,7 @@ FORMATS = {
             most_channels=64,
             surround=True,
             tagging="chunk",
+            reaper="WAVE",
         ),
         Format(
             name="flac",
@@ -127,6 +159,7 @@ FORMATS = {
             rates=range(1, 655_350 + 1),
             surround=True,
             tagging="picture",
+            reaper="FLAC",
         ),
         Format(
             name="mp3",
@@ -139,6 +172,7 @@ FORMATS = {
             bitrate=320_000,
             options={"id3v2_version": "3"},
             native_tags=ID3_KEYS,
+            reaper="MP3",
         ),
         Format(
             name="ogg",
@@ -150,6 +184,7 @@ FORMATS = {
             tagging="comment",
             bitrate=256_000,
             native_tags=_VORBIS_KEYS,
+            reaper="VORBIS",
         ),
         Format(
             name="opus",
@@ -194,6 +229,18 @@ FORMATS = {
             rates=range(1, 768_000 + 1),
             most_channels=64,
             tagging="chunk",
+            reaper="WAVE",
+        ),
+        _NI_STEM,
+        replace(_NI_STEM, name="stem.mp4", extension="stem.mp4", container="mp4"),
+        Format(
+            name="mka",
+            extension="mka",
+            container="matroska",
+            encodings={"16": Encoding("flac", "s16"), "24": Encoding("flac", "s32")},
+            rates=range(1, 655_350 + 1),
+            tagging="attachment",
+            together=True,
         ),
     )
 }
@@ -208,6 +255,26 @@ def find_format(name: str) -> Format:
     if name not in FORMATS:
         raise UnknownNameError("format", name, list(FORMATS))
     return FORMATS[name]
+
+
+# Colours that are told apart without regard to colour blindness (Okabe and Ito, 2008)
+_COLORS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#E69F00", "#0072B2", "#F0E442")
+
+
+def color_of(stem: str) -> str:
+    """Return the colour of a stem in stem files and projects, as #RRGGBB; the same name, the same colour."""
+    known = NI_STEMS.index(stem) if stem in NI_STEMS else len(NI_STEMS) + sum(stem.encode()) % 3
+    return _COLORS[known]
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name with the dot; that of a format may have two parts.
+
+    >>> suffix_of("song.stem.m4a"), suffix_of("song.tar.xz")
+    ('.stem.m4a', '.xz')
+    """
+    known = [f".{each.extension}" for each in FORMATS.values() if name.endswith(f".{each.extension}")]
+    return max(known, key=len, default=PurePath(name).suffix)
 
 
 def either(names: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from stemsplit.fields import (
     stem_and_model,
     whole,
 )
-from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat, either
+from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, Encoding, OutputFormat, either
 
 DEFAULT_MODEL = "htdemucs"
 DEFAULT_DEVICE: Final = "auto"  # for training too
@@ -34,6 +34,8 @@ MAX_THREADS = 4096
 MAX_SHIFTS = 1000
 LONGEST_SEGMENT_S = 3600
 HIGHEST_RATE = 768_000  # in Hz
+TEMPLATE = "{dir}/{name}/{stem}.{ext}"
+TEMPLATE_TOGETHER = "{dir}/{name}.{ext}"  # for a format whose files hold all stems of a track
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -217,20 +219,30 @@ class StemSettings:
             raise SettingsError("--karaoke can't be used with --stem, --rest or --mix", setting="--karaoke")
 
 
+Project = Literal["rpp", "dawproject"]
+
+
 @dataclass(frozen=True)
 class BatchSettings:
     """Tracks of a batch, and the paths of their outputs."""
 
     output: str = option("stems", "Folder to write into, or - for stdout.", short="-o", metavar="DIR|-")
-    template: str = option(
-        "{dir}/{name}/{stem}.{ext}",
+    template: str | None = option(
+        None,
         "Path of each file in the folder; {model} and {parent} can be used too.",
         metavar="PATH",
+        default=TEMPLATE,
     )
     if_exists: Literal["skip", "overwrite", "rename", "error"] = option(
         "skip",
         "What to do with files that exist; skip accepts only those made with the same settings.",
     )
+    project: Project | None = option(
+        None,
+        "Also write a project for a DAW, with a track for each stem: rpp is for Reaper.",
+        default="none",
+    )
+    mux: bool = option(False, "Write videos again, with the one chosen output as their sound.")
     fail_fast: bool = option(False, "Stop at the first track that fails.")
     shard: tuple[int, int] = option(
         (1, 1),
@@ -260,9 +272,12 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         require(self.output != "", "--output", "is empty", self.output)
+        require(self.project is None or self.output != "-", "--project", "needs a folder", self.project)
         index, count = self.shard
         require(1 <= index <= count, "--shard", "must be I/N with 1 ≤ I ≤ N", f"{index}/{count}")
         start, end = self.start_s or 0, self.end_s
+        whole_film = self.start_s is None and end is None and self.output != "-"
+        require(not self.mux or whole_film, "--mux", "writes whole videos, into a folder", "")
         require(start >= 0, "--start", "must not be negative", self.start_s)
         require(end is None or end > start, "--end", "must be after the start", self.end_s)
 
@@ -316,10 +331,12 @@ class OutputSettings:
         require_known("--channels", self.channels, get_args(Channels))
         form = FORMATS[self.format]
         able = [name for name, one in FORMATS.items() if one.surround]
+        stereo = f"{self.format} holds stereo"
+        require(self.channels != 1 or not form.slots, "--channels", stereo, self.channels)
         rule = f"{self.format} holds at most stereo; use {either(able)}"
         require(self.channels != "each" or form.surround, "--channels", rule, self.channels)
         form.check_bit_depth(self.bit_depth)
-        lossy = form.bitrate is not None
+        lossy = None in form.encodings
         require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has no bit rate", self.bitrate)
         in_range = self.bitrate is None or 8_000 <= self.bitrate <= 512_000
         require(in_range, "--bitrate", "must be from 8k to 512k", self.bitrate)
@@ -334,8 +351,14 @@ class OutputSettings:
 
     @property
     def bits_per_s(self) -> int | None:
-        """Bit rate in bit/s, given or the format's default; None for a lossless format."""
+        """Bit rate in bit/s, given or the format's default; None for a lossless file."""
         return FORMATS[self.format].bitrate if self.bitrate is None else self.bitrate
+
+    @property
+    def encoding(self) -> Encoding:
+        """The codec and the sample format: lossy with a bit rate, else by the bit depth."""
+        lossless = self.bits_per_s is None
+        return FORMATS[self.format].encodings[self.bit_depth if lossless else None]
 
 
 @dataclass(frozen=True)
@@ -350,6 +373,12 @@ class Request:
     batch: BatchSettings = BatchSettings()
     output: OutputSettings = OutputSettings()
     jobs: int = option(1, "Tracks processed at once.", short="-j", parse=whole(1))
+
+    def __post_init__(self) -> None:
+        able = [name for name, one in FORMATS.items() if one.reaper]
+        rule = f"takes a file for each stem, as {either(able)}"
+        project, right = self.batch.project, self.output.format in able and not self.batch.mux
+        require(project is None or right, "--project", rule, project)
 
 
 DEFAULT_REQUEST = Request()

@@ -1,20 +1,23 @@
-"""Encoders of FFmpeg's libraries (PyAV): FLAC, MP3, Opus, AAC, ALAC and AIFF."""
+"""Encoder of FFmpeg's libraries (PyAV): FLAC, MP3, Opus, AAC, ALAC, AIFF, and files of several streams."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from stemsplit.audio.decoding import Array
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
-from stemsplit.audio.tags.covers import attach_cover
+from stemsplit.audio.tags.covers import attach_cover, attach_file
 from stemsplit.audio.tags.mp4 import append_to_moov
+from stemsplit.audio.tags.stem_box import stem_box
 from stemsplit.audio.tags.vorbis import picture_comment
 from stemsplit.audio.wav import quantise
-from stemsplit.formats import BIT_DEPTHS, FORMATS
+from stemsplit.formats import BIT_DEPTHS, FORMATS, Format
 from stemsplit.settings import OutputSettings
 
 # Samples per packet for codecs without a frame size (PCM)
@@ -22,7 +25,7 @@ _PCM_PACKET = 4096
 
 
 class AvEncoder:
-    """Encoder of samples [C, n] into one file, in any format but WAV and Ogg Vorbis.
+    """Encoder of samples [S·C, n] into one file with S streams, in any format but WAV and Ogg Vorbis.
 
     Args:
         sink: the file.
@@ -31,6 +34,8 @@ class AvEncoder:
         settings: format, bit depth and bit rate.
         tags: written if the format supports them.
         layout: FFmpeg's name of the loudspeakers, None for the usual layout.
+        stems: names of the streams after the first one, which is the mixture.
+        form: a row in place of the one that the settings name.
 
     Raises:
         FFmpegError: the encoder doesn't support this sample rate or these channels.
@@ -44,23 +49,27 @@ class AvEncoder:
         settings: OutputSettings,
         tags: Tags,
         layout: str | None = None,
+        stems: Sequence[str] = (),
+        form: Format | None = None,
     ) -> None:
         self._layout = layout or _layout(channels)
-        self._format = FORMATS[settings.format]
-        self._encoding = self._format.encoding(settings.bit_depth)
+        self._format, self._encoding = form or FORMATS[settings.format], settings.encoding
         takes_float = settings.bits_per_s is not None or settings.is_float
         self._bits = 0 if takes_float else BIT_DEPTHS[settings.bit_depth]
         self._sink, self._rate, self._channels = sink, sample_rate, channels
-        self._tags = tags
+        self._tags, self._stems = tags, stems
         options = {key: value.format(rate=sample_rate) for key, value in self._format.options.items()}
         self._container = av.open(sink, "w", format=self._format.container, options=options)
-        self._stream = self._add_stream(settings.bits_per_s)
+        self._streams = [self._add_stream(settings.bits_per_s) for _ in range(1 + len(stems))]
+        self._name_streams()
         self._start(tags)
-        self._packets = Regrouper(self._stream.codec_context.frame_size or _PCM_PACKET)
+        self._packets = Regrouper(self._streams[0].codec_context.frame_size or _PCM_PACKET)
         self._position = 0
 
     def _add_stream(self, bits_per_s: int | None) -> Any:
-        stream: Any = self._container.add_stream(self._encoding.codec, rate=self._rate)
+        stream: Any = self._container.add_stream(
+            self._encoding.codec, rate=self._rate, options=dict(self._encoding.options)
+        )
         context = stream.codec_context
         context.layout = self._layout
         context.format = self._encoding.sample_format
@@ -70,6 +79,15 @@ class AvEncoder:
             context.bit_rate = bits_per_s if limit is None else min(bits_per_s, limit * self._channels)
         return stream
 
+    def _name_streams(self) -> None:
+        """Name the stems, and make players choose the mixture, which stays without a name."""
+        key = "handler_name" if self._format.tagging == "boxes" else "title"
+        for stream, name in zip(self._streams[1:], self._stems, strict=True):
+            stream.metadata[key] = name
+            stream.disposition = Disposition(0)
+        if self._stems:
+            self._streams[0].disposition = Disposition.default
+
     def _start(self, tags: Tags) -> None:
         """Write the header, with the tags that FFmpeg's muxer can write."""
         tagging = self._format.tagging
@@ -77,13 +95,15 @@ class AvEncoder:
             self._container.metadata.update(tags.metadata(self._format.native_tags))
         if tagging == "comment" and tags.cover is not None:
             self._container.metadata.update(picture_comment(tags.cover))
+        if tagging == "attachment" and tags.cover is not None:
+            attach_file(self._container, tags.cover)
         picture = attach_cover(self._container, tags.cover) if tagging == "picture" else None
         self._container.start_encoding()
         if picture is not None:
             self._container.mux(picture)
 
     def write(self, block: Array) -> None:
-        """Encode the next block [C, n]."""
+        """Encode the next block [S·C, n]."""
         for samples in self._packets.push(block):
             self._encode(samples)
 
@@ -91,27 +111,35 @@ class AvEncoder:
         """Encode the remaining samples and complete the file."""
         for samples in self._packets.finish():
             self._encode(samples)
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        for stream in self._streams:
+            self._container.mux(stream.encode(None))
+        self._conclude()
         self._sink.check()  # the steps below read the file back, which needs every byte in it
         if self._format.tagging == "boxes":
             append_to_moov(self._sink, (b"udta", b"meta", b"ilst"), self._tags.mp4_boxes())
+            if self._stems:
+                append_to_moov(self._sink, (b"udta",), stem_box(self._stems))
         elif self._format.tagging == "chunk":
             _append_chunk(self._sink, self._tags.id3_chunk(">"))
+
+    def _conclude(self) -> None:
+        self._container.close()
 
     def abandon(self) -> None:
         """Close the encoder; the file stays incomplete."""
         self._container.close()
 
     def _encode(self, samples: Array) -> None:
-        frame = av.AudioFrame.from_ndarray(
-            self._pack(samples), format=self._encoding.sample_format, layout=self._layout
-        )
-        frame.sample_rate = self._rate
-        frame.time_base = Fraction(1, self._rate)
-        frame.pts = self._position
+        """Encode samples of all streams, [S·C, n]."""
+        for stream, own in zip(self._streams, np.split(samples, len(self._streams)), strict=True):  # [C, n]
+            frame = av.AudioFrame.from_ndarray(
+                self._pack(own), format=self._encoding.sample_format, layout=self._layout
+            )
+            frame.sample_rate = self._rate
+            frame.time_base = Fraction(1, self._rate)
+            frame.pts = self._position
+            self._container.mux(stream.encode(frame))
         self._position += samples.shape[1]
-        self._container.mux(self._stream.encode(frame))
 
     def _pack(self, samples: Array) -> Any:
         """Convert float [C, n] to the sample format: integers left-justified, packed formats interleaved."""

@@ -41,7 +41,7 @@ class OggEncoder:
             samplerate=sample_rate,
             channels=channels,
             format=fmt.container,
-            subtype=fmt.encoding(settings.bit_depth).codec,
+            subtype=settings.encoding.codec,
             # libsndfile takes the quality as 1 - compression_level
             compression_level=1 - vorbis_quality(settings.bits_per_s or 0),
         )

@@ -1,6 +1,6 @@
 """Write audio files block by block; renaming and removing files is left to the caller."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from stemsplit.audio.decoding import Array
 from stemsplit.audio.encode_av import AvEncoder
 from stemsplit.audio.encode_ogg import OggEncoder
 from stemsplit.audio.encoding import Encoder, check_encodable
+from stemsplit.audio.film import Film, FilmEncoder
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.wav import WavEncoder
@@ -34,6 +35,8 @@ def open_writer(
     tags: Tags | None = None,
     layout: str | None = None,
     fmt: OutputFormat | None = None,
+    stems: Sequence[str] = (),
+    film: Film | None = None,
 ) -> "Writer":
     """Open a new audio file at `path`, whatever its suffix, replacing an existing file.
 
@@ -46,6 +49,9 @@ def open_writer(
         tags: written if the format supports them.
         layout: FFmpeg's name of the loudspeakers, None for the usual layout.
         fmt: a format to use instead of the one in `settings`.
+        stems: names of further streams, for a format that holds several. `write` then takes the channels of
+            all streams, one stream after the other.
+        film: write this film again, with the audio as its sound.
 
     Raises:
         SettingsError: the format can't hold this audio, or this machine has no encoder for it.
@@ -56,14 +62,17 @@ def open_writer(
     check_encodable(chosen.format, sample_rate, channels, chosen.bit_depth)
     sink = Sink(Path(path))
     try:
-        encoder = _encoder(sink, sample_rate, channels, chosen, frames, tags or Tags(), layout)
+        if film is not None:
+            encoder: Encoder = FilmEncoder(sink, sample_rate, channels, chosen, tags or Tags(), film)
+        else:
+            encoder = _encoder(sink, sample_rate, channels, chosen, frames, tags or Tags(), layout, stems)
         sink.check()
     except BaseException as error:
         sink.abandon()
         if isinstance(error, av.error.FFmpegError | soundfile.SoundFileError):
             raise _encoder_failed(sink.path, chosen.format, error) from None
         raise
-    return Writer(sink, encoder, sample_rate, channels, chosen.format)
+    return Writer(sink, encoder, sample_rate, channels * (1 + len(stems)), chosen.format)
 
 
 class Writer:
@@ -72,7 +81,7 @@ class Writer:
     Attributes:
         path: the file.
         sample_rate: in Hz.
-        channels: C.
+        channels: C, of all streams together.
         frames: samples per channel written so far.
     """
 
@@ -147,13 +156,14 @@ def _encoder(
     frames: int | None,
     tags: Tags,
     layout: str | None,
+    stems: Sequence[str],
 ) -> Encoder:
     kind = FORMATS[settings.format].encoder
     if kind == "wav":
         return WavEncoder(sink, sample_rate, channels, settings.bit_depth, frames, tags, layout)
     if kind == "vorbis":
         return OggEncoder(sink, sample_rate, channels, settings, tags)
-    return AvEncoder(sink, sample_rate, channels, settings, tags, layout)
+    return AvEncoder(sink, sample_rate, channels, settings, tags, layout, stems)
 
 
 def _encoder_failed(path: Path, fmt: str, error: Exception) -> OutputError:

@@ -1,4 +1,4 @@
-"""`stemsplit models`: list, describe, download, check, add and convert models."""
+"""`stemsplit models`: list, describe, download, check, add, convert and export models."""
 
 import json
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 @click.group(context_settings=HELP)
 def models() -> None:
-    """List, describe, download, check, add, import and convert models.
+    """List, describe, download, check, add, import, convert and export models.
 
     \b
     stemsplit models list --stem vocals
@@ -246,15 +246,51 @@ def remove(names: tuple[str, ...]) -> None:
 @models.command(context_settings=HELP)
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT.safetensors")
-def convert(source: str, target: str) -> None:
+@click.option("--half", is_flag=True, help="Store weights in half precision: half the size.")
+def convert(source: str, target: str, half: bool) -> None:
     """Convert a legacy checkpoint (.th, .pt, .ckpt) to safetensors, without running code from it.
 
     \b
     stemsplit models convert 955717e8-8726e21a.th htdemucs.safetensors
+    stemsplit models convert htdemucs.safetensors small.safetensors --half
     """
     from stemsplit.hub.checkpoints import convert
 
     if not target.endswith(".safetensors"):
         raise usage_error(f"{target}: must end in .safetensors")
-    convert(source, target)
-    click.echo(f"{source} -> {target}", err=True)
+    package, shown = convert(source, target, half=half), ""
+    if half:
+        from stemsplit.hub.agreement import agreement_of_half_db
+
+        shown = f" (agrees to {agreement_of_half_db(package):.1f} dB on noise)"
+    click.echo(f"{source} -> {target}{shown}", err=True)
+
+
+@models.command(
+    params=[
+        click.Argument(["name"], metavar="NAME"),
+        click.Argument(["target"], metavar="OUT.onnx"),
+        click.Option(["--half"], is_flag=True, help="Store weights in half precision: half the size."),
+        setting("segment_s"),
+        setting("offline"),
+        PROGRESS,
+    ],
+    context_settings=HELP,
+)
+def export(
+    name: str, target: str, half: bool, segment_s: float | None, offline: bool | None, style: str
+) -> None:
+    """Write a model as an ONNX file for other programs, and compare its output with the model's.
+
+    \b
+    stemsplit models export htdemucs htdemucs.onnx --half
+    """
+    from stemsplit.hub.onnx_export import export_onnx
+
+    if not target.endswith(".onnx"):
+        raise usage_error(f"{target}: must end in .onnx")
+    with progress.display(style) as callback:
+        done = export_onnx(
+            name, target, half=half, segment_s=segment_s, offline=bool(offline), callback=callback
+        )
+    click.echo(f"{name} -> {target} (agrees to {done.agreement_db:.1f} dB, {done.measured_with})", err=True)

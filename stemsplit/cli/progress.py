@@ -79,7 +79,7 @@ def describe(event: Event) -> str | None:
         case events.TrackDone(name, _, outputs, wall_s) if not outputs:
             return f"{name} ({duration(wall_s)})"
         case events.TrackDone(name, _, outputs, wall_s):
-            return f"{name} -> {_common(list(outputs.values()))} ({duration(wall_s)})"
+            return f"{name} -> {_common(list(dict.fromkeys(outputs.values())))} ({duration(wall_s)})"
     return None
 
 

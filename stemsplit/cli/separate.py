@@ -20,6 +20,7 @@ from stemsplit.cli.separate_options import NOTICES, OPTIONS, Sectioned
 from stemsplit.events import Event, Notice, TrackDone
 from stemsplit.fields import collect
 from stemsplit.files import os_errors, write_named
+from stemsplit.formats import FORMATS
 from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import LAYOUTS, QUALITIES, Request
 
@@ -58,7 +59,7 @@ def separate(ctx: click.Context, /, **options: Any) -> None:
 def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> int:
     from stemsplit.core.devices import check_device
     from stemsplit.core.memory import share_memory
-    from stemsplit.separation.plan import check_template
+    from stemsplit.separation.plan import template_of
 
     os.getcwd()  # raises if the working folder was removed: torch can't be imported there
     share_memory()
@@ -67,7 +68,7 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
     require_writable("--report", options["report"])
     notices = [*notices, *_choose_best(options)]
     request = _request(options)
-    check_template(request.batch.template)
+    template_of(request.batch.template, FORMATS[request.output.format])
     check_device(request.compute.device)
     # Import torch, which takes longest, while the inputs are collected and the plan is made.
     threading.Thread(target=_import_torch, daemon=True).start()
@@ -264,7 +265,9 @@ def _show_planned(found: "Ready | TrackResult") -> None:
     elif job["status"] == "skipped":
         click.echo(one_line(f"{job['input']}: done already"), err=True)
     else:
-        click.echo(one_line(f"{job['input']} -> {', '.join(job['outputs'].values())}"), err=True)
+        click.echo(
+            one_line(f"{job['input']} -> {', '.join(dict.fromkeys(job['outputs'].values()))}"), err=True
+        )
 
 
 def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
@@ -285,7 +288,7 @@ def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
 def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
     if options["print0"] or options["print_paths"]:
         end = "\0" if options["print0"] else "\n"
-        sys.stdout.buffer.write(b"".join(os.fsencode(path + end) for path in paths))
+        sys.stdout.buffer.write(b"".join(os.fsencode(path + end) for path in dict.fromkeys(paths)))
         sys.stdout.flush()
 
 

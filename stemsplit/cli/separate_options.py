@@ -56,6 +56,7 @@ _ORDER: dict[str, list[Entry]] = {
         "output",
         *("format", "bit_depth", "bitrate", "sample_rate", "channels", "clip"),
         OutputSettings,
+        *("project", "mux"),
         "template",
         flag(
             "--layout",

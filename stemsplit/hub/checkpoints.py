@@ -185,25 +185,23 @@ def save_package(
     family = _family_of(network)
     if network.narrowed:
         raise StemsplitError("a network narrowed to some of its stems can't be saved")
-    state = {
-        key: value.half() if half and value.is_floating_point() else value
-        for key, value in network.state_dict().items()
-    }
-    _write(Path(path), family, network.arguments, state, metadata or {})
+    state = network.state_dict()
+    _write(Path(path), family, network.arguments, halved(state) if half else state, metadata or {})
 
 
-def convert(source: str | Path, target: str | Path) -> Package:
+def convert(source: str | Path, target: str | Path, *, half: bool = False) -> Package:
     """Convert a checkpoint of any kind to this package's own; the weights keep their dtype.
 
     Args:
         source: the checkpoint.
         target: the `.safetensors` file, replaced if it exists.
+        half: store floating-point weights in fp16 instead.
 
     Returns:
         The content of `source`.
 
     Raises:
-        CheckpointError: the checkpoint can't be read, or isn't one of a known network.
+        CheckpointError: the checkpoint can't be read, isn't one of a known network, or doesn't fit fp16.
         OSError: the file can't be written.
     """
     package = read_package(source)
@@ -212,8 +210,16 @@ def convert(source: str | Path, target: str | Path) -> Package:
     state = fit(package.state, own.keys()).state
     if state.keys() != own.keys():  # the network renames old parameters as it loads them
         state = own
+    if half:
+        state = halved(state)
+        _require_finite(package.path, state.items(), "in fp16 ")
     _write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
+
+
+def halved(state: State) -> State:
+    """Return tensors with their floating-point values in fp16."""
+    return {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def _content(path: Path) -> dict[Any, Any]:
@@ -310,7 +316,7 @@ def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
     raise CheckpointError(path, "not a checkpoint: it holds no state dict")
 
 
-def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]]) -> None:
+def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]], where: str = "") -> None:
     """Refuse weights that would make every output NaN.
 
     Raises:
@@ -320,7 +326,7 @@ def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]]) -> None:
         real = torch.view_as_real(value) if value.is_complex() else value
         # NaN and infinity survive a sum, and no sum of float32 values overflows float64
         if real.is_floating_point() and not real.sum(dtype=torch.float64).isfinite():
-            raise CheckpointError(path, f"its weights are damaged: {key} holds NaN or infinite values")
+            raise CheckpointError(path, f"its weights are damaged: {where}{key} holds NaN or infinite values")
 
 
 def _mismatch(network: Network, package: Package, found: Fitted, error: str) -> str:

@@ -22,10 +22,11 @@ from stemsplit.separation.files import TrackFiles, missing_folders
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.jobs import Fingerprint, Ready
 from stemsplit.separation.outputs import Output
+from stemsplit.separation.project import write_project
 from stemsplit.separation.report import TrackResult, announce
 from stemsplit.separation.runner import Runner, load_runner
 from stemsplit.separation.stage import NOT_MEASURED, Measured
-from stemsplit.settings import OutputSettings, Request
+from stemsplit.settings import Request
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,6 @@ class TrackWorker:
         runner: the models.
         outputs: the outputs of every track.
         fingerprint: model and settings, written to the outputs' tags.
-        output: format of the outputs.
         jobs: number of tracks computed at the same time.
     """
 
@@ -72,10 +72,9 @@ class TrackWorker:
         runner: Runner,
         outputs: Sequence[Output],
         fingerprint: Fingerprint,
-        output: OutputSettings = OutputSettings(),
         jobs: int = 1,
     ) -> None:
-        self.runner, self.outputs, self.fingerprint, self.output = runner, outputs, fingerprint, output
+        self.runner, self.outputs, self.fingerprint = runner, outputs, fingerprint
         self._computing = ThreadPoolExecutor(jobs)
         self._measuring, self._publishing = threading.Semaphore(1), threading.Semaphore(jobs)
 
@@ -120,7 +119,7 @@ class WorkerFactory:
     def __call__(self) -> TrackWorker:
         """Return a new worker."""
         runner = load_runner(self.flow, self.request)
-        return TrackWorker(runner, self.outputs, self.fingerprint, self.request.output)
+        return TrackWorker(runner, self.outputs, self.fingerprint)
 
 
 class _Track:
@@ -129,15 +128,16 @@ class _Track:
     def __init__(self, item: Item, worker: TrackWorker, callback: Callback) -> None:
         self.source, self.worker, self.callback = item.ready.source, worker, callback
         self.shape = item.ready.shape
-        self.name = str(item.ready.job.input)
+        self.name, self.project = str(item.ready.job.input), item.ready.job.project
         self._place = TrackStart(self.name, item.number, item.total, None)
         self.files = TrackFiles(
             item.ready.job.files,
             self.shape.sample_rate,
             self.shape.channels,
-            worker.output,
+            item.ready.output,
             layout=self.shape.layout,
             new_folders=item.new_folders,
+            film=item.ready.film,
         )
         self.wall_s = 0.0
         self._measured: Measured = NOT_MEASURED
@@ -159,7 +159,7 @@ class _Track:
     def measure(self) -> None:
         """Read the track once, if its statistics are needed."""
         source, rate = self.source, self.shape.sample_rate
-        output = self.worker.output
+        output = self.files.settings
         if output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
             emit(self.callback, Notice(what, self.name))
@@ -169,10 +169,16 @@ class _Track:
         """Separate the track into part files."""
         emit(self.callback, replace(self._place, duration_s=self.duration_s))
         outputs, fingerprint = self.worker.outputs, self.worker.fingerprint
-        tags = self.source.tags() if self.worker.output.tags else Tags()
+        tags = self.source.tags() if self.files.settings.tags else Tags()
         if tags.notice:
             emit(self.callback, Notice(tags.notice, self.name))
-        self.files.open({one.name: replace(tags, settings=fingerprint.tag(one)) for one in outputs})
+        held = {one.name: one for one in outputs}
+        self.files.open(
+            {
+                names[0]: replace(tags, settings=fingerprint.tag([held[name] for name in names]))
+                for names in self.files.outputs_of.values()
+            }
+        )
         blocks = self.worker.runner.run(
             self.source,
             outputs,
@@ -192,6 +198,8 @@ class _Track:
         # If the run was cancelled meanwhile, the callback ends the track here, before anything is published.
         emit(self.callback, Progress(self.name, done_s, done_s, 0.0))
         self.files.publish()
+        if self.project is not None:
+            write_project(self.project, self.files.files)
         if self.files.gain != 1:
             what = f"{self.files.gain_db:.2f} dB on every output, so that none clips"
             emit(self.callback, Notice(what, self.name))

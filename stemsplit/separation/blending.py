@@ -86,9 +86,10 @@ def format_of(target: str | Path) -> str:
         SettingsError: no format has this suffix.
     """
     suffix = Path(target).suffix.lower().lstrip(".")
-    found = next((each.name for each in FORMATS.values() if each.extension == suffix), None)
+    single = [each for each in FORMATS.values() if not each.together]
+    found = next((each.name for each in single if each.extension == suffix), None)
     if found is None:
-        known = ", ".join(sorted({f".{each.extension}" for each in FORMATS.values()}))
+        known = ", ".join(sorted({f".{each.extension}" for each in single}))
         raise SettingsError(f"-o {target}: no format has this suffix", setting="-o", hint=f"there is {known}")
     return found
 

@@ -8,13 +8,14 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stemsplit.audio.film import Film
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writer import Writer, open_writer
 from stemsplit.errors import OutputError, ResourceError
@@ -50,7 +51,8 @@ class TrackFiles:
     encoded in `publish` once the peak of all outputs is known.
 
     Args:
-        files: the final path of each output, in the order of the blocks' first axis.
+        files: the final path of each output, in the order of the blocks' first axis. Outputs of one path,
+            which are neighbours, become the streams of one file.
         sample_rate: rate of the outputs in Hz.
         channels: channels of the outputs.
         settings: the format, and how clipping is avoided.
@@ -58,6 +60,7 @@ class TrackFiles:
         new_folders: for each file the folders to create, which are removed again if they stay empty; None for
             those that are missing now. In a batch they are found before any track creates one, so that the
             last track removes the folders that the tracks have in common.
+        film: the film whose sound the only output is; None for files of sound.
     """
 
     def __init__(
@@ -68,9 +71,11 @@ class TrackFiles:
         settings: OutputSettings,
         layout: str | None = None,
         new_folders: Mapping[Path, Sequence[Path]] | None = None,
+        film: Film | None = None,
     ) -> None:
-        self.layout = layout
+        self.layout, self.film = layout, film
         self.files, self.sample_rate, self.channels = dict(files), sample_rate, channels
+        self.outputs_of = {path: [*names] for path, names in groupby(self.files, self.files.__getitem__)}
         self.settings, self.tags = settings, dict[str, Tags]()
         self.peak, self.frames, self.gain = 0.0, 0, 1.0
         # Samples can't be quantised before the common gain, thus the peak of the whole track, is known.
@@ -90,13 +95,13 @@ class TrackFiles:
         """Create the part files.
 
         Args:
-            tags: the tags to write, by output.
+            tags: the tags to write, by output; a file of several outputs has those of the first.
 
         Raises:
             OutputError: a file can't be created, or another process is writing it.
         """
         self.tags.update(tags)
-        for path in self.files.values():
+        for path in self.outputs_of:
             for folder in self.new_folders[path]:
                 self.cleanup.callback(_remove_if_empty, folder)
             part = PartFile(path)
@@ -104,20 +109,23 @@ class TrackFiles:
             self.cleanup.callback(part.discard)
             self.cleanup.callback(remove, scratch_of(path))
         if self.needs_peak:
-            self.scratch = [self._scratch(path) for path in self.files.values()]
+            self.scratch = [self._scratch(path) for path in self.outputs_of]
         else:
-            self.writers = [self._writer(name) for name in self.files]
+            self.writers = [self._writer(path) for path in self.outputs_of]
 
-    def _writer(self, name: str) -> Writer:
-        with _as_final(self.files[name]):
+    def _writer(self, path: Path) -> Writer:
+        first, *more = self.outputs_of[path]
+        with _as_final(path):
             writer = open_writer(
-                part_of(self.files[name]),
+                part_of(path),
                 self.sample_rate,
                 self.channels,
                 self.settings,
                 frames=self.frames if self.needs_peak else None,
-                tags=self.tags.get(name),
+                tags=self.tags.get(first),
                 layout=self.layout,
+                stems=more,
+                film=self.film,
             )
         self.cleanup.callback(writer.abort)
         return writer
@@ -138,12 +146,17 @@ class TrackFiles:
         self.frames += block.shape[-1]
         if block.size:
             self.peak = max(self.peak, float(np.abs(block).max()))
-        for writer, path, samples in zip(self.writers, self.files.values(), block, strict=False):
+        ends = np.cumsum([len(names) for names in self.outputs_of.values()])
+        # One array for each file, of its S streams: [S, C, n] -> [S·C, n]
+        parts = [
+            part.reshape(len(part) * self.channels, block.shape[-1]) for part in np.split(block, ends[:-1])
+        ]
+        for writer, path, samples in zip(self.writers, self.outputs_of, parts, strict=False):
             with _as_final(path):
                 writer.write(samples)
-        for handle, path, samples in zip(self.scratch, self.files.values(), block, strict=False):
+        for handle, path, samples in zip(self.scratch, self.outputs_of, parts, strict=False):
             with os_errors(path):
-                handle.write(np.ascontiguousarray(samples.T).tobytes())  # [n, C]
+                handle.write(np.ascontiguousarray(samples.T).tobytes())  # [n, S·C]
                 handle.flush()  # so that a full disk raises here, where the path is known
 
     def publish(self) -> None:
@@ -151,21 +164,21 @@ class TrackFiles:
         if self.needs_peak:
             # One gain for all outputs, so that they still add up to the (scaled) mix.
             self.gain = min(1.0, LIMIT / self.peak) if self.peak > 0 else 1.0
-            for name, handle in zip(self.files, self.scratch, strict=True):
-                self._encode(name, handle)
-        for writer, path in zip(self.writers, self.files.values(), strict=False):
+            for path, handle in zip(self.outputs_of, self.scratch, strict=True):
+                self._encode(path, handle)
+        for writer, path in zip(self.writers, self.outputs_of, strict=False):
             with _as_final(path):
                 writer.close()
         for part in self.parts:
             part.publish()
         self.close()
 
-    def _encode(self, name: str, handle: BinaryIO) -> None:
-        writer = self._writer(name)
+    def _encode(self, path: Path, handle: BinaryIO) -> None:
+        writer = self._writer(path)
         handle.seek(0)
-        with _as_final(self.files[name]):
-            while data := handle.read(BLOCK_SAMPLES * self.channels * 4):
-                samples = np.frombuffer(data, np.float32).reshape(-1, self.channels).T  # [C, n]
+        with _as_final(path):
+            while data := handle.read(BLOCK_SAMPLES * writer.channels * 4):
+                samples = np.frombuffer(data, np.float32).reshape(-1, writer.channels).T  # [S·C, n]
                 writer.write(samples if self.gain == 1 else samples * np.float32(self.gain))
             writer.close()
 

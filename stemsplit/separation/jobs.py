@@ -17,13 +17,14 @@ from typing import Any
 
 from stemsplit import __version__
 from stemsplit.audio.encoding import check_encodable
+from stemsplit.audio.film import Film, film_of, settings_for
 from stemsplit.audio.reader import probe
 from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
-from stemsplit.formats import BIT_DEPTHS, FORMATS
+from stemsplit.formats import BIT_DEPTHS, FORMATS, suffix_of
 from stemsplit.outcome import Failure
 from stemsplit.separation.outputs import Output
-from stemsplit.separation.plan import Input, Job
+from stemsplit.separation.plan import Job
 from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
@@ -48,28 +49,28 @@ class Fingerprint:
     license: str = ""
     source: str = ""
 
-    def tag(self, output: Output) -> str:
-        """Return the line of JSON that is written to the tags of `output`."""
+    def tag(self, outputs: Sequence[Output]) -> str:
+        """Return the line of JSON that is written to the tags of a file with these outputs."""
         content = {
             "version": __version__,
             "model": self.model,
             "sha256": self.sha256,
             "license": self.license,
             "source": self.source,
-            "output": str(output.sum),
+            "output": _content(outputs),
             "settings": dict(self.settings),
         }
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
-    def difference(self, tag: str | None, output: Output) -> str | None:
-        """Return how a file with `tag` differs from `output` made now, as a clause; None if it doesn't."""
+    def difference(self, tag: str | None, outputs: Sequence[Output]) -> str | None:
+        """Return how a file with `tag` differs from the outputs made now, as a clause; None if it doesn't."""
         try:
             content = json.loads(tag or "")
             then = {"model": content["model"], "sha256": content["sha256"], "content": content["output"]}
             then |= content["settings"]
         except (ValueError, TypeError, KeyError):
             return "it was not made by stemsplit"
-        now = {"model": self.model, "sha256": self.sha256, "content": str(output.sum)} | dict(self.settings)
+        now = {"model": self.model, "sha256": self.sha256, "content": _content(outputs)} | dict(self.settings)
         # The registry has only the beginning of some digests: compare what both have.
         if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
             then["sha256"] = now["sha256"]
@@ -77,6 +78,12 @@ class Fingerprint:
             if now.get(key) != then.get(key):
                 return f"{key} was {_shown(then.get(key))} and is now {_shown(now.get(key))}"
         return None
+
+
+def _content(outputs: Sequence[Output]) -> str:
+    """Return the sum that a file holds, or those of its streams with their names."""
+    first, *more = outputs
+    return ", ".join(f"{each.name}={each.sum}" for each in outputs) if more else str(first.sum)
 
 
 def _same_hash(one: str, other: str) -> bool:
@@ -93,39 +100,52 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
     Raises:
         OutputError: an output exists that was made with others.
     """
-    present = [output for output in outputs if os.path.exists(job.files[output.name])]
-    for output in present:
-        path = job.files[output.name]
-        if difference := fingerprint.difference(read_settings(path), output):
+    present = [path for path in {*job.files.values()} if os.path.exists(path)]
+    for path in sorted(present):
+        held = [output for output in outputs if job.files[output.name] == path]
+        if difference := fingerprint.difference(read_settings(path), held):
             raise OutputError(
                 path, f"exists, and {difference}", hint="-y overwrites it, --if-exists rename keeps both"
             )
-    return len(present) == len(job.files)
+    return len(present) == len({*job.files.values()})
 
 
 def renamed(job: Job) -> Job:
     """Return the job with the lowest number in its folder's or files' names under which nothing exists."""
-    number, files = 2, job.files
-    while any(os.path.exists(path) for path in files.values()):
-        files = {name: _numbered(path, name, number) for name, path in job.files.items()}
-        number += 1
-    return Job(job.input, files)
-
-
-def _numbered(path: Path, output: str, number: int) -> Path:
+    number, found = 2, job
     # If the track has a folder of its own, the folder gets the number, otherwise the file.
-    if path.stem == output:
+    own_folder = all(path.name == name + suffix_of(path.name) for name, path in job.files.items())
+    while any(os.path.exists(path) for path in found.paths):
+        files = {name: _numbered(path, own_folder, number) for name, path in job.files.items()}
+        project = job.project and _numbered(job.project, own_folder, number)
+        found, number = Job(job.input, files, project), number + 1
+    return found
+
+
+def _numbered(path: Path, own_folder: bool, number: int) -> Path:
+    if own_folder:
         return path.parent.with_name(f"{path.parent.name} ({number})") / path.name
-    return path.with_name(f"{path.stem} ({number}){path.suffix}")
+    suffix = suffix_of(path.name)
+    return path.with_name(f"{path.name.removesuffix(suffix)} ({number}){suffix}")
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A job that is ready to be done, the source by its header, and the shape of the outputs."""
+    """A job that is ready to be done.
+
+    Attributes:
+        job: the input and the paths of its outputs.
+        source: the input by its header.
+        shape: of the outputs.
+        output: their format.
+        film: the film that the output is the sound of, with --mux.
+    """
 
     job: Job
     source: FileSource
     shape: Shape
+    output: OutputSettings
+    film: Film | None = None
 
 
 def survey(
@@ -149,27 +169,27 @@ def survey(
     """
     name = str(job.input)
     try:
-        source, shape = examine(job.input, batch, output)
-        there = [path for path in job.files.values() if os.path.exists(path)]
+        ready = examine(job, batch, output)
+        there = [path for path in job.paths if os.path.exists(path)]
         if batch.if_exists == "error" and there:
             raise OutputError(there[0], "exists", hint="-y overwrites it")
         if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
             paths = {stem: str(path) for stem, path in job.files.items()}
             return TrackResult(name, "skipped", paths)
         if batch.if_exists == "rename":
-            job = replace(job, files=renamed(job).files)
+            job = renamed(job)
         _check_places(job)
     except Exception as error:
         log.debug("%s", name, exc_info=error)
         return TrackResult(name, "failed", error=Failure.of(error))
-    return Ready(job, source, shape)
+    return replace(ready, job=job)
 
 
 def _check_places(job: Job) -> None:
-    for path in job.files.values():
+    for path in job.paths:
         if os.path.isdir(path):
             raise OutputError(path, "is a folder")
-    for folder in {path.parent: None for path in job.files.values()}:
+    for folder in {path.parent: None for path in job.paths}:
         check_folder(folder)
 
 
@@ -198,7 +218,7 @@ def check_folder(folder: Path) -> None:
 def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> Ready | TrackResult:
     """Return a failure for a job that would overwrite an input (given by real paths), or else `found`."""
     if isinstance(found, Ready):
-        for path in found.job.files.values():
+        for path in found.job.paths:
             if os.path.realpath(path) in inputs:
                 error = OutputError(
                     path, "is an input", hint="choose another folder with -o, or a --template"
@@ -207,20 +227,24 @@ def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> R
     return found
 
 
-def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple[FileSource, Shape]:
+def examine(job: Job, batch: BatchSettings, output: OutputSettings) -> Ready:
     """Read the header of an input, and check that its outputs can be encoded.
 
     Raises:
-        InputError: it can't be read.
+        InputError: it can't be read, or is no video and --mux is set.
         SettingsError: the format can't hold it.
     """
+    entry = job.input
     if entry.failure is not None:
         raise entry.failure
     info = probe(entry.path, stream=batch.audio_stream, name=str(entry))
     source = FileSource(entry.path, info, batch.start_s, batch.end_s)
+    film = film_of(entry.path, entry.suffix, info.stream) if batch.mux else None
+    if film is not None:
+        output = settings_for(film, output)
     shape = output_shape(source, output)
     check_encodable(output.format, shape.sample_rate, shape.channels, output.bit_depth)
-    return source, shape
+    return Ready(job, source, shape, output, film)
 
 
 def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spooled: int = 0) -> None:

@@ -36,8 +36,9 @@ def write_stream(session: Session, file: BinaryIO, callback: Callback | None = N
         BrokenPipeError: the reader is gone.
     """
     output, batch = session.request.output, session.request.batch
-    source, shape = examine(session.plan.jobs[0].input, batch, output)
-    with source.opened() as source:
+    ready = examine(session.plan.jobs[0], batch, output)
+    shape = ready.shape
+    with ready.source.opened() as source:
         blocks, frames = _separated(session, source, shape, callback)
         with closing(blocks):
             if output.format == "wav" and output.is_float:

@@ -8,13 +8,15 @@ import os
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from stemsplit.errors import InputError, SettingsError, StemsplitError
+from stemsplit.formats import Format
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
+from stemsplit.settings import TEMPLATE, TEMPLATE_TOGETHER
 
 FIELDS = ("dir", "name", "stem", "Stem", "ext", "model", "parent")
 # Limit of a track's name in a path: file systems allow 255 bytes, with the stem, the suffix and `.part`.
@@ -54,10 +56,21 @@ class Input:
 
 @dataclass(frozen=True)
 class Job:
-    """An input and the path of each of its outputs."""
+    """An input, the path of each of its outputs, and that of the project for a DAW that names them."""
 
     input: Input
     files: dict[str, Path]
+    project: Path | None = None
+
+    @property
+    def named(self) -> list[tuple[str, Path]]:
+        """The outputs and the project, each with its path."""
+        return [*self.files.items(), *([("the project", self.project)] if self.project else [])]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files of the job, each once."""
+        return tuple(dict.fromkeys(path for _, path in self.named))
 
 
 @dataclass(frozen=True)
@@ -188,7 +201,15 @@ def take_shard(inputs: Sequence[Input], shard: tuple[int, int]) -> list[Input]:
 
 
 def plan_jobs(
-    inputs: Sequence[Input], outputs: Sequence[str], *, root: Path, template: str, ext: str, model: str
+    inputs: Sequence[Input],
+    outputs: Sequence[str],
+    *,
+    root: Path,
+    template: str,
+    ext: str | None,
+    model: str,
+    together: bool = False,
+    project: str | None = None,
 ) -> Plan:
     """Give every output of every input a path of its own below `root`.
 
@@ -197,8 +218,10 @@ def plan_jobs(
         outputs: names of a track's outputs.
         root: the output folder.
         template: the path below the output folder, with the fields of `FIELDS`.
-        ext: the suffix of the format.
+        ext: the suffix of the format; None for that of the input.
         model: the model's name.
+        together: whether all outputs of an input have one path.
+        project: the suffix of a project beside the outputs of each input; None for none.
 
     Raises:
         SettingsError: the template has an unknown field, leaves the output folder, or gives two outputs one
@@ -214,19 +237,48 @@ def plan_jobs(
         fields = {
             "dir": _clean_folder(entry.folder),
             "name": next(free),
-            "ext": ext,
+            "ext": ext or entry.suffix,
             "model": _clean(model),
             "parent": _clean(Path(os.path.abspath(entry.path)).parent.name or "root"),
         }
         files = {o: root / expand(template, fields | {"stem": o, "Stem": _capital(o)}) for o in outputs}
-        jobs.append(Job(entry, files))
-    _check_collisions(jobs, template, root)
+        jobs.append(Job(entry, files, _project_path(files, fields["name"], project)))
+    _check_collisions(jobs, template, root, together)
     return Plan(tuple(jobs), tuple(notices))
 
 
 def _capital(stem: str) -> str:
     """Return a stem's name as Ultimate Vocal Remover and audio-separator write it, such as `No Reverb`."""
     return "Instrumental" if stem == "no_vocals" else stem.replace("_", " ").title()
+
+
+def _project_path(files: Mapping[str, Path], name: str, suffix: str | None) -> Path | None:
+    """Return the path of a project in the innermost folder that has all files."""
+    if suffix is None:
+        return None
+    return Path(os.path.commonpath([path.parent for path in files.values()]), f"{name}.{suffix}")
+
+
+def template_of(given: str | None, form: Format) -> str:
+    """Return the template of a format's files, checked.
+
+    Args:
+        given: the template that is asked for; None for the default.
+        form: the format.
+
+    Raises:
+        SettingsError: it can't be expanded, or leaves the output folder; or it names a stem, and the files of
+            the format hold all of them.
+    """
+    template = given or (TEMPLATE_TOGETHER if form.together else TEMPLATE)
+    check_template(template)
+    if form.together and "{stem}" in template.lower():
+        raise SettingsError(
+            f"--template {template}: a {form.name} file holds all stems of a track",
+            setting="--template",
+            hint=f"leave {{stem}} out, as in {TEMPLATE_TOGETHER}",
+        )
+    return template
 
 
 def check_template(template: str) -> None:
@@ -305,21 +357,21 @@ def _clean_folder(folder: PurePosixPath) -> str:
     return "/".join(_clean(part) for part in folder.parts)
 
 
-def _check_collisions(jobs: Sequence[Job], template: str, root: Path) -> None:
+def _check_collisions(jobs: Sequence[Job], template: str, root: Path, together: bool) -> None:
     seen: dict[str, str] = {}
     for job in jobs:
-        for name, path in job.files.items():
-            what = f"{name} of {job.input}"
+        for name, path in job.named:
+            what = str(job.input) if together else f"{name} of {job.input}"
             if (other := seen.setdefault(_comparable(path), what)) != what:
                 raise SettingsError(
                     f"--template {template}: {other} and {what} would be the same file",
                     setting="--template",
-                    hint="use {dir}, {name} and {stem} in it",
+                    hint=f"use {{dir}}{'' if together else ', {stem}'} and {{name}} in it",
                 )
-    folders = {_comparable(parent) for job in jobs for path in job.files.values() for parent in path.parents}
+    folders = {_comparable(parent) for job in jobs for path in job.paths for parent in path.parents}
     folders.add(_comparable(root))
     for job in jobs:
-        for path in job.files.values():
+        for path in job.paths:
             if _comparable(path) in folders:
                 raise SettingsError(
                     f"--template {template}: {path} would be both a file and a folder", setting="--template"

@@ -26,8 +26,10 @@ from stemsplit.outcome import Failure
 from stemsplit.separation.flow import Flow, resolve
 from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, refuse_overwriting, survey
 from stemsplit.separation.outputs import Output, plan_outputs
-from stemsplit.separation.plan import Found, Input, Plan, check_template, collect, plan_jobs, take_shard
+from stemsplit.separation.plan import Found, Input, Plan, collect, plan_jobs, take_shard, template_of
+from stemsplit.separation.project import write_project
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
+from stemsplit.separation.stem_file import plan_streams
 from stemsplit.settings import DEFAULT_REQUEST, Request
 
 if TYPE_CHECKING:
@@ -109,10 +111,12 @@ class Session:
             Others: as `load`.
         """
         batch, ready = self.request.batch, []
-        for found in self.survey():
+        for job, found in zip(self.plan.jobs, self.survey(), strict=True):
             if isinstance(found, Ready):
                 ready.append(found)
                 continue
+            if found.status == "skipped" and job.project and not job.project.exists():
+                write_project(job.project, job.files)
             announce(found, callback)
             yield found
             if found.status == "failed" and batch.fail_fast:
@@ -131,7 +135,7 @@ class Session:
             make: Callable[[], TrackWorker]
             if engine is None:  # two threads more, for a track that is measured and one that is published
                 runner, engine = self.load(callback), Threads(jobs + 2)
-                shared = TrackWorker(runner, self.outputs, self.fingerprint, request.output, jobs)
+                shared = TrackWorker(runner, self.outputs, self.fingerprint, jobs)
                 stack.enter_context(closing(shared))
                 make = lambda: shared  # noqa: E731
             else:
@@ -190,28 +194,36 @@ def prepare(
         OutputError: the output folder can't be written.
         ResourceError: the disk has too little room.
     """
-    check_template(request.batch.template)
+    form = find_format(request.output.format)
+    template = template_of(request.batch.template, form)
     check_device(request.compute.device)
     flow = _resolve(request, request.model.model if model is None else model, callback)
-    outputs = plan_outputs(flow.stems, request.stems, flow.divided)
+    if form.together:
+        outputs = plan_streams(flow.stems, request.stems, flow.divided, form)
+    else:
+        outputs = plan_outputs(flow.stems, request.stems, flow.divided)
     if not found.inputs:
         hint = next(iter(found.notices()), "--include picks files by name")
         raise SettingsError("no audio file found in what was given", hint=hint)
     rate, channels = request.output.sample_rate, request.output.channels
     if rate != "keep":
         check_encodable(request.output.format, rate, channels if channels in (1, 2) else 1)
+    if request.batch.mux:
+        _require_one(len(outputs), "--mux", "outputs of a track, and the sound of a video", _ONE_STEM)
     root = Path(request.batch.output)
     plan = plan_jobs(
         take_shard(found.inputs, request.batch.shard),
         [output.name for output in outputs],
         root=root,
-        template=request.batch.template,
-        ext=find_format(request.output.format).extension,
+        template=template,
+        ext=None if request.batch.mux else form.extension,
         model=flow.name,
+        together=form.together,
+        project=request.batch.project,
     )
     if to_stream:
-        _require_one(len(plan.jobs), "inputs", "one INPUT")
-        _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
+        _require_one(len(plan.jobs), "-o -", "inputs, and a stream", "one INPUT")
+        _require_one(len(outputs), "-o -", "outputs of a track, and a stream", _ONE_STEM)
     else:
         check_folder(root)
     for notice in (*flow.remarks(outputs), *found.notices(), *plan.notices):
@@ -233,9 +245,12 @@ def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
     return resolve(recipe, describe)
 
 
-def _require_one(count: int, what: str, hint: str) -> None:
+_ONE_STEM = "one stem with -s, or --karaoke"
+
+
+def _require_one(count: int, flag: str, what: str, hint: str) -> None:
     if count != 1:
-        raise SettingsError(f"-o -: there are {count} {what}, and a stream holds one", hint=f"choose {hint}")
+        raise SettingsError(f"{flag}: there are {count} {what} holds one", hint=f"choose {hint}")
 
 
 def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
@@ -251,6 +266,7 @@ def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
         **combined,
         **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
         **({"tta": True} if request.chunks.tta else {}),
+        **({"mux": True} if batch.mux else {}),
         **({"model_options": dict(request.model.model_options)} if request.model.model_options else {}),
         **asdict(request.output),
         "segment_s": request.model.segment_s,

@@ -150,11 +150,13 @@ class Shape:
 def output_shape(source: Source, settings: OutputSettings) -> Shape:
     """Return the rate and channels that are asked for, or those of the source.
 
-    To keep the rate means the nearest one that the format can hold, to keep the channels at most two.
+    To keep the rate means the nearest one that the format can hold, to keep the channels at most two. DJ
+    programs expect stereo in a stem file.
     """
-    rate, channels = settings.sample_rate, settings.channels
+    form, rate, channels = find_format(settings.format), settings.sample_rate, settings.channels
     if rate == "keep":
-        rate = find_format(settings.format).nearest_rate(source.sample_rate)
+        rate = form.nearest_rate(source.sample_rate)
     if channels == "each":
         return Shape(rate, source.channels, source.layout if source.channels > 2 else None)
-    return Shape(rate, min(2, source.channels) if channels == "keep" else channels)
+    kept = 2 if form.slots else min(2, source.channels)
+    return Shape(rate, kept if channels == "keep" else channels)

@@ -77,7 +77,10 @@ def mix(body: Mapping[str, Any], library: Library) -> tuple[list[Lane], OutputSe
         settings = OutputSettings(**given)
     except TypeError as error:
         raise SettingsError(str(error)) from None
-    return lanes, settings, f"{_file_name(name)}.{FORMATS[settings.format].extension}"
+    form = FORMATS[settings.format]
+    if form.together:
+        raise SettingsError(f"format {form.name}: holds the stems of a song, not a mix", setting="format")
+    return lanes, settings, f"{_file_name(name)}.{form.extension}"
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: set[str]) -> None:

@@ -46,6 +46,7 @@ async def about(request: Request) -> Response:
             "formats": [
                 {"name": one.name, "extension": one.extension, "bit_depths": list(one.bit_depths)}
                 for one in FORMATS.values()
+                if not one.together
             ],
             "format": DEFAULT_REQUEST.output.format,
             "bit_depth": DEFAULT_REQUEST.output.bit_depth,

@@ -25,7 +25,7 @@ from stemsplit.outcome import Failure
 from stemsplit.separation.jobs import is_done
 from stemsplit.separation.plan import Found, Input
 from stemsplit.separation.run import Session, prepare
-from stemsplit.settings import Request
+from stemsplit.settings import TEMPLATE, Request
 from stemsplit.web.answers import ApiError
 from stemsplit.web.library import id_of
 from stemsplit.web.warm import WarmEngine
@@ -268,7 +268,7 @@ def _free_session(job: Job) -> Session:
     """Return the run of a job, in the song's folder, or in a numbered one if that has other files."""
     number = 1
     while True:
-        template = job.request.batch.template
+        template = job.request.batch.template or TEMPLATE
         if number > 1:
             template = template.replace("{name}", f"{{name}} ({number})")
         batch = replace(job.request.batch, template=template)

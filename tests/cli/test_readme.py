@@ -60,6 +60,21 @@ def write_film(path: Path, seconds: float) -> None:
             container.mux([*stream.encode(frame), *stream.encode(None)])
 
 
+def write_clip(path: Path) -> None:
+    """Write half a second of picture and sound."""
+    with av.open(str(path), "w") as container:
+        picture: Any = container.add_stream("mpeg4", rate=25)
+        picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
+        sound: Any = container.add_stream("pcm_s16le", rate=44100, layout="stereo")
+        for _ in range(12):
+            image = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")
+            container.mux(picture.encode(image))
+        noise = np.random.default_rng(0).integers(-3000, 3000, (1, 2 * 22050), np.int16)
+        frame = av.AudioFrame.from_ndarray(noise, format="s16", layout="stereo")
+        frame.sample_rate = 44100
+        container.mux([*sound.encode(frame), *sound.encode(None), *picture.encode(None)])
+
+
 def write_sound(path: Path, seconds: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = 0.1 * np.random.default_rng(0).standard_normal((round(44100 * seconds), 2))
@@ -78,6 +93,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_sound(folder / f"{track}/{stem}.wav", 2.0)
     write_film(folder / "live.mkv", 91)
     write_film(folder / "talk.mkv", 0.5)
+    write_clip(folder / "clip.mkv")
     tiny = {"sources": list(STEMS), "channels": 8, "bottom_channels": 16, "t_layers": 1, "t_heads": 2}
     for run in ("runs/x", "runs/fine-tune"):
         (folder / run).mkdir(parents=True)

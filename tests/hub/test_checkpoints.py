@@ -14,6 +14,7 @@ from stemsplit.documents import Document
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.hub import arguments as args
 from stemsplit.hub import bare
+from stemsplit.hub.agreement import agreement_db, agreement_of_half_db
 from stemsplit.hub.checkpoints import build_network, convert, empty_network, read_package, save_package
 
 FOUR = ["drums", "bass", "other", "vocals"]
@@ -308,6 +309,25 @@ class TestConvert:
         with pytest.raises(CheckpointError):
             convert(tmp_path / "m.ckpt", tmp_path / "new.safetensors")
         assert not (tmp_path / "new.safetensors").exists()
+
+    def test_to_half_precision(self, network, tmp_path):
+        save_package(tmp_path / "m.safetensors", network)
+        package = convert(tmp_path / "m.safetensors", tmp_path / "half.safetensors", half=True)
+        small = read_package(tmp_path / "half.safetensors")
+        assert {value.dtype for value in small.state.values()} == {torch.float16}
+        expected = {key: value.half().float() for key, value in network.state_dict().items()}
+        assert same(build_network(small).state_dict(), expected)
+        error = agreement_db(build_network(package), build_network(small).estimate, torch.randn(1, 2, 500))
+        assert 50 < error < 90  # fp16 has 11 bits
+        assert agreement_of_half_db(package) == pytest.approx(error, abs=3)
+
+    def test_weights_beyond_half_precision_are_refused(self, network, tmp_path):
+        state = {key: value * 1e6 for key, value in network.state_dict().items()}
+        network.load_state_dict(state)
+        save_package(tmp_path / "m.safetensors", network)
+        with pytest.raises(CheckpointError, match="in fp16 gains holds NaN or infinite values"):
+            convert(tmp_path / "m.safetensors", tmp_path / "half.safetensors", half=True)
+        assert not (tmp_path / "half.safetensors").exists()
 
 
 def test_building_moves_no_random_number(network, tmp_path):

@@ -1,6 +1,7 @@
 """Memory doesn't grow with the length of a track."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,30 @@ def test_thirty_minutes_of_an_ensemble_and_a_chain_take_the_memory_of_three(tmp_
     short = peak_mb(write_song(tmp_path / "short.wav", 3, 4410), models["htdemucs"], *options)
     long = peak_mb(write_song(tmp_path / "long.wav", 30, 4410), models["htdemucs"], *options)
     assert long - short < 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.parametrize("form", ["stem.m4a", "mka"])
+def test_stem_files_hold_no_track(tmp_path: Path, form: str) -> None:
+    peaks = []
+    for minutes in (3, 12):  # nine minutes of five streams are 476 MB in 16 bits
+        song = write_song(tmp_path / "song.wav", minutes)
+        peaks.append(peak_mb(song, Path("classic"), "-f", form))
+    assert peaks[1] - peaks[0] < 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program")
+def test_films_hold_no_track(tmp_path: Path) -> None:
+    peaks = []
+    for minutes in (3, 12):  # nine minutes of this picture are 65 MB, and of the sound 95 MB
+        song = write_song(tmp_path / "song.wav", minutes)
+        made = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=s=320x240:d={minutes * 60}"]
+        made += ["-i", str(song), "-c:v", "mpeg4", "-b:v", "1M", "-c:a", "flac", str(tmp_path / "film.mkv")]
+        subprocess.run(made, check=True)
+        peaks.append(peak_mb(tmp_path / "film.mkv", Path("classic"), "-s", "bass", "--mux"))
+    assert peaks[1] - peaks[0] < 50

@@ -130,3 +130,9 @@ def attach_cover(container: Any, cover: Cover | None) -> Any | None:
     stream.metadata["comment"] = cover.kind
     packet.stream = stream
     return packet
+
+
+def attach_file(container: Any, cover: Cover) -> None:
+    """Attach a picture to a Matroska file, under the name that its readers take for a cover."""
+    name = f"{'cover' if cover.kind == FRONT else 'picture'}.{cover.mime.rpartition('/')[2]}"
+    container.add_attachment(name, cover.mime, cover.data)

@@ -39,7 +39,7 @@ FIELDS = {
 }
 NOTE = '{"model": "sha256:00", "settings": [1, 2.5, "é"], "version": "0.1"}'
 # FFmpeg writes an MP4's tempo and doesn't read it
-NOT_READ_BACK = {"m4a": {"bpm"}, "alac": {"bpm"}}
+NOT_READ_BACK = dict.fromkeys(("m4a", "alac", "stem.m4a", "stem.mp4"), {"bpm"})
 
 
 def picture(codec: str) -> bytes:
