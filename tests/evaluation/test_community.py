@@ -46,14 +46,17 @@ def leaking(samples: int, channels: int = 2) -> Signals:
 
 
 def tonal(samples: int) -> Signals:
-    """Swelling notes of which the estimate misses some, with silence in front: 80 dB of range count."""
+    """Swelling notes of which the estimate misses some, with silence in front: 80 dB of range count.
+
+    The estimate has noise, for a bin that differs by nothing but rounding counts as too loud or too quiet.
+    """
     time = torch.arange(samples) / 44100
     notes = torch.stack(
         [torch.sin(2 * torch.pi * 110 * 1.3**i * time) * (i / 6 * time).sin() for i in range(9)]
     )
     pan = torch.linspace(0.2, 1, 9)
     reference = 0.05 * torch.stack([pan @ notes, pan.flip(0) @ notes])
-    estimate = reference - 0.04 * notes[4] + 1e-5 * torch.from_numpy(exact_noise(3, samples)).float()
+    estimate = reference - 0.04 * notes[4] + 1e-3 * torch.from_numpy(exact_noise(3, samples)).float()
     reference[:, : samples // 4] = 0
     estimate[:, : samples // 8] = 0
     return Signals(reference, estimate, reference + 0.2 * notes[7].roll(99), 44100)
