@@ -153,6 +153,8 @@ def _print(evaluation: "Evaluation") -> None:
     if not scored:
         return
     click.echo("\n".join(_tables(evaluation, [outcome.name for outcome in scored])))
+    if verdict := _verdict(evaluation):
+        click.echo("\n" + "\n".join(verdict))
     remarks = [f"{outcome.name}: {remark}" for outcome in scored for remark in _remarks(outcome)]
     if remarks:
         click.echo("\n" + "\n".join(remarks))
@@ -177,6 +179,24 @@ def _tables(evaluation: "Evaluation", tracks: Sequence[str]) -> list[str]:
     methods = [row.method for row in summary]
     breaks = {len(rows) + i for i in range(len(summary)) if i == 0 or methods[i] != methods[i - 1]}
     return [*_table([*rows, *summary], breaks), "", *_explained(summary, len(tracks))]
+
+
+def _verdict(evaluation: "Evaluation") -> list[str]:
+    """Return the table that says whether the first of several models pays; empty for a single one."""
+    from stemsplit.evaluation.table import METRICS
+    from stemsplit.evaluation.verdict import gains
+
+    cells = [("STEM", "METRIC", "BEST OTHER", "GAIN", "95 %", "DOES IT PAY")]
+    for one in (gain for metric in evaluation.metrics() for gain in gains(evaluation, metric)):
+        interval = f"{one.low:+.2f} to {one.high:+.2f}" if one.tracks > 1 else "one track"
+        cells.append((one.stem, METRICS[one.metric].title, one.other, f"{one.gain:+.2f}", interval, one.pays))
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return (
+        [f"Does {evaluation.method} pay, beside the best other model of each stem?", *lines]
+        if cells[1:]
+        else []
+    )
 
 
 def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
