@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         PROGRESS,
         click.Option(["--json", "as_json"], is_flag=True, help="Print the scores as JSON."),
         flag("--csv", "csv_file", metavar="FILE", help="Also write the scores into a file as CSV."),
+        flag("--html", "html_file", metavar="FILE", help="Also write a page with plots and all scores."),
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -91,6 +92,7 @@ def _check(options: Mapping[str, Any]) -> None:
     if count and options["model"]:
         raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
     require_writable("--csv", options["csv_file"])
+    require_writable("--html", options["html_file"])
 
 
 def _run(options: Mapping[str, Any]) -> int:
@@ -107,6 +109,10 @@ def _run(options: Mapping[str, Any]) -> int:
     if options["csv_file"]:
         content = evaluation.as_csv().encode("utf-8", "surrogateescape")  # keeps the bytes of tracks' names
         write_named(options["csv_file"], content)
+    if options["html_file"]:
+        from stemsplit.evaluation.page import as_html
+
+        write_named(options["html_file"], as_html(evaluation).encode("utf-8", "surrogateescape"))
     return evaluation.exit_code
 
 

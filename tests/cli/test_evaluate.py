@@ -151,6 +151,8 @@ def test_metrics_that_are_asked_for(shell: Shell, songs: Path) -> None:
     )
     ran = shell("evaluate", *CLASSIC, "--metric", "fullness,sdr,log_wmse")
     assert "SDR, log WMSE, fullness: mean over 2 tracks" in ran.out.decode()
+    assert shell("evaluate", *CLASSIC, "--metric", "sdr", "--html", "x.html").code == 0
+    assert (shell.folder / "x.html").read_text().count("<circle") == 2 * 2 * len(STEMS)  # with the mixture
     ran = shell("evaluate", *CLASSIC, "--metric", "fulness")
     assert ran.code == 2 and "no metric named 'fulness'" in ran.err and "did you mean fullness?" in ran.err
 
