@@ -19,6 +19,7 @@ from stemsplit.evaluation.oracles import ORACLES
 from stemsplit.evaluation.plan import plan_dataset, plan_files
 from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.store import Store
+from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS
 from stemsplit.events import Callback
 from stemsplit.hub.recipes import Recipe
 from stemsplit.separation.samples import samples_of
@@ -39,6 +40,7 @@ def evaluate(
     estimates: str | Path | None = None,
     oracles: Sequence[str] = (),
     only: Sequence[str] = (),
+    metrics: Sequence[str] | None = None,
     bss: bool = True,
     jobs: int = 1,
     engine: Engine | None = None,
@@ -67,7 +69,8 @@ def evaluate(
         estimates: a folder of stems to score in place of models.
         oracles: names of oracles to score too, `irm` and `mixphase`.
         only: patterns of track names; none for all tracks.
-        bss: also compute cSDR, ISR, SIR and SAR, which take longest.
+        metrics: names of `evaluation.table.METRICS`; None for the usual ones.
+        bss: False leaves out cSDR, ISR, SIR and SAR, which take longest.
         jobs: the number of tracks that are scored at the same time, each in a process. Models must then be
             picklable, and a script needs `if __name__ == "__main__":`.
         engine: maps the tracks over workers, in place of such processes.
@@ -85,7 +88,7 @@ def evaluate(
     Raises:
         InputError: there is no track.
         SettingsError: an argument is invalid; the message names it.
-        UnknownNameError: no such model or oracle.
+        UnknownNameError: no such model, oracle or metric.
         DeviceError: no such device.
         ModelUnavailableError: the weights can't be downloaded or read.
         Cancelled: the callback returned False.
@@ -97,6 +100,9 @@ def evaluate(
     for name in oracles:
         if name not in ORACLES:
             raise UnknownNameError("oracle", name, tuple(ORACLES))
+    for name in metrics or ():
+        if name not in METRICS:
+            raise UnknownNameError("metric", name, tuple(METRICS))
     if estimates is not None:
         planned = plan_files(dataset, estimates, only)
         methods = [run.Method(_label(estimates))]
@@ -110,6 +116,7 @@ def evaluate(
         planned,
         methods,
         oracles=oracles,
+        metrics=DEFAULT_METRICS if metrics is None else metrics,
         bss=bss,
         workers=jobs,
         engine=engine,

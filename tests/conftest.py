@@ -1,12 +1,18 @@
 """Fixtures that every test may use."""
 
+import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from stemsplit.audio.reader import read_audio
 
@@ -53,3 +59,27 @@ def encode(tmp_path: Path) -> Encode:
         return read_audio(tmp_path / name)[0].shape[1]
 
     return write
+
+
+@pytest.fixture(scope="session")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Tensor]]:
+    """Run a program of `tests/oracles` with a reference package, in the package's own environment.
+
+    The program gets the paths of a safetensors file, with the tensors that are passed and `arguments` as
+    JSON in its metadata, and of the safetensors file to write. Its Python is named by STEMSPLIT_ORACLES.
+    """
+    python = os.environ.get("STEMSPLIT_ORACLES", "")
+    if not Path(python).is_file():
+        pytest.skip("STEMSPLIT_ORACLES names no Python with the packages of tests/oracles/requirements.txt")
+
+    def ask(program: str, arguments: dict[str, Any], **tensors: Tensor) -> dict[str, Tensor]:
+        place = tmp_path_factory.mktemp("oracle")
+        given = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(given, place / "asked", {"arguments": json.dumps(arguments)})
+        path = Path(__file__).parent / "oracles" / program
+        command = [python, path, place / "asked", place / "answer"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{program}: {done.stderr[-3000:]}"
+        return load_file(place / "answer")
+
+    return ask

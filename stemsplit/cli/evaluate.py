@@ -13,14 +13,14 @@ from stemsplit.cli.failures import require_stdout, require_writable, say, usage_
 from stemsplit.cli.options import PROGRESS, flag, setting
 from stemsplit.errors import InputError
 from stemsplit.events import Callback
-from stemsplit.fields import collect
+from stemsplit.fields import collect, names
 from stemsplit.files import write_named
 from stemsplit.settings import ModelSettings, Request
 
 if TYPE_CHECKING:
-    from stemsplit.evaluation.metrics import Metric
     from stemsplit.evaluation.outcome import Outcome
     from stemsplit.evaluation.results import Evaluation, Row
+    from stemsplit.evaluation.table import Metric
 
 
 @click.command(
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
             help="Also score an ideal ratio mask, or true magnitudes with the mixture's phase (repeatable).",
         ),
         flag("--only", metavar="GLOB", multiple=True, help="Only tracks whose name matches (repeatable)."),
+        flag(
+            "--metric",
+            "metrics",
+            metavar="NAME,...",
+            multiple=True,
+            help="Compute these metrics in place of the usual ones, such as sdr,bleedless,fullness.",
+        ),
         flag("--bss/--no-bss", default=True, help="Also cSDR, ISR, SIR and SAR, the slowest metrics."),
         flag("--fresh", is_flag=True, help="Score again, ignoring earlier scores."),
         *map(setting, ("device", "precision", "threads", "segment_s", "overlap", "shifts")),
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
         PROGRESS,
         click.Option(["--json", "as_json"], is_flag=True, help="Print the scores as JSON."),
         flag("--csv", "csv_file", metavar="FILE", help="Also write the scores into a file as CSV."),
+        flag("--html", "html_file", metavar="FILE", help="Also write a page with plots and all scores."),
     ],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -56,11 +64,13 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
     always scored too, as the estimate of every stem. Tracks that were scored before aren't scored again.
 
     uSDR and SI-SDR are means over tracks; cSDR, ISR, SIR and SAR (BSS Eval 4) and the median SDR are medians.
-    They can't be compared with each other.
+    They can't be compared with each other. --metric also takes sdr, k_sdr, l1_freq, log_wmse, aura_stft,
+    aura_mrstft, l1_snr, bleedless, fullness, bleedless_mr and fullness_mr, which are means as in msst.
 
     \b
     stemsplit evaluate --dataset musdb18hq/test -m htdemucs_ft --oracle irm
     stemsplit evaluate --dataset songs/ --only '7.*' -m runs/fine-tune -m classic --csv scores.csv
+    stemsplit evaluate songs/ stems/ --metric bleedless,fullness
     stemsplit evaluate songs/ stems/ --json | jq .summary.stems.vocals.csdr
     """
     typed = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
@@ -82,6 +92,7 @@ def _check(options: Mapping[str, Any]) -> None:
     if count and options["model"]:
         raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
     require_writable("--csv", options["csv_file"])
+    require_writable("--html", options["html_file"])
 
 
 def _run(options: Mapping[str, Any]) -> int:
@@ -98,6 +109,10 @@ def _run(options: Mapping[str, Any]) -> int:
     if options["csv_file"]:
         content = evaluation.as_csv().encode("utf-8", "surrogateescape")  # keeps the bytes of tracks' names
         write_named(options["csv_file"], content)
+    if options["html_file"]:
+        from stemsplit.evaluation.page import as_html
+
+        write_named(options["html_file"], as_html(evaluation).encode("utf-8", "surrogateescape"))
     return evaluation.exit_code
 
 
@@ -112,6 +127,7 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
             estimates=estimates,
             oracles=options["oracles"],
             only=options["only"],
+            metrics=[name for text in options["metrics"] for name in names(text)] or None,
             bss=options["bss"],
             jobs=options["jobs"] or Request.jobs,
             fresh=bool(options["fresh"]),
@@ -143,6 +159,8 @@ def _print(evaluation: "Evaluation") -> None:
     if not scored:
         return
     click.echo("\n".join(_tables(evaluation, [outcome.name for outcome in scored])))
+    if verdict := _verdict(evaluation):
+        click.echo("\n" + "\n".join(verdict))
     remarks = [f"{outcome.name}: {remark}" for outcome in scored for remark in _remarks(outcome)]
     if remarks:
         click.echo("\n" + "\n".join(remarks))
@@ -158,15 +176,33 @@ def _remarks(outcome: "Outcome") -> Iterator[str]:
     yield from (f"note: {note}" for note in outcome.scores.notes)
 
 
-def _tables(evaluation: "Evaluation", names: Sequence[str]) -> list[str]:
+def _tables(evaluation: "Evaluation", tracks: Sequence[str]) -> list[str]:
     """Return the lines of the table of all tracks, with the summary below."""
     summary = list(evaluation.summary_rows())
-    if len(names) == 1:  # the summary of one track is that track, with a mean over its stems
-        return _table([replace(row, track=names[0]) for row in summary], set())
-    tracks = list(evaluation.track_rows())
+    if len(tracks) == 1:  # the summary of one track is that track, with a mean over its stems
+        return _table([replace(row, track=tracks[0]) for row in summary], set())
+    rows = list(evaluation.track_rows())
     methods = [row.method for row in summary]
-    breaks = {len(tracks) + i for i in range(len(summary)) if i == 0 or methods[i] != methods[i - 1]}
-    return [*_table([*tracks, *summary], breaks), "", *_explained(summary, len(names))]
+    breaks = {len(rows) + i for i in range(len(summary)) if i == 0 or methods[i] != methods[i - 1]}
+    return [*_table([*rows, *summary], breaks), "", *_explained(summary, len(tracks))]
+
+
+def _verdict(evaluation: "Evaluation") -> list[str]:
+    """Return the table that says whether the first of several models pays; empty for a single one."""
+    from stemsplit.evaluation.table import METRICS
+    from stemsplit.evaluation.verdict import gains
+
+    cells = [("STEM", "METRIC", "BEST OTHER", "GAIN", "95 %", "DOES IT PAY")]
+    for one in (gain for metric in evaluation.metrics() for gain in gains(evaluation, metric)):
+        interval = f"{one.low:+.2f} to {one.high:+.2f}" if one.tracks > 1 else "one track"
+        cells.append((one.stem, METRICS[one.metric].title, one.other, f"{one.gain:+.2f}", interval, one.pays))
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return (
+        [f"Does {evaluation.method} pay, beside the best other model of each stem?", *lines]
+        if cells[1:]
+        else []
+    )
 
 
 def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
@@ -180,7 +216,7 @@ def _explained(summary: "Sequence[Row]", count: int) -> list[str]:
 
 def _shown(rows: "Sequence[Row]") -> "dict[str, Metric]":
     """Return the metrics that at least one row has."""
-    from stemsplit.evaluation.metrics import METRICS
+    from stemsplit.evaluation.table import METRICS
 
     return {name: metric for name, metric in METRICS.items() if any(name in row.metrics for row in rows)}
 
@@ -190,7 +226,7 @@ def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
     metrics = _shown(rows)
     cells = [("TRACK", "METHOD", "STEM", *(metric.title for metric in metrics.values()))]
     for row in rows:
-        values = (_number(row.metrics.get(name)) for name in metrics)
+        values = (_number(row.metrics.get(name), metric.unit) for name, metric in metrics.items())
         cells.append((row.track or "all", row.method, row.stem, *values))
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = []
@@ -202,8 +238,8 @@ def _table(rows: "Sequence[Row]", breaks: set[int]) -> list[str]:
     return lines
 
 
-def _number(value: float | None) -> str:
-    """Format a score in dB; beyond 100 dB, where only rounding errors are left, as a bound."""
+def _number(value: float | None, unit: str) -> str:
+    """Format a score; beyond 100 dB, where only rounding errors are left, as a bound."""
     if value is None or value != value:
         return "-"
-    return f"{value:.2f}" if abs(value) < 100 else ">99" if value > 0 else "<-99"
+    return f"{value:.2f}" if abs(value) < 100 or not unit else ">99" if value > 0 else "<-99"

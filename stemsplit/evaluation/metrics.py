@@ -1,15 +1,11 @@
-"""Metrics of an estimated stem against its reference, as batched functions on tensors, and their table.
+"""Metrics of an estimated stem against its reference, as batched functions on tensors.
 
 Different metrics are not comparable: `usdr` is one ratio over the whole song, `median_sdr` the median of the
 same ratio over seconds, `si_sdr` allows a gain, and the ISR, SIR and SAR of `bsseval` allow filters.
 
 Energies are summed in double precision. An undefined score is NaN; `nan_median` and `nan_mean` ignore NaN.
-`score` computes all metrics of a track, `training.validation` some of them, both by the table `METRICS`.
+`table` has all metrics by name, with those of `community` and `bsseval`.
 """
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +31,7 @@ def decibels(ratio: Tensor) -> Tensor:
     return 10 * torch.log10(ratio)
 
 
-def usdr(reference: Tensor, estimate: Tensor) -> Tensor:
+def usdr(reference: Tensor, estimate: Tensor, *, epsilon: float = EPSILON) -> Tensor:
     """Return the signal-to-distortion ratio of whole songs: 10·log10((Σs² + ε) / (Σ(s − ŝ)² + ε)).
 
     The metric of the Music Demixing Challenge 2021 (Mitsufuji et al., 2022), which averages it over songs.
@@ -45,11 +41,12 @@ def usdr(reference: Tensor, estimate: Tensor) -> Tensor:
     Args:
         reference: [..., C, T].
         estimate: [..., C, T].
+        epsilon: added to both energies.
 
     Returns:
         [...] in dB, float64. A silent reference has a score too, though it says little.
     """
-    return decibels((energy(reference) + EPSILON) / (energy(reference - estimate) + EPSILON))
+    return decibels((energy(reference) + epsilon) / (energy(reference - estimate) + epsilon))
 
 
 def si_sdr(reference: Tensor, estimate: Tensor) -> Tensor:
@@ -137,44 +134,3 @@ def nan_median(values: Tensor, dim: int = -1) -> Tensor:
 def nan_mean(values: Tensor, dim: int = -1) -> Tensor:
     """Return the mean of the values that aren't NaN; NaN if there are none."""
     return values.nanmean(dim)
-
-
-OverSongs = Literal["mean", "median"]
-OVER_SONGS: Mapping[OverSongs, Callable[..., Tensor]] = {"mean": nan_mean, "median": nan_median}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A metric of scores, tables and validations, in dB.
-
-    Attributes:
-        title: its name in papers and tables.
-        over_songs: how songs are combined: the mean in the Music Demixing Challenge, the median in SiSEC.
-        function: computes it from references and estimates [..., C, T] and their rate in Hz; None for the
-            metrics of BSS Eval, which needs all stems together.
-        bss: its name among the `bsseval.Scores`.
-        validation: its names in the validation of training, each with how songs are combined.
-    """
-
-    title: str
-    over_songs: OverSongs
-    function: Callable[[Tensor, Tensor, int], Tensor] | None = None
-    bss: str | None = None
-    validation: Mapping[str, OverSongs] = field(default_factory=dict)
-
-
-# In the order of the tables' columns.
-METRICS: Mapping[str, Metric] = {
-    "usdr": Metric(
-        "uSDR",
-        "mean",
-        lambda reference, estimate, _: usdr(reference, estimate),
-        validation={"usdr": "mean", "usdr_median": "median"},
-    ),
-    "csdr": Metric("cSDR", "median", bss="sdr"),
-    "isr": Metric("ISR", "median", bss="isr"),
-    "sir": Metric("SIR", "median", bss="sir"),
-    "sar": Metric("SAR", "median", bss="sar"),
-    "si_sdr": Metric("SI-SDR", "mean", lambda reference, estimate, _: si_sdr(reference, estimate)),
-    "median_sdr": Metric("median SDR", "median", median_sdr, validation={"median_sdr": "median"}),
-}

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from stemsplit import __version__
-from stemsplit.evaluation.metrics import METRICS, OVER_SONGS, OverSongs
 from stemsplit.evaluation.outcome import Outcome
-from stemsplit.evaluation.score import METRIC_NAMES, Table
+from stemsplit.evaluation.score import Table
+from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS, OVER_SONGS, OverSongs, ordered
 from stemsplit.outcome import SCHEMA, exit_code
 
 MEAN: OverSongs = "mean"
@@ -24,13 +24,13 @@ COLUMNS = ("scope", "track", "method", "stem")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: the metrics of one stem in dB, of one track or over all of them.
+    """One line of a table: the metrics of one stem, of one track or over all of them.
 
     Attributes:
         track: the track's name; None for the summary over all tracks.
         method: the model, estimates or baseline that is scored.
         stem: the stem, or `mean` over all stems.
-        metrics: scores in dB by metric.
+        metrics: scores by metric.
     """
 
     track: str | None
@@ -64,6 +64,11 @@ class Evaluation:
         others = {n: [one.baselines[n] for one in scores if n in one.baselines] for n in names}
         return {self.method: [one.stems for one in scores], **others}
 
+    def metrics(self) -> tuple[str, ...]:
+        """Return the names of the metrics that were computed; the default ones if no track has scores."""
+        rows = [row for tables in self.tables().values() for table in tables for row in table.values()]
+        return ordered({name for row in rows for name in row}) or DEFAULT_METRICS
+
     def summary(self) -> dict[str, Table]:
         """Return each method's table over all tracks: the mean or median over songs, as `METRICS` says."""
         return {method: _over_songs(tables) for method, tables in self.tables().items()}
@@ -95,7 +100,7 @@ class Evaluation:
                 "stems": _clean(own),
                 "mean": _clean({MEAN: _over_stems(own)})[MEAN],
                 "baselines": {name: _clean(table) for name, table in summary.items()},
-                "over_songs": {name: METRICS[name].over_songs for name in METRIC_NAMES},
+                "over_songs": {name: METRICS[name].over_songs for name in self.metrics()},
                 "tracks": sum(outcome.scores is not None for outcome in self.outcomes),
                 "failed": sum(outcome.failure is not None for outcome in self.outcomes),
             },
@@ -103,11 +108,11 @@ class Evaluation:
 
     def as_csv(self) -> str:
         """Return all rows as CSV with a header; undefined scores are empty."""
-        text = io.StringIO()
+        text, metrics = io.StringIO(), self.metrics()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*COLUMNS, *METRIC_NAMES])
+        writer.writerow([*COLUMNS, *metrics])
         for row in [*self.track_rows(), *self.summary_rows()]:
-            values = (row.metrics.get(metric, math.nan) for metric in METRIC_NAMES)
+            values = (row.metrics.get(metric, math.nan) for metric in metrics)
             cells = ("" if math.isnan(value) else f"{value:.5f}" for value in values)
             scope = "summary" if row.track is None else "track"
             writer.writerow([scope, row.track or "", row.method, row.stem, *cells])
@@ -149,7 +154,7 @@ def _over_songs(tables: Sequence[Table]) -> Table:
     return {
         stem: {
             metric: _over([table[stem][metric] for table in having], METRICS[metric].over_songs)
-            for metric in METRIC_NAMES
+            for metric in METRICS
             if (having := [table for table in tables if metric in table.get(stem, {})])
         }
         for stem in stems

@@ -24,6 +24,7 @@ from stemsplit.evaluation.plan import Job
 from stemsplit.evaluation.results import Evaluation, with_baselines
 from stemsplit.evaluation.score import ScoreOptions, Scores, score_files, score_separation
 from stemsplit.evaluation.store import Store
+from stemsplit.evaluation.table import DEFAULT_METRICS
 from stemsplit.events import Callback, Event, Progress, TrackDone, TrackFailed, TrackStart, emit
 from stemsplit.outcome import Failure
 
@@ -65,6 +66,7 @@ def evaluate(
     methods: Sequence[Method],
     *,
     oracles: Sequence[str] = (),
+    metrics: Sequence[str] = DEFAULT_METRICS,
     bss: bool = True,
     workers: int = 1,
     engine: Engine | None = None,
@@ -78,7 +80,8 @@ def evaluate(
         jobs: from `plan_dataset` or `plan_files`.
         methods: at least one.
         oracles: names of `ORACLES` to score as baselines, beside the mixture.
-        bss: also compute the metrics of BSS Eval, which take longest.
+        metrics: names of `METRICS`.
+        bss: False leaves out the metrics of BSS Eval, which take longest.
         workers: number of processes, each of which holds one track at a time.
         engine: maps the tracks over workers, in place of such processes.
         store: scores of earlier runs; None to store nothing.
@@ -94,7 +97,7 @@ def evaluate(
         outcomes = score_tracks(
             jobs,
             method,
-            ScoreOptions(baselines, bss),
+            ScoreOptions(baselines, tuple(metrics), bss),
             workers=workers,
             engine=engine,
             store=store,

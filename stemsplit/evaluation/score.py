@@ -7,6 +7,7 @@ Stems of references and estimates are matched by name first; `findings` checks t
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,18 +18,15 @@ from stemsplit.datasets.tracks import Source, Track
 from stemsplit.errors import InputError
 from stemsplit.evaluation.bsseval import bsseval
 from stemsplit.evaluation.findings import Finding, examine
-from stemsplit.evaluation.metrics import METRICS, nan_median
+from stemsplit.evaluation.metrics import nan_median
 from stemsplit.evaluation.oracles import ORACLES
+from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS, Signals, ordered
 
-# The metrics that are computed stem by stem, and those of BSS Eval; in this order in tables.
-STEM_METRICS = {name: metric.function for name, metric in METRICS.items() if metric.function}
-BSS_METRICS = {name: metric.bss for name, metric in METRICS.items() if metric.bss}
-METRIC_NAMES = (*STEM_METRICS, *BSS_METRICS)
 OTHER = "other"
 
 # Returns the stems [C, T] by name of a mixture [C, T] with its rate in Hz, at the same rate.
 Separate = Callable[[Tensor, int], Mapping[str, Tensor]]
-Table = dict[str, dict[str, float]]  # scores in dB by stem and metric; NaN if undefined
+Table = dict[str, dict[str, float]]  # scores by stem and metric; NaN if undefined
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,18 @@ class ScoreOptions:
 
     Attributes:
         baselines: `mixture` and names of `ORACLES`.
-        bss: also compute the metrics of BSS Eval, which take longest.
+        metrics: names of `METRICS`.
+        bss: False leaves out the metrics of BSS Eval, which take longest.
     """
 
     baselines: tuple[str, ...] = (MIXTURE,)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     bss: bool = True
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Return the metrics that are computed."""
+        return ordered([name for name in self.metrics if self.bss or METRICS[name].function])
 
 
 def score_separation(track: Track, separate: Separate, options: ScoreOptions = ScoreOptions()) -> Scores:
@@ -98,11 +103,11 @@ def _score(
 ) -> Scores:
     rate = track.sample_rate
     findings = examine(matched.references, matched.estimates, rate, declared_hz)
-    baselines = {
-        name: score_stems(matched.references, _baseline(name, matched, mixture), rate, bss=options.bss)
-        for name in options.baselines
-    }
-    stems = score_stems(matched.references, matched.estimates, rate, bss=options.bss)
+    score = partial(
+        score_stems, matched.references, sample_rate=rate, mixture=mixture, metrics=options.wanted
+    )
+    baselines = {name: score(_baseline(name, matched, mixture)) for name in options.baselines}
+    stems = score(matched.estimates)
     return Scores(stems, baselines, tuple(findings), (*track.problems, *matched.notes))
 
 
@@ -223,9 +228,14 @@ def _with_channels(signal: Tensor, channels: int) -> Tensor:
 
 
 def score_stems(
-    references: Mapping[str, Tensor], estimates: Mapping[str, Tensor], sample_rate: int, *, bss: bool = True
+    references: Mapping[str, Tensor],
+    estimates: Mapping[str, Tensor],
+    sample_rate: int,
+    *,
+    mixture: Tensor | None = None,
+    metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> Table:
-    """Return every metric of every estimate, by stem.
+    """Return metrics of every estimate, by stem.
 
     A stem whose reference is digital silence has NaN scores. Frames are one second long, and metrics of
     frames are medians over the frames that aren't NaN.
@@ -234,22 +244,28 @@ def score_stems(
         references: [C, T] by stem.
         estimates: [C, any] for some of their names; cut or filled with zeros to T.
         sample_rate: in Hz.
-        bss: also compute the metrics of BSS Eval.
+        mixture: [C, T]; None is the sum of the references.
+        metrics: names of `METRICS`.
     """
     samples = next(iter(references.values())).shape[-1]
     fitted = {stem: _fitted(estimates[stem], samples) for stem in references if stem in estimates}
-    table = {stem: _stem_scores(references[stem], estimate, sample_rate) for stem, estimate in fitted.items()}
-    if bss:
+    mixture = _sum(references.values()) if mixture is None else mixture
+    alone = [name for name in metrics if METRICS[name].function]
+    table = {
+        stem: _stem_scores(Signals(references[stem], estimate, mixture, sample_rate), alone)
+        for stem, estimate in fitted.items()
+    }
+    if filtered := {name: bss for name in metrics if (bss := METRICS[name].bss)}:
         nothing = torch.zeros_like(next(iter(references.values())))
         guesses = [fitted.get(stem, nothing) for stem in references]
         found = bsseval(list(references.values()), guesses, window=sample_rate)
         medians = torch.stack(
-            [nan_median(getattr(found, ratio)) for ratio in BSS_METRICS.values()], -1
-        )  # [S, 4]
+            [nan_median(getattr(found, ratio)) for ratio in filtered.values()], -1
+        )  # [S, ≤ 4]
         for stem, row in zip(references, medians.tolist(), strict=True):
             if stem in table:
-                table[stem] |= dict(zip(BSS_METRICS, row, strict=True))
-    return table
+                table[stem] |= dict(zip(filtered, row, strict=True))
+    return {stem: {name: row[name] for name in metrics} for stem, row in table.items()}
 
 
 def _fitted(signal: Tensor, samples: int) -> Tensor:
@@ -257,9 +273,8 @@ def _fitted(signal: Tensor, samples: int) -> Tensor:
     return torch.nn.functional.pad(signal[:, :samples], (0, max(0, samples - signal.shape[-1])))
 
 
-def _stem_scores(reference: Tensor, estimate: Tensor, sample_rate: int) -> dict[str, float]:
-    if not reference.any():
-        return dict.fromkeys(STEM_METRICS, math.nan)
-    return {
-        name: float(function(reference, estimate, sample_rate)) for name, function in STEM_METRICS.items()
-    }
+def _stem_scores(signals: Signals, metrics: Sequence[str]) -> dict[str, float]:
+    if not signals.reference.any():
+        return dict.fromkeys(metrics, math.nan)
+    functions = {name: METRICS[name].function for name in metrics}
+    return {name: float(function(signals)) for name, function in functions.items() if function}

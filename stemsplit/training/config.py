@@ -194,20 +194,39 @@ class FitConfig:
         return self.steps_per_epoch if self.checkpoint_steps is None else max(1, self.checkpoint_steps)
 
 
+ValidMetric = Literal[
+    "usdr",
+    "usdr_median",
+    "si_sdr",
+    "median_sdr",
+    "sdr",
+    "k_sdr",
+    "l1_freq",
+    "log_wmse",
+    "aura_stft",
+    "aura_mrstft",
+    "l1_snr",
+    "bleedless",
+    "fullness",
+    "bleedless_mr",
+    "fullness_mr",
+]
+
+
 @dataclass(frozen=True)
 class ValidConfig:
     """Validation: whole tracks are separated with every candidate of the weights.
 
     Attributes:
-        metric: usdr (mean over tracks), usdr_median (median over tracks) or median_sdr (median over a track's
-            seconds, then over tracks); the mean over stems decides.
+        metric: any metric of `evaluation.table` but those of BSS Eval, or usdr_median (the median over tracks
+            in place of the mean); the mean over stems decides.
         every_epochs: epochs between two validations; there is always one after the last epoch.
         at_start: also validate before the first step, so that the exported model is never worse than `start`.
         patience: stop after so many validations without a better score; none never stops early.
         overlap: of the chunks, as a fraction; none means the model's default.
     """
 
-    metric: Literal["usdr", "usdr_median", "median_sdr"] = "usdr"
+    metric: ValidMetric = "usdr"
     every_epochs: int = 1
     at_start: bool = False
     patience: int | None = None

@@ -1,6 +1,6 @@
 """Validation: whole songs are separated by the core and scored, to find the best weights so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
-from stemsplit.evaluation.metrics import METRICS, OVER_SONGS
+from stemsplit.evaluation.table import METRICS, OVER_SONGS, OverSongs, Signals
 from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
 from stemsplit.training.config import ValidConfig
 from stemsplit.training.library import WholeSong
 
-# Metrics that a configuration may name: the function, and how to average it over songs.
-VALIDATION = {
-    name: (metric.function, over)
-    for metric in METRICS.values()
-    if metric.function
-    for name, over in metric.validation.items()
+# Metrics that a configuration may name, of which the highest score wins, and how to average them over songs.
+VALIDATION: dict[str, tuple[Callable[[Signals], Tensor], OverSongs]] = {
+    name: (metric.function, metric.over_songs)
+    for name, metric in METRICS.items()
+    if metric.function and metric.higher_is_better
 }
+VALIDATION["usdr_median"] = (VALIDATION["usdr"][0], "median")
 # RMS below which a stem of a song has no score: a tiny residue would count for tens of decibels.
 MIN_RMS = 1e-3
 
@@ -41,19 +41,21 @@ def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: 
     mix = torch.from_numpy(song.mix())  # [C, T]
     estimates = separate_array(network, mix, ChunkSettings(overlap=config.overlap), compute)  # [S, C, T]
     scores = [
-        _score(song, stem, estimate, config, network.sample_rate)
+        _score(song, stem, estimate, mix, config, network.sample_rate)
         for stem, estimate in zip(network.stems, estimates, strict=True)
     ]
     return torch.stack(scores)  # [S]
 
 
-def _score(song: WholeSong, stem: str, estimate: Tensor, config: ValidConfig, sample_rate: int) -> Tensor:
-    """Return the score of one stem, [] in dB; NaN if the song doesn't have it."""
+def _score(
+    song: WholeSong, stem: str, estimate: Tensor, mix: Tensor, config: ValidConfig, sample_rate: int
+) -> Tensor:
+    """Return the score of one stem, []; NaN if the song doesn't have it."""
     reference = audible(song, stem)
     if reference is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
     function, _ = VALIDATION[config.metric]
-    return function(reference, estimate, sample_rate)
+    return function(Signals(reference, estimate, mix, sample_rate))
 
 
 def audible(song: WholeSong, stem: str) -> Tensor | None:

@@ -23,6 +23,7 @@ from stemsplit import Separator
 from stemsplit.evaluation import metrics
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
+from stemsplit.models.network import Network
 
 Shell = Any
 Audio = NDArray[np.float64]
@@ -60,6 +61,12 @@ def songs(shell: Shell) -> Path:
     for number, name in enumerate("ab"):
         write(shell.folder / "songs" / name, song(number))
     return shell.folder / "songs"
+
+
+def small() -> Network:
+    """Return a network with random weights."""
+    arguments = {"sources": list(STEMS), "channels": 4, "depth": 2, "lstm_layers": 0, "dconv_mode": 0}
+    return build("demucs", arguments | {"resample": False, "samplerate": RATE, "segment": 0.5})
 
 
 def table(out: bytes) -> dict[tuple[str, str, str], dict[str, str]]:
@@ -132,11 +139,37 @@ def test_json_and_csv_have_the_same_numbers(shell: Shell, songs: Path) -> None:
     )
 
 
+def test_metrics_that_are_asked_for(shell: Shell, songs: Path) -> None:
+    ran = shell(
+        "evaluate", *CLASSIC, "--metric", "fullness,sdr", "--metric", "log_wmse", "--json", "--csv", "x.csv"
+    )
+    found = json.loads(ran.out)
+    names = ["sdr", "log_wmse", "fullness"]
+    assert list(found["summary"]["stems"]["bass"]) == list(found["summary"]["over_songs"]) == names
+    assert (shell.folder / "x.csv").read_text().splitlines()[0] == "scope,track,method,stem," + ",".join(
+        names
+    )
+    ran = shell("evaluate", *CLASSIC, "--metric", "fullness,sdr,log_wmse")
+    assert "SDR, log WMSE, fullness: mean over 2 tracks" in ran.out.decode()
+    assert shell("evaluate", *CLASSIC, "--metric", "sdr", "--html", "x.html").code == 0
+    assert (shell.folder / "x.html").read_text().count("<circle") == 2 * 2 * len(STEMS)  # with the mixture
+    ran = shell("evaluate", *CLASSIC, "--metric", "fulness")
+    assert ran.code == 2 and "no metric named 'fulness'" in ran.err and "did you mean fullness?" in ran.err
+
+
+def test_a_verdict_on_the_first_of_several_models(shell: Shell, songs: Path) -> None:
+    (shell.folder / "mine").mkdir()
+    save_package(shell.folder / "mine/model.safetensors", small())
+    ran = shell("evaluate", *CLASSIC, "-m", "mine", "--metric", "sdr")
+    head, *lines = ran.out.decode().split("best other model of each stem?\n")[1].splitlines()
+    assert head.split() == ["STEM", "METRIC", "BEST", "OTHER", "GAIN", "95", "%", "DOES", "IT", "PAY"]
+    assert [line.split()[:3] for line in lines[: len(STEMS)]] == [[stem, "SDR", "mine"] for stem in STEMS]
+    assert "best other" not in shell("evaluate", *CLASSIC, "--metric", "sdr").out.decode()
+
+
 def test_several_models_and_oracles_stand_beside_each_other(shell: Shell, songs: Path) -> None:
     (shell.folder / "mine").mkdir()
-    arguments = {"sources": list(STEMS), "channels": 4, "depth": 2, "lstm_layers": 0, "dconv_mode": 0}
-    network = build("demucs", arguments | {"resample": False, "samplerate": RATE, "segment": 0.5})
-    save_package(shell.folder / "mine/model.safetensors", network)
+    save_package(shell.folder / "mine/model.safetensors", small())
     ran = shell(
         "evaluate", "--dataset", "songs", "-m", "mine", "-m", "classic", *("--oracle", "irm") * 2, "--json"
     )

@@ -17,10 +17,10 @@ from typing import Any, get_args
 import stemsplit
 from stemsplit import engines, errors, events, settings
 from stemsplit.evaluation.findings import Finding
-from stemsplit.evaluation.metrics import METRICS
 from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.score import Scores
+from stemsplit.evaluation.table import METRICS
 from stemsplit.fields import flag_of, option_of
 from stemsplit.formats import FORMATS
 from stemsplit.hub import catalogue
@@ -32,6 +32,7 @@ from stemsplit.separation.report import TrackResult
 from stemsplit.training.learning import LossConfig, LossName
 from stemsplit.training.quality import CheckedSong, Quality
 from stemsplit.training.recipes import recipe_names, recipe_text
+from stemsplit.training.validation import VALIDATION
 from tests.benchmarks import table
 from tests.docs.command_line import command_line, variables
 from tests.docs.pages import COMMAND_LINE, PAGES, ROOT, as_table
@@ -272,11 +273,18 @@ def _metrics() -> list[str]:
             f"`{name}`",
             one.title,
             one.over_songs,
-            ", ".join(f"`{key}`" for key in one.validation),
+            "yes" if one.default else "",
+            ", ".join(f"`{key}`" for key in VALIDATION if key in (name, f"{name}_median")),
         )
         for name, one in METRICS.items()
     ]
-    return as_table(("key", "title", "of several tracks", "as `valid.metric` in training"), rows)
+    return as_table(
+        ("key", "title", "of several tracks", "computed by default", "as `valid.metric` in training"), rows
+    )
+
+
+def _about_metrics() -> list[str]:
+    return [f"- **{one.title}** (`{name}`). {one.about}" for name, one in METRICS.items()]
 
 
 def _losses() -> list[str]:
@@ -345,6 +353,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "not_runnable": _not_runnable,
     "formats": _formats,
     "metrics": _metrics,
+    "about_metrics": _about_metrics,
     "losses": _losses,
     "recipes": _recipes,
     "speed": _speed,

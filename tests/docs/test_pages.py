@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stemsplit import formats, models
-from stemsplit.evaluation import metrics
+from stemsplit.evaluation import table
 from stemsplit.training import losses
 from tests.cli.test_readme import PROGRAMS, run_in_bash
 from tests.docs.pages import DOCS, PAGES, ROOT, Block, anchors, blocks, links, name_of
@@ -63,7 +63,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of the package's tables, which pages may add to."""
     for module, name in (
         (formats, "FORMATS"),
-        (metrics, "METRICS"),
+        (table, "METRICS"),
         (losses, "LOSSES"),
         (models, "FAMILIES"),
     ):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stemsplit.evaluation import bsseval, metrics
+from stemsplit.evaluation import metrics
 
 
 def signal(*channels: list[float]) -> Tensor:
@@ -151,8 +151,3 @@ def test_inputs_do_not_change() -> None:
     metrics.usdr(reference, estimate), metrics.si_sdr(reference, estimate)
     metrics.median_sdr(reference, estimate, 4)
     assert torch.equal(reference, before[0]) and torch.equal(estimate, before[1])
-
-
-def test_the_table_has_every_ratio_of_bss_eval() -> None:
-    assert [one.bss for one in metrics.METRICS.values() if one.bss] == list(bsseval.Scores._fields)
-    assert all((one.function is None) is not (one.bss is None) for one in metrics.METRICS.values())

@@ -9,12 +9,13 @@ import soundfile
 from stemsplit import evaluate
 from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.results import Evaluation
-from stemsplit.evaluation.score import METRIC_NAMES, Scores
+from stemsplit.evaluation.score import Scores
+from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS
 from stemsplit.outcome import Failure
 
 
 def outcome(name: str, **usdr: float) -> Outcome:
-    table = {stem: dict.fromkeys(METRIC_NAMES, value) for stem, value in usdr.items()}
+    table = {stem: dict.fromkeys(DEFAULT_METRICS, value) for stem, value in usdr.items()}
     return Outcome(name, 10.0, Scores(table, {"mixture": table}))
 
 
@@ -33,7 +34,7 @@ TABLE = {
     "type": "object",
     "additionalProperties": {
         "type": "object",
-        "properties": dict.fromkeys(METRIC_NAMES, NUMBER),
+        "properties": dict.fromkeys(METRICS, NUMBER),
         "additionalProperties": False,
     },
 }
@@ -124,7 +125,7 @@ def test_stems_that_only_some_tracks_have() -> None:
 
 def test_csv_by_hand() -> None:
     header, *lines = Evaluation("m", (outcome("x,y", vocals=1.0, bass=math.nan),)).as_csv().splitlines()
-    assert header == "scope,track,method,stem," + ",".join(METRIC_NAMES)
+    assert header == "scope,track,method,stem," + ",".join(DEFAULT_METRICS)
     values, nothing = "1.00000," * 6 + "1.00000", "," * 6
     assert lines == [
         f'track,"x,y",m,vocals,{values}',

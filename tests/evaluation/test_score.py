@@ -12,15 +12,11 @@ from stemsplit.datasets.tracks import Track, find_tracks
 from stemsplit.errors import InputError
 from stemsplit.evaluation.bsseval import bsseval
 from stemsplit.evaluation.metrics import nan_median, usdr
-from stemsplit.evaluation.score import (
-    BSS_METRICS,
-    METRIC_NAMES,
-    STEM_METRICS,
-    ScoreOptions,
-    score_files,
-    score_separation,
-    score_stems,
-)
+from stemsplit.evaluation.score import ScoreOptions, score_files, score_separation, score_stems
+from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS
+
+BSS_METRICS = [name for name in DEFAULT_METRICS if METRICS[name].bss]
+STEM_METRICS = [name for name in DEFAULT_METRICS if METRICS[name].function]
 
 RATE = 8000
 NAMES = ("bass", "drums", "other", "vocals")
@@ -54,7 +50,7 @@ def test_every_score_is_that_of_its_metric(tmp_path: Path) -> None:
     assert list(found.stems) == list(NAMES)
     for i, name in enumerate(NAMES):
         row = found.stems[name]
-        assert tuple(row) == METRIC_NAMES
+        assert tuple(row) == DEFAULT_METRICS
         assert row["usdr"] == pytest.approx(float(usdr(truth, guess)[i]), abs=1e-6)
         assert [row[m] for m in BSS_METRICS] == pytest.approx([float(x[i]) for x in bss], abs=1e-6)
     assert found.findings == () and found.notes == ()
@@ -300,3 +296,21 @@ def test_tracks_shorter_than_a_second() -> None:
     row = score_stems(truth, {"vocals": truth["vocals"] + 0.1 * torch.randn(1, 700)}, RATE)["vocals"]
     assert all(math.isfinite(x) for x in row.values())
     assert row["median_sdr"] == pytest.approx(row["usdr"])
+
+
+def test_only_the_metrics_that_are_asked_for(tmp_path: Path) -> None:
+    stems = song()
+    track, estimate = write(tmp_path / "a", stems), write(tmp_path / "b", leaking(stems))
+    options = ScoreOptions(metrics=("log_wmse", "sir", "sdr"))
+    found = score_files(track, estimate, options)
+    assert (
+        tuple(found.stems["bass"]) == tuple(found.baselines["mixture"]["bass"]) == ("sdr", "log_wmse", "sir")
+    )
+    usual = score_files(track, estimate)
+    assert found.stems["bass"]["sir"] == usual.stems["bass"]["sir"]
+    assert found.stems["bass"]["sdr"] == pytest.approx(usual.stems["bass"]["usdr"], abs=1e-6)
+    # the mixture as the estimate of a stem that is a quarter of its energy: the error is three quarters of it
+    assert found.baselines["mixture"]["bass"]["log_wmse"] == pytest.approx(-4 * math.log(0.75), abs=0.1)
+    assert tuple(
+        score_files(track, estimate, ScoreOptions(metrics=("sir", "sdr"), bss=False)).stems["bass"]
+    ) == ("sdr",)
