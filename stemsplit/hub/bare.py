@@ -34,6 +34,8 @@ KEY_PATTERNS = (
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
     (r"stg1_low_band_net\.enc1\.", "vr"),
     (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
+    (r"layer_enc\.[^.]+\.enc\.0\.", "xumx"),
+    (r"pqmf\.ana_conv_filter\.", "bytesep"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -51,6 +53,8 @@ VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 
 
 VR = ("vr", "vr_v51")
+# Families by asteroid's name for the network
+ASTEROID = {"XUMX": "xumx"}
 # Families of demucs, which MSST's configurations name in `model`
 NAMED = ("demucs", "hdemucs", "htdemucs")
 
@@ -115,6 +119,17 @@ def of_vr_entry(path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor
     if family not in VR:
         raise CheckpointError(path, "its tensors aren't those of a VR network")
     return _sized(path, from_config(path, family, {"vr": entry}), state)
+
+
+def of_asteroid(path: Path, content: Mapping[Any, Any]) -> Described | None:
+    """Return what a file of asteroid says of its network; None if it isn't one of a known network.
+
+    Raises:
+        CheckpointError: its arguments aren't those of the network.
+    """
+    name = content.get("model_name")
+    family = ASTEROID.get(name) if isinstance(name, str) else None
+    return from_config(path, family, {"model": content.get("model_args")}) if family else None
 
 
 def _sized(path: Path, described: Described, state: Mapping[str, Tensor]) -> Described:

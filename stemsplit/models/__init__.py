@@ -37,6 +37,7 @@ FAMILIES: dict[str, str] = {
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
     "vr": "stemsplit.models.vr:VR",
     "vr_v51": "stemsplit.models.vr:VRv51",
+    "xumx": "stemsplit.models.xumx:XUMX",
 }
 
 

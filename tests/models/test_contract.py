@@ -66,6 +66,15 @@ UMX = {
     "sample_rate": 1000,
     "segment_s": 0.5,
 }
+XUMX = {
+    "sources": ["a", "b"],
+    "hidden_size": 8,
+    "max_bin": 20,
+    "in_chan": 64,
+    "n_hop": 16,
+    "sample_rate": 1000,
+    "segment_s": 0.5,
+}
 MDX23C = {
     "stems": ["a", "b"],
     "n_fft": 64,
@@ -182,6 +191,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),
     ("vr", VR | {"ch": 2, "window_size": 288, "vr_model_param": "1band_sr44100_hl256", "encoders": 5}),
     ("vr_v51", VR | {"nout": 4, "nout_lstm": 8, "window_size": 144}),
+    ("xumx", XUMX),
+    ("xumx", XUMX | {"niter": 0, "nb_channels": 1, "bidirectional": False}),
 ]
 
 
