@@ -80,8 +80,8 @@ def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None 
         path: the file.
         state: its tensors by name, which tell the sizes of some families' networks.
         config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
-            `kwargs`) and `training` like published configurations, or with `vr` like an entry of UVR's table;
-            None for the one that `configs_beside` finds.
+            `kwargs`) and `training` like published configurations, with `train` like bytesep's, or with `vr`
+            like an entry of UVR's table; None for the one that `configs_beside` finds.
 
     Raises:
         CheckpointError: there is no description, it is malformed, or several files might be it.
@@ -193,7 +193,8 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return Described(content["family"], arguments, {})
-    if "vr" not in content and ("training" not in content or not {"model", "kwargs"} & content.keys()):
+    plain = "training" in content and {"model", "kwargs"} & content.keys()
+    if not (plain or {"vr", "train"} & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     named = content.get("model")
     family = named if isinstance(named, str) else _family_by_keys(keys)

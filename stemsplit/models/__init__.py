@@ -19,6 +19,7 @@ FAMILIES: dict[str, str] = {
     "bs_conformer": "stemsplit.models.roformer:BSConformer",
     "bs_roformer": "stemsplit.models.roformer:BSRoformer",
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
+    "bytesep": "stemsplit.models.bytesep:Bytesep",
     "classic": "stemsplit.models.classic:Classic",
     "demucs": "stemsplit.models.demucs:Demucs",
     "demucs_v2": "stemsplit.models.demucs:DemucsV2",

@@ -75,6 +75,14 @@ XUMX = {
     "sample_rate": 1000,
     "segment_s": 0.5,
 }
+BYTESEP = {
+    "target_source_types": ["a", "b"],
+    "widths": [4, 4, 4, 4, 8, 4],
+    "n_fft": 256,
+    "hop_length": 32,
+    "sample_rate": 8000,
+    "segment_seconds": 0.25,
+}
 MDX23C = {
     "stems": ["a", "b"],
     "n_fft": 64,
@@ -159,6 +167,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bs_conformer", ROFORMER | BANDS | CONFORMER),
     ("mel_band_conformer", ROFORMER | CONFORMER | {"num_bands": 5, "skip_connection": True}),
     ("bsrnn", BSRNN),
+    ("bytesep", BYTESEP),
+    ("bytesep", BYTESEP | {"model_type": "MobileNet_Subbandtime", "input_channels": 1}),
     ("demucs", WAVEFORM),
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
     ("demucs_v2", WAVEFORM2),
