@@ -34,6 +34,8 @@ KEY_PATTERNS = (
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
     (r"stg1_low_band_net\.enc1\.", "vr"),
     (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
+    (r"layer_enc\.[^.]+\.enc\.0\.", "xumx"),
+    (r"pqmf\.ana_conv_filter\.", "bytesep"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -51,6 +53,8 @@ VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 
 
 VR = ("vr", "vr_v51")
+# Families by asteroid's name for the network
+ASTEROID = {"XUMX": "xumx"}
 # Families of demucs, which MSST's configurations name in `model`
 NAMED = ("demucs", "hdemucs", "htdemucs")
 
@@ -76,8 +80,8 @@ def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None 
         path: the file.
         state: its tensors by name, which tell the sizes of some families' networks.
         config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
-            `kwargs`) and `training` like published configurations, or with `vr` like an entry of UVR's table;
-            None for the one that `configs_beside` finds.
+            `kwargs`) and `training` like published configurations, with `train` like bytesep's, or with `vr`
+            like an entry of UVR's table; None for the one that `configs_beside` finds.
 
     Raises:
         CheckpointError: there is no description, it is malformed, or several files might be it.
@@ -115,6 +119,17 @@ def of_vr_entry(path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor
     if family not in VR:
         raise CheckpointError(path, "its tensors aren't those of a VR network")
     return _sized(path, from_config(path, family, {"vr": entry}), state)
+
+
+def of_asteroid(path: Path, content: Mapping[Any, Any]) -> Described | None:
+    """Return what a file of asteroid says of its network; None if it isn't one of a known network.
+
+    Raises:
+        CheckpointError: its arguments aren't those of the network.
+    """
+    name = content.get("model_name")
+    family = ASTEROID.get(name) if isinstance(name, str) else None
+    return from_config(path, family, {"model": content.get("model_args")}) if family else None
 
 
 def _sized(path: Path, described: Described, state: Mapping[str, Tensor]) -> Described:
@@ -178,7 +193,8 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return Described(content["family"], arguments, {})
-    if "vr" not in content and ("training" not in content or not {"model", "kwargs"} & content.keys()):
+    plain = "training" in content and {"model", "kwargs"} & content.keys()
+    if not (plain or {"vr", "train"} & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     named = content.get("model")
     family = named if isinstance(named, str) else _family_by_keys(keys)

@@ -6,6 +6,7 @@
 | package of demucs 2, 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
 | package of demucs 1 (`.th`, `.th.gz`) | the same as a tuple; see `first_demucs` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
+| file of asteroid | the same, with `model_name` and `model_args` |
 | ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
 
 Nothing in a file is ever executed or imported; see `pickles`.
@@ -91,7 +92,8 @@ def read_package(
     state = {} if quantised else _bare(path, content)
     metadata: Mapping[str, Any] = {}
     if family is None:
-        family, arguments, metadata = bare.describe(path, state, config)
+        found = None if config else bare.of_asteroid(path, content)
+        family, arguments, metadata = found or bare.describe(path, state, config)
     if quantised:
         state = _dequantised(path, family, arguments or {}, content)
     return Package(path, family, dict(arguments or {}), state, metadata, described=True)

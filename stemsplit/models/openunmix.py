@@ -12,10 +12,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+from stemsplit.models.blocks.magnitudes import through_spectra
 from stemsplit.models.blocks.wiener import wiener
 from stemsplit.models.network import Network
 from stemsplit.stems import canonical
@@ -150,13 +149,8 @@ class OpenUnmix(Network):
 
     def estimate(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
-        a, samples = self.arguments, mix.shape[-1]
-        mix = F.pad(mix, (0, self._tail(samples)))
-        half = a.n_fft // 2
-        spectrum = stft(reflect_pad(mix, half, half), a.n_fft, a.n_hop, centred=False)  # [B, C, F, frames]
-        stems = self._spectra(spectrum).unbind(1)  # [B, C, F, frames] each
-        # One at a time: the inverse transform holds several copies of its input. [B, S, C, T]
-        return torch.stack([istft(stem, a.n_hop, mix.shape[-1])[..., :samples] for stem in stems], dim=1)
+        a = self.arguments
+        return through_spectra(mix, a.n_fft, a.n_hop, self._spectra)
 
     def _spectra(self, mix: Tensor) -> Tensor:
         """Return the stems' spectra from the mix's: [B, C, F, frames] -> [B, S, C, F, frames]."""
@@ -173,13 +167,3 @@ class OpenUnmix(Network):
             residual=residual,
             keep=[names.index(stem) for stem in self.stems],
         )
-
-    def _tail(self, samples: int) -> int:
-        """Return how many zeros to append, so that no last sample lies under the end of a single window.
-
-        The inverse transform divides by the window, which goes to zero there. If frames overlap by half only
-        (umxse), that would turn the tiniest error in the last quarter of a hop into a click.
-        """
-        a = self.arguments
-        rest = samples % a.n_hop
-        return a.n_hop - rest if 2 * a.n_hop >= a.n_fft and 4 * rest > 3 * a.n_hop else 0

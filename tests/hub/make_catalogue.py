@@ -264,7 +264,7 @@ def entry(row: Row, name: str, known: Row) -> dict[str, Any]:
     files = [file for file in map(file_of, row["files"]) if file]
     if row["variant"] in FAMILY_OF:
         row = {**row, "family": FAMILY_OF[row["variant"]]}
-    known = known or kuielab(row) or vr(row)
+    known = known or kuielab(row) or vr(row) or cited(row)
     arguments, why = arguments_of(row, known)
     made: dict[str, Any] = {
         "name": name,
@@ -359,6 +359,20 @@ def vr(row: Row) -> Row:
     given = {field.name: getattr(found, field.name) for field in fields(found)}
     sizes = VR_SIZES[size] if name == "vr" else {"nout": config["vr"].get("nout", VR_51.get(size, 32))}
     return {"family": name, "arguments": given | sizes, "stems": found.stems}
+
+
+def cited(row: Row) -> Row:
+    """Return what is known of a network that papers compare with, or why its file can't be read."""
+    if row["family"] == "xumx":
+        return {"reason": "its file is one of NNabla (.h5)", "stems": row["stems"]}
+    if row["family"] != "bytesep":
+        return {}
+    config = {**row["config"], "model_type": row["config"]["model"], "target_source_types": row["stems"]}
+    if not config["model_type"].endswith("_Subbandtime"):
+        return {"reason": "its network (of the full band) isn't one that stemsplit computes"}
+    found = family("bytesep").Arguments.from_config({"train": config})
+    arguments = {field.name: getattr(found, field.name) for field in fields(found)}
+    return {"family": "bytesep", "arguments": arguments, "stems": row["stems"]}
 
 
 def needs_yaml(row: Row, known: Row) -> bool:

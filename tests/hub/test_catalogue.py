@@ -22,6 +22,8 @@ LIST = next((place for place in PLACES if place.is_file()), PLACES[-1])
 
 # Bytes of a tensor's name and shape in a checkpoint, beside its values
 LEAST, MOST = 200, 600
+# Tensors and numbers that the files of a family have besides: bytesep's STFT of 512 samples as convolutions
+CONSTANTS = {"bytesep": (5, 2 * 257 * 512 + 2 * 512 * 512 + 512)}
 
 
 def chain(file: FileSpec | None) -> list[FileSpec]:
@@ -57,7 +59,9 @@ def test_known_arguments_build_and_explain_the_size(name: str) -> None:
     if size is None or spec.files[0].name.endswith(".onnx"):
         return  # an ONNX file has folded and transposed weights
     state = network.state_dict()
-    numbers, tensors = sum(value.nbytes for value in state.values()) // 4, len(state)
+    more_tensors, more_numbers = CONSTANTS.get(spec.family or "", (0, 0))
+    numbers = sum(value.nbytes for value in state.values()) // 4 + more_numbers
+    tensors = len(state) + more_tensors
     if any(LEAST * tensors <= size - bytes_each * numbers <= MOST * tensors for bytes_each in (2, 4)):
         return
     trained = 12 * sum(parameter.numel() for parameter in network.parameters())  # with two moments of Adam

@@ -66,6 +66,23 @@ UMX = {
     "sample_rate": 1000,
     "segment_s": 0.5,
 }
+XUMX = {
+    "sources": ["a", "b"],
+    "hidden_size": 8,
+    "max_bin": 20,
+    "in_chan": 64,
+    "n_hop": 16,
+    "sample_rate": 1000,
+    "segment_s": 0.5,
+}
+BYTESEP = {
+    "target_source_types": ["a", "b"],
+    "widths": [4, 4, 4, 4, 8, 4],
+    "n_fft": 256,
+    "hop_length": 32,
+    "sample_rate": 8000,
+    "segment_seconds": 0.25,
+}
 MDX23C = {
     "stems": ["a", "b"],
     "n_fft": 64,
@@ -150,6 +167,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bs_conformer", ROFORMER | BANDS | CONFORMER),
     ("mel_band_conformer", ROFORMER | CONFORMER | {"num_bands": 5, "skip_connection": True}),
     ("bsrnn", BSRNN),
+    ("bytesep", BYTESEP),
+    ("bytesep", BYTESEP | {"model_type": "MobileNet_Subbandtime", "input_channels": 1}),
     ("demucs", WAVEFORM),
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
     ("demucs_v2", WAVEFORM2),
@@ -182,6 +201,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),
     ("vr", VR | {"ch": 2, "window_size": 288, "vr_model_param": "1band_sr44100_hl256", "encoders": 5}),
     ("vr_v51", VR | {"nout": 4, "nout_lstm": 8, "window_size": 144}),
+    ("xumx", XUMX),
+    ("xumx", XUMX | {"niter": 0, "nb_channels": 1, "bidirectional": False}),
 ]
 
 

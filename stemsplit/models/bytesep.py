@@ -1,0 +1,395 @@
+"""Networks of bytesep 0.1.1 in four subbands: ResUNet143 and MobileNet.
+
+Kong, Cao, Liu, Choi, Wang, "Decoupling Magnitude and Phase Estimation with Deep ResUNet for Music Source
+Separation" (ISMIR 2021, arXiv 2109.05418): a U-Net estimates a mask for the magnitude, a rotation of the
+phase and a magnitude to add. Its input are the spectrograms of four subbands at a quarter of the rate, from a
+pseudo quadrature mirror filter bank (PQMF). Keys are those of the released checkpoints.
+
+Legend: `B` batch, `S` stems, `C` channels, `Q` subbands, `F` bins, `T` samples, `W` width of features.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stemsplit.chunking import Chunking
+from stemsplit.errors import StemsplitError, UnknownNameError
+from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+from stemsplit.models.network import Network
+
+FILTERS = Path(__file__).with_name("bytesep_filters.json")
+SUBBANDS = 4
+TAPS = 64  # of each filter of the bank
+MAPS = 4  # per channel and subband: the mask, real and imaginary part of the rotation, the added magnitude
+LEVELS = 6  # of the U-Net; the bins are halved by each, the frames by all but the last
+FRAMES = 32  # the frames are padded to a multiple of this
+MOMENTUM = 0.01  # of the running statistics
+LEAST_POWER = 1e-10  # of a bin
+LEAST_NORM = 1e-20  # of a rotation before it is scaled to 1
+
+
+@dataclass(frozen=True)
+class BytesepArguments:
+    """Sizes of the networks; the defaults are those of the released ResUNet143.
+
+    Attributes:
+        target_source_types: stems, in the order of the output.
+        model_type: ResUNet143_Subbandtime or MobileNet_Subbandtime.
+        input_channels: of mix and stems.
+        sample_rate: in Hz.
+        widths: of the six levels; None for those of the released network.
+        n_fft: samples of a subband per STFT frame, a multiple of 128.
+        hop_length: samples of a subband from frame to frame.
+        segment_seconds: audio that the network sees at once, in s. A chunk is the middle half of it.
+    """
+
+    target_source_types: Sequence[str] = ("vocals",)
+    model_type: str = "ResUNet143_Subbandtime"
+    input_channels: int = 2
+    sample_rate: int = 44100
+    widths: Sequence[int] | None = None
+    n_fft: int = 512
+    hop_length: int = 110
+    segment_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.model_type not in LAYERS:
+            raise UnknownNameError("network of bytesep", self.model_type, sorted(LAYERS))
+        if self.widths is not None and len(self.widths) != LEVELS:
+            raise StemsplitError(f"bytesep: widths {list(self.widths)}: must be {LEVELS}")
+        if self.n_fft < 2 << LEVELS or self.n_fft % (2 << LEVELS):
+            raise StemsplitError(f"bytesep: n_fft {self.n_fft}: must be a multiple of {2 << LEVELS}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read the section `train` of bytesep's configuration; the rest of it matters to training only.
+
+        Raises:
+            StemsplitError: the network isn't one of this family.
+        """
+        train = config["train"]
+        channels = train.get("input_channels", cls.input_channels)
+        if train.get("output_channels", channels) != channels:
+            raise StemsplitError(
+                f"bytesep: output_channels {train['output_channels']}: must be the input_channels, {channels}"
+            )
+        return cls(
+            target_source_types=tuple(train["target_source_types"]),
+            model_type=train["model_type"],
+            input_channels=channels,
+            sample_rate=train.get("sample_rate", cls.sample_rate),
+        )
+
+
+class Constant(nn.Module):
+    """A tensor that checkpoints hold as the weight of a convolution.
+
+    Args:
+        weight: the tensor.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+
+class FilterBank(nn.Module):
+    """PQMF: four subbands of a quarter of the bandwidth each, which sum to the signal again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        values = json.loads(FILTERS.read_text(encoding="utf-8"))
+        self.ana_conv_filter = Constant(torch.tensor(values["analysis"])[:, None])  # [Q, 1, taps]
+        synthesis = torch.tensor(values["synthesis"])
+        self.syn_conv_filter = Constant(synthesis.view(SUBBANDS, SUBBANDS, TAPS // SUBBANDS))  # [phase, Q, ·]
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """[N, T] -> [N, Q, ⌊T/4⌋ + 16]."""
+        padded = F.pad(x[:, None], (TAPS - SUBBANDS, TAPS))
+        with torch.autocast(x.device.type, enabled=False):  # samples of audio need full precision
+            return F.conv1d(padded, self.ana_conv_filter.weight, stride=SUBBANDS)
+
+    def synthesise(self, bands: Tensor, samples: int) -> Tensor:
+        """[N, Q, ⌊T/4⌋ + 16] -> [N, T] for T = `samples`."""
+        padded = F.pad(bands, (0, TAPS // SUBBANDS - 1))
+        with torch.autocast(bands.device.type, enabled=False):
+            phases = F.conv1d(padded, self.syn_conv_filter.weight)  # [N, phase, T/4]
+        return phases.transpose(1, 2).flatten(1)[:, :samples]
+
+
+class Residual(nn.Module):
+    """Two convolutions of three by three, each after a normalisation and an activation.
+
+    Args:
+        width: of the input.
+        out: width of the output.
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(width, momentum=MOMENTUM)
+        self.bn2 = nn.BatchNorm2d(out, momentum=MOMENTUM)
+        self.conv1 = nn.Conv2d(width, out, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, frames, F] -> [B, W, frames, F]."""
+        y = self.conv1(F.leaky_relu(self.bn1(x)))
+        y = self.conv2(F.leaky_relu(self.bn2(y)))
+        return torch.add(y, self.shortcut(x))
+
+
+class Residuals(nn.Module):
+    """Four residual blocks.
+
+    Args:
+        width: of the input.
+        out: width of the output.
+        first: number of the first one in the names of the weights.
+    """
+
+    def __init__(self, width: int, out: int, first: int = 1) -> None:
+        super().__init__()
+        for i in range(first, first + 4):
+            self.add_module(f"conv_block{i}", Residual(width if i == first else out, out))
+        self.numbers = range(first, first + 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, frames, F] -> [B, W, frames, F]."""
+        for i in self.numbers:
+            x = self.get_submodule(f"conv_block{i}")(x)
+        return x
+
+
+class ResidualDecoder(Residuals):
+    """Transposed convolution to a finer level, then four residual blocks on it and the encoder's features.
+
+    Args:
+        width: of the input.
+        out: width of the output and of the encoder's features.
+        scale: of frames and bins.
+    """
+
+    def __init__(self, width: int, out: int, scale: tuple[int, int]) -> None:
+        super().__init__(2 * out, out, first=2)
+        self.conv1 = nn.ConvTranspose2d(width, out, scale, stride=scale, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, momentum=MOMENTUM)
+
+    def up(self, x: Tensor, skip: Tensor) -> Tensor:
+        """[B, W, frames, F], [B, W, finer frames, finer F] -> [B, W, finer frames, finer F]."""
+        return self.forward(torch.cat([self.conv1(F.relu(self.bn1(x))), skip], dim=1))
+
+
+class Separable(nn.Module):
+    """Two residual blocks of separable convolutions: by pixel, by channel, by pixel.
+
+    Args:
+        width: of the input.
+        out: width of the output.
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        for half, first in (("1", width), ("2", out)):
+            for step, given in (("a", first), ("b", out), ("c", out)):
+                size, groups = (3, out) if step == "b" else (1, 1)
+                conv = nn.Conv2d(given, out, size, padding=size // 2, groups=groups, bias=False)
+                self.add_module(f"bn{half}{step}", nn.BatchNorm2d(given))
+                self.add_module(f"conv{half}{step}", conv)
+        self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, frames, F] -> [B, W, frames, F]."""
+        x = torch.add(self._branch("1", x), self.shortcut(x))
+        return x + self._branch("2", x)
+
+    def _branch(self, half: str, x: Tensor) -> Tensor:
+        for step in "abc":
+            x = F.leaky_relu(self.get_submodule(f"bn{half}{step}")(x))
+            x = self.get_submodule(f"conv{half}{step}")(x)
+        return x
+
+
+class SeparableEncoder(nn.Module):
+    """One block of separable convolutions.
+
+    Args:
+        width: of the input.
+        out: width of the output.
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.conv_block = Separable(width, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, frames, F] -> [B, W, frames, F]."""
+        y: Tensor = self.conv_block(x)
+        return y
+
+
+class SeparableDecoder(nn.Module):
+    """Repetition to a finer level, then separable convolutions on it and the encoder's features.
+
+    Args:
+        width: of the input.
+        out: width of the output and of the encoder's features.
+        scale: of frames and bins.
+    """
+
+    def __init__(self, width: int, out: int, scale: tuple[int, int]) -> None:
+        super().__init__()
+        self.scale = tuple(map(float, scale))
+        self.conv1 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width, momentum=MOMENTUM)
+        self.conv_block2 = Separable(2 * out, out)
+
+    def up(self, x: Tensor, skip: Tensor) -> Tensor:
+        """[B, W, frames, F], [B, W, finer frames, finer F] -> [B, W, finer frames, finer F]."""
+        coarse = self.conv1(F.leaky_relu(self.bn1(x)))  # before the repetition: the same, on fewer pixels
+        fine = F.interpolate(coarse, scale_factor=self.scale)
+        y: Tensor = self.conv_block2(torch.cat([fine, skip], dim=1))
+        return y
+
+
+class Layers(NamedTuple):
+    """Kind of the layers of a network.
+
+    Attributes:
+        encoder: a level on the way down, of the widths of input and output.
+        block: layers in the middle and at the end, likewise.
+        decoder: a level on the way up, of the widths and the scale.
+        middle: names of the layers in the middle.
+        widths: of the levels in the released network.
+    """
+
+    encoder: type[nn.Module]
+    block: type[nn.Module]
+    decoder: Any
+    middle: tuple[str, ...]
+    widths: tuple[int, ...]
+
+
+LAYERS = {
+    "ResUNet143_Subbandtime": Layers(
+        *(Residuals, Residuals, ResidualDecoder),
+        tuple(f"conv_block7{letter}" for letter in "abcd"),
+        (32, 64, 128, 256, 384, 384),
+    ),
+    "MobileNet_Subbandtime": Layers(
+        *(SeparableEncoder, Separable, SeparableDecoder), ("conv_block7",), (32, 64, 64, 64, 64, 64)
+    ),
+}
+
+
+class Bytesep(Network):
+    """Filter bank, STFT, U-Net, and back.
+
+    The released program cuts the track into segments, half a segment apart, and keeps the middle half of
+    each. Here, that half is the chunk and the rest its context, on the same grid. At the ends of the track,
+    where the program keeps outer quarters, the context is silence.
+    """
+
+    Arguments = BytesepArguments
+    arguments: BytesepArguments
+    overlap = 0.0
+
+    def __init__(self, arguments: BytesepArguments) -> None:
+        a = arguments
+        quarter = int(a.segment_seconds * a.sample_rate) // 4
+        super().__init__(
+            a,
+            stems=a.target_source_types,
+            sample_rate=a.sample_rate,
+            channels=a.input_channels,
+            segment_samples=2 * quarter,
+        )
+        self.context_samples = quarter
+        self.chunking = Chunking(lead=quarter)
+        kind = LAYERS[a.model_type]
+        self.middle = kind.middle
+        levels = tuple(a.widths or kind.widths)
+        self.pqmf = FilterBank()
+        self.bn0 = nn.BatchNorm2d(a.n_fft // 2 + 1, momentum=MOMENTUM)
+        width = SUBBANDS * a.input_channels
+        for i, out in enumerate(levels, 1):
+            self.add_module(f"encoder_block{i}", kind.encoder(width, out))
+            width = out
+        for name in kind.middle:
+            self.add_module(name, kind.block(width, width))
+        for i, out in enumerate(reversed(levels), 1):
+            self.add_module(f"decoder_block{i}", kind.decoder(width, out, (1 if i == 1 else 2, 2)))
+            width = out
+        self.after_conv_block1 = kind.block(width, width)
+        self.after_conv2 = nn.Conv2d(width, len(self.stems) * a.input_channels * MAPS * SUBBANDS, 1)
+        self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
+
+    def padded_samples(self, samples: int) -> int:
+        """Return P(n): the chunk and all of its context."""
+        return samples + 2 * self.context_samples
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]."""
+        a = self.arguments
+        batch, channels, samples = mix.shape
+        bands = self.pqmf.analyse(mix.flatten(0, 1)).view(batch, channels * SUBBANDS, -1)  # [B, C·Q, T/4]
+        half = a.n_fft // 2
+        z = stft(reflect_pad(bands, half, half), a.n_fft, a.hop_length, centred=False).mT
+        power = torch.view_as_real(z).square().sum(-1)
+        magnitude = power.clamp_min(LEAST_POWER).sqrt()  # [B, C·Q, frames, F + 1]
+        maps = self.maps(magnitude)[:, list(self.kept)]  # [B, S, C, maps, Q, frames, F]
+        inputs = (part.unflatten(1, (1, channels, SUBBANDS))[..., :-1] for part in (z, magnitude))
+        stems = F.pad(_apply(maps, *inputs), (0, 1)).flatten(0, 2)  # the highest bin is silent
+        waves = istft(stems.mT, a.hop_length, bands.shape[-1])  # [B·S·C, Q, T/4]
+        return self.pqmf.synthesise(waves, samples).view(batch, -1, channels, samples)
+
+    def maps(self, magnitude: Tensor) -> Tensor:
+        """Return what the U-Net estimates: [B, C·Q, frames, F + 1] -> [B, S, C, maps, Q, frames, F]."""
+        frames = magnitude.shape[2]
+        x = self.bn0(magnitude.transpose(1, 3)).transpose(1, 3)  # normalised by bin
+        x = F.pad(x[..., :-1], (0, 0, 0, -frames % FRAMES))  # [B, C·Q, padded frames, F]
+        skips = []
+        for i in range(1, LEVELS + 1):
+            x = self.get_submodule(f"encoder_block{i}")(x)
+            skips.append(x)
+            x = F.avg_pool2d(x, (1 if i == LEVELS else 2, 2))
+        for name in self.middle:
+            x = self.get_submodule(name)(x)
+        for i in range(1, LEVELS + 1):
+            decoder: Any = self.get_submodule(f"decoder_block{i}")
+            x = decoder.up(x, skips.pop())
+        x = self.after_conv2(self.after_conv_block1(x))[:, :, :frames]
+        maps: Tensor = x.unflatten(1, (-1, self.channels, MAPS, SUBBANDS))
+        return maps
+
+
+def _apply(maps: Tensor, z: Tensor, magnitude: Tensor) -> Tensor:
+    """Return the stems' spectra, complex [B, S, C, Q, frames, F].
+
+    Args:
+        maps: [B, S, C, maps, Q, frames, F].
+        z: spectrum of the mix, complex [B, 1, C, Q, frames, F].
+        magnitude: of z, [B, 1, C, Q, frames, F].
+
+    The magnitude is |X|·sigmoid(a) + tanh(d), at least 0; the phase that of X·(tanh(b) + i·tanh(c)).
+    """
+    mask, real, imaginary, added = maps.float().unbind(3)  # [B, S, C, Q, frames, F] each
+    rotation = torch.complex(torch.tanh(real), torch.tanh(imaginary))
+    norm = torch.view_as_real(rotation).square().sum(-1).clamp_min(LEAST_NORM).sqrt()
+    estimated = torch.relu(magnitude * torch.sigmoid(mask) + torch.tanh(added))
+    return z * rotation * (estimated / (magnitude * norm))
+
+
+def _drop_transform(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Drop the STFT, which published files hold as weights of convolutions."""
+    for key in [key for key in state if key.startswith((f"{prefix}stft.", f"{prefix}istft."))]:
+        del state[key]
