@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -271,6 +271,13 @@ def convert(source: str, target: str, half: bool) -> None:
         click.Argument(["name"], metavar="NAME"),
         click.Argument(["target"], metavar="OUT.onnx"),
         click.Option(["--half"], is_flag=True, help="Store weights in half precision: half the size."),
+        click.Option(
+            ["--stft"],
+            type=click.Choice(["inside", "outside"]),
+            default="inside",
+            show_default=True,
+            help="Whether the file computes the STFT and its inverse, or the program that runs it.",
+        ),
         setting("segment_s"),
         setting("offline"),
         PROGRESS,
@@ -278,7 +285,13 @@ def convert(source: str, target: str, half: bool) -> None:
     context_settings=HELP,
 )
 def export(
-    name: str, target: str, half: bool, segment_s: float | None, offline: bool | None, style: str
+    name: str,
+    target: str,
+    half: bool,
+    stft: Literal["inside", "outside"],
+    segment_s: float | None,
+    offline: bool | None,
+    style: str,
 ) -> None:
     """Write a model as an ONNX file for other programs, and compare its output with the model's.
 
@@ -291,6 +304,12 @@ def export(
         raise usage_error(f"{target}: must end in .onnx")
     with progress.display(style) as callback:
         done = export_onnx(
-            name, target, half=half, segment_s=segment_s, offline=bool(offline), callback=callback
+            name,
+            target,
+            half=half,
+            stft=stft,
+            segment_s=segment_s,
+            offline=bool(offline),
+            callback=callback,
         )
     click.echo(f"{name} -> {target} (agrees to {done.agreement_db:.1f} dB, {done.measured_with})", err=True)
