@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from stemsplit.engine_settings import EngineSettings
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.fields import (
     bit_rate,
@@ -347,7 +348,7 @@ class OutputSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """All settings of a run."""
+    """All settings of a run; `engine` says what carries out the work."""
 
     model: ModelSettings = ModelSettings()
     combination: CombinationSettings = CombinationSettings()
@@ -356,6 +357,7 @@ class Request:
     stems: StemSettings = StemSettings()
     batch: BatchSettings = BatchSettings()
     output: OutputSettings = OutputSettings()
+    engine: EngineSettings = EngineSettings()
     jobs: int = option(1, "Tracks processed at once.", short="-j", parse=whole(1))
 
 

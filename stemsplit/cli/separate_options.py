@@ -6,6 +6,7 @@ from typing import TypeAlias
 import click
 
 from stemsplit.cli.options import PROGRESS, flag, option_fields, setting
+from stemsplit.engine_settings import EngineSettings
 from stemsplit.fields import seconds
 from stemsplit.settings import (
     DEFAULT_QUALITY,
@@ -54,6 +55,7 @@ _ORDER: dict[str, list[Entry]] = {
     "Computing": [
         *("device", "threads", "jobs", "batch_size", "segment_s", "overlap", "shifts", "tta", "seed"),
         "sequential",
+        EngineSettings,
         Request,
     ],
     "The run": [

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from stemsplit.audio.encoding import check_encodable
+from stemsplit.cluster import make_ray
 from stemsplit.core.devices import check_device
 from stemsplit.engines import Engine, Threads
 from stemsplit.errors import SettingsError
@@ -292,7 +293,8 @@ def separate_files(
         inputs: files, folders that are searched for files, or the result of `find`.
         request: the settings.
         model: a model in place of the one that the request names.
-        engine: carries the tracks to workers, such as `engines.Processes`; None for threads of this process.
+        engine: carries the tracks to workers, such as `engines.Processes`; None for the one that the request
+            names.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -308,5 +310,6 @@ def separate_files(
     """
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
     session = prepare(found, request, model=model, callback=callback)
+    engine = engine or make_ray(request.engine, request.compute.device)
     with closing(session.run(callback, engine)) as results:
         return session.report(list(results), callback)
