@@ -24,8 +24,9 @@ from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import QUALITIES, Request
 
 if TYPE_CHECKING:
+    from stemsplit.separation.inputs import Input
     from stemsplit.separation.jobs import Ready
-    from stemsplit.separation.plan import Input
+    from stemsplit.separation.plan import Job
     from stemsplit.separation.report import Report, TrackResult
     from stemsplit.separation.run import Session
 
@@ -64,7 +65,8 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
     require_writable("--report", options["report"])
     request = _request(options)
     check_template(request.batch.template)
-    check_device(request.compute.device)
+    if request.engine.address is None:  # another machine may have the device
+        check_device(request.compute.device)
     # Import torch, which takes longest, while the inputs are collected and the plan is made.
     threading.Thread(target=_import_torch, daemon=True).start()
 
@@ -112,7 +114,8 @@ def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
 
 def _check_report(report: str | None, inputs: "list[Input]") -> None:
     """Refuse to write the report over an input."""
-    if report is not None and os.path.realpath(report) in {os.path.realpath(entry.path) for entry in inputs}:
+    files = (entry.path for entry in inputs if entry.url is None)
+    if report is not None and os.path.realpath(report) in map(os.path.realpath, files):
         raise usage_error(f"--report {report}: is an input")
 
 
@@ -146,6 +149,8 @@ def _end(options: dict[str, Any]) -> float | None:
 def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
     """Return the inputs; stdin and pipes are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
+    from stemsplit.separation.inputs import input_at
+    from stemsplit.urls import is_url
 
     names = [*options["inputs"], *_listed(options["from_file"], options["null"])]
     if not names and not options["from_file"]:
@@ -156,10 +161,13 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
         raise usage_error("stdin can be read only once")
     if options["dry_run"]:
         _check_model_name(options["inputs"])
-    return [
-        _spooled(name, options["input_name"], stack) if name == STDIN or is_pipe(name) else Path(name)
-        for name in names
-    ]
+
+    def made(name: str) -> "Path | Input":
+        if name == STDIN or is_pipe(name):
+            return _spooled(name, options["input_name"], stack)
+        return input_at(name) if is_url(name) else Path(name)
+
+    return [made(name) for name in names]
 
 
 def _check_model_name(inputs: Iterable[str]) -> None:
@@ -175,7 +183,7 @@ def _spooled(name: str, stdin_name: str, stack: ExitStack) -> "Input":
     """Copy a stream into a temporary file, which is deleted when `stack` closes."""
     from stemsplit.audio.spool import spool
     from stemsplit.errors import StemsplitError
-    from stemsplit.separation.plan import Input
+    from stemsplit.separation.inputs import Input
 
     source, label = (sys.stdin.buffer, stdin_name) if name == STDIN else (name, name)
     try:
@@ -209,6 +217,7 @@ def _show_plan(session: "Session", as_json: bool) -> int:
     Raises:
         ResourceError: the disk has too little room.
     """
+    from stemsplit.separation.jobs import Ready
     from stemsplit.separation.report import TrackResult
 
     found = list(session.survey())
@@ -220,11 +229,11 @@ def _show_plan(session: "Session", as_json: bool) -> int:
             _show_planned(one)
         count = sum(not isinstance(one, TrackResult) for one in found)
         click.echo(f"{count} to do with {session.flow.name}; nothing was done (--dry-run)", err=True)
-    session.check_room([one for one in found if not isinstance(one, TrackResult)])
+    session.check_room([one for one in found if isinstance(one, Ready)])
     return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
 
 
-def _show_planned(found: "Ready | TrackResult") -> None:
+def _show_planned(found: "Ready | Job | TrackResult") -> None:
     job = _planned(found)
     if job["error"]:
         say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
@@ -234,7 +243,8 @@ def _show_planned(found: "Ready | TrackResult") -> None:
         click.echo(one_line(f"{job['input']} -> {', '.join(job['outputs'].values())}"), err=True)
 
 
-def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
+def _planned(found: "Ready | Job | TrackResult") -> dict[str, Any]:
+    from stemsplit.separation.plan import Job
     from stemsplit.separation.report import TrackResult
 
     if isinstance(found, TrackResult):
@@ -245,8 +255,9 @@ def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
             "outputs": dict(found.outputs),
             "error": error,
         }
-    outputs = {name: str(path) for name, path in found.job.files.items()}
-    return {"input": str(found.job.input), "status": "ready", "outputs": outputs, "error": None}
+    job = found if isinstance(found, Job) else found.job
+    outputs = {name: str(path) for name, path in job.files.items()}
+    return {"input": str(job.input), "status": "ready", "outputs": outputs, "error": None}
 
 
 def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:

@@ -22,11 +22,13 @@ from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.formats import BIT_DEPTHS, FORMATS
 from stemsplit.outcome import Failure
+from stemsplit.separation.inputs import Input
 from stemsplit.separation.outputs import Output
-from stemsplit.separation.plan import Input, Job
+from stemsplit.separation.plan import Job
 from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
+from stemsplit.urls import Place, Url, check_writable, exists
 
 log = logging.getLogger(__name__)
 SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
@@ -83,7 +85,7 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
     Raises:
         OutputError: an output exists that was made with others.
     """
-    present = [output for output in outputs if os.path.exists(job.files[output.name])]
+    present = [output for output in outputs if exists(job.files[output.name])]
     for output in present:
         path = job.files[output.name]
         if difference := fingerprint.difference(read_settings(path), output):
@@ -96,13 +98,13 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
 def renamed(job: Job) -> Job:
     """Return the job with the lowest number in its folder's or files' names under which nothing exists."""
     number, files = 2, job.files
-    while any(os.path.exists(path) for path in files.values()):
+    while any(exists(path) for path in files.values()):
         files = {name: _numbered(path, name, number) for name, path in job.files.items()}
         number += 1
     return Job(job.input, files)
 
 
-def _numbered(path: Path, output: str, number: int) -> Path:
+def _numbered(path: Place, output: str, number: int) -> Place:
     # If the track has a folder of its own, the folder gets the number, otherwise the file.
     if path.stem == output:
         return path.parent.with_name(f"{path.parent.name} ({number})") / path.name
@@ -118,12 +120,42 @@ class Ready:
     shape: Shape
 
 
+def finished(
+    job: Job, outputs: Sequence[Output], fingerprint: Fingerprint, batch: BatchSettings
+) -> TrackResult | None:
+    """Return the result of a job whose outputs exist already, None if there is something to do.
+
+    Raises:
+        OutputError: they exist, which the settings don't allow, or were made with others.
+    """
+    if batch.if_exists == "error":
+        for path in job.files.values():
+            if exists(path):
+                raise OutputError(path, "exists", hint="-y overwrites it")
+    if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
+        return TrackResult(str(job.input), "skipped", {stem: str(path) for stem, path in job.files.items()})
+    return None
+
+
+def refuse_foreign(job: Job) -> None:
+    """Refuse to overwrite files that this program hasn't made, where the inputs aren't all known.
+
+    Raises:
+        OutputError: there is one.
+    """
+    for path in job.files.values():
+        if exists(path) and read_settings(path) is None:
+            hint = "remove it, or choose another folder with -o"
+            raise OutputError(path, "exists, and it was not made by stemsplit", hint=hint)
+
+
 def survey(
     job: Job,
     outputs: Sequence[Output],
     fingerprint: Fingerprint,
     batch: BatchSettings,
     output: OutputSettings,
+    local: Input | None = None,
 ) -> Ready | TrackResult:
     """Check a job's input and the files that exist under its outputs' names.
 
@@ -133,19 +165,16 @@ def survey(
         fingerprint: model and settings of this run.
         batch: the rule for existing files, and the range of every track.
         output: the format.
+        local: the copy of an input at an address.
 
     Returns:
         The job, with other paths if it was renamed; or its result, if it is done already or can't be done.
     """
     name = str(job.input)
     try:
-        source, shape = examine(job.input, batch, output)
-        there = [path for path in job.files.values() if os.path.exists(path)]
-        if batch.if_exists == "error" and there:
-            raise OutputError(there[0], "exists", hint="-y overwrites it")
-        if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
-            paths = {stem: str(path) for stem, path in job.files.items()}
-            return TrackResult(name, "skipped", paths)
+        source, shape = examine(local or job.input, batch, output)
+        if (result := finished(job, outputs, fingerprint, batch)) is not None:
+            return result
         if batch.if_exists == "rename":
             job = replace(job, files=renamed(job).files)
         _check_places(job)
@@ -156,19 +185,23 @@ def survey(
 
 
 def _check_places(job: Job) -> None:
-    for path in job.files.values():
+    local = [path for path in job.files.values() if isinstance(path, Path)]
+    for path in local:
         if os.path.isdir(path):
             raise OutputError(path, "is a folder")
-    for folder in {path.parent: None for path in job.files.values()}:
+    for folder in {path.parent: None for path in local}:
         check_folder(folder)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Place) -> None:
     """Check that files can be written to a folder, or that the folder can be created.
 
     Raises:
         OutputError: they can't, or it can't.
     """
+    if isinstance(folder, Url):
+        check_writable(folder)
+        return
     for place in (folder, *folder.parents):
         try:
             kind = os.stat(place).st_mode
@@ -189,7 +222,7 @@ def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> R
     """Return a failure for a job that would overwrite an input (given by real paths), or else `found`."""
     if isinstance(found, Ready):
         for path in found.job.files.values():
-            if os.path.realpath(path) in inputs:
+            if isinstance(path, Path) and os.path.realpath(path) in inputs:
                 error = OutputError(
                     path, "is an input", hint="choose another folder with -o, or a --template"
                 )
@@ -213,7 +246,7 @@ def examine(entry: Input, batch: BatchSettings, output: OutputSettings) -> tuple
     return source, shape
 
 
-def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spooled: int = 0) -> None:
+def check_room(ready: Sequence[Ready], output: OutputSettings, root: Place, spooled: int = 0) -> None:
     """Check that the disks have room for outputs and temporary files, as far as lengths are known.
 
     Args:
@@ -237,6 +270,8 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spool
         waiting = max(waiting, spooled * stem_samples * SCRATCH_BYTES)
     if not FORMATS[output.format].is_pcm:  # the size of compressed files isn't known beforehand
         needed = largest = 0.0
+    if isinstance(root, Url):  # outputs wait in the temporary folder, one track at a time
+        root, needed = Path(gettempdir()), 0.0
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     temporary = Path(gettempdir())
     if os.stat(there).st_dev == os.stat(temporary).st_dev:

@@ -7,14 +7,16 @@ outputs, plan), `Session.run` (jobs, then batch), `Session.report`.
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import chain, tee
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from stemsplit.audio.encoding import check_encodable
-from stemsplit.cluster import make_ray
+from stemsplit.cluster import Ray, make_ray
 from stemsplit.core.devices import check_device
 from stemsplit.engines import Engine, Threads
 from stemsplit.errors import SettingsError
@@ -24,14 +26,17 @@ from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
 from stemsplit.separation.flow import Flow, resolve
+from stemsplit.separation.inputs import Found, Input, collect, input_at
 from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, refuse_overwriting, survey
 from stemsplit.separation.outputs import Output, plan_outputs
-from stemsplit.separation.plan import Found, Input, Plan, check_template, collect, plan_jobs, take_shard
+from stemsplit.separation.plan import Job, Layout, Plan, check_template, plan_jobs, stream_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
 from stemsplit.settings import DEFAULT_REQUEST, Request
+from stemsplit.urls import Url, is_url, place_of
 
 if TYPE_CHECKING:
     from stemsplit.core.separable import Separable
+    from stemsplit.separation.batch import Item, TrackWorker
     from stemsplit.separation.runner import Runner
 
 
@@ -70,15 +75,21 @@ class Session:
 
         runner = load_runner(self.flow.narrow(self.outputs), self.request, callback)
         self.device = runner.device
-        emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
+        emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return runner
 
-    def survey(self) -> Iterator[Ready | TrackResult]:
-        """Yield for every job either that it is ready, or its result if nothing is to be computed."""
+    def survey(self) -> Iterator[Ready | Job | TrackResult]:
+        """Yield for every job that it is ready, or its result if nothing is to be computed.
+
+        Inputs at addresses aren't examined before it is their turn.
+        """
         batch, output = self.request.batch, self.request.output
         inputs = {os.path.realpath(job.input.path) for job in self.plan.jobs}
-        for job in self.plan.jobs:
-            yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
+        for job in self.plan.jobs if self.plan.stream is None else self.plan.stream:
+            if job.is_remote and job.input.failure is None:
+                yield job
+            else:
+                yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
     def check_room(self, ready: Sequence[Ready]) -> None:
         """Check that the disk has room for the outputs of the jobs that are ready.
@@ -89,7 +100,7 @@ class Session:
         if ready:
             stems = sum(len(run.stems) for run in self.flow.narrow(self.outputs).runs.values())
             spooled = stems * self.request.jobs if self.request.combination.sequential else 0
-            check_room(ready, self.request.output, Path(self.request.batch.output), spooled)
+            check_room(ready, self.request.output, place_of(self.request.batch.output), spooled)
 
     def run(
         self, callback: Callback | None = None, engine: Engine | None = None
@@ -108,57 +119,99 @@ class Session:
             ResourceError: the disk has too little room.
             Others: as `load`.
         """
-        batch, ready = self.request.batch, []
+        if self.plan.stream is not None:  # too many to look at all of them first
+            yield from self._compute(self.plan.stream, None, engine, callback)
+            return
+        batch, work = self.request.batch, list[Ready | Job]()
         for found in self.survey():
-            if isinstance(found, Ready):
-                ready.append(found)
+            if not isinstance(found, TrackResult):
+                work.append(found)
                 continue
             announce(found, callback)
             yield found
             if found.status == "failed" and batch.fail_fast:
                 return
-        self.check_room(ready)
-        if ready:
-            yield from self._compute(ready, engine, callback)
+        self.check_room([one for one in work if isinstance(one, Ready)])
+        if work:
+            yield from self._compute(work, len(work), engine, callback)
 
     def _compute(
-        self, ready: Sequence[Ready], engine: Engine | None, callback: Callback | None
+        self,
+        work: Iterable[Ready | Job],
+        total: int | None,
+        engine: Engine | None,
+        callback: Callback | None,
     ) -> Iterator[TrackResult]:
-        from stemsplit.separation.batch import TrackWorker, WorkerFactory, items_of
+        from stemsplit.separation.batch import Item, items_of
 
-        request, jobs = self.request, self.request.jobs
+        items: Iterable[Item] = items_of(work, total)
         with ExitStack() as stack:
-            make: Callable[[], TrackWorker]
-            if engine is None:  # two threads more, for a track that is measured and one that is published
-                runner, engine = self.load(callback), Threads(jobs + 2)
-                shared = TrackWorker(runner, self.outputs, self.fingerprint, request.output, jobs)
-                stack.enter_context(closing(shared))
-                make = lambda: shared  # noqa: E731
-            else:
-                flow = self.flow.narrow(self.outputs)
-                make = WorkerFactory(flow, self.outputs, self.fingerprint, request)
-                self.device = request.compute.device
-                emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
-            items = items_of(ready)
-            results = stack.enter_context(closing(engine.run(items, make, callback)))
-            for item, result in zip(items, results, strict=True):
-                if isinstance(result, Exception):  # the worker process died
-                    name = str(item.ready.job.input)
-                    result = TrackResult(name, "failed", error=Failure.of(result))
+            engine, make = self._workers(engine, callback, stack)
+            while items:
+                taken = list[Item]()
+                for item, result in self._results(engine, make, items, callback):
+                    if result is None:
+                        taken.append(item._replace(waits=True))
+                        continue
+                    yield result
+                    if result.status == "failed" and self.request.batch.fail_fast:
+                        return
+                items = taken
+                if taken:
+                    what = f"another run has {len(taken)} of the tracks: they come last"
+                    emit(callback, Notice(what))
+
+    def _workers(
+        self, engine: Engine | None, callback: Callback | None, stack: ExitStack
+    ) -> "tuple[Engine, Callable[[], TrackWorker]]":
+        """Return the engine and the factory of its workers, which the stack closes."""
+        from stemsplit.separation.batch import TrackWorker, WorkerFactory
+
+        request = self.request
+        # Locks hold on one machine only, and not at addresses.
+        claiming = isinstance(engine, Ray) or isinstance(place_of(request.batch.output), Url)
+        run = uuid4().hex if claiming else None
+        if engine is None:  # two threads more, for a track that is measured and one that is published
+            runner, jobs = self.load(callback), request.jobs
+            shared = TrackWorker(runner, self.outputs, self.fingerprint, request, jobs, run)
+            stack.enter_context(closing(shared))
+            return Threads(jobs + 2), lambda: shared
+        if isinstance(engine, Ray):
+            stack.enter_context(engine.connected())
+        self.device = request.compute.device
+        emit(callback, Start(self.plan.total, self.flow.name, self.device))
+        flow = self.flow.narrow(self.outputs)
+        return engine, WorkerFactory(flow, self.outputs, self.fingerprint, request, run)
+
+    def _results(
+        self,
+        engine: Engine,
+        make: "Callable[[], TrackWorker]",
+        items: "Iterable[Item]",
+        callback: Callback | None,
+    ) -> "Iterator[tuple[Item, TrackResult | None]]":
+        """Yield every item with its result, None if another run has it."""
+        sent, kept = tee(items)
+        with closing(engine.run(sent, make, callback)) as results:
+            for found, item in zip(results, kept, strict=True):
+                if isinstance(found, Exception):  # the worker process died
+                    result = TrackResult(str(item.job.input), "failed", error=Failure.of(found))
                     announce(result, callback)
-                yield result
-                if result.status == "failed" and request.batch.fail_fast:
-                    return
+                    yield item, result
+                else:
+                    self.device = found.device
+                    yield item, found.result
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
         """Return the report, with the results in the order of the jobs, and emit the `End` event."""
+        # Of a stream nothing was known before the work, so that its results are in order already.
         order = {str(job.input): place for place, job in enumerate(self.plan.jobs)}
         report = Report(
             model=self.flow.name,
             sha256=self.flow.sha256,
             device=self.device,
             settings=self.fingerprint.settings,
-            tracks=tuple(sorted(results, key=lambda result: order[result.input])),
+            tracks=tuple(sorted(results, key=lambda result: order.get(result.input, 0))),
             wall_s=monotonic() - self.started,
         )
         done, skipped, failed = (report.count(status) for status in STATUSES)
@@ -189,7 +242,8 @@ def prepare(
         ResourceError: the disk has too little room.
     """
     check_template(request.batch.template)
-    check_device(request.compute.device)
+    if request.engine.address is None:  # another machine may have the device
+        check_device(request.compute.device)
     flow = _resolve(request, request.model.model if model is None else model, callback)
     outputs = plan_outputs(flow.stems, request.stems, flow.divided)
     if not found.inputs:
@@ -198,23 +252,39 @@ def prepare(
     rate, channels = request.output.sample_rate, request.output.channels
     if rate != "keep":
         check_encodable(request.output.format, rate, channels if channels in (1, 2) else 1)
-    root = Path(request.batch.output)
-    plan = plan_jobs(
-        take_shard(found.inputs, request.batch.shard),
-        [output.name for output in outputs],
-        root=root,
-        template=request.batch.template,
-        ext=find_format(request.output.format).extension,
-        model=flow.name,
+    root = place_of(request.batch.output)
+    extension = find_format(request.output.format).extension
+    names = [output.name for output in outputs]
+    plan = _plan(
+        found,
+        Layout(names, root, request.batch.template, extension, flow.name),
+        request.batch.shard,
+        lambda notice: emit(callback, Notice(notice)),
     )
     if to_stream:
-        _require_one(len(plan.jobs), "inputs", "one INPUT")
+        count = len(found.inputs) if plan.total is None else plan.total
+        _require_one(count, "inputs", "one INPUT")
         _require_one(len(outputs), "outputs of a track", "one stem with -s, or --karaoke")
     else:
         check_folder(root)
-    for notice in (*flow.remarks(outputs), *found.notices(), *plan.notices):
+    remarks = () if plan.stream else found.notices()
+    for notice in (*flow.remarks(outputs), *remarks, *plan.notices):
         emit(callback, Notice(notice))
     return Session(request, flow, outputs, plan, _fingerprint(flow, request))
+
+
+def _plan(found: Found, layout: Layout, shard: tuple[int, int], notify: Callable[[str], None]) -> Plan:
+    """Plan all jobs, or the first ones and the others while the work goes on."""
+    if found.more is None:
+        plan = plan_jobs(found.inputs, layout)
+        return replace(plan, jobs=tuple(take_shard(plan.jobs, shard)))
+
+    def stream() -> Iterator[Job]:
+        yield from stream_jobs(chain(found.inputs, found.more or ()), layout, notify)
+        for notice in found.notices():  # complete after the listing
+            notify(notice)
+
+    return Plan((), stream=take_shard(stream(), shard))
 
 
 def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
@@ -265,11 +335,15 @@ def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) ->
     batch = request.batch
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
     return collect(
-        [path if isinstance(path, Input) else Path(path) for path in paths],
+        [path if isinstance(path, (Input, Path)) else _given(path) for path in paths],
         include=batch.include,
         exclude=batch.exclude,
-        output=Path(batch.output),
+        output=place_of(batch.output),
     )
+
+
+def _given(text: str) -> Path | Input:
+    return input_at(text) if is_url(text) else Path(text)
 
 
 def separate_files(
