@@ -134,7 +134,7 @@ class Ray:
                 if node["Alive"]:
                     place = task.options(scheduling_strategy=Affinity(node["NodeID"], soft=False))
                     name = f"{node['NodeName']}#{node['NodeID'][:6]}"
-                    sent[name] = place.remote(packed(function), arguments)
+                    sent[name] = place.remote(packed(function), arguments, os.getcwd())
             return {name: _fetched(ray, reference) for name, reference in sent.items()}
 
     def _share(self, nodes: Iterable[Mapping[str, float]]) -> "_Share":
@@ -211,8 +211,10 @@ def _quiet(ray: Any) -> Iterator[None]:
         module.print_to_stdstream = show
 
 
-def _result_of(function: bytes, arguments: tuple[Any, ...]) -> Any:
+def _result_of(function: bytes, arguments: tuple[Any, ...], folder: str) -> Any:
     try:
+        with suppress(OSError):
+            os.chdir(folder)
         return pickle.loads(function)(*arguments)
     except Exception as error:
         return picklable(error)
@@ -271,7 +273,7 @@ class _Actors:
             self._busy[actor.work.remote(self._items[index])] = actor, index
         for _ in range(len(self._waiting) - len(self._starting)):
             if len(self._busy) + len(self._starting) < self._share.workers:
-                actor = self._kind.remote(self._share.cpus)
+                actor = self._kind.remote(self._share.cpus, os.getcwd())
                 self._starting[actor.start.remote(self._factory)] = actor
 
     def _started(self, reference: Any) -> None:
@@ -338,7 +340,9 @@ class _Actors:
 class _Host:
     """Actor that runs a worker on one item at a time, in a thread, and hands out its messages in batches."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, folder: str) -> None:
+        with suppress(OSError):  # relative paths mean the same as for the driver
+            os.chdir(folder)
         # read when torch is imported, for the worker
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
         self._items, self._messages = SimpleQueue[bytes](), SimpleQueue[tuple[bool, Any]]()

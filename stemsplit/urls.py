@@ -316,7 +316,10 @@ def check_writable(folder: Url) -> None:
     if is_web(str(folder)):
         raise SettingsError(f"--output {shown(str(folder))}: can't be written", setting="--output")
     probe = folder / f".stemsplit-probe-{os.getpid()}-{time.time_ns()}"
-    put_new(probe, b"")
+    try:
+        put_new(probe, b"")
+    except OutputError as error:
+        raise OutputError(folder, error.reason, hint=error.hint) from None
     delete(probe)
 
 

@@ -21,6 +21,7 @@ COMMANDS = {
         "stemsplit.cli.evaluate:evaluate",
         "Score models on data sets, or stems against references.",
     ),
+    "report": ("stemsplit.cli.report:report", "Join the reports of several runs and machines."),
     "train": ("stemsplit.cli.train:train", "Train and fine-tune models; find mislabelled stems."),
     "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),

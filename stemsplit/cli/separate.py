@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from stemsplit.separation.inputs import Input
     from stemsplit.separation.jobs import Ready
     from stemsplit.separation.plan import Job
-    from stemsplit.separation.report import Report, TrackResult
+    from stemsplit.separation.report import Report, ReportStream, TrackResult
     from stemsplit.separation.run import Session
 
 STDIN = "-"
+LINES = ".jsonl"  # suffix of a report that is written while the run goes on
 
 
 @click.command(
@@ -88,8 +89,14 @@ def _run(options: dict[str, Any], stack: ExitStack) -> int:
                 _print_paths(options, event.outputs.values())
             return show(event)
 
-        report = separate_files(found, request, callback=tell)
+        report = separate_files(found, request, stream=_stream(options["report"]), callback=tell)
     return _conclude(report, options)
+
+
+def _stream(report: str | None) -> "ReportStream | None":
+    from stemsplit.separation.report import ReportStream
+
+    return ReportStream(Path(report)) if report and report.endswith(LINES) else None
 
 
 def _import_torch() -> None:
@@ -220,7 +227,7 @@ def _show_plan(session: "Session", as_json: bool) -> int:
     from stemsplit.separation.jobs import Ready
     from stemsplit.separation.report import TrackResult
 
-    found = list(session.survey())
+    found = list(session.survey(addresses=True))
     if as_json:
         jobs = [_planned(one) for one in found]
         click.echo(json.dumps({"schema": SCHEMA, "model": session.flow.name, "jobs": jobs}, indent=2))
@@ -273,7 +280,7 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
-    if options["report"]:
+    if options["report"] and not options["report"].endswith(LINES):
         with os_errors(Path(options["report"])):
             write_named(options["report"], f"{text}\n".encode())
     return report.exit_code

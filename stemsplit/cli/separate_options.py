@@ -70,7 +70,11 @@ _ORDER: dict[str, list[Entry]] = {
             help="Colours on stderr.",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the report on stdout as JSON."),
-        flag("--report", metavar="FILE", help="Write the report into a file as JSON."),
+        flag(
+            "--report",
+            metavar="FILE",
+            help="Write the report as JSON; into FILE.jsonl while the run goes on.",
+        ),
         click.Option(["-P", "--print-paths"], is_flag=True, help="Print the finished paths on stdout."),
         click.Option(["--print0"], is_flag=True, help="Print the finished paths, separated by NUL."),
         click.Option(["--debug"], is_flag=True, help="Show a traceback when something fails."),

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -22,12 +22,13 @@ from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.formats import BIT_DEPTHS, FORMATS
 from stemsplit.outcome import Failure
+from stemsplit.separation.flow import Flow
 from stemsplit.separation.inputs import Input
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.plan import Job
 from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
-from stemsplit.settings import BatchSettings, OutputSettings
+from stemsplit.settings import BatchSettings, OutputSettings, Request
 from stemsplit.urls import Place, Url, check_writable, exists
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,30 @@ class Fingerprint:
             if now.get(key) != then.get(key):
                 return f"{key} was {_shown(then.get(key))} and is now {_shown(now.get(key))}"
         return None
+
+
+def fingerprint_of(flow: Flow, request: Request) -> Fingerprint:
+    """Return the fingerprint of a run: every setting that changes the samples of an output."""
+    batch, combination = request.batch, request.combination
+    combined: dict[str, Any] = {"recipe": flow.structure} if flow.combined else {}
+    if combination.others:
+        combined |= {"blend": combination.blend, "weights": combination.weights}
+    if combination.then:
+        combined["then"] = [list(pair) for pair in combination.then]
+    # The batch size changes no samples.
+    settings: dict[str, Any] = {
+        **combined,
+        **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
+        **({"tta": True} if request.chunks.tta else {}),
+        **asdict(request.output),
+        "segment_s": request.model.segment_s,
+        "precision": request.compute.precision,
+        "reduced": request.compute.reduced,
+        "start_s": batch.start_s,
+        "end_s": batch.end_s,
+        "audio_stream": batch.audio_stream,
+    }
+    return Fingerprint(flow.name, flow.sha256, settings)
 
 
 def _same_hash(one: str, other: str) -> bool:
@@ -118,6 +143,16 @@ class Ready:
     job: Job
     source: FileSource
     shape: Shape
+
+
+def known(
+    job: Job, outputs: Sequence[Output], fingerprint: Fingerprint, batch: BatchSettings
+) -> TrackResult | Job:
+    """Return the result of a job that is done or impossible, as far as its outputs tell; else the job."""
+    try:
+        return finished(job, outputs, fingerprint, batch) or job
+    except OutputError as error:
+        return TrackResult(str(job.input), "failed", error=Failure.of(error))
 
 
 def finished(

@@ -1,11 +1,15 @@
 """The report of a batch of tracks, for `--report`, `--json`, the summary line and the exit code."""
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from stemsplit import __version__
 from stemsplit.events import Callback, TrackDone, TrackFailed, emit
+from stemsplit.files import os_errors
 from stemsplit.outcome import SCHEMA, Failure, exit_code
 
 Status = Literal["done", "skipped", "failed"]
@@ -83,11 +87,68 @@ class Report:
         """Return the report as JSON-ready data."""
         counts = {status: self.count(status) for status in STATUSES}
         return {
-            "schema": SCHEMA,
-            "version": __version__,
-            "model": {"name": self.model, "sha256": self.sha256},
-            "device": self.device,
-            "settings": dict(self.settings),
+            **report_head(self.model, self.sha256, self.device, self.settings),
             "tracks": [asdict(track) for track in self.tracks],
             "summary": {**counts, "wall_s": self.wall_s, "realtime": self.realtime},
         }
+
+
+def report_head(model: str, sha256: str | None, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report says about the whole run, as JSON-ready data."""
+    return {
+        "schema": SCHEMA,
+        "version": __version__,
+        "model": {"name": model, "sha256": sha256},
+        "device": device,
+        "settings": dict(settings),
+    }
+
+
+class ReportStream:
+    """Report as JSON Lines that is written while the run goes on; a file that exists is continued.
+
+    The lines of a run are its head (model, device and settings), one for every track, and its summary. A run
+    that was killed lacks the summary. `joining.join_reports` reads the file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._begun = path, False
+
+    def record(
+        self, head: Callable[[], Mapping[str, Any]], results: Iterable[TrackResult]
+    ) -> Iterator[TrackResult]:
+        """Yield the results, and write each before the next one is asked for.
+
+        Args:
+            head: returns the first line; it is called after the first result, when the device is known.
+            results: results of tracks.
+        """
+        for result in results:
+            if not self._begun:
+                self._write(head())
+            self._write(asdict(result))
+            yield result
+
+    def end(self, report: Report) -> None:
+        """Write the summary."""
+        content = report.as_dict()
+        if not self._begun:
+            self._write({key: value for key, value in content.items() if key not in ("tracks", "summary")})
+        self._write({"summary": content["summary"]})
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        with os_errors(self.path), open(self.path, "ab") as file:
+            if not self._begun and not _ends_a_line(self.path):
+                file.write(b"\n")  # a killed run left half a line
+            file.write(json.dumps(line).encode() + b"\n")
+        self._begun = True
+
+
+def _ends_a_line(path: Path) -> bool:
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) in (b"", b"\n")

@@ -7,7 +7,7 @@ outputs, plan), `Session.run` (jobs, then batch), `Session.report`.
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, tee
 from pathlib import Path
@@ -27,10 +27,19 @@ from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
 from stemsplit.separation.flow import Flow, resolve
 from stemsplit.separation.inputs import Found, Input, collect, input_at
-from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, refuse_overwriting, survey
+from stemsplit.separation.jobs import (
+    Fingerprint,
+    Ready,
+    check_folder,
+    check_room,
+    fingerprint_of,
+    known,
+    refuse_overwriting,
+    survey,
+)
 from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Job, Layout, Plan, check_template, plan_jobs, stream_jobs, take_shard
-from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
+from stemsplit.separation.report import STATUSES, Report, ReportStream, TrackResult, announce, report_head
 from stemsplit.settings import DEFAULT_REQUEST, Request
 from stemsplit.urls import Url, is_url, place_of
 
@@ -50,6 +59,7 @@ class Session:
         outputs: the outputs of every track.
         plan: the jobs.
         fingerprint: model and settings, by which existing outputs are recognised.
+        samples: some of the inputs, which the nodes of a cluster must see.
         started: the time when the run began, of `time.monotonic`, in seconds.
         device: the device; empty until the models are loaded.
     """
@@ -59,6 +69,7 @@ class Session:
     outputs: tuple[Output, ...]
     plan: Plan
     fingerprint: Fingerprint
+    samples: tuple[Input, ...] = ()
     started: float = field(default_factory=monotonic)
     device: str = ""
 
@@ -78,16 +89,16 @@ class Session:
         emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return runner
 
-    def survey(self) -> Iterator[Ready | Job | TrackResult]:
+    def survey(self, *, addresses: bool = False) -> Iterator[Ready | Job | TrackResult]:
         """Yield for every job that it is ready, or its result if nothing is to be computed.
 
-        Inputs at addresses aren't examined before it is their turn.
+        Inputs at addresses aren't examined before it is their turn; with `addresses`, the outputs are.
         """
         batch, output = self.request.batch, self.request.output
         inputs = {os.path.realpath(job.input.path) for job in self.plan.jobs}
         for job in self.plan.jobs if self.plan.stream is None else self.plan.stream:
             if job.is_remote and job.input.failure is None:
-                yield job
+                yield known(job, self.outputs, self.fingerprint, batch) if addresses else job
             else:
                 yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
@@ -176,11 +187,15 @@ class Session:
             shared = TrackWorker(runner, self.outputs, self.fingerprint, request, jobs, run)
             stack.enter_context(closing(shared))
             return Threads(jobs + 2), lambda: shared
+        flow = self.flow.narrow(self.outputs)
         if isinstance(engine, Ray):
+            from stemsplit.separation.nodes import check_nodes
+
             stack.enter_context(engine.connected())
+            root, offline = place_of(request.batch.output), request.model.offline
+            check_nodes(engine, flow, root, self.samples, offline=offline, callback=callback)
         self.device = request.compute.device
         emit(callback, Start(self.plan.total, self.flow.name, self.device))
-        flow = self.flow.narrow(self.outputs)
         return engine, WorkerFactory(flow, self.outputs, self.fingerprint, request, run)
 
     def _results(
@@ -201,6 +216,10 @@ class Session:
                 else:
                     self.device = found.device
                     yield item, found.result
+
+    def head(self) -> dict[str, Any]:
+        """Return what the report says about the whole run; the device is known after the first result."""
+        return report_head(self.flow.name, self.flow.sha256, self.device, self.fingerprint.settings)
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
         """Return the report, with the results in the order of the jobs, and emit the `End` event."""
@@ -270,7 +289,8 @@ def prepare(
     remarks = () if plan.stream else found.notices()
     for notice in (*flow.remarks(outputs), *remarks, *plan.notices):
         emit(callback, Notice(notice))
-    return Session(request, flow, outputs, plan, _fingerprint(flow, request))
+    samples = (*found.inputs[:1], *found.inputs[-1:])
+    return Session(request, flow, outputs, plan, fingerprint_of(flow, request), samples)
 
 
 def _plan(found: Found, layout: Layout, shard: tuple[int, int], notify: Callable[[str], None]) -> Plan:
@@ -306,30 +326,6 @@ def _require_one(count: int, what: str, hint: str) -> None:
         raise SettingsError(f"-o -: there are {count} {what}, and a stream holds one", hint=f"choose {hint}")
 
 
-def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
-    """Collect every setting that changes the samples of an output."""
-    batch, combination = request.batch, request.combination
-    combined: dict[str, Any] = {"recipe": flow.structure} if flow.combined else {}
-    if combination.others:
-        combined |= {"blend": combination.blend, "weights": combination.weights}
-    if combination.then:
-        combined["then"] = [list(pair) for pair in combination.then]
-    # The batch size changes no samples.
-    settings: dict[str, Any] = {
-        **combined,
-        **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
-        **({"tta": True} if request.chunks.tta else {}),
-        **asdict(request.output),
-        "segment_s": request.model.segment_s,
-        "precision": request.compute.precision,
-        "reduced": request.compute.reduced,
-        "start_s": batch.start_s,
-        "end_s": batch.end_s,
-        "audio_stream": batch.audio_stream,
-    }
-    return Fingerprint(flow.name, flow.sha256, settings)
-
-
 def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) -> Found:
     """Return the files to separate: those that are given, and those in folders."""
     batch = request.batch
@@ -352,6 +348,7 @@ def separate_files(
     *,
     model: "str | Path | Separable | Recipe | None" = None,
     engine: Engine | None = None,
+    stream: ReportStream | None = None,
     callback: Callback | None = None,
 ) -> Report:
     """Separate files and folders into files, as the command does.
@@ -369,6 +366,7 @@ def separate_files(
         model: a model in place of the one that the request names.
         engine: carries the tracks to workers, such as `engines.Processes`; None for the one that the request
             names.
+        stream: writes the results into a file while the run goes on.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -386,4 +384,7 @@ def separate_files(
     session = prepare(found, request, model=model, callback=callback)
     engine = engine or make_ray(request.engine, request.compute.device)
     with closing(session.run(callback, engine)) as results:
-        return session.report(list(results), callback)
+        report = session.report(list(stream.record(session.head, results) if stream else results), callback)
+    if stream:
+        stream.end(report)
+    return report
