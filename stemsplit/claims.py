@@ -111,6 +111,11 @@ class Claims:
         """Stop renewing."""
         self._closed.set()
 
+    def clear(self, files: Iterable[Place]) -> None:
+        """Remove the claims of a worker of this run that has died."""
+        with suppress(Taken, StemsplitError), self.held(files):
+            pass
+
     @contextmanager
     def held(self, files: Iterable[Place], waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Claim files for the duration of the block.
@@ -213,28 +218,12 @@ def _create(claim: Place, content: bytes) -> bool:
         return urls.put_new(claim, _dated(content))
     with os_errors(claim):
         claim.parent.mkdir(parents=True, exist_ok=True)
-        # a link appears with its content at once, and on network file systems only for one of several hosts
-        own = claim.with_name(f"{claim.name}.{uuid.uuid4().hex[:8]}")
         try:
-            own.write_bytes(content)
-            try:
-                os.link(own, claim)
-            except FileExistsError:
-                return False
-            except OSError:  # a file system without links
-                return _create_plainly(claim, content)
-            return True
-        finally:
-            remove(own)
-
-
-def _create_plainly(claim: Path, content: bytes) -> bool:
-    try:
-        with open(claim, "xb") as file:
-            file.write(content)
-    except FileExistsError:
-        return False
-    return True
+            with open(claim, "xb") as file:  # also of several hosts only one makes it
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
 
 
 def _dated(content: bytes) -> bytes:
@@ -291,7 +280,7 @@ def _age_s(claim: Place) -> float:
             return time.time() - float(json.loads(_read(claim) or b"")["renewed"])
         except (ValueError, KeyError, TypeError):
             return 0.0
-    own = claim.with_name(f"{claim.name}.{uuid.uuid4().hex[:8]}")
+    own = claim.with_name(f"{claim.name}.now")
     try:
         own.write_bytes(b"")  # a file server's clock may differ from this machine's
         return own.stat().st_mtime - claim.stat().st_mtime

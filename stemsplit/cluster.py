@@ -7,6 +7,7 @@ audio. The item of a worker that dies, or whose node dies, runs again in another
 import logging
 import os
 import pickle
+import signal
 import socket
 import threading
 import time
@@ -14,20 +15,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
-from queue import SimpleQueue
 from typing import Any
 
 from stemsplit import __version__
+from stemsplit.actor import Host
 from stemsplit.engine_settings import EngineSettings
-from stemsplit.engines import Factory, Item, Result, Worker
+from stemsplit.engines import Factory, Item, Result
 from stemsplit.errors import ResourceError, SettingsError, StemsplitError
-from stemsplit.events import Callback, Event, Notice
+from stemsplit.events import Callback, Notice
 from stemsplit.pools import Message, in_order, packed, picklable
 
 RETRIES = 2  # runs of an item after the one in which its worker died
-BATCH_S = 0.1  # for which a worker collects events, so that many workers don't flood the driver
 _CONNECT_S = 5.0
 _EXIT_TIMEOUT_S = 5.0  # after which a worker that was asked to stop is killed
 _STORE_BYTES = 80_000_000  # of Ray's object store, which holds descriptions of jobs; 75 MB is its minimum
@@ -80,7 +79,8 @@ class Ray:
             self._require_answer()
         with _quiet(ray):
             try:
-                ray.init(**options)
+                with _own_signals():
+                    ray.init(**options)
                 yield ray
             except ConnectionError as error:
                 raise self._no_answer() from error
@@ -198,6 +198,20 @@ def _import_ray() -> Any:
 
 
 @contextmanager
+def _own_signals() -> Iterator[None]:
+    """Restore SIGTERM's handler after the block: Ray's ends the process before it has cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None:  # else it wasn't set from Python
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _quiet(ray: Any) -> Iterator[None]:
     """Keep Ray from printing for the duration of the block: workers that die are reported by their items."""
     log, module = logging.getLogger("ray"), ray._private.worker
@@ -231,7 +245,7 @@ def _first_line(error: Exception) -> str:
     return str(getattr(error, "cause", None) or error).strip().split("\n")[0]
 
 
-# ---------------------------------------------------------------- the driver's side
+# ---------------------------------------------------------------- workers
 
 
 class _Actors:
@@ -240,7 +254,7 @@ class _Actors:
     def __init__(self, ray: Any, factory: bytes, share: _Share) -> None:
         self._ray, self._factory, self._share = ray, factory, share
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_concurrency": 3, "max_restarts": 0}
-        self._kind = ray.remote(**options)(_Host)
+        self._kind = ray.remote(**options)(Host)
         self._items: dict[int, bytes] = {}
         self._losses = Counter[int]()  # workers that died, by item
         self._waiting = deque[int]()  # items without a worker
@@ -332,62 +346,3 @@ class _Actors:
                         busy[actor.more.remote()] = actor, index
         for actor in (*self._idle, *self._starting.values(), *(one for one, _ in self._busy.values())):
             self._ray.kill(actor)
-
-
-# ---------------------------------------------------------------- the worker's side
-
-
-class _Host:
-    """Actor that runs a worker on one item at a time, in a thread, and hands out its messages in batches."""
-
-    def __init__(self, threads: int, folder: str) -> None:
-        with suppress(OSError):  # relative paths mean the same as for the driver
-            os.chdir(folder)
-        # read when torch is imported, for the worker
-        os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
-        self._items, self._messages = SimpleQueue[bytes](), SimpleQueue[tuple[bool, Any]]()
-        self._stopped = threading.Event()
-
-    def start(self, factory: bytes) -> str:
-        """Begin; return the version of the package."""
-        threading.Thread(target=self._serve, args=(factory,), daemon=True).start()
-        return __version__
-
-    def work(self, item: bytes) -> bytes:
-        """Begin an item, and return its first messages."""
-        self._items.put(item)
-        return self.more()
-
-    def more(self) -> bytes:
-        """Wait for messages, and return pairs of done or not and an event or the result, pickled."""
-        batch, until = [self._messages.get()], time.monotonic() + BATCH_S
-        while not batch[-1][0]:
-            try:
-                batch.append(self._messages.get(timeout=max(0.0, until - time.monotonic())))
-            except Exception:  # the queue is empty
-                break
-        return pickle.dumps(batch)
-
-    def stop(self) -> None:
-        """Let the worker stop at its next event."""
-        self._stopped.set()
-
-    def _serve(self, factory: bytes) -> None:
-        def tell(event: Event) -> bool | None:
-            self._messages.put((False, event))
-            return False if self._stopped.is_set() else None
-
-        @cache
-        def worker() -> Worker[Any, Any]:
-            made: Worker[Any, Any] = pickle.loads(factory)()
-            return made
-
-        while True:
-            try:
-                result = worker()(pickle.loads(self._items.get()), tell)
-                pickle.dumps(result)
-            except Exception as error:
-                result = picklable(error)
-            except BaseException:  # as in a process of its own
-                os._exit(1)
-            self._messages.put((True, result))

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "stemsplit"
 LOW = {
     *("errors", "settings", "fields", "events", "formats", "stems", "chunking"),
     *("files", "folders", "outcome", "documents", "reading", "engines", "listing", "forked"),
-    *("engine_settings", "cluster", "pools", "urls", "claims"),
+    *("engine_settings", "cluster", "actor", "pools", "urls", "claims"),
 }
 BELOW = {
     "cli": {"api", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from stemsplit.audio.tags import Tags
 from stemsplit.claims import Claims, Taken
-from stemsplit.errors import Cancelled
+from stemsplit.errors import Cancelled, OutputError
 from stemsplit.events import Callback, Notice, Progress, TrackStart, emit
+from stemsplit.files import PartFile, part_of, remove
 from stemsplit.outcome import Failure
-from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty
+from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty, scratch_of
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.jobs import Fingerprint, Ready, check_room, finished, refuse_foreign, survey
 from stemsplit.separation.outputs import Output
@@ -70,6 +71,26 @@ def items_of(work: Iterable[Ready | Job], total: int | None) -> Iterator[Item]:
         item = Item(one, number, total, {})
         local = [path for path in item.job.files.values() if isinstance(path, Path)]
         yield item._replace(new_folders={path: missing_folders(path) for path in local})
+
+
+def clear(item: Item, run: str | None) -> None:
+    """Remove what is left of a track whose workers have died.
+
+    Args:
+        item: the track.
+        run: name of the run in claims; None if it claims nothing.
+    """
+    for path in item.job.files.values():
+        if isinstance(path, Path) and part_of(path).parent.is_dir():
+            with suppress(OutputError):  # another process writes it by now
+                PartFile(path).discard()
+                remove(scratch_of(path))
+    if run is not None:
+        with closing(Claims(run)) as claims:
+            claims.clear(item.job.files.values())
+    for folders in item.new_folders.values():
+        for folder in reversed(folders):
+            remove_if_empty(folder)
 
 
 class TrackWorker:

@@ -157,10 +157,13 @@ class Session:
 
         items: Iterable[Item] = items_of(work, total)
         with ExitStack() as stack:
-            engine, make = self._workers(engine, callback, stack)
+            # Locks hold on one machine only, and not at addresses.
+            claiming = isinstance(engine, Ray) or isinstance(place_of(self.request.batch.output), Url)
+            run = uuid4().hex if claiming else None
+            engine, make = self._workers(engine, run, callback, stack)
             while items:
                 taken = list[Item]()
-                for item, result in self._results(engine, make, items, callback):
+                for item, result in self._results(engine, make, items, run, callback):
                     if result is None:
                         taken.append(item._replace(waits=True))
                         continue
@@ -173,15 +176,12 @@ class Session:
                     emit(callback, Notice(what))
 
     def _workers(
-        self, engine: Engine | None, callback: Callback | None, stack: ExitStack
+        self, engine: Engine | None, run: str | None, callback: Callback | None, stack: ExitStack
     ) -> "tuple[Engine, Callable[[], TrackWorker]]":
         """Return the engine and the factory of its workers, which the stack closes."""
         from stemsplit.separation.batch import TrackWorker, WorkerFactory
 
         request = self.request
-        # Locks hold on one machine only, and not at addresses.
-        claiming = isinstance(engine, Ray) or isinstance(place_of(request.batch.output), Url)
-        run = uuid4().hex if claiming else None
         if engine is None:  # two threads more, for a track that is measured and one that is published
             runner, jobs = self.load(callback), request.jobs
             shared = TrackWorker(runner, self.outputs, self.fingerprint, request, jobs, run)
@@ -203,13 +203,17 @@ class Session:
         engine: Engine,
         make: "Callable[[], TrackWorker]",
         items: "Iterable[Item]",
+        run: str | None,
         callback: Callback | None,
     ) -> "Iterator[tuple[Item, TrackResult | None]]":
         """Yield every item with its result, None if another run has it."""
+        from stemsplit.separation.batch import clear
+
         sent, kept = tee(items)
         with closing(engine.run(sent, make, callback)) as results:
             for found, item in zip(results, kept, strict=True):
                 if isinstance(found, Exception):  # the worker process died
+                    clear(item, run)
                     result = TrackResult(str(item.job.input), "failed", error=Failure.of(found))
                     announce(result, callback)
                     yield item, result
