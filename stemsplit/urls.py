@@ -19,6 +19,7 @@ ATTEMPTS = 3  # to read or write a file as a whole; libraries repeat single requ
 PAUSE_S = 0.5  # before the second attempt, and twice as long before each further one
 _BLOCK_BYTES = 1 << 18  # that are read at once where only tags are wanted
 _PAGE = 1000  # keys that a bucket lists at a time
+_FILE = "file://"
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 # Stores that show an object only when it is complete, and that can't rename it
 _ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "r2", "memory"}
@@ -42,18 +43,18 @@ class Url(PurePosixPath):
 Place: TypeAlias = Path | Url
 
 
-def is_url(text: str | os.PathLike[str]) -> bool:
+def is_url(text: str) -> bool:
     """Return whether a text is an address and not the path of a file.
 
-    >>> is_url("s3://bucket/a.wav"), is_url("C:/a.wav"), is_url("a.wav")
+    >>> is_url("s3://bucket/a.wav"), is_url("C:/a.wav"), is_url("file:///a.wav")
     (True, False, False)
     """
-    return bool(_SCHEME.match(os.fspath(text)))
+    return bool(_SCHEME.match(text)) and not text.startswith(_FILE)
 
 
 def place_of(text: str) -> Place:
     """Return a text as an address or as the path of a file."""
-    return Url(text) if is_url(text) else Path(text)
+    return Url(text) if is_url(text) else Path(text.removeprefix(_FILE))
 
 
 def shown(url: str) -> str:
@@ -347,10 +348,9 @@ def walk(url: str) -> Iterator[str]:
     """
     with input_errors(url):
         system, path = _system(url)
-        scheme = url.partition("://")[0]
         paths = _keys(system, path) if hasattr(system, "call_s3") else _walked(system, path)
-        for found in paths:
-            yield f"{scheme}://{found}"
+        for found in paths:  # the path in the store may lack the address's host
+            yield url.rstrip("/") + found.removeprefix(path.rstrip("/"))
 
 
 def _keys(system: Any, path: str) -> Iterator[str]:

@@ -157,7 +157,7 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
     """Return the inputs; stdin and pipes are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
     from stemsplit.separation.inputs import input_at
-    from stemsplit.urls import is_url
+    from stemsplit.urls import is_url, place_of
 
     names = [*options["inputs"], *_listed(options["from_file"], options["null"])]
     if not names and not options["from_file"]:
@@ -172,7 +172,7 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
     def made(name: str) -> "Path | Input":
         if name == STDIN or is_pipe(name):
             return _spooled(name, options["input_name"], stack)
-        return input_at(name) if is_url(name) else Path(name)
+        return input_at(name) if is_url(name) else Path(place_of(name))
 
     return [made(name) for name in names]
 

@@ -75,7 +75,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
         pass
     try:
         return _checked(_of_lines(text))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(path, "is not a report", hint="stemsplit --report FILE writes one") from None
 
 

@@ -41,7 +41,7 @@ from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Job, Layout, Plan, check_template, plan_jobs, stream_jobs, take_shard
 from stemsplit.separation.report import STATUSES, Report, ReportStream, TrackResult, announce, report_head
 from stemsplit.settings import DEFAULT_REQUEST, Request
-from stemsplit.urls import Url, is_url, place_of
+from stemsplit.urls import Place, Url, is_url, place_of
 
 if TYPE_CHECKING:
     from stemsplit.core.separable import Separable
@@ -342,8 +342,8 @@ def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) ->
     )
 
 
-def _given(text: str) -> Path | Input:
-    return input_at(text) if is_url(text) else Path(text)
+def _given(text: str) -> Place | Input:
+    return input_at(text) if is_url(text) else place_of(text)
 
 
 def separate_files(
