@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -179,7 +178,7 @@ def exists(place: Place) -> bool:
         return os.path.exists(place)
     with output_errors(place):
         system, path = _system(str(place))
-        return bool(_retried(lambda: system.exists(path)))
+        return bool(system.exists(path))
 
 
 def open_file(place: Url) -> BinaryIO:
@@ -282,7 +281,7 @@ def put_small(target: Url, content: bytes) -> None:
     """
     with output_errors(target):
         system, path = _system(str(target))
-        _retried(lambda: system.pipe_file(path, content))
+        system.pipe_file(path, content)
 
 
 def read_small(place: Url) -> bytes | None:
@@ -294,7 +293,7 @@ def read_small(place: Url) -> bytes | None:
     with output_errors(place):
         system, path = _system(str(place))
         try:
-            content: bytes = _retried(lambda: system.cat_file(path))
+            content: bytes = system.cat_file(path)
             return content
         except FileNotFoundError:
             return None
@@ -337,7 +336,7 @@ def is_folder(url: str) -> bool:
         return False
     with input_errors(url):
         system, path = _system(url)
-        return bool(_retried(lambda: system.isdir(path)))
+        return bool(system.isdir(path))
 
 
 def walk(url: str) -> Iterator[str]:
@@ -358,7 +357,7 @@ def _keys(system: Any, path: str) -> Iterator[str]:
     bucket, _, prefix = path.partition("/")
     request = {"Bucket": bucket, "Prefix": f"{prefix}/" if prefix else "", "MaxKeys": _PAGE}
     while True:
-        page = _retried(partial(system.call_s3, "list_objects_v2", **request))
+        page = system.call_s3("list_objects_v2", **request)
         yield from (f"{bucket}/{one['Key']}" for one in page.get("Contents", ()) if one["Key"][-1] != "/")
         if not page.get("IsTruncated"):
             return
@@ -369,6 +368,6 @@ def _walked(system: Any, path: str) -> Iterator[str]:
     waiting = [path]
     while waiting:
         folder = waiting.pop()
-        entries = sorted(_retried(partial(system.ls, folder, detail=True)), key=lambda one: one["name"])
+        entries = sorted(system.ls(folder, detail=True), key=lambda one: one["name"])
         yield from (one["name"] for one in entries if one["type"] == "file")
         waiting += [one["name"] for one in reversed(entries) if one["type"] == "directory"]
