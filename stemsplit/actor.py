@@ -14,7 +14,7 @@ from stemsplit.engines import Worker
 from stemsplit.events import Event
 from stemsplit.pools import picklable
 
-BATCH_S = 0.1  # for which a worker collects events, so that many workers don't flood the driver
+BATCH_S = 0.5  # for which a worker collects events, so that many workers don't flood the driver
 
 
 class Host:

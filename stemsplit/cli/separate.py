@@ -128,6 +128,11 @@ def _check_report(report: str | None, inputs: "list[Input]") -> None:
 
 def _request(options: dict[str, Any]) -> Request:
     """Return the settings that the options ask for."""
+    if options["engine"] == "ray":
+        if options["output"] == "-":
+            raise usage_error("-o -: --engine ray writes files")
+        if options["jobs"]:
+            raise usage_error(f"--jobs {options['jobs']}: --engine ray has --workers")
     first, *others = options["model"] or (None,)
     if not others:
         for name in ("blend", "weights"):

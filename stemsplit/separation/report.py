@@ -133,7 +133,7 @@ class ReportStream:
             yield result
 
     def end(self, report: Report) -> None:
-        """Write the summary."""
+        """Write the summary of `report`."""
         content = report.as_dict()
         if not self._begun:
             self._write({key: value for key, value in content.items() if key not in ("tracks", "summary")})

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.cluster --workers 64 --jobs 10000 --job-s 1
     python -m tests.benchmarks.cluster --workers 1,4,16,64 --jobs 0 --job-s 0.02
 
-Overhead is the time beyond that of workers which never wait, counted from the moment when all of them are ready.
+Overhead is the time beyond that of workers which never wait, counted from when all of them are ready.
 The node pretends to have a core for each worker, so the figures hold for the driver, not for the workers.
 """
 
@@ -48,7 +48,7 @@ def memory_mb() -> float:
 
 
 def simulate(engine: Ray, workers: int, jobs: int, job_s: float) -> dict[str, float]:
-    """Run sleeping jobs, and return throughput, overhead and the driver's memory at a tenth and at the end."""
+    """Run sleeping jobs; return throughput, overhead, and the driver's memory at a tenth and its growth."""
     begun, finished, started = 0.0, 0, set[str]()
     memory = [memory_mb()]
 
