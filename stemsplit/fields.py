@@ -5,15 +5,16 @@ Python.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from math import isnan
 from numbers import Integral, Real
-from types import NoneType
-from typing import Any, Literal, get_args
+from types import MappingProxyType, NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from stemsplit.errors import SettingsError
 
+S = TypeVar("S")
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
 
 
@@ -63,6 +64,25 @@ def flag_of(one: Field[Any]) -> str:
     return "--" + one.name.removesuffix("_s").replace("_", "-")
 
 
+def collect(options: Mapping[str, Any], cls: type[S], preset: Mapping[str, Any] = MappingProxyType({})) -> S:
+    """Return settings of class `cls`, nested settings included, made from the options' values.
+
+    Args:
+        options: values by field name; None and () mean "not given", and names that are no field are ignored.
+        cls: class of the settings.
+        preset: values of fields that are not given; other fields keep their default.
+    """
+    given = {**preset, **{name: value for name, value in options.items() if value not in (None, ())}}
+
+    def build(kind: Any) -> Any:
+        own = {one.name: given[one.name] for one in fields(kind) if one.name in given}
+        inner = {one.name: build(one.type) for one in fields(kind) if is_dataclass(one.type)}
+        return kind(**{**own, **inner})
+
+    settings: S = build(cls)
+    return settings
+
+
 # ---------------------------------------------------------------- text
 
 
@@ -107,6 +127,16 @@ def stem_and_model(text: str) -> tuple[str, str]:
     if not equals or not stem or not model:
         raise ValueError(f"{text!r} is not a stem and a model; write STEM=NAME")
     return stem, model
+
+
+def key_and_value(text: str) -> tuple[str, object]:
+    """Parse `denoise=true` as ("denoise", True); the value is a scalar of YAML."""
+    from stemsplit.documents import parse
+
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not key or not value:
+        raise ValueError(f"{text!r} is not a key and a value; write KEY=VALUE")
+    return key.replace("-", "_"), parse(value, text).data
 
 
 def ratio(text: str) -> tuple[int, int]:
@@ -178,7 +208,9 @@ def require_types(settings: Any) -> None:
     for one in fields(settings):
         flag, value = flag_of(one), getattr(settings, one.name)
         kinds = get_args(one.type) or (one.type,)
-        if isinstance(kinds[0], str):
+        if get_origin(one.type) is tuple:
+            require(isinstance(value, tuple), flag, "must be a tuple", value)
+        elif isinstance(kinds[0], str):
             require_known(flag, value, kinds)
         elif not any(_is_a(value, kind) for kind in kinds):
             words = " or ".join(_WORDS[kind] for kind in kinds)

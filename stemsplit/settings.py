@@ -1,13 +1,15 @@
 """Settings, each with its default, its option and its help; defaults are declared only here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
+from stemsplit.blend_names import BLENDS, DEFAULT_BLEND, Blend, known_blend
 from stemsplit.engine_settings import EngineSettings
-from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.errors import SettingsError
 from stemsplit.fields import (
     bit_rate,
+    key_and_value,
     mix,
     names,
     number_or,
@@ -26,22 +28,6 @@ from stemsplit.formats import BIT_DEPTHS, FORMATS, BitDepth, OutputFormat, eithe
 
 DEFAULT_MODEL = "htdemucs"
 DEFAULT_DEVICE: Final = "auto"  # for training too
-# Ways to blend several estimates, under audio-separator's names; see `core.blends`
-Blend = Literal[
-    "avg_wave",
-    "median_wave",
-    "min_wave",
-    "max_wave",
-    "avg_fft",
-    "median_fft",
-    "min_fft",
-    "max_fft",
-    "uvr_min_spec",
-    "uvr_max_spec",
-]
-BLENDS: tuple[str, ...] = get_args(Blend)
-WEIGHTED = ("avg_wave", "avg_fft")  # blends that are means, and so can have weights
-DEFAULT_BLEND: Blend = "avg_wave"
 DEFAULT_OVERLAP = 0.25  # for models without an overlap of their own, as in Demucs
 # At 0.99, a hundred chunks cover every sample; the time grows with 1 / (1 - overlap), the quality doesn't
 MAX_OVERLAP = 0.99
@@ -51,22 +37,6 @@ LONGEST_SEGMENT_S = 3600
 HIGHEST_RATE = 768_000  # in Hz
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-def known_blend(name: str) -> str:
-    """Return `name` if a blend has it.
-
-    Raises:
-        UnknownNameError: there is no such blend.
-        SettingsError: it is audio-separator's `ensemble_wav`, which cuts a whole track into 240 parts and so
-            can't be computed block by block.
-    """
-    if name == "ensemble_wav":
-        hint = f"choose from {', '.join(BLENDS)}"
-        raise SettingsError(f"--blend {name}: needs the whole track in memory", setting="--blend", hint=hint)
-    if name not in BLENDS:
-        raise UnknownNameError("blend", name, BLENDS)
-    return name
 
 
 @dataclass(frozen=True)
@@ -150,6 +120,18 @@ class ModelSettings:
         default="the model's own",
     )
     offline: bool = option(False, "Never connect to the network.")
+    trust_first: bool = option(False, "Also take weights of unknown hash if size and shapes agree.")
+    license: str | None = option(
+        None, "Refuse models under other licences: permissive, or MIT,...", metavar="NAME", default="any"
+    )
+
+    model_options: tuple[tuple[str, object], ...] = option(
+        (),
+        "Setting of the model's own, which `models info` lists, such as denoise=true.",
+        metavar="KEY=VALUE",
+        parse=key_and_value,
+        flag="--model-option",
+    )
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -370,28 +352,3 @@ QUALITIES: Mapping[str, Mapping[str, Any]] = {
     "balanced": {},
     "best": {"overlap": 0.5, "shifts": 4},
 }
-
-
-def check_weights(count: int, blend: str, weights: Sequence[float] | None, what: str) -> tuple[float, ...]:
-    """Return the weights of `count` estimates, 1 for each if none are given.
-
-    Args:
-        count: number of estimates.
-        blend: one of `BLENDS`.
-        weights: the given weights, or None.
-        what: name of the estimates in messages, such as "files".
-
-    Raises:
-        SettingsError: there are more or fewer weights, the blend doesn't use them, or they are invalid.
-    """
-    if weights is None:
-        return (1.0,) * count
-    if blend not in WEIGHTED:
-        hint = f"{' and '.join(WEIGHTED)} do"
-        raise SettingsError(f"--weights: {blend} doesn't use weights", setting="--weights", hint=hint)
-    shown = ",".join(f"{weight:g}" for weight in weights)
-    if len(weights) != count:
-        raise SettingsError(f"--weights {shown}: {count} {what} need {count} weights", setting="--weights")
-    if not all(0 <= weight < float("inf") for weight in weights) or not sum(weights):
-        raise SettingsError(f"--weights {shown}: must not be negative, nor all zero", setting="--weights")
-    return tuple(weights)

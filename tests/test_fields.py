@@ -5,7 +5,19 @@ from typing import Any
 
 import pytest
 
-from stemsplit.fields import bit_rate, mix, names, number_or, numbers, ratio, seconds, stem_and_model, whole
+from stemsplit.fields import (
+    bit_rate,
+    collect,
+    mix,
+    names,
+    number_or,
+    numbers,
+    ratio,
+    seconds,
+    stem_and_model,
+    whole,
+)
+from stemsplit.settings import ChunkSettings, Request
 
 
 @pytest.mark.parametrize(
@@ -52,3 +64,11 @@ def test_text_that_is_refused(parse: Callable[[str], Any], text: str, error: str
     with pytest.raises(ValueError) as caught:
         parse(text)
     assert str(caught.value) == error
+
+
+def test_given_values_win_over_the_preset_and_the_default() -> None:
+    given = {"shifts": 0, "overlap": None, "stems": (), "jobs": 2, "rest": True, "dataset": "x"}
+    found = collect(given, Request, {"shifts": 4, "overlap": 0.5})
+    assert (found.chunks, found.jobs) == (ChunkSettings(overlap=0.5, shifts=0), 2)
+    assert (found.stems.stems, found.stems.rest) == (None, True)
+    assert collect({}, Request) == Request()

@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
+from stemsplit.blend_names import DEFAULT_BLEND
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import collect, setting
-from stemsplit.settings import DEFAULT_BLEND, OutputSettings
+from stemsplit.cli.options import setting
+from stemsplit.fields import collect
+from stemsplit.settings import OutputSettings
 
 
 @click.command(

@@ -10,11 +10,12 @@ from click.core import ParameterSource
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import PROGRESS, collect, flag, setting
+from stemsplit.cli.options import PROGRESS, flag, setting
 from stemsplit.cluster import make_ray
 from stemsplit.engine_settings import EngineSettings
 from stemsplit.errors import InputError
 from stemsplit.events import Callback
+from stemsplit.fields import collect
 from stemsplit.files import write_named
 from stemsplit.settings import DEFAULT_DEVICE, ModelSettings, Request
 

@@ -22,6 +22,8 @@ COMMANDS = {
         "Score models on data sets, or stems against references.",
     ),
     "report": ("stemsplit.cli.report:report", "Join the reports of several runs and machines."),
+    "play": ("stemsplit.cli.play:play", "Open a page to hear, mix, compare and separate."),
+    "serve": ("stemsplit.cli.play:serve", "Serve the page and its HTTP API without a browser."),
     "train": ("stemsplit.cli.train:train", "Train and fine-tune models; find mislabelled stems."),
     "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,18 +10,19 @@ import click
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
 from stemsplit.cli.options import PROGRESS, setting
-from stemsplit.outcome import SCHEMA
 
 if TYPE_CHECKING:
-    from stemsplit.hub.entries import ModelSpec
+    from stemsplit.hub.access import Access
+    from stemsplit.hub.importing import Imported
 
+LIST_SCHEMA = 2
 HELP = {"help_option_names": ["-h", "--help"]}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings=HELP)
 def models() -> None:
-    """List, describe, download, check, add and convert models.
+    """List, describe, download, check, add, import and convert models.
 
     \b
     stemsplit models list --stem vocals
@@ -31,81 +32,43 @@ def models() -> None:
 
 
 @models.command("list", context_settings=HELP)
-@click.option("--stem", metavar="NAME", help="Sort by the published score of this stem.")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--stem", metavar="NAME", help="Only models with this stem, sorted by its published score.")
+@click.option("--task", metavar="NAME", help="Only models for this: vocals, karaoke, dereverb and others.")
+@click.option("--family", metavar="NAME", help="Only models of this network family.")
+@click.option("--license", metavar="NAME", help="Only models under this licence; permissive for all such.")
+@click.option("--by", "metric", metavar="METRIC", help="Sort by the published score in this metric.")
+@click.option("--cached", is_flag=True, help="Only models that are downloaded.")
+@click.option("--all", "every", is_flag=True, help="Also all models that other programs name.")
 @as_json
-def list_(stem: str | None, as_json: bool) -> None:
-    """List all models with stems, size, licence and published score.
+def list_(as_json: bool, **options: Any) -> None:
+    """List models with stems, size, licence and published score.
 
-    Compare scores within one metric only: cSDR is museval's median of medians, uSDR the mean over songs.
+    Without words or options, these are the models of this program's registry. Words and options search in
+    all that are known by name: several hundred checkpoints of other programs and their authors. Compare
+    scores within one metric only: cSDR is museval's median of medians, uSDR the mean over songs.
 
     \b
     stemsplit models list --stem vocals
+    stemsplit models list dereverb --license permissive
     stemsplit models list --json | jq -r '.models[].name'
     """
-    from stemsplit.hub.registry import list_models
+    from stemsplit.cli.model_table import entry_of, print_table
+    from stemsplit.hub.choose import Choice, choose
+    from stemsplit.hub.registry import all_models
 
-    specs = list_models(stem)
+    choice = Choice(**options)
+    specs = choose(replace(choice, every=True) if as_json else choice)
     if as_json:
-        click.echo(json.dumps({"schema": SCHEMA, "models": [_entry(spec) for spec in specs]}, indent=2))
+        click.echo(json.dumps({"schema": LIST_SCHEMA, "models": [entry_of(s) for s in specs]}, indent=2))
         return
-    rows = [("NAME", "STEMS", "SIZE", "LICENCE", "SCORE", "CACHED"), *(_row(spec, stem) for spec in specs)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _row(spec: "ModelSpec", stem: str | None) -> tuple[str, ...]:
-    score = spec.score(stem)
-    published = "" if score is None or spec.scores is None else f"{score:.2f} dB {spec.scores.metric}"
-    size = _size(spec)
-    return (
-        spec.name,
-        " ".join(spec.all_stems),
-        "" if size is None else "none" if size == 0 else f"{size / 1e6:.0f} MB",
-        spec.license,
-        published,
-        "yes" if _cached(spec) else "no",
-    )
-
-
-def _size(spec: "ModelSpec") -> int | None:
-    """Return the bytes of all files together, exact or about; None if the size of one is unknown."""
-    from stemsplit.hub.registry import members
-
-    files = [file for member in members(spec) for file in member.files]
-    sizes = [file.size if file.about_mb is None else file.about_mb * 1_000_000 for file in files]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(files) else None
-
-
-def _cached(spec: "ModelSpec") -> bool:
-    from stemsplit.hub.manage import is_cached
-
-    return is_cached(spec.name)
-
-
-def _entry(spec: "ModelSpec") -> dict[str, Any]:
-    from stemsplit.hub.registry import members
-
-    files = [file for member in members(spec) for file in member.files]
-    scores = spec.scores
-    return {
-        "name": spec.name,
-        "family": spec.family,
-        "recipe": [asdict(step) for step in spec.recipe.steps] if spec.recipe else None,
-        "stems": list(spec.all_stems),
-        "sample_rate": spec.sample_rate,
-        "size": _size(spec),
-        "license": spec.license,
-        "license_note": spec.license_note,
-        "paper": spec.paper,
-        "note": spec.note,
-        "scores": None
-        if scores is None
-        else {"metric": scores.metric, "data": scores.data, "all": scores.all, **scores.stems},
-        "cached": _cached(spec),
-        "files": [{"name": file.name, "url": file.url, "sha256": file.sha256} for file in files],
-    }
+    by_task = choice.narrow and choice.stem is None and choice.metric is None
+    for line in print_table(specs, choice.stem, by_task=by_task):
+        click.echo(line)
+    if not choice.narrow:
+        click.echo(
+            f"\n{len(all_models()) - len(specs)} more that other programs name: --all, or words to find"
+        )
 
 
 @models.command(context_settings=HELP)
@@ -117,44 +80,15 @@ def info(name: str, as_json: bool) -> None:
     \b
     stemsplit models info htdemucs
     """
+    from stemsplit.cli.model_table import entry_of, lines_of
     from stemsplit.hub.registry import find_model
 
-    entry = _entry(find_model(name))
+    entry = entry_of(find_model(name))
     if as_json:
         click.echo(json.dumps(entry, indent=2))
         return
-    for key, value in entry.items():
-        if value in (None, "", []):
-            continue
-        lines = _lines(key, value)
-        click.echo(f"{key.replace('_', ' ') + ':':<14} {lines[0]}")
-        for line in lines[1:]:
-            click.echo(" " * 15 + line)
-
-
-def _lines(key: str, value: Any) -> list[str]:
-    match value:
-        case dict():
-            return [", ".join(f"{k} {v}" for k, v in value.items() if v is not None)]
-        case [dict(), *_] if key == "recipe":
-            return [_step(one) for one in value]
-        case [dict(), *_]:
-            return [f"{f['name']}  sha256 {f['sha256'] or 'unknown'}" for f in value]
-        case list():
-            return [" ".join(value)]
-        case bool():
-            return ["yes" if value else "no"]
-        case int() if key == "size":
-            return [f"{value / 1e6:.1f} MB"]
-        case int() if key == "sample_rate":
-            return [f"{value} Hz"]
-    return str(value).strip().splitlines()
-
-
-def _step(step: Mapping[str, Any]) -> str:
-    name = f"{step['name']}: " if step["name"] else ""
-    blend = f", blended by {step['blend']}" if len(step["models"]) > 1 else ""
-    return f"{name}{' and '.join(map(str, step['models']))} on {step['input']}{blend}"
+    for line in lines_of(entry):
+        click.echo(line)
 
 
 @models.command(
@@ -163,12 +97,12 @@ def _step(step: Mapping[str, Any]) -> str:
         click.Option(
             ["--stem", "stems"], multiple=True, metavar="NAME", help="Only what this stem needs (repeatable)."
         ),
-        setting("offline"),
+        *(setting(name) for name in ("offline", "trust_first", "license")),
         PROGRESS,
     ],
     context_settings=HELP,
 )
-def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | None, style: str) -> None:
+def download(names: tuple[str, ...], stems: tuple[str, ...], style: str, **conditions: Any) -> None:
     """Download models now, so that separating needs no connection; damaged files are replaced.
 
     \b
@@ -176,9 +110,10 @@ def download(names: tuple[str, ...], stems: tuple[str, ...], offline: bool | Non
     """
     from stemsplit.hub.manage import download_model
 
+    access = _access(conditions)
     with progress.display(style) as callback:
         for name in names:
-            paths = download_model(name, stems=stems or None, offline=bool(offline), callback=callback)
+            paths = download_model(name, access, stems=stems or None, callback=callback)
             for path in map(str, paths) if paths else ["needs no download"]:
                 click.echo(f"{name}: {path}", err=True)
 
@@ -232,6 +167,66 @@ def add(name: str, source: str, sha256: str | None, config: str | None, license:
 
     spec = add_model(name, source, sha256=sha256, config=config, license=license, replace=replace)
     click.echo(f"added {spec.name} ({' '.join(spec.all_stems)})", err=True)
+
+
+@models.command(
+    "import",
+    params=[
+        click.Argument(["source"], metavar="DIR|FILE|URL"),
+        click.Option(["--name"], metavar="NAME", help="The model's name for -m, rather than the file's."),
+        click.Option(["--config"], metavar="FILE", help="The YAML file published with the checkpoint."),
+        click.Option(["--replace"], is_flag=True, help="Replace your entries of these names."),
+        *(setting(name) for name in ("offline", "trust_first")),
+        PROGRESS,
+    ],
+    context_settings=HELP,
+)
+@click.pass_context
+def import_(
+    ctx: click.Context, /, source: str, name: str | None, config: str | None, replace: bool, **options: Any
+) -> None:
+    """Give names to the checkpoints in the folders of UVR or MSST, or to a single one.
+
+    The weights stay where they are. The network is found by the YAML file of a checkpoint, by UVR's tables or
+    by the file's hash.
+
+    \b
+    stemsplit models import ~/ultimatevocalremovergui/models
+    stemsplit models import downloads/karaoke.ckpt --config downloads/karaoke.yaml
+    """
+    from stemsplit.hub.importing import import_models
+
+    style = options.pop("style")
+    with progress.display(style) as callback:
+        found = import_models(
+            source, name=name, config=config, access=_access(options), replace=replace, callback=callback
+        )
+        codes = [_told(one) for one in found]
+    failed = sum(code != 0 for code in codes)
+    ctx.exit(0 if not failed else 3 if failed < len(codes) else max(codes))
+
+
+def _told(one: "Imported") -> int:
+    """Print the result of an import; return its exit code."""
+    if one.error is not None or one.spec is None:
+        click.echo(f"stemsplit: error: {one.error}", err=True)
+        return one.error.code if one.error is not None else 1
+    spec = one.spec
+    click.echo(
+        f"{spec.name}: {spec.family} ({' '.join(spec.all_stems)}), licence {spec.license}, "
+        f"verification: {one.verification}",
+        err=True,
+    )
+    return 0
+
+
+def _access(options: Mapping[str, Any]) -> "Access":
+    """Return the conditions of downloads that options state."""
+    from stemsplit.hub.access import Access
+    from stemsplit.settings import ModelSettings
+
+    given = {key: value for key, value in options.items() if value is not None}
+    return Access.of(ModelSettings(**given))
 
 
 @models.command(context_settings=HELP)

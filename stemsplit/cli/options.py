@@ -1,10 +1,10 @@
-"""Options made from the fields of the settings, and settings made from the options' values."""
+"""Options made from the fields of the settings; `fields.collect` makes settings from their values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields, is_dataclass
 from itertools import chain
-from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import click
 from click.types import FuncParamType
@@ -12,8 +12,6 @@ from click.types import FuncParamType
 from stemsplit.cli.progress import STYLES
 from stemsplit.fields import Option, flag_of, option_of
 from stemsplit.settings import Request
-
-S = TypeVar("S")
 
 
 def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
@@ -28,25 +26,6 @@ def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
 
 
 FIELDS = option_fields(Request)
-
-
-def collect(options: Mapping[str, Any], cls: type[S], preset: Mapping[str, Any] = MappingProxyType({})) -> S:
-    """Return settings of class `cls`, nested settings included, made from the options' values.
-
-    Args:
-        options: values by field name; None and () mean "not given", and names that are no field are ignored.
-        cls: class of the settings.
-        preset: values of fields that are not given; other fields keep their default.
-    """
-    given = {**preset, **{name: value for name, value in options.items() if value not in (None, ())}}
-
-    def build(kind: Any) -> Any:
-        own = {one.name: given[one.name] for one in fields(kind) if one.name in given}
-        inner = {one.name: build(one.type) for one in fields(kind) if is_dataclass(one.type)}
-        return kind(**{**own, **inner})
-
-    settings: S = build(cls)
-    return settings
 
 
 def setting(name: str, *, note: str = "", **attributes: Any) -> click.Option:

@@ -16,9 +16,9 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import collect
 from stemsplit.cli.separate_options import OPTIONS, Sectioned
 from stemsplit.events import Event, TrackDone
+from stemsplit.fields import collect
 from stemsplit.files import os_errors, write_named
 from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import QUALITIES, Request
@@ -184,10 +184,10 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
 
 def _check_model_name(inputs: Iterable[str]) -> None:
     """Refuse the name of a model as an input of a dry run: in demucs, -n chooses the model."""
-    from stemsplit.hub.registry import registry
+    from stemsplit.hub.registry import is_known
 
     for name in inputs:
-        if name in registry() and not os.path.exists(name):
+        if is_known(name) and not os.path.exists(name):
             raise usage_error(f"-n {name}: -n is --dry-run", hint=f"did you mean -m {name}?")
 
 

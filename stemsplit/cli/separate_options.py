@@ -54,6 +54,7 @@ _ORDER: dict[str, list[Entry]] = {
     ],
     "Computing": [
         *("device", "threads", "jobs", "batch_size", "segment_s", "overlap", "shifts", "tta", "seed"),
+        "model_options",
         "sequential",
         EngineSettings,
         Request,
@@ -61,7 +62,7 @@ _ORDER: dict[str, list[Entry]] = {
     "The run": [
         click.Option(["-n", "--dry-run"], is_flag=True, help="Print what would be done."),
         "fail_fast",
-        "offline",
+        *("offline", "trust_first", "license"),
         PROGRESS,
         flag(
             "--color",

@@ -11,8 +11,9 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import USAGE, require_stdout, say, usage_error
-from stemsplit.cli.options import PROGRESS, collect, setting
+from stemsplit.cli.options import PROGRESS, setting
 from stemsplit.events import Callback, Event, TrackStart
+from stemsplit.fields import collect
 from stemsplit.outcome import SCHEMA, Failure, exit_code
 from stemsplit.settings import Request
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stemsplit.settings import known_blend
+from stemsplit.blend_names import known_blend
 
 WINDOW, HOP = 2048, 1024
 
@@ -170,7 +170,7 @@ def make_blend(name: str, weights: Sequence[float]) -> Blend:
     """Return a blend of as many estimates as there are weights.
 
     Args:
-        name: one of `settings.BLENDS`.
+        name: one of `blend_names.BLENDS`.
         weights: of the estimates; only the blends in `settings.WEIGHTED` use them.
 
     Raises:

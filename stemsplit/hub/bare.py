@@ -4,20 +4,25 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from stemsplit.documents import load
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
-from stemsplit.hub import verified
+from stemsplit.hub import catalogue, onnx_weights, uvr, verified
 from stemsplit.hub.bags import WEIGHTS, YAML
 from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.registry import registry
 from stemsplit.listing import is_hidden
+from stemsplit.stems import canonical_stems
 
 # Parameter names that only one family has, for configurations that don't name their family; the first family
 # counts of which every name is there, and names are separated by spaces
 KEY_PATTERNS = (
+    (r"pos_embed_f$", "scnet_masked"),
+    (r"dp_modules\.\d+\.time_layer\.", "scnet_tran"),
     (r"encoder\.\d+\.SDlayer\.", "scnet"),
     (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\. final_norm\.gamma$", "bs_conformer"),
     (r"layers\.\d+\.\d+\.layers\.\d+\.conv\.net\.", "mel_band_conformer"),
@@ -27,6 +32,8 @@ KEY_PATTERNS = (
     (r"net\.\d+\.band_net\.", "apollo"),
     (r"bsrnn\.([^.]+\.)?band_split\.norm_fc_modules\.", "bandit"),
     (r"band_split\.norm_fc_modules\.\d+\.combined\.", "bandit_v2"),
+    (r"stg1_low_band_net\.enc1\.", "vr"),
+    (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -43,26 +50,43 @@ VARIANT_PATTERNS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 
 
-def describe(
-    path: Path, keys: Iterable[str], config: str | Path | None = None
-) -> tuple[str, Mapping[str, Any]]:
+VR = ("vr", "vr_v51")
+# Families of demucs, which MSST's configurations name in `model`
+NAMED = ("demucs", "hdemucs", "htdemucs")
+
+
+class Described(NamedTuple):
+    """What is known of a state dict.
+
+    Attributes:
+        family: network family, a key of `models.FAMILIES`.
+        arguments: arguments of the family.
+        metadata: settings that the family's arguments don't have: perhaps `overlap`, a fraction of a chunk.
+    """
+
+    family: str
+    arguments: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+
+
+def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None = None) -> Described:
     """Return the family and the arguments of the state dict in a file.
 
     Args:
         path: the file.
-        keys: names of its tensors.
+        state: its tensors by name, which tell the sizes of some families' networks.
         config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
-            `kwargs`) and `training` like published configurations; None for the one that
-            `configs_beside` finds.
+            `kwargs`) and `training` like published configurations, or with `vr` like an entry of UVR's table;
+            None for the one that `configs_beside` finds.
 
     Raises:
         CheckpointError: there is no description, it is malformed, or several files might be it.
     """
     configs = [Path(config)] if config else configs_beside(path)
     if len(configs) == 1:
-        return _from_yaml(path, configs[0], list(keys))
-    if found := _registered(path):
-        return found
+        return _sized(path, _from_yaml(path, configs[0], list(state)), state)
+    if found := _registered(path, state):
+        return _sized(path, found, state)
     if configs:
         raise CheckpointError(
             path,
@@ -74,6 +98,45 @@ def describe(
         "a bare state dict, which doesn't say what network it belongs to",
         hint=f"put a {path.stem}.yaml with `family` and `arguments` beside it",
     )
+
+
+def of_vr_entry(path: Path, entry: Mapping[str, Any], state: Mapping[str, Tensor]) -> Described:
+    """Return what an entry of UVR's table and the tensors say of a VR network.
+
+    Args:
+        path: the file, for error messages.
+        entry: with vr_model_param and primary_stem.
+        state: its tensors by name.
+
+    Raises:
+        CheckpointError: the tensors aren't a VR network's, or the entry is malformed.
+    """
+    family = _family_by_keys(list(state))
+    if family not in VR:
+        raise CheckpointError(path, "its tensors aren't those of a VR network")
+    return _sized(path, from_config(path, family, {"vr": entry}), state)
+
+
+def _sized(path: Path, described: Described, state: Mapping[str, Tensor]) -> Described:
+    """Take the arguments that the tensors' shapes tell from them, if the family can.
+
+    Raises:
+        CheckpointError: tensors of the family are missing.
+    """
+    from stemsplit import models
+
+    family = described.family
+    known = family in models.FAMILIES
+    from_shapes = getattr(models.family(family).Arguments, "from_shapes", None) if known else None
+    if from_shapes is None:
+        return described
+    prefix = _prefix(family, state)
+    shapes = {name.removeprefix(prefix): tuple(tensor.shape) for name, tensor in state.items()}
+    try:
+        sizes = from_shapes(shapes)
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(path, f"its weights don't fit a {family}: {error} is missing") from error
+    return described._replace(arguments={**described.arguments, **sizes})
 
 
 def configs_beside(path: Path) -> list[Path]:
@@ -95,6 +158,11 @@ def configs_beside(path: Path) -> list[Path]:
     return [p for p in configs if not _named_after(p) & taken]
 
 
+def is_named_after(config: Path, checkpoint: Path) -> bool:
+    """Return whether a YAML file is named after a checkpoint, wherever both are; see `configs_beside`."""
+    return bool(_named_after(config) & _names(checkpoint))
+
+
 def _names(checkpoint: Path) -> set[str]:
     return {checkpoint.name.casefold(), checkpoint.stem.casefold()}
 
@@ -105,23 +173,27 @@ def _named_after(config: Path) -> set[str]:
     return {name, re.sub(r"^config[_.-]", "", name), re.sub(r"[_.-]config$", "", name)}
 
 
-def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> tuple[str, Mapping[str, Any]]:
+def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     content = read_foreign(config)
     arguments = content.get("arguments", {})
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
-        return content["family"], arguments
-    if "training" not in content or not {"model", "kwargs"} & content.keys():
+        return Described(content["family"], arguments, {})
+    if "vr" not in content and ("training" not in content or not {"model", "kwargs"} & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
-    family = _family_by_keys(keys)
+    named = content.get("model")
+    family = named if isinstance(named, str) else _family_by_keys(keys)
+    if isinstance(named, str) and named not in NAMED:
+        raise CheckpointError(config, f"model {named}: not a network of this package")
     if family is None:
         raise CheckpointError(
             path,
             f"its tensors don't belong to a known network ({', '.join(keys[:2])} …)",
             hint=f"a `family` and its `arguments` in {config.name} would say which it is",
         )
-    if variant := _variant_by_keys(keys):  # the configuration has the last word
+    if variant := {} if isinstance(named, str) else _variant_by_keys(keys):
+        # the configuration has the last word
         content = {**content, "model": {**variant, **content.get("model", {})}}
-    return family, _from_config(config, family, content)
+    return from_config(config, family, content)
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
@@ -140,14 +212,22 @@ def read_foreign(path: Path) -> Mapping[str, Any]:
     return content or {}
 
 
-def _from_config(path: Path, family: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def from_config(path: Path, family: str, content: Mapping[str, Any]) -> Described:
+    """Return what a published configuration says of a network.
+
+    Raises:
+        CheckpointError: it isn't one of the family.
+    """
     from stemsplit import models
+    from stemsplit.models.blocks.released import released_use
 
     try:
         arguments = models.family(family).Arguments.from_config(content)
+        use = released_use(content)
     except (StemsplitError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(path, f"not a configuration of a {family} ({error})") from error
-    return {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    given = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    return Described(family, given, {k: use[k] for k in ("overlap",) if k in use.keys() - given.keys()})
 
 
 def _family_by_keys(keys: Sequence[str]) -> str | None:
@@ -159,6 +239,13 @@ def _family_by_keys(keys: Sequence[str]) -> str | None:
     return None
 
 
+def _prefix(family: str, keys: Iterable[str]) -> str:
+    """Return what stands before the names of a family's parameters, such as `module.`."""
+    own = [re.compile(rf"(^|.*[./]){mark}") for mark, name in KEY_PATTERNS if name == family]
+    found = (match for key in keys for mark in own if (match := mark.match(key)))
+    return next((match[1] for match in found), "")
+
+
 def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
     """Return the arguments that parameter names tell, with or without a prefix."""
     marks = ((re.compile(rf"(^|[./]){mark}"), arguments) for mark, arguments in VARIANT_PATTERNS)
@@ -166,12 +253,26 @@ def _variant_by_keys(keys: Sequence[str]) -> dict[str, Any]:
     return {name: value for arguments in found for name, value in arguments.items()}
 
 
-def _registered(path: Path) -> tuple[str, Mapping[str, Any]] | None:
+def _registered(path: Path, state: Mapping[str, Tensor]) -> Described | None:
     digest = verified.digest(path)
     for spec in registry().values():
         if spec.family and any(_has_digest(file, digest) for file in spec.files):
-            return spec.family, spec.arguments
-    return None
+            return Described(spec.family, spec.arguments, {})
+    known = catalogue.with_digest(digest)
+    if known is not None and known.family is not None and known.config is None:
+        return Described(known.family, known.arguments, {})
+    return _of_uvr(path, state)
+
+
+def _of_uvr(path: Path, state: Mapping[str, Tensor]) -> Described | None:
+    """Return what UVR's table knows of an MDX-Net or a VR network; None if it isn't there."""
+    from stemsplit.models.mdx_net import from_uvr
+
+    if onnx_weights.is_onnx(path):
+        entry = uvr.entry(path, "mdx")
+        return None if entry is None else Described(onnx_weights.FAMILY, from_uvr(entry), {})
+    entry = uvr.entry(path, "vr") if _family_by_keys(list(state)) in VR else None
+    return None if entry is None else of_vr_entry(path, entry, state)
 
 
 def _has_digest(file: FileSpec | None, digest: str) -> bool:
@@ -180,3 +281,12 @@ def _has_digest(file: FileSpec | None, digest: str) -> bool:
             return True
         file = file.otherwise
     return False
+
+
+def rest_of(content: Mapping[str, Any], stems: Sequence[str]) -> str | None:
+    """Return the other one of two instruments if a configuration has a target, None otherwise."""
+    training = content.get("training") or {}
+    given = training.get("instruments") or ()
+    if len(stems) != 1 or len(given) != 2 or stems[0] not in (instruments := canonical_stems(given)):
+        return None
+    return next(stem for stem in instruments if stem != stems[0])

@@ -3,7 +3,8 @@
 | kind | content |
 |---|---|
 | safetensors of demucs ≥ 4.1 and of this package | tensors; `klass`, `args`, `kwargs` as metadata |
-| package of demucs 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
+| package of demucs 2, 3 and 4 (`.th`) | a pickled mapping of `klass`, `args`, `kwargs`, `state` |
+| package of demucs 1 (`.th`, `.th.gz`) | the same as a tuple; see `first_demucs` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
 | ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
 
@@ -29,10 +30,11 @@ from stemsplit import __version__, models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
-from stemsplit.hub import bare, onnx_weights, pickles
+from stemsplit.hub import bare, diffq, first_demucs, onnx_weights, pickles, torchaudio_names
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.models.network import Network
+from stemsplit.settings import MAX_OVERLAP
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Package:
         family: network family, a key of `models.FAMILIES`.
         arguments: arguments of the family; missing ones have their defaults.
         state: tensors by name, which may be memory-mapped from the file.
-        metadata: other data in the file, such as the training recipe.
+        metadata: other data in the file, such as the training recipe; `overlap` is the network's own.
         described: whether family and arguments come from outside the file.
     """
 
@@ -82,15 +84,17 @@ def read_package(
     refuse_placeholder(path)
     if not _is_safetensors(path) and onnx_weights.is_onnx(path):
         return _exported(path, family, dict(arguments or {}), config)
-    content = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
-    if not isinstance(content, dict):
-        raise CheckpointError(path, "not a checkpoint: it holds no mapping")
+    content = _content(path)
     if "klass" in content:
         return _package(path, content)
-    state = _bare(path, content)
+    quantised = diffq.is_quantised(content)
+    state = {} if quantised else _bare(path, content)
+    metadata: Mapping[str, Any] = {}
     if family is None:
-        family, arguments = bare.describe(path, state, config)
-    return Package(path, family, dict(arguments or {}), state, described=True)
+        family, arguments, metadata = bare.describe(path, state, config)
+    if quantised:
+        state = _dequantised(path, family, arguments or {}, content)
+    return Package(path, family, dict(arguments or {}), state, metadata, described=True)
 
 
 def _exported(
@@ -103,7 +107,7 @@ def _exported(
     """
     found = onnx_weights.read(path)
     if family is None:
-        family, arguments = bare.describe(path, found.state, config)
+        family, arguments, _ = bare.describe(path, found.state, config)
     if family != onnx_weights.FAMILY:
         return Package(path, family, arguments, found.state, described=True)
     # A wrong default would be heard as noise, or give a stem the name of the other.
@@ -123,11 +127,16 @@ def empty_network(package: Package) -> Network:
     """
     try:
         with torch.random.fork_rng(devices=[]), _Uninitialised():
-            return models.build(package.family, package.arguments).eval()
+            network = models.build(package.family, package.arguments).eval()
     except Exception as error:  # a constructor may fail in any way with the arguments of a file
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             raise ResourceError(f"{package.path}: its network doesn't fit into memory") from error
         raise CheckpointError(package.path, f"can't be built as a {package.family} ({error})") from error
+    if (overlap := package.metadata.get("overlap")) is not None:
+        if not (isinstance(overlap, int | float) and 0 <= overlap <= MAX_OVERLAP):
+            raise CheckpointError(package.path, f"its metadata is malformed (overlap {overlap})")
+        network.overlap = overlap
+    return network
 
 
 def fill(network: Network, package: Package) -> Network:
@@ -207,6 +216,18 @@ def convert(source: str | Path, target: str | Path) -> Package:
     return package
 
 
+def _content(path: Path) -> dict[Any, Any]:
+    content: Any = _safetensors(path) if _is_safetensors(path) else pickles.load(path)
+    if first_demucs.is_first(content):
+        try:
+            return first_demucs.renewed(content)
+        except StemsplitError as error:
+            raise CheckpointError(path, str(error)) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(path, "not a checkpoint: it holds no mapping")
+    return content
+
+
 def _is_safetensors(path: Path) -> bool:
     # The format begins with the length of its header in eight bytes, then the header, a JSON object
     with path.open("rb") as file:
@@ -220,8 +241,6 @@ def _safetensors(path: Path) -> dict[str, Any]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(path, f"not a readable checkpoint ({error})") from error
-    if "structure" in metadata:
-        raise _quantised(path)
     if "klass" not in metadata:
         return dict(state)
     try:
@@ -230,13 +249,14 @@ def _safetensors(path: Path) -> dict[str, Any]:
             args.decode(metadata.get("kwargs", "{}")),
         )
         own = json.loads(metadata.get("stemsplit", "{}"))
+        content = diffq.nested(state, json.loads(metadata["structure"])) if "structure" in metadata else state
     except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is malformed ({error})") from error
     return {
         "klass": metadata["klass"],
         "args": positional,
         "kwargs": keywords,
-        "state": state,
+        "state": content,
         "stemsplit": own,
     }
 
@@ -253,45 +273,35 @@ def _package(path: Path, content: Mapping[str, Any]) -> Package:
     mappings = all(isinstance(part, dict) for part in (keywords, state, own))
     if not (isinstance(positional, list | tuple) and mappings):
         raise CheckpointError(path, "its package is malformed")
-    if "__quantized" in state:
-        raise _quantised(path)
     try:
         arguments = args.named(family, positional, keywords)
     except StemsplitError as error:
         raise CheckpointError(path, str(error)) from error
+    if diffq.is_quantised(state):
+        return Package(path, family, arguments, _dequantised(path, family, arguments, state), own)
     return Package(path, family, arguments, _tensors(path, state), own)
 
 
-def _quantised(path: Path) -> CheckpointError:
-    return CheckpointError(
-        path, "quantised with DiffQ, which isn't read here", hint="take the model without _q"
-    )
-
-
-# demucs' names of Hybrid Demucs' layers by torchaudio's
-_TORCHAUDIO = {
-    "freq_encoder": "encoder",
-    "freq_decoder": "decoder",
-    "time_encoder": "tencoder",
-    "time_decoder": "tdecoder",
-}
-# torchaudio's innermost time layer has a norm that no forward pass uses; demucs' has none
-_UNUSED = re.compile(r"(^|[./])time_encoder\.4\.norm1\.")
+def _dequantised(path: Path, family: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> State:
+    """Return quantised weights by name; they are stored in the order of the network's parameters."""
+    with torch.device("meta"):
+        outline = empty_network(Package(path, family, arguments, {}))
+    shapes = {name: parameter.shape for name, parameter in outline.named_parameters()}
+    try:
+        if "compressed" in state:
+            state = pickles.loads(diffq.decompressed(state["compressed"], shapes), path)
+        return diffq.restored(state, shapes)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a malformed state can be of any types
+        raise CheckpointError(path, f"its quantised weights are malformed ({error})") from error
 
 
 def _bare(path: Path, content: Mapping[Any, Any]) -> State:
     """Return the tensors of a file without a package, under the names that the families use."""
-    state = flat(content)
-    if not state:
-        raise CheckpointError(path, "not a checkpoint: it holds no state dict")
-    if not any(re.search(r"(^|[./])freq_encoder\.", key) for key in state):
-        return state
-    layers = re.compile(rf"((?:^|[./]))({'|'.join(_TORCHAUDIO)})(?=\.)")
-    return {
-        layers.sub(lambda match: match[1] + _TORCHAUDIO[match[2]], key): value
-        for key, value in state.items()
-        if not _UNUSED.search(key)
-    }
+    if state := flat(content):
+        return torchaudio_names.renamed(state)
+    raise CheckpointError(path, "not a checkpoint: it holds no state dict")
 
 
 def _tensors(path: Path, state: Mapping[Any, Any]) -> State:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stemsplit.events import Callback
-from stemsplit.hub import verified
+from stemsplit.hub import download, verified
+from stemsplit.hub.access import NOT_STATED, Access
 from stemsplit.hub.bags import BagFile
 from stemsplit.hub.entries import ModelSpec
 from stemsplit.hub.locate import Located, locate
@@ -25,6 +26,8 @@ class Description:
         sample_rate: in Hz; 0 for a recipe file.
         residual: the stem that is the mix minus all others, None if there is none.
         size: size of the weights in bytes, as far as it is known.
+        license: licence of the weights, as the registry has it.
+        source: where the weights come from: the first address of each file; empty for local files.
         recipe: the models that are combined, None for a single model.
         located: the result of `locate`, so that loading needn't search again; None for an object.
     """
@@ -35,20 +38,25 @@ class Description:
     sample_rate: int = 0
     residual: str | None = None
     size: int = 0
+    license: str = NOT_STATED
+    source: str = ""
     recipe: Recipe | None = None
     located: Located | None = field(default=None, compare=False, repr=False)
 
 
 def describe_model(
-    source: str | Path, *, offline: bool = False, callback: Callback | None = None
+    source: str | Path, access: Access = Access(), callback: Callback | None = None
 ) -> Description:
-    """Describe a model, with `source` as for `load.load_model`. Only `hf:` sources open a connection.
+    """Describe a model, with `source` as for `load.load_model`.
+
+    A connection is opened only for `hf:` sources, and for entries of which the registry doesn't know the
+    sha256 of every file or the arguments: these files are downloaded.
 
     Raises:
         UnknownNameError: there is no such model.
         ModelUnavailableError: a file can't be downloaded or read.
     """
-    located = locate(str(source), offline=offline, callback=callback)
+    located = locate(str(source), access, callback)
     model = located.model
     if isinstance(model, ModelSpec):
         return _of_entry(model, located)
@@ -62,9 +70,16 @@ def _of_entry(spec: ModelSpec, located: Located) -> Description:
         return Description(spec.name, spec.stems, None, spec.sample_rate, recipe=spec.recipe)
     files = [file for member in members(spec) for file in member.files]
     digest = joint_digest([file.sha256 or "" for file in files])
-    size = sum(file.size or 0 for file in files)
     return Description(
-        spec.name, spec.all_stems, digest, spec.sample_rate, spec.residual, size, located=located
+        spec.name,
+        spec.all_stems,
+        digest,
+        spec.sample_rate,
+        spec.residual,
+        size=sum(file.size or 0 for file in files),
+        license=spec.license,
+        source=" ".join(download.address(file) for file in files if file.path is None),
+        located=located,
     )
 
 

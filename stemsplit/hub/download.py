@@ -3,7 +3,8 @@
 import hashlib
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,8 +12,9 @@ from stemsplit import folders
 from stemsplit.errors import DownloadError, ModelUnavailableError
 from stemsplit.events import Callback, Download, Notice, emit
 from stemsplit.files import locked
-from stemsplit.hub import hf, transfer, verified
+from stemsplit.hub import claims, hf, records, transfer, verified
 from stemsplit.hub.entries import FileSpec, HubFile, ModelSpec
+from stemsplit.hub.verified import Hash
 
 
 def fetch(
@@ -44,7 +46,7 @@ def fetch(
     if offline or is_offline():
         raise _unavailable(spec, model, "not downloaded yet, and offline")
     failures = []
-    for file in alternatives(spec):
+    for file in map(records.pinned, alternatives(spec)):
         try:
             return _fetch_one(file, callback)
         except DownloadError as error:
@@ -79,7 +81,7 @@ def fetch_hub(
     actual = verified.digest(path)
     if not actual.startswith(sha256):
         hf.remove(path)
-        raise _wrong_hash(hf.address(file), sha256, actual)
+        raise _wrong_hash(hf.address(file), Hash("sha256", sha256), actual)
     return path
 
 
@@ -88,6 +90,7 @@ def fetch_url(
     *,
     sha256: str,
     size: int | None = None,
+    mirrors: Sequence[str] = (),
     offline: bool = False,
     callback: Callback | None = None,
     repair: bool = False,
@@ -96,29 +99,44 @@ def fetch_url(
 
     An interrupted download is resumed, also by a later process; of two processes only one downloads. With
     `STEMSPLIT_MIRROR` set, `https://host/path` is fetched from `$STEMSPLIT_MIRROR/host/path` instead.
-    Arguments and errors: see `fetch`; `size` is the length that the file must have, if known.
+    Arguments and errors: see `fetch`; `size` is the length that the file must have, if known, and `mirrors`
+    are further URLs of the same bytes.
     """
     path = url_path(url)
     if path.exists() and _usable(path, sha256, repair):
         return path
     if offline or is_offline():
         raise ModelUnavailableError(f"{url}: not downloaded yet, and offline", url=url, sha256=sha256)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(path, size, callback) as report:
+        if not (path.exists() and _usable(path, sha256, repair)):
+            part = path.with_name(path.name + ".part")
+            actual = _save_from_any((url, *mirrors), part, sha256, size, report)
+            transfer.settle(part, path)
+            verified.remember(path, actual)
+    return path
+
+
+@contextmanager
+def exclusive(path: Path, size: int | None, callback: Callback | None) -> Iterator[transfer.Report]:
+    """Hold the lock of a file to be downloaded, and yield what reports its bytes as `Download` events.
+
+    Args:
+        path: the file, not necessarily there.
+        size: its length in bytes, if known.
+        callback: receives the events, also while another process downloads the file.
+    """
 
     def report(done: int, total: int | None) -> None:
         emit(callback, Download(path.name, done, total if total is not None else size))
 
     part = path.with_name(path.name + ".part")
 
-    def waiting() -> None:  # called while another process downloads the file
+    def waiting() -> None:
         report(part.stat().st_size if part.exists() else 0, None)
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(path.name + ".lock"), waiting):
-        if not (path.exists() and _usable(path, sha256, repair)):
-            actual = _download(url, part, sha256, size, report)
-            transfer.settle(part, path)
-            verified.remember(path, actual)
-    return path
+        yield report
 
 
 def announce(spec: ModelSpec, files: Iterable[FileSpec], callback: Callback | None) -> None:
@@ -159,9 +177,9 @@ def alternatives(spec: FileSpec) -> Iterator[FileSpec]:
 
 
 def _local_file(spec: FileSpec, model: str | None, repair: bool) -> Path | None:
-    for file in alternatives(spec):
+    for file in map(records.pinned, alternatives(spec)):
         path = cached(file)
-        if path is None:
+        if path is None or (file.sha256 is None and file.path is None):
             continue
         if file.path is not None and not path.is_file():
             raise missing_file(file, model)
@@ -200,7 +218,14 @@ def _fetch_one(file: FileSpec, callback: Callback | None) -> Path:
     except DownloadError:
         if file.url is None:
             raise
-    return fetch_url(file.url or "", sha256=file.sha256, size=file.size, callback=callback, repair=True)
+    return fetch_url(
+        file.url or "",
+        sha256=file.sha256,
+        size=file.size,
+        mirrors=file.mirrors,
+        callback=callback,
+        repair=True,
+    )
 
 
 def address(file: FileSpec) -> str:
@@ -208,27 +233,61 @@ def address(file: FileSpec) -> str:
     return hf.address(file.hub) if file.hub is not None else str(file.url or file.path)
 
 
-def _download(url: str, part: Path, sha256: str, size: int | None, report: transfer.Report) -> str:
-    """Complete and verify `part`; if a resumed file has a wrong hash, download it again from its start."""
-    mirror = os.environ.get("STEMSPLIT_MIRROR")
-    source = f"{mirror.rstrip('/')}/{url.split('://', 1)[-1]}" if mirror else url
+def _save_from_any(
+    urls: Sequence[str], part: Path, sha256: str, size: int | None, report: transfer.Report
+) -> str:
+    """Download a file from the first of its URLs that has it; return its sha256."""
+    reasons: list[str] = []  # rather than the exceptions, whose tracebacks keep connections alive
+    for url in urls:
+        try:
+            return save(url, part, Hash("sha256", sha256), size, report)
+        except DownloadError as error:
+            reasons.append(error.reason)
+            if len(urls) == 1:
+                raise
+    raise DownloadError("; ".join(reasons), url=urls[0], sha256=sha256)
+
+
+def save(url: str, part: Path, stated: Hash | None, size: int | None, report: transfer.Report) -> str:
+    """Complete and verify `part`; if a resumed file has a wrong hash, download it again from its start.
+
+    Args:
+        url: of the file; see `claims.address`.
+        part: the file, perhaps with its first bytes from an earlier try.
+        stated: the hash that it must have, None if none is known.
+        size: the bytes that it must have, None if unknown.
+        report: called with the bytes so far and the total.
+
+    Returns:
+        The sha256 of the file.
+
+    Raises:
+        DownloadError: the URL fails, or sends another file.
+    """
+    source = claims.address(url)
     resumed = part.exists()
     while True:
-        transfer.transfer(source, part, size=size, trusted=mirror, report=report)
+        transfer.transfer(source, part, size=size, trusted=claims.mirror_url(), report=report)
         actual = verified.fresh_digest(part)
-        if actual.startswith(sha256):
+        if stated is None and part.stat().st_size == size:
+            return actual
+        if stated is None:
+            transfer.discard(part)
+            raise DownloadError(f"{source}: sent a file of another size than {size} bytes", url=source)
+        found = actual if stated.kind == "sha256" else stated.of(part)
+        if found.startswith(stated.value):
             return actual
         transfer.discard(part)
         if not resumed:
-            raise _wrong_hash(source, sha256, actual)
+            raise _wrong_hash(source, stated, found)
         resumed = False
 
 
-def _wrong_hash(source: str, expected: str, actual: str) -> DownloadError:
+def _wrong_hash(source: str, expected: Hash, actual: str) -> DownloadError:
     return DownloadError(
-        f"{source}: sent a file whose sha256 is {actual[:12]}…, expected {expected[:12]}…",
+        f"{source}: sent a file whose {expected.kind} is {actual[:12]}…, expected {expected.value[:12]}…",
         url=source,
-        sha256=expected,
+        sha256=expected.value if expected.kind == "sha256" else None,
     )
 
 

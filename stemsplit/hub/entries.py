@@ -26,6 +26,12 @@ Digest = Annotated[
 Overlap = Annotated[float, Rule("a number, not below 0, and below 1", lambda v: 0 <= v < 1)]
 
 
+Md5 = Annotated[
+    str,
+    Rule("32 hexadecimal digits in quotes", lambda v: len(v) == 32 and bool(_HEX.fullmatch(v))),
+]
+
+
 @dataclass(frozen=True)
 class HubFile:
     """A file of a Hugging Face repository, pinned to a revision.
@@ -47,8 +53,9 @@ class FileSpec:
 
     Attributes:
         hub, url, path: its sources; at least one.
-        sha256: its digest or the first digits of it (8 or more); None if unknown, and then the file is never
-            downloaded.
+        mirrors: further URLs of the same bytes, tried in this order if the file can't be had from `url`.
+        sha256: its digest or the first digits of it (8 or more); None if unknown, see `records` then.
+        md5: its md5, for a file without a sha256.
         size: in bytes, None if unknown.
         about_mb: approximate size in MB for display, if only the number of weights is known.
         prefix: prefix to add to the names of its tensors.
@@ -58,7 +65,9 @@ class FileSpec:
     hub: HubFile | None = None
     url: str | None = None
     path: str | None = None
+    mirrors: tuple[str, ...] = ()
     sha256: Digest | None = None
+    md5: Md5 | None = None
     size: Count | None = None
     about_mb: Count | None = None
     prefix: str = ""
@@ -67,6 +76,8 @@ class FileSpec:
     def __post_init__(self) -> None:
         if not (self.hub or self.url or self.path):
             raise Invalid("", "needs hub, url or path")
+        if self.mirrors and not self.url:
+            raise Invalid("mirrors", "needs a url that comes first")
 
     @classmethod
     def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +92,12 @@ class FileSpec:
         """Name of the file."""
         if self.hub is not None:
             return self.hub.name
-        return (self.url or self.path or "").rsplit("/", 1)[-1]
+        return (self.path or (self.url or "").split("?")[0]).rsplit("/", 1)[-1]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All URLs of the file, in order of preference."""
+        return (self.url, *self.mirrors) if self.url else ()
 
     @property
     def bundled(self) -> bool:
@@ -162,7 +178,8 @@ class ModelSpec:
     Attributes:
         name: the model's name for `-m`.
         family: network family, a key of `models.FAMILIES`; None for a bag or a recipe.
-        stems: stems that the network estimates, in its order; for a recipe the stems that it gives.
+        stems: stems that the network estimates, in its order; for a recipe the stems that it gives; none in
+            an entry of the catalogue whose files say them.
         residual: a stem that is the mix minus all others, or None.
         sample_rate: in Hz.
         segment_s: chunk length in seconds, None for the checkpoint's own.
@@ -170,7 +187,15 @@ class ModelSpec:
         bag: members and weights of a bag, None for other models.
         recipe: the combination of models, None for other models.
         files: weights files; empty for a family without weights and for bags.
-        license, license_note: licence of the weights.
+        license, license_note: licence of the weights, in SPDX's terms or `not stated`, and remarks about it.
+        license_source, license_date: where it is stated, and when that was read.
+        task: what the model is for, such as vocals, karaoke or dereverb.
+        aliases: other names of the model, such as those of its files in other programs.
+        config: YAML file published with the weights, which states arguments, stems and sample rate; those of
+            the entry are a guess then.
+        variant: arguments that the YAML file doesn't state.
+        inferred: what the size of the weights says about the arguments; the YAML file must agree with one.
+        reason: reason why the model can't be run; empty for one that can.
         paper: reference to the paper that describes the model.
         scores, inference: see these classes.
         note: other remarks for users, such as the origin of the files.
@@ -184,6 +209,14 @@ class ModelSpec:
     license: str
     family: str | None = None
     license_note: str = ""
+    license_source: str = ""
+    license_date: str = ""
+    task: str = ""
+    aliases: tuple[str, ...] = ()
+    config: FileSpec | None = None
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    inferred: tuple[Mapping[str, Any], ...] = ()
+    reason: str = ""
     residual: str | None = None
     segment_s: Number | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -210,7 +243,7 @@ class ModelSpec:
         if self.files and not self.family:
             raise Invalid("files", f"a {'bag' if self.bag else 'recipe'} has no files of its own")
         try:
-            object.__setattr__(self, "stems", canonical_stems(self.stems))
+            object.__setattr__(self, "stems", canonical_stems(self.stems) if self.stems else ())
         except StemsplitError as error:
             raise Invalid("stems", error.reason) from None
         if self.residual is not None:

@@ -92,6 +92,19 @@ def listing(repo: str, revision: str) -> dict[str, str | None]:
     return {file.rfilename: file.lfs.sha256 if file.lfs else None for file in files}
 
 
+def metadata(url: str) -> Any:
+    """Return what the hub's headers state about the file at a URL: etag, size and commit_hash.
+
+    Raises:
+        DownloadError: there is no such file, or the hub can't be reached.
+    """
+    from huggingface_hub import get_hf_file_metadata
+
+    with _client_errors(url):
+        _check_reachable(url)
+        return get_hf_file_metadata(url)
+
+
 def cached_snapshot(repo: str, revision: str) -> Path | None:
     """Return the folder of a revision in the cache, None if nothing is cached; open no connection."""
     from huggingface_hub import snapshot_download
@@ -101,12 +114,12 @@ def cached_snapshot(repo: str, revision: str) -> Path | None:
     return None
 
 
-def _check_reachable() -> None:
-    """Fail fast when offline, by opening a connection to the hub unless a proxy is used.
+def _check_reachable(url: str | None = None) -> None:
+    """Fail fast when offline, by opening a connection to the hub, or a URL's host, unless a proxy is used.
 
     The client itself retries for 23 s, even if the host's name can't be resolved.
     """
-    parts = urlsplit(endpoint())
+    parts = urlsplit(url or endpoint())
     host = parts.hostname or ""
     if not {parts.scheme, "all"} & getproxies().keys() or proxy_bypass(host):
         port = parts.port or (80 if parts.scheme == "http" else 443)

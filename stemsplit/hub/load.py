@@ -1,15 +1,17 @@
 """Load a model by name, path or repository as a network that is ready to separate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from stemsplit import models
-from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
+from stemsplit.errors import CheckpointError, SettingsError, StemsplitError, UnknownNameError
 from stemsplit.events import Callback
 from stemsplit.forked import require_own_threads
 from stemsplit.hub import download, verified
+from stemsplit.hub.access import Access
 from stemsplit.hub.bags import BagFile
 from stemsplit.hub.checkpoints import Package, build_network, empty_network, fill, read_package
 from stemsplit.hub.describe import Description, joint_digest
@@ -17,12 +19,15 @@ from stemsplit.hub.entries import BagSpec, FileSpec, ModelSpec
 from stemsplit.hub.locate import Packages, locate
 from stemsplit.hub.recipes import Recipe
 from stemsplit.hub.registry import find_model, members
+from stemsplit.hub.settle import settle
 from stemsplit.models.bag import Bag, joint_stems
 from stemsplit.models.network import Identity, Network
 from stemsplit.settings import ModelSettings
 from stemsplit.stems import find_stem, names_of
 
 __all__ = ["Identity", "Loaded", "load_model"]
+
+Options = Mapping[str, object]
 
 
 class Loaded(NamedTuple):
@@ -38,6 +43,9 @@ def load_model(
     stems: Sequence[str] | None = None,
     segment_s: float | None = None,
     offline: bool = False,
+    trust_first: bool = False,
+    license: str | None = None,
+    options: Options | None = None,
     callback: Callback | None = None,
     about: Description | None = None,
 ) -> Network | Bag:
@@ -50,6 +58,9 @@ def load_model(
             loaded. The residual stem needs all others.
         segment_s: chunk length in seconds, None for the model's own.
         offline: open no connection.
+        trust_first: take weights of which no hash is known if their size and shapes agree.
+        license: refuse models under other licences: `permissive`, or names separated by commas.
+        options: settings of the network's own, by name (see `Network.options`).
         callback: receives `Download` events and may cancel.
         about: the result of `describe_model` for the source, which saves a second search.
 
@@ -66,23 +77,25 @@ def load_model(
     """
     if not isinstance(source, (str, Path)):
         raise SettingsError(f"model {source!r}: must be a name or a path", setting="model")
-    ModelSettings(str(source), segment_s, offline)  # raises for invalid values
+    settings = ModelSettings(str(source), segment_s, offline, trust_first, license)
+    access, options = Access.of(settings), options or {}
     stems = names_of(stems)
     require_own_threads()
     located = about.located if about is not None else None
-    located = located or locate(str(source), offline=offline, callback=callback)
+    located = located or locate(str(source), access, callback)
     model = located.model
     if isinstance(model, Recipe) or (isinstance(model, ModelSpec) and model.recipe is not None):
         what = f"{source} is a recipe of several models"
         raise SettingsError(what, setting="model", hint="stemsplit.Separator runs it")
     if isinstance(model, ModelSpec):
-        found = _from_registry(model, stems, _Fetcher(model.name, offline, callback))
+        found = _from_registry(model, stems, _Fetcher(model.name, access, options, callback))
     elif isinstance(model, BagFile):
-        found = _local_bag(model, stems, located.packages)
+        found = _local_bag(model, stems, located.packages, options)
     else:
-        found = _file(model, located.packages)
+        found = _file(model, located.packages, options)
         _known(stems, found.network.stems)
     network = found.network
+    _require_options(options, network)
     if stems is not None and network.residual is None:
         wanted = _known(stems, network.stems)
         if wanted != network.stems:
@@ -94,14 +107,14 @@ def load_model(
 
 
 def fetch_model(
-    about: Description, stems: Sequence[str], *, offline: bool = False, callback: Callback | None = None
+    about: Description, stems: Sequence[str], access: Access = Access(), callback: Callback | None = None
 ) -> None:
     """Download a model's files that aren't cached yet, so that they can be loaded later.
 
     Args:
         about: the result of `describe_model`.
         stems: the stems that will be loaded.
-        offline: open no connection.
+        access: conditions of the download.
         callback: receives `Download` events and may cancel.
 
     Raises:
@@ -114,29 +127,68 @@ def fetch_model(
     spec = about.located.model
     if isinstance(spec, ModelSpec):
         needed = [file for member in members(spec, stems) for file in member.files]
-        if not offline:
+        if not access.offline:
             download.announce(spec, needed, callback)
-        fetcher = _Fetcher(spec.name, offline, callback)
+        fetcher = _Fetcher(spec.name, access, {}, callback)
         for file in needed:
             fetcher.file(file)
 
 
+def options_of(about: Description) -> frozenset[str]:
+    """Return the names of a model's own settings, which `load_model` takes; none for an object."""
+    located = about.located
+    if located is None or isinstance(located.model, Recipe):
+        return frozenset()
+    if isinstance(located.model, ModelSpec):
+        families = [member.family for member in members(located.model) if member.family]
+    else:
+        paths = located.model.files if isinstance(located.model, BagFile) else (located.model,)
+        families = [located.packages.look(path).family for path in paths]
+    return frozenset(name for family in families for name in models.family(family).options)
+
+
+def _require_options(options: Options, network: Network | Bag) -> None:
+    """Refuse settings that a model doesn't have.
+
+    Raises:
+        UnknownNameError: it doesn't have one of them.
+    """
+    loaded = network.members if isinstance(network, Bag) else (network,)
+    known = sorted({name for one in loaded for name in one.options})
+    for name in options:
+        if name not in known:
+            raise UnknownNameError("model option", name, known)
+
+
+def _with_options(package: Package, options: Options) -> Package:
+    """Return a package with the settings that its network has."""
+    known = models.family(package.family).options
+    chosen = {name: value for name, value in options.items() if name in known}
+    return replace(package, arguments={**package.arguments, **chosen}) if chosen else package
+
+
 class _Fetcher(NamedTuple):
-    """Arguments of `download.fetch` that are the same for every member of a bag."""
+    """Arguments of downloads and networks that are the same for every member of a bag."""
 
     model: str
-    offline: bool
+    access: Access
+    options: Options
     callback: Callback | None
+
+    def entry(self, name: str) -> ModelSpec:
+        """Return the complete registry entry of that name."""
+        return settle(find_model(name), self.access, self.callback)
 
     def file(self, file: FileSpec) -> Path:
         """Return the path of a registry entry's file, downloading it if need be."""
-        return download.fetch(file, model=self.model, offline=self.offline, callback=self.callback)
+        offline = self.access.offline
+        return download.fetch(file, model=self.model, offline=offline, callback=self.callback)
 
 
 def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetcher) -> Loaded:
     wanted = _known(stems, spec.all_stems)
     inner = spec.stems if spec.residual in wanted else wanted
-    if spec.name == fetcher.model and not fetcher.offline:
+    if spec.name == fetcher.model and not fetcher.access.offline:
         needed = [file for member in members(spec, inner) for file in member.files]
         download.announce(spec, needed, fetcher.callback)
     found = _single(spec, inner, fetcher) if spec.bag is None else _bag(spec, spec.bag, inner, fetcher)
@@ -154,7 +206,7 @@ def _bag(spec: ModelSpec, bag: BagSpec, stems: Sequence[str], fetcher: _Fetcher)
     used = [spec.stems.index(stem) for stem in stems]
     pairs = zip(bag.members, bag.weights, strict=True)
     kept = [(name, row) for name, row in pairs if any(row[i] for i in used)]
-    loaded = [_from_registry(find_model(name), None, fetcher) for name, _ in kept]
+    loaded = [_from_registry(fetcher.entry(name), None, fetcher) for name, _ in kept]
     return _averaged(spec.name, loaded, [row for _, row in kept], stems)
 
 
@@ -179,7 +231,7 @@ def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
         return _in_parts(spec, family, stems, fetcher)
     path = fetcher.file(spec.files[0])
     package = read_package(path, family=family, arguments=spec.arguments)
-    network = build_network(package)
+    network = build_network(_with_options(package, fetcher.options))
     if network.stems != spec.stems:
         raise CheckpointError(path, f"it estimates {', '.join(network.stems)}, not what {spec.name} does")
     return Loaded(network, (verified.digest(path),))
@@ -187,7 +239,8 @@ def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
 
 def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     """Load a network from several files, without those that the selected stems don't need."""
-    network = empty_network(Package(Path(spec.name), family, spec.arguments, {}))
+    whole = _with_options(Package(Path(spec.name), family, spec.arguments, {}), fetcher.options)
+    network = empty_network(whole)
     network.select(stems)
     keys = tuple(network.state_dict())
     state, digests = {}, []
@@ -197,11 +250,11 @@ def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetc
             part = read_package(path, family=family, arguments=spec.arguments)
             state.update({file.prefix + key: value for key, value in part.state.items()})
             digests.append(verified.digest(path))
-    fill(network, Package(Path(spec.name), family, spec.arguments, state))
+    fill(network, replace(whole, state=state))
     return Loaded(network, tuple(digests))
 
 
-def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages) -> Loaded:
+def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages, options: Options) -> Loaded:
     known = _stems_of(bag.files, packages)
     wanted = _known(stems, known)
     rows = bag.weights or tuple((1.0,) * len(known) for _ in bag.files)
@@ -209,7 +262,7 @@ def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages) ->
         raise CheckpointError(bag.path, f"every row of weights needs {len(known)} values")
     shares = [dict(zip(known, row, strict=True)) for row in rows]
     kept = [(file, row) for file, row in zip(bag.files, shares, strict=True) if any(row[s] for s in wanted)]
-    loaded = [_file(file, packages) for file, _ in kept]
+    loaded = [_file(file, packages, options) for file, _ in kept]
     left = dict.fromkeys(stem for one in loaded for stem in one.network.stems)
     found = _averaged(bag.path, loaded, [[row[stem] for stem in left] for _, row in kept], wanted)
     if bag.segment_s is not None:
@@ -227,8 +280,9 @@ def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:
     return joint_stems([first, *(empty_network(packages.look(file)) for file in files[1:])])
 
 
-def _file(path: Path, packages: Packages) -> Loaded:
-    return Loaded(build_network(packages.take(path)), (verified.digest(path),))
+def _file(path: Path, packages: Packages, options: Options) -> Loaded:
+    network = build_network(_with_options(packages.take(path), options))
+    return Loaded(network, (verified.digest(path),))
 
 
 def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:

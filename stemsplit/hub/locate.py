@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from stemsplit.errors import CheckpointError
 from stemsplit.events import Callback
 from stemsplit.hub import bags, download, snapshots
+from stemsplit.hub.access import NOT_STATED, Access
 from stemsplit.hub.bags import BagFile
 from stemsplit.hub.entries import ModelSpec
 from stemsplit.hub.recipes import Recipe, is_recipe, read_recipe
-from stemsplit.hub.registry import find_model, registry
+from stemsplit.hub.registry import find_model, is_known, registry
+from stemsplit.hub.settle import settle
 
 if TYPE_CHECKING:
     from stemsplit.hub.checkpoints import Package
@@ -73,20 +75,22 @@ class Located:
     packages: Packages = field(default_factory=Packages, compare=False)
 
 
-def locate(source: str, *, offline: bool, callback: Callback | None) -> Located:
-    """Find a model's registry entry, or its file: a checkpoint, a bag or a recipe.
+def locate(source: str, access: Access, callback: Callback | None) -> Located:
+    """Find a model's registry entry and complete it, or find its file: a checkpoint, a bag or a recipe.
 
     Raises:
         UnknownNameError: there is no such model.
         ModelUnavailableError: a file can't be downloaded or read.
         SettingsError: a recipe or a bag is malformed.
     """
-    if source in registry():
-        return Located(find_model(source))
     path = Path(source).expanduser()
+    if source in registry() or (is_known(source) and not path.exists()):
+        return Located(settle(find_model(source), access, callback))
     if source.startswith("hf:"):
         repo, _, revision = source.removeprefix("hf:").partition("@")
-        path = snapshots.fetch(repo, revision or "main", offline or download.is_offline(), callback)
+        access.require_license(source, NOT_STATED)
+        offline = access.offline or download.is_offline()
+        path = snapshots.fetch(repo, revision or "main", offline, callback)
     if path.is_dir():
         path = bags.main_file(path)
     elif not path.is_file():

@@ -14,10 +14,12 @@ from stemsplit import documents, folders
 from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
 from stemsplit.events import Callback
 from stemsplit.files import locked, write_whole
-from stemsplit.hub import download, hf, transfer, verified
+from stemsplit.hub import download, hf, records, transfer, verified
+from stemsplit.hub.access import Access
 from stemsplit.hub.bags import YAML
 from stemsplit.hub.entries import FileSpec, ModelSpec
-from stemsplit.hub.registry import check_own, find_model, members, parse_registry, registry
+from stemsplit.hub.registry import check_own, find_model, is_known, members, parse_registry
+from stemsplit.hub.settle import settle
 from stemsplit.stems import find_stem
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -45,7 +47,12 @@ class Checked:
 
 def is_cached(name: str, stems: Sequence[str] | None = None) -> bool:
     """Return whether all files that a model needs for `stems` (None for all) exist, without verifying."""
-    return all(_local(file) is not None for _, file in _files(find_model(name), stems))
+    return is_here(find_model(name), stems)
+
+
+def is_here(spec: ModelSpec, stems: Sequence[str] | None = None) -> bool:
+    """Return whether all files that an entry needs for `stems` (None for all) exist, without verifying."""
+    return all(_local(file) is not None for _, file in _files(spec, stems))
 
 
 def model_path(name: str) -> list[Path]:
@@ -65,14 +72,18 @@ def model_path(name: str) -> list[Path]:
 
 
 def download_model(
-    name: str, *, stems: Sequence[str] | None = None, offline: bool = False, callback: Callback | None = None
+    name: str,
+    access: Access = Access(),
+    *,
+    stems: Sequence[str] | None = None,
+    callback: Callback | None = None,
 ) -> list[Path]:
     """Download a model's files, replacing cached ones that are damaged; return their paths.
 
     Args:
         name: a name from the registry.
+        access: conditions of the download.
         stems: stems whose files are needed, None for all.
-        offline: open no connection.
         callback: receives `Download` events and may cancel.
 
     Raises:
@@ -80,13 +91,14 @@ def download_model(
         ModelUnavailableError: a file can't be downloaded.
         Cancelled: by the callback.
     """
-    spec = find_model(name)
+    spec = settle(find_model(name), access, callback)
     wanted = None if stems is None else [find_stem(stem, spec.all_stems) for stem in stems]
     files = [file for _, file in _files(spec, wanted)]
-    if not offline:
+    if not access.offline:
         download.announce(spec, files, callback)
     return [
-        download.fetch(file, model=name, offline=offline, callback=callback, repair=True) for file in files
+        download.fetch(file, model=name, offline=access.offline, callback=callback, repair=True)
+        for file in files
     ]
 
 
@@ -154,7 +166,7 @@ def add_model(
     """
     _require_free(name, replace)
     file, path = _source(str(source), sha256, callback)
-    entry = {**_describe(path, config, registry().get(name)), "license": license, "files": [file]}
+    entry = {**_describe(path, config, _known(name)), "license": license, "files": [file]}
     document = documents.Document({"models": {name: entry}}, name)
     found = parse_registry(document, own=True)[name]
     with _own_entries() as entries:
@@ -165,7 +177,7 @@ def add_model(
 def _files(spec: ModelSpec, stems: Sequence[str] | None = None) -> Iterator[tuple[ModelSpec, FileSpec]]:
     for member in members(spec, stems):
         for file in member.files:
-            yield member, file
+            yield member, records.pinned(file)
 
 
 def _local(file: FileSpec) -> tuple[FileSpec, Path] | None:
@@ -204,7 +216,7 @@ def _require_free(name: str, replace: bool) -> None:
         raise SettingsError(
             f"{name!r} is not a valid name: use letters, digits and _.+- only", setting="name"
         )
-    if name in registry() and not replace:
+    if is_known(name) and not replace:
         raise SettingsError(
             f"there is a model named {name} already",
             setting="name",
@@ -234,8 +246,15 @@ def _source(source: str, sha256: str | None, callback: Callback | None) -> tuple
     return {key: place, "sha256": actual, "size": path.stat().st_size}, path
 
 
+def _known(name: str) -> ModelSpec | None:
+    """Return the entry of a name if it knows its network without a YAML file."""
+    spec = find_model(name) if is_known(name) else None
+    return None if spec is None or spec.config is not None or not spec.stems else spec
+
+
 def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) -> dict[str, Any]:
     """Return the registry entry of a checkpoint; `known` describes a bare state dict without a `config`."""
+    from stemsplit.hub import bare
     from stemsplit.hub.checkpoints import build_network, read_package
 
     if path.suffix in YAML:
@@ -250,6 +269,8 @@ def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) ->
     }
     if package.described:
         entry["arguments"] = documents.plain(package.arguments)
+    if config is not None and (rest := bare.rest_of(bare.read_foreign(Path(config)), network.stems)):
+        entry["residual"] = rest
     return entry
 
 

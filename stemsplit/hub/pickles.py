@@ -1,4 +1,4 @@
-"""Read pickled checkpoints without executing anything in them.
+"""Read pickled checkpoints, perhaps compressed by gzip, without executing anything in them.
 
 PyTorch's restricted unpickler builds tensors and plain containers. Beyond those, a fixed table of names is
 allowed, each of which becomes an inert placeholder: a class of another project a `NetworkClass`, a NumPy
@@ -6,6 +6,8 @@ scalar or the name of an activation an `Ignored`, a kind of mapping a plain one.
 refused.
 """
 
+import gzip
+import io
 import pickle
 import re
 import warnings
@@ -14,18 +16,24 @@ from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any
+from typing import IO, Any, Self, cast
 
 import torch
 
 from stemsplit.errors import CheckpointError
 from stemsplit.hub import arguments
 
+WHOLE = "a whole network, pickled with its code, instead of its weights"
+
 
 class NetworkClass:
     """Placeholder for a network class that a package names."""
 
     path = ""
+
+    def __new__(cls, *args: Any) -> Self:
+        """Refuse to make a network, which a file asks for that has a whole one instead of its weights."""
+        raise pickle.UnpicklingError(WHOLE)
 
 
 class Ignored:
@@ -62,6 +70,8 @@ KLASSES = {path: type(path.rsplit(".", 1)[-1], (NetworkClass,), {"path": path}) 
 
 _UNUSED = (
     "argparse.Namespace",
+    "diffq.diffq.DiffQuantizer",
+    "diffq.uniform.UniformQuantizer",
     *(f"pathlib.{home}{kind}Path" for home in ("", "_local.") for kind in ("Posix", "Windows")),
     "numpy.dtype",
     "numpy.ndarray",
@@ -103,19 +113,58 @@ def load(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             return _restricted(path, mmap=True)
-        try:
-            return _restricted(path, mmap=False)  # only the zip format can be mapped
-        except pickle.UnpicklingError as error:
-            if "persistent_load" not in str(error):
-                raise
-            return _with_classes(path)
+        with _opened(path) as file:
+            try:
+                return _restricted(file, mmap=False)  # only the zip format can be mapped
+            except pickle.UnpicklingError as error:
+                if "persistent_load" not in str(error):
+                    raise
+                file.seek(0)
+                return _with_classes(file)
     except MemoryError:
         raise
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         raise CheckpointError(path, _reason(error)) from error
 
 
-def _restricted(path: Path, *, mmap: bool) -> Any:
+def loads(data: bytes, path: Path) -> Any:
+    """Return the content of a `torch.save` file that is inside another one, at `path`; see `load`."""
+    try:
+        return _restricted(io.BytesIO(data), mmap=False)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise CheckpointError(path, _reason(error)) from error
+
+
+class _Decompressed(gzip.GzipFile):
+    """Content of a gzip file, up to a hundred times the file's length.
+
+    Weights compress badly: those of demucs 1, quantised to 8 bits, to a quarter.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self.most = 100 * path.stat().st_size
+
+    def fileno(self) -> int:
+        """Refuse to give the file's number, from which torch would read what is compressed."""
+        raise io.UnsupportedOperation("not a plain file")
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes."""
+        left = self.most - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file that may be compressed by gzip, which begins with 1f 8b."""
+    with path.open("rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", _Decompressed(path)) if compressed else path.open("rb")
+
+
+def _restricted(path: Path | IO[bytes], *, mmap: bool) -> Any:
     allowed: list[Any] = [(value, name) for name, value in _ALLOWED.items()]
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
@@ -141,26 +190,28 @@ _TENSORS: dict[str, Any] = {
 }
 
 
-def _with_classes(path: Path) -> Any:
+def _with_classes(file: IO[bytes]) -> Any:
     """Return the content of a file that names network classes, in PyTorch's format before 1.6.
 
     That format refers to a class together with its source code, which PyTorch's restricted unpickler refuses.
     Here the class becomes a placeholder, and the code stays text.
     """
 
-    def read(file: IO[bytes], **settings: Any) -> Any:
-        return _Unpickler(file, **settings).load()
+    def read(source: IO[bytes], **settings: Any) -> Any:
+        return _Unpickler(source, **settings).load()
 
     module = SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, load=read)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a placeholder has no source code to compare with
-        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=module)
+        return torch.load(file, map_location="cpu", weights_only=False, pickle_module=module)
 
 
 def _reason(error: Exception) -> str:
     text = str(error)
     if asked := re.search(r"(?:GLOBAL|unrecognized function|class) `?([A-Za-z_][\w.]*)", text):
         return f"not safe to open: it asks for {asked[1]}, which weights don't need"
+    if WHOLE in text:
+        return WHOLE
     if "TorchScript" in text:
         return "a TorchScript program, not weights"
     if text.startswith("Weights only load failed"):

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from stemsplit import reading
+from stemsplit.blend_names import DEFAULT_BLEND, check_weights, known_blend
 from stemsplit.documents import load
 from stemsplit.errors import SettingsError
 from stemsplit.reading import Invalid, Number, Rule
-from stemsplit.settings import DEFAULT_BLEND, check_weights, known_blend
 from stemsplit.stems import canonical
 
 MIX = "mix"  # the input of a step that separates the track itself
@@ -38,7 +38,7 @@ class Step:
         input: the audio to separate: `mix`, a stem of an earlier step (`STEP.STEM`, or `vocals.lead` by the
             path of its stems), or a sum of them such as `mix - voices.vocals`.
         name: the step's name in the inputs of later steps and in the outputs.
-        blend: how the stems of several models are blended, one of `settings.BLENDS`.
+        blend: how the stems of several models are blended, one of `blend_names.BLENDS`.
         weights: one per model, for `avg_wave` and `avg_fft` only; None gives all the same weight.
     """
 

@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from stat import S_ISCHR, S_ISDIR, S_ISREG
@@ -14,6 +14,7 @@ from typing import Any
 from stemsplit import folders
 from stemsplit.documents import Document, load
 from stemsplit.errors import SettingsError, UnknownNameError
+from stemsplit.hub import catalogue
 from stemsplit.hub.entries import ModelSpec
 from stemsplit.reading import read
 from stemsplit.stems import find_stem
@@ -39,16 +40,31 @@ def list_models(stem: str | None = None) -> list[ModelSpec]:
 
 
 def find_model(name: str) -> ModelSpec:
-    """Return the entry of that name, listed or not.
+    """Return the entry that has that name, listed or not: of the registry, else of the catalogue.
 
     Raises:
         UnknownNameError: there is none.
         SettingsError: a registry file is malformed.
     """
     models = registry()
-    if name not in models:
-        raise UnknownNameError("model", name, tuple(n for n, spec in models.items() if spec.listed))
-    return models[name]
+    real = name if name in models else catalogue.real_name(name)
+    if real is None:
+        listed = [n for n, spec in models.items() if spec.listed]
+        raise UnknownNameError("model", name, (*listed, *catalogue.load().rows))
+    return models[real] if real in models else catalogue.entry(real)
+
+
+def is_known(name: str) -> bool:
+    """Return whether a model has that name."""
+    return name in registry() or catalogue.real_name(name) is not None
+
+
+def all_models() -> list[ModelSpec]:
+    """Return the listed models and those of the catalogue, each with all of its names."""
+    models = registry()
+    aliases = catalogue.load().registered
+    own = [replace(spec, aliases=aliases.get(spec.name, ())) for spec in models.values() if spec.listed]
+    return [*own, *(spec for spec in catalogue.entries() if spec.name not in models)]
 
 
 def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelSpec]:
@@ -61,6 +77,8 @@ def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelS
     if spec.bag is None:
         return [spec]
     every = stems is None or spec.residual in stems
+    if every and not spec.stems:
+        return [find_model(name) for name in spec.bag.members]
     wanted = [i for i, stem in enumerate(spec.stems) if every or stem in (stems or ())]
     rows = zip(spec.bag.members, spec.bag.weights, strict=True)
     return [find_model(name) for name, weights in rows if any(weights[i] for i in wanted)]

@@ -78,6 +78,33 @@ def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, rep
             return
 
 
+def read_small(url: str, *, trusted: str | None = None, limit: int = 16 << 20) -> bytes:
+    """Return what a URL sends, in one try.
+
+    Args:
+        url: an https URL, or an http URL on this machine or at `trusted`.
+        trusted: a base URL that may use plain http.
+        limit: the most bytes that are read.
+
+    Raises:
+        DownloadError: the URL is refused, fails or sends more.
+    """
+    require_secure(url, trusted)
+    opener = urllib.request.build_opener(_Redirects(trusted))
+    request = urllib.request.Request(url, headers={"User-Agent": f"stemsplit/{__version__}"})
+    try:
+        with _connection(url), closing(opener.open(request, timeout=TIMEOUT_S)) as response:
+            content = bytes(response.read(limit + 1))
+    except urllib.error.HTTPError as error:
+        with closing(error):
+            raise DownloadError(f"{url}: HTTP {error.code} {error.reason}", url=url) from error
+    except _Interrupted as error:
+        raise DownloadError(f"{url}: {error}", url=url) from error
+    if len(content) > limit:
+        raise DownloadError(f"{url}: sent more than {limit >> 20} MB", url=url)
+    return content
+
+
 def require_secure(url: str, trusted: str | None = None, *, source: str | None = None) -> None:
     """Refuse a URL that isn't https, except for http on this machine or at `trusted`.
 

@@ -5,10 +5,38 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from stemsplit import folders
 from stemsplit.errors import ChecksumError
 from stemsplit.files import write_whole
+
+
+class Hash(NamedTuple):
+    """A hash that somebody states for a file.
+
+    Attributes:
+        kind: sha256, md5, or git for the sha1 that git gives to the file's content.
+        value: in hexadecimal; of a sha256 perhaps only the first digits.
+    """
+
+    kind: Literal["sha256", "md5", "git"]
+    value: str
+
+    def of(self, path: Path) -> str:
+        """Return the hash of this kind of a file, computed anew unless it is a sha256."""
+        if self.kind == "sha256":
+            return digest(path)
+        own = hashlib.md5() if self.kind == "md5" else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: own).hexdigest()
+
+    def agrees(self, path: Path) -> bool:
+        """Return whether a file has this hash."""
+        return self.of(path).startswith(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.value[:12]}…"
 
 
 def digest(path: Path) -> str:

@@ -32,7 +32,11 @@ FAMILIES: dict[str, str] = {
     "mel_band_roformer": "stemsplit.models.roformer:MelBandRoformer",
     "openunmix": "stemsplit.models.openunmix:OpenUnmix",
     "scnet": "stemsplit.models.scnet:SCNet",
+    "scnet_masked": "stemsplit.models.scnet:SCNetMasked",
+    "scnet_tran": "stemsplit.models.scnet:SCNetTran",
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
+    "vr": "stemsplit.models.vr:VR",
+    "vr_v51": "stemsplit.models.vr:VRv51",
 }
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from stemsplit.models.blocks.conv import DConv, rescale_weights
 from stemsplit.models.blocks.recurrent import BLSTM
+from stemsplit.models.blocks.released_demucs import DemucsConfiguration
 from stemsplit.models.fast.tiled import OverTime
 from stemsplit.models.network import Network
 
@@ -29,7 +30,7 @@ ROLLOFF = 0.945  # cutoff over the lower of both Nyquist frequencies, as in juli
 
 
 @dataclass(frozen=True)
-class DemucsArguments:
+class DemucsArguments(DemucsConfiguration):
     """Arguments of `Demucs`. Names, order and defaults are those of the class in demucs 4.1.0.
 
     Attributes:

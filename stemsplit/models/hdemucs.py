@@ -12,10 +12,11 @@ from torch import Tensor
 
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.hybrid import HybridNetwork
+from stemsplit.models.blocks.released_demucs import DemucsConfiguration
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(DemucsConfiguration):
     """Arguments of the network. Names, order and defaults are those of the class in demucs 4.1.0.
 
     Attributes:

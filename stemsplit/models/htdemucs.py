@@ -17,12 +17,13 @@ from stemsplit.errors import StemsplitError, UnknownNameError
 from stemsplit.models.blocks.attention import CrossTransformer, LayerShape, SequenceNorm
 from stemsplit.models.blocks.embeddings import AugmentedPositions, LearntPositions, SinusoidalPositions
 from stemsplit.models.blocks.hybrid import HybridNetwork, plan_levels
+from stemsplit.models.blocks.released_demucs import DemucsConfiguration
 from stemsplit.models.blocks.sparse_attention import Sparsity
 from stemsplit.models.fast.packed import PackedPointwise
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(DemucsConfiguration):
     """Arguments of the network. Names, order and defaults are those of the class in demucs 4.1.0.
 
     Attributes:

@@ -14,13 +14,14 @@ from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.reader import probe
 from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.resample import Resampler
+from stemsplit.blend_names import DEFAULT_BLEND, check_weights
 from stemsplit.core.blends import make_blend
 from stemsplit.errors import OutputError, SettingsError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.formats import FORMATS
 from stemsplit.separation.files import TrackFiles
 from stemsplit.separation.source import Audio, FileSource, Shape, output_shape
-from stemsplit.settings import DEFAULT_BLEND, OutputSettings, check_weights
+from stemsplit.settings import OutputSettings
 
 _BLOCK = 1 << 16  # samples
 
@@ -40,7 +41,7 @@ def blend_files(
     Args:
         inputs: two files or more. They are brought to the rate of the first; shorter ones end in silence.
         target: the file to write.
-        blend: one of `settings.BLENDS`.
+        blend: one of `blend_names.BLENDS`.
         weights: one for each file, for `avg_wave` and `avg_fft` only.
         output: the format of the target.
         overwrite: replace an existing target.

@@ -58,7 +58,7 @@ class StemBlend:
     Attributes:
         parts: the estimates, each a sum of signals.
         weights: the weight of each estimate.
-        blend: one of `settings.BLENDS`.
+        blend: one of `blend_names.BLENDS`.
         givers: the model of each estimate.
     """
 

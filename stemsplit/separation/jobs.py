@@ -37,11 +37,19 @@ SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """The model's name and digest, and every setting that changes the samples of an output."""
+    """The model's name and digest, and every setting that changes the samples of an output.
+
+    Attributes:
+        model, sha256: name and digest of the model or recipe.
+        settings: the settings.
+        license, source: of the model's weights; they are written with the rest, and compared with nothing.
+    """
 
     model: str
     sha256: str | None
     settings: Mapping[str, Any]
+    license: str = ""
+    source: str = ""
 
     def tag(self, output: Output) -> str:
         """Return the line of JSON that is written to the tags of `output`."""
@@ -49,6 +57,8 @@ class Fingerprint:
             "version": __version__,
             "model": self.model,
             "sha256": self.sha256,
+            "license": self.license,
+            "source": self.source,
             "output": str(output.sum),
             "settings": dict(self.settings),
         }
@@ -85,6 +95,7 @@ def fingerprint_of(flow: Flow, request: Request) -> Fingerprint:
         **combined,
         **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
         **({"tta": True} if request.chunks.tta else {}),
+        **({"model_options": dict(request.model.model_options)} if request.model.model_options else {}),
         **asdict(request.output),
         "segment_s": request.model.segment_s,
         "precision": request.compute.precision,
@@ -93,7 +104,10 @@ def fingerprint_of(flow: Flow, request: Request) -> Fingerprint:
         "end_s": batch.end_s,
         "audio_stream": batch.audio_stream,
     }
-    return Fingerprint(flow.name, flow.sha256, settings)
+    models = [run.about for run in flow.runs.values()]
+    license = " and ".join(dict.fromkeys(about.license for about in models))
+    source = " ".join(dict.fromkeys(about.source for about in models if about.source))
+    return Fingerprint(flow.name, flow.sha256, settings, license, source)
 
 
 def _same_hash(one: str, other: str) -> bool:

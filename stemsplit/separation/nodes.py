@@ -14,6 +14,7 @@ from stemsplit.errors import InputError, OutputError, ResourceError, SettingsErr
 from stemsplit.events import Callback
 from stemsplit.files import os_errors, remove
 from stemsplit.hub import verified
+from stemsplit.hub.access import Access
 from stemsplit.hub.bags import BagFile
 from stemsplit.hub.describe import joint_digest
 from stemsplit.hub.load import fetch_model
@@ -31,7 +32,7 @@ def check_nodes(
     root: Place,
     inputs: Sequence[Input],
     *,
-    offline: bool,
+    access: Access = Access(),
     callback: Callback | None = None,
 ) -> None:
     """Check every node of a cluster, and let each download the models once.
@@ -41,7 +42,7 @@ def check_nodes(
         flow: the models that the workers will load.
         root: the output folder.
         inputs: some of the inputs.
-        offline: open no connection to download.
+        access: conditions of downloads.
         callback: receives the events of this machine's own download.
 
     Raises:
@@ -50,14 +51,14 @@ def check_nodes(
         ModelUnavailableError: a model can't be had.
     """
     for run in flow.runs.values():
-        fetch_model(run.about, run.stems, offline=offline, callback=callback)
+        fetch_model(run.about, run.stems, access, callback)
     if engine.address is None:  # this machine only
         return
     with _probe(root) as probe:
         paths = tuple(
             dict.fromkeys(entry.path for entry in inputs if entry.url is None and not entry.failure)
         )
-        answers = engine.on_every_node(look, tuple(flow.runs.values()), probe, paths, offline)
+        answers = engine.on_every_node(look, tuple(flow.runs.values()), probe, paths, access)
     for name, answer in answers.items():
         if isinstance(answer, StemsplitError):
             answer.reason = f"node {name}: {answer}"
@@ -90,7 +91,7 @@ def _probe(root: Place) -> Iterator[Place]:
         remove(probe)
 
 
-def look(runs: Sequence[Run], probe: Place, paths: Sequence[Path], offline: bool) -> None:
+def look(runs: Sequence[Run], probe: Place, paths: Sequence[Path], access: Access) -> None:
     """Check the machine that this is called on.
 
     Raises:
@@ -106,17 +107,17 @@ def look(runs: Sequence[Run], probe: Place, paths: Sequence[Path], offline: bool
         if not os.path.exists(path):
             raise InputError(path, "no such file", hint="all nodes need the inputs under the same path")
     for run in runs:
-        _require_model(run, offline)
+        _require_model(run, access)
     free = shutil.disk_usage(gettempdir()).free
     if free < _ROOM_BYTES:
         what = f"{gettempdir()}: {free / 1e6:.0f} MB are free, and {_ROOM_BYTES / 1e6:.0f} MB are needed"
         raise ResourceError(what, hint="TMPDIR names another folder for temporary files")
 
 
-def _require_model(run: Run, offline: bool) -> None:
+def _require_model(run: Run, access: Access) -> None:
     located = run.about.located.model if run.about.located is not None else None
     if not isinstance(located, (Path, BagFile)):
-        fetch_model(run.about, run.stems, offline=offline)
+        fetch_model(run.about, run.stems, access)
         return
     paths = (located,) if isinstance(located, Path) else located.files
     for path in paths:

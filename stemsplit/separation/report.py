@@ -55,6 +55,7 @@ class Report:
 
     Attributes:
         model, sha256: name and digest of the model or recipe.
+        license, source: licence of its weights, and the addresses that they come from.
         device: the device that it ran on.
         settings: the settings that change the samples of outputs.
         tracks: the results in the order of the inputs.
@@ -63,6 +64,8 @@ class Report:
 
     model: str
     sha256: str | None
+    license: str
+    source: str
     device: str
     settings: Mapping[str, Any]
     tracks: tuple[TrackResult, ...]
@@ -83,25 +86,29 @@ class Report:
         """The exit code, see `outcome.exit_code`."""
         return exit_code([track.error for track in self.tracks])
 
+    def head(self) -> dict[str, Any]:
+        """Return what the report says about the whole run, as JSON-ready data."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            "model": {
+                "name": self.model,
+                "sha256": self.sha256,
+                "license": self.license,
+                "source": self.source,
+            },
+            "device": self.device,
+            "settings": dict(self.settings),
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready data."""
         counts = {status: self.count(status) for status in STATUSES}
         return {
-            **report_head(self.model, self.sha256, self.device, self.settings),
+            **self.head(),
             "tracks": [asdict(track) for track in self.tracks],
             "summary": {**counts, "wall_s": self.wall_s, "realtime": self.realtime},
         }
-
-
-def report_head(model: str, sha256: str | None, device: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a report says about the whole run, as JSON-ready data."""
-    return {
-        "schema": SCHEMA,
-        "version": __version__,
-        "model": {"name": model, "sha256": sha256},
-        "device": device,
-        "settings": dict(settings),
-    }
 
 
 class ReportStream:
@@ -134,10 +141,9 @@ class ReportStream:
 
     def end(self, report: Report) -> None:
         """Write the summary of `report`."""
-        content = report.as_dict()
         if not self._begun:
-            self._write({key: value for key, value in content.items() if key not in ("tracks", "summary")})
-        self._write({"summary": content["summary"]})
+            self._write(report.head())
+        self._write({"summary": report.as_dict()["summary"]})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         with os_errors(self.path), open(self.path, "ab") as file:

@@ -22,6 +22,7 @@ from stemsplit.engines import Engine, Threads
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
 from stemsplit.formats import find_format
+from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
@@ -39,7 +40,7 @@ from stemsplit.separation.jobs import (
 )
 from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Job, Layout, Plan, check_template, plan_jobs, stream_jobs, take_shard
-from stemsplit.separation.report import STATUSES, Report, ReportStream, TrackResult, announce, report_head
+from stemsplit.separation.report import STATUSES, Report, ReportStream, TrackResult, announce
 from stemsplit.settings import DEFAULT_REQUEST, Request
 from stemsplit.urls import Place, Url, is_url, place_of
 
@@ -192,8 +193,8 @@ class Session:
             from stemsplit.separation.nodes import check_nodes
 
             stack.enter_context(engine.connected())
-            root, offline = place_of(request.batch.output), request.model.offline
-            check_nodes(engine, flow, root, self.samples, offline=offline, callback=callback)
+            root, access = place_of(request.batch.output), Access.of(request.model)
+            check_nodes(engine, flow, root, self.samples, access=access, callback=callback)
         self.device = request.compute.device
         emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return engine, WorkerFactory(flow, self.outputs, self.fingerprint, request, run)
@@ -223,23 +224,23 @@ class Session:
 
     def head(self) -> dict[str, Any]:
         """Return what the report says about the whole run; the device is known after the first result."""
-        return report_head(self.flow.name, self.flow.sha256, self.device, self.fingerprint.settings)
+        return self._report(()).head()
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
         """Return the report, with the results in the order of the jobs, and emit the `End` event."""
         # Of a stream nothing was known before the work, so that its results are in order already.
         order = {str(job.input): place for place, job in enumerate(self.plan.jobs)}
-        report = Report(
-            model=self.flow.name,
-            sha256=self.flow.sha256,
-            device=self.device,
-            settings=self.fingerprint.settings,
-            tracks=tuple(sorted(results, key=lambda result: order.get(result.input, 0))),
-            wall_s=monotonic() - self.started,
-        )
+        report = self._report(tuple(sorted(results, key=lambda result: order.get(result.input, 0))))
         done, skipped, failed = (report.count(status) for status in STATUSES)
         emit(callback, End(done, skipped, failed, report.wall_s))
         return report
+
+    def _report(self, tracks: tuple[TrackResult, ...]) -> Report:
+        made = self.fingerprint
+        wall_s = monotonic() - self.started
+        return Report(
+            made.model, made.sha256, made.license, made.source, self.device, made.settings, tracks, wall_s
+        )
 
 
 def prepare(
@@ -321,7 +322,7 @@ def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
     combination, models = request.combination, (model, *request.combination.others)
     first = Step(models, blend=combination.blend, weights=combination.weights)
     recipe = Recipe((first, *(Step((model,), input=stem) for stem, model in combination.then)))
-    describe = partial(describe_model, offline=request.model.offline, callback=callback)
+    describe = partial(describe_model, access=Access.of(request.model), callback=callback)
     return resolve(recipe, describe)
 
 

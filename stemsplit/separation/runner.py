@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,11 +19,12 @@ from stemsplit.core import memory
 from stemsplit.core.devices import free_memory
 from stemsplit.core.separable import overlap_of
 from stemsplit.core.stream import passes_of
-from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError
+from stemsplit.errors import AudioError, InputError, NotFiniteError, SettingsError, UnknownNameError
 from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads
+from stemsplit.hub.access import Access
 from stemsplit.hub.describe import joint_digest
-from stemsplit.hub.load import Identity, fetch_model, load_model
+from stemsplit.hub.load import Identity, fetch_model, load_model, options_of
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.source import Audio, Shape, Source
@@ -50,7 +51,8 @@ class Runner:
         compute: device, precision and threads.
         chunks: overlap, shifts, seed and batch size.
         segment_s: the chunk length in seconds; None for the models' own. Not allowed for an object.
-        offline: never open a connection.
+        access: conditions under which files are downloaded.
+        options: settings of the models' own; each goes to the models that have it.
         sequential: load one model at a time; None does so if all of them don't fit in memory together.
         callback: receives the events of downloads; returning False cancels.
 
@@ -65,20 +67,22 @@ class Runner:
         compute: ComputeSettings = ComputeSettings(),
         chunks: ChunkSettings = ChunkSettings(),
         segment_s: float | None = None,
-        offline: bool = False,
+        access: Access = Access(),
+        options: Mapping[str, object] | None = None,
         sequential: bool | None = None,
         callback: Callback | None = None,
     ) -> None:
         self.compute = computing.resolve(compute)  # before anything is downloaded
         self.flow, self.chunks, self._threads = flow, chunks, compute.threads
-        self._segment_s, self._offline, self._precision = segment_s, offline, compute.precision
+        self._options = _shared_out(flow, options or {})
+        self._segment_s, self._access, self._precision = segment_s, access, compute.precision
         self.sequential = flow.combined and (self._too_large() if sequential is None else sequential)
         if self.sequential and sequential is None:
             emit(callback, Notice("the models don't fit in memory together: each is loaded for every track"))
         self._models: dict[int, Model] = {}
         for number, run in flow.runs.items():
             if self.sequential:  # each track loads the model; check now that its weights are available
-                fetch_model(run.about, run.stems, offline=offline, callback=callback)
+                fetch_model(run.about, run.stems, access, callback)
             else:
                 self._models[number] = self._load(number, callback)
         self._open = True
@@ -119,7 +123,7 @@ class Runner:
         runs = [(run.about.name, run.about.sha256, str(run.input)) for run in self.flow.runs.values()]
         blends = [asdict(blend) for blend in self.flow.blends.values()]
         chunks, kind = asdict(self.chunks), self.compute.device.type
-        settings = [chunks, overlaps, self._precision, self._segment_s, kind]
+        settings = [chunks, overlaps, self._precision, self._segment_s, kind, sorted(self._options.items())]
         return json.dumps([asdict(self.identity), runs, blends, *settings])
 
     def close(self) -> None:
@@ -221,7 +225,8 @@ class Runner:
             run.model,
             stems=run.stems,
             segment_s=self._segment_s,
-            offline=self._offline,
+            offline=self._access.offline,
+            options=self._options[number],
             callback=callback,
             about=run.about,
         )
@@ -245,6 +250,25 @@ class Runner:
         )
 
 
+def _shared_out(flow: Flow, options: Mapping[str, object]) -> dict[int, dict[str, object]]:
+    """Return for each run the settings that its model has.
+
+    Raises:
+        UnknownNameError: no model has one of them.
+    """
+    if not options:
+        return {run: {} for run in flow.runs}
+    known = {number: options_of(run.about) for number, run in flow.runs.items()}
+    every = sorted(frozenset[str]().union(*known.values()))
+    for name in options:
+        if name not in every:
+            raise UnknownNameError("model option", name, every)
+    return {
+        number: {name: value for name, value in options.items() if name in own}
+        for number, own in known.items()
+    }
+
+
 def load_runner(flow: Flow, request: Request, callback: Callback | None = None) -> Runner:
     """Load the models of a flow as a request asks.
 
@@ -258,7 +282,8 @@ def load_runner(flow: Flow, request: Request, callback: Callback | None = None) 
             compute=request.compute,
             chunks=request.chunks,
             segment_s=request.model.segment_s,
-            offline=request.model.offline,
+            access=Access.of(request.model),
+            options=dict(request.model.model_options),
             sequential=request.combination.sequential,
             callback=callback,
         )

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from stemsplit.audio.input_file import InputFile
 from stemsplit.audio.reader import probe
+from stemsplit.blend_names import DEFAULT_BLEND
 from stemsplit.core.separable import Separable
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback
+from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.separation.flow import resolve
@@ -30,7 +32,13 @@ from stemsplit.separation.outputs import plan_outputs
 from stemsplit.separation.runner import Runner
 from stemsplit.separation.samples import rate_of, samples_of
 from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
-from stemsplit.settings import DEFAULT_BLEND, DEFAULT_MODEL, ChunkSettings, ComputeSettings, StemSettings
+from stemsplit.settings import (
+    DEFAULT_MODEL,
+    ChunkSettings,
+    ComputeSettings,
+    ModelSettings,
+    StemSettings,
+)
 from stemsplit.stems import names_of
 
 Model = str | Path | Separable
@@ -57,7 +65,10 @@ class Separator:
         chunks: overlap, shifts, seed and batch size.
         compute: device, precision and threads.
         offline: never open a connection.
-        blend: how the stems of several models are blended, one of `settings.BLENDS`.
+        trust_first: take weights of which no hash is known if their size and shapes agree.
+        license: refuse models under other licences: `permissive`, or names separated by commas.
+        model_options: settings of the models' own, such as `denoise` of an MDX-Net.
+        blend: how the stems of several models are blended, one of `blend_names.BLENDS`.
         weights: one for each model, for `avg_wave` and `avg_fft` only; None weighs all the same.
         sequential: load one model at a time for every track, with stems in temporary files in between; None
             does so if the weights of all models don't fit the device's memory together.
@@ -79,6 +90,9 @@ class Separator:
         chunks: ChunkSettings = ChunkSettings(),
         compute: ComputeSettings = ComputeSettings(),
         offline: bool = False,
+        trust_first: bool = False,
+        license: str | None = None,
+        model_options: Mapping[str, object] | None = None,
         blend: str = DEFAULT_BLEND,
         weights: Sequence[float] | None = None,
         sequential: bool | None = None,
@@ -92,12 +106,16 @@ class Separator:
             "chunks": chunks,
             "compute": compute,
             "offline": offline,
+            "trust_first": trust_first,
+            "license": license,
+            "model_options": model_options,
             "blend": blend,
             "weights": weights,
             "sequential": sequential,
         }
         self.chunks, self.callback = chunks, callback
-        describe = partial(describe_model, offline=offline, callback=callback)
+        access = Access.of(ModelSettings(offline=offline, trust_first=trust_first, license=license))
+        describe = partial(describe_model, access=access, callback=callback)
         flow = resolve(_recipe(model, blend, weights), describe)
         self._outputs = plan_outputs(flow.stems, StemSettings(stems=names_of(stems)), flow.divided)
         self.stems = tuple(output.name for output in self._outputs)
@@ -106,7 +124,8 @@ class Separator:
             compute=compute,
             chunks=chunks,
             segment_s=segment_s,
-            offline=offline,
+            access=access,
+            options=model_options,
             sequential=sequential,
             callback=callback,
         )

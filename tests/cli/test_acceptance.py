@@ -31,8 +31,14 @@ REPORT = {
         "version": {"type": "string"},
         "model": {
             "type": "object",
-            "required": ["name", "sha256"],
-            "properties": {"name": {"type": "string"}, "sha256": {"type": ["string", "null"]}},
+            "required": ["name", "sha256", "license", "source"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {"type": "string"},
+                "sha256": {"type": ["string", "null"]},
+                "license": {"type": "string"},
+                "source": {"type": "string"},
+            },
         },
         "device": {"type": "string"},
         "settings": {"type": "object"},

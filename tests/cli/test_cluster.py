@@ -21,6 +21,7 @@ import soundfile
 
 from stemsplit import separate_files
 from stemsplit.cluster import Ray
+from stemsplit.hub.access import Access
 from stemsplit.settings import BatchSettings, OutputSettings, Request
 from tests.separation.deadly import Deadly
 
@@ -235,7 +236,7 @@ def test_a_node_without_the_files_is_named(machines: Machines, tmp_path: Path) -
         (tmp_path / "no", [], "output folder"),
         (tmp_path, [tmp_path / "x"], "no such"),
     ):
-        answers = engine.on_every_node(look, (), probe, inputs, True)
+        answers = engine.on_every_node(look, (), probe, inputs, Access())
         assert len(answers) == 2
         assert all(words in str(answer) for answer in answers.values())
 

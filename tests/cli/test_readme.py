@@ -25,6 +25,7 @@ STEMS = ("drums", "bass", "other", "vocals")
 # commands that aren't run, and why
 NOT_HERE = {
     r"^(pip|pytest)\b": "sets up the environment",
+    r"stemsplit (play|serve)\b": "serves until it is interrupted",
     r"models download": "needs a network",
     r"train --config": "trains a model",
     r"\.th\b": "needs a checkpoint of demucs",

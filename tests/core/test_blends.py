@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from stemsplit.blend_names import BLENDS, WEIGHTED
 from stemsplit.core.blends import make_blend
 from stemsplit.errors import UnknownNameError
-from stemsplit.settings import BLENDS, WEIGHTED
 
 LENGTHS = [0, 1, 2, 1023, 1024, 1025, 2047, 2048, 2049, 3071, 3072, 3073, 10_000]
 

@@ -23,7 +23,9 @@ from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.score import Scores
 from stemsplit.fields import flag_of, option_of
 from stemsplit.formats import FORMATS
+from stemsplit.hub import catalogue
 from stemsplit.hub.entries import ModelSpec
+from stemsplit.hub.records import GRADES
 from stemsplit.hub.registry import list_models, members
 from stemsplit.outcome import Failure
 from stemsplit.separation.report import TrackResult
@@ -218,6 +220,30 @@ def _models() -> list[str]:
     return as_table(("name", "family", "stems", "size", "licence of the weights", "published score"), rows)
 
 
+def _runnable() -> list[str]:
+    """Return the rows of the catalogue by task."""
+    rows = []
+    models = [spec for spec in catalogue.entries() if not spec.reason]
+    for task in sorted({spec.task for spec in models}):
+        names = [spec.name for spec in models if spec.task == task]
+        short = sorted(names, key=lambda name: (len(name), name))[:3]
+        rows.append((task, str(len(names)), ", ".join(f"`{name}`" for name in short)))
+    return as_table(("task", "checkpoints", "such as"), rows)
+
+
+def _grades() -> list[str]:
+    return as_table(("grade", "meaning"), [(f"`{grade}`", words) for grade, words in GRADES.items()])
+
+
+def _not_runnable() -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for spec in catalogue.entries():
+        if spec.reason:
+            reasons.setdefault(spec.reason, []).append(spec.name)
+    rows = [(reason, ", ".join(f"`{name}`" for name in names)) for reason, names in reasons.items()]
+    return as_table(("why", "checkpoints"), sorted(rows))
+
+
 def _megabytes(spec: ModelSpec) -> str:
     files = [file for member in members(spec) for file in member.files]
     sizes = [file.size / 1e6 if file.size else file.about_mb for file in files]
@@ -314,6 +340,9 @@ PARTS: dict[str, Callable[[], Any]] = {
     "engines": _engines,
     "options": variables,
     "models": _models,
+    "catalogue": _runnable,
+    "grades": _grades,
+    "not_runnable": _not_runnable,
     "formats": _formats,
     "metrics": _metrics,
     "losses": _losses,

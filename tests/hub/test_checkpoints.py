@@ -168,14 +168,6 @@ class TestDamage:
         with pytest.raises(ResourceError, match="doesn't fit into memory"):
             build_network(read_package(path))
 
-    def test_quantised_packages_are_told_as_such(self, network, tmp_path):
-        path = tmp_path / "m.safetensors"
-        save_package(path, network)
-        save_file(load_file(path), path, metadata={**header(path), "structure": "{}"})
-        with pytest.raises(CheckpointError, match="quantised") as caught:
-            read_package(path)
-        assert caught.value.hint == "take the model without _q"
-
     def change(self, network, tmp_path, change):
         path = tmp_path / "m.safetensors"
         save_package(path, network)

@@ -30,9 +30,9 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """List of what was located and read, in order."""
     seen: list[str] = []
 
-    def locating(source: str, **how: Any) -> Any:
+    def locating(source: str, *how: Any) -> Any:
         seen.append("located")
-        return locate(source, **how)
+        return locate(source, *how)
 
     def reading(path: Path, **how: Any) -> Any:
         seen.append(Path(path).name)

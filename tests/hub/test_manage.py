@@ -20,6 +20,7 @@ from stemsplit.errors import (
     UnknownNameError,
 )
 from stemsplit.events import Notice
+from stemsplit.hub.access import Access
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
 from stemsplit.hub.manage import add_model, download_model, is_cached, model_path, remove_model, verify
@@ -86,7 +87,7 @@ class TestFiles:
 
     def test_a_model_without_weights_is_always_there(self):
         assert is_cached("classic") and model_path("classic") == [] and verify("classic") == []
-        assert download_model("classic", offline=True) == [] and remove_model("classic") == 0
+        assert download_model("classic", Access(offline=True)) == [] and remove_model("classic") == 0
 
     def test_damage_is_found_and_repaired(self, bag):
         paths = download_model("bag")
@@ -112,7 +113,7 @@ class TestFiles:
 
     def test_offline_and_cancelled(self, bag):
         with pytest.raises(ModelUnavailableError, match="offline"):
-            download_model("bag", offline=True)
+            download_model("bag", Access(offline=True))
         with pytest.raises(Cancelled):
             download_model("bag", callback=lambda event: False)
 

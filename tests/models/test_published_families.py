@@ -1,4 +1,4 @@
-"""MDX23C, Apollo and Bandit fit what is published: tensors, configurations and outputs.
+"""MDX23C, Apollo, Bandit and variants of SCNet fit what is published: tensors, configurations and outputs.
 
 The references lie in `shared/zoo` beside the repository; without it their tests are skipped.
 """
@@ -37,6 +37,8 @@ REFERENCES = {
     "bandit_v1": "bandit",
     "bandit_v1_lstm": "bandit",
     "bandit_v2": "bandit_v2",
+    "scnet_masked": "scnet_masked",
+    "scnet_tran": "scnet_tran",
 }
 KEYS = {
     "mdx23c__aufr33-jarredou_drumsep_model_mdx23c_ep_141_sdr_10.8059.ckpt": "mdx23c",
@@ -65,10 +67,11 @@ def published(name: str, constructor: Config, channels: int = 2) -> Config:
     if name == "mdx23c":
         return constructor
     section = "kwargs" if name == "bandit_v2" else "model"
+    named = constructor.get("stems") or constructor.get("sources", ["restored"])
     return {
         section: constructor,
         "audio": {"chunk_size": 9000, "num_channels": channels},
-        "training": {"instruments": constructor.get("stems", ["restored"]), "target_instrument": None},
+        "training": {"instruments": named, "target_instrument": None},
     }
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stemsplit.audio.channels import convert_channels
+from stemsplit.blend_names import BLENDS, WEIGHTED
 from stemsplit.core.blends import make_blend
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.outputs import MIX, Output, Sum
 from stemsplit.separation.separator import Separator
 from stemsplit.separation.source import ArraySource, Shape
-from stemsplit.settings import BLENDS, WEIGHTED
 from tests.separation.flows import flow_of, separated, whole
 
 Audio = NDArray[np.float32]

@@ -145,20 +145,33 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class FeedForward(nn.Module):
-    """Base of both Transformer layers: the feed-forward branch, and the LayerScales of both branches."""
+    """Base of both Transformer layers: the feed-forward branch, and the modules of both branches.
 
-    def __init__(self, shape: LayerShape) -> None:
+    Args:
+        shape: of the layer.
+        attention: name of the attention.
+        norms: number of normalisations of inputs.
+    """
+
+    norm1: nn.Module
+    norm2: nn.Module
+
+    def __init__(self, shape: LayerShape, attention: str, norms: int) -> None:
         super().__init__()
         self.norm_first = shape.norm_first
         self.activation: Callable[[Tensor], Tensor] = F.gelu if shape.gelu else F.relu
+        # In demucs' order, in which quantised checkpoints have the parameters
+        self.add_module(attention, shape.attention())
         self.linear1: nn.Linear | PackedLinear = nn.Linear(shape.channels, shape.hidden)
         self.linear2: nn.Linear | PackedLinear = nn.Linear(shape.hidden, shape.channels)
-        self.gamma_1 = shape.scale()
-        self.gamma_2 = shape.scale()
-        self.dropout = nn.Dropout(shape.dropout)
+        for number in range(1, norms + 1):
+            self.add_module(f"norm{number}", shape.norm())
         self.norm_out: nn.Module = nn.Identity()
         if shape.norm_first and shape.norm_out:
             self.norm_out = SequenceNorm(int(shape.norm_out), shape.channels)
+        self.gamma_1 = shape.scale()
+        self.gamma_2 = shape.scale()
+        self.dropout = nn.Dropout(shape.dropout)
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """Compute the second residual branch: [B, T, C] -> [B, T, C]."""
@@ -193,11 +206,10 @@ def _factors(scale: nn.Module) -> Tensor | None:
 class SelfLayer(FeedForward):
     """A Transformer layer in which a sequence attends to itself."""
 
+    self_attn: nn.Module
+
     def __init__(self, shape: LayerShape) -> None:
-        super().__init__(shape)
-        self.self_attn = shape.attention()
-        self.norm1 = shape.norm()
-        self.norm2 = shape.norm()
+        super().__init__(shape, "self_attn", norms=2)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
@@ -225,12 +237,11 @@ class CrossLayer(FeedForward):
     A post-norm layer uses two of its three norms; the third has parameters too, as in released checkpoints.
     """
 
+    cross_attn: nn.Module
+    norm3: nn.Module
+
     def __init__(self, shape: LayerShape) -> None:
-        super().__init__(shape)
-        self.cross_attn = shape.attention()
-        self.norm1 = shape.norm()
-        self.norm2 = shape.norm()
-        self.norm3 = shape.norm()
+        super().__init__(shape, "cross_attn", norms=3)
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Let [B, T, C] attend to [B, N, C]: [B, T, C]."""

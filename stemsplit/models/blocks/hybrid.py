@@ -212,11 +212,12 @@ class HybridNetwork(Network):
             BandedEncoder(level.spectral, level.bands) if level.bands else EncoderLayer(level.spectral)
             for level in levels
         )
-        self.tencoder = nn.ModuleList(EncoderLayer(plan) for plan in plans)
         self.decoder = nn.ModuleList(
             BandedDecoder(level.spectral, level.bands) if level.bands else DecoderLayer(level.spectral)
             for level in reversed(levels)
         )
+        # In demucs' order, in which quantised checkpoints have the parameters
+        self.tencoder = nn.ModuleList(EncoderLayer(plan) for plan in plans)
         self.tdecoder = nn.ModuleList(DecoderLayer(plan) for plan in reversed(plans))
         self.freq_emb: ScaledEmbedding | None = None
         if a.freq_emb:

@@ -1,0 +1,166 @@
+"""CPU time and memory of every family with the arguments of a released checkpoint and random weights.
+
+`python -m tests.benchmarks.families` writes `families.json` and, from it, the table in README.md. The
+reference packages run in the environment that STEMSPLIT_ORACLES names; without it, their columns stay empty.
+Every figure is one process on one thread; rounds of ours and of the reference alternate.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULT = HERE / "families.json"
+SECONDS = 20
+ROUNDS = 1
+
+# family, entry of the registry or the catalogue
+CASES = {
+    "htdemucs": "",
+    "hdemucs": "",
+    "demucs_v2": "",
+    "tasnet": "",
+    "openunmix": "umxhq",
+    "bs_roformer": "bs_roformer_viperx",
+    "mel_band_roformer": "mel_band_roformer_kim",
+    "bs_conformer": "fused_model_bs_conformer_sdr_9.18",
+    "scnet": "scnet",
+    "mdx23c": "mdx23c",
+    "mdx_net": "kuielab_a_vocals",
+    "vr": "1_HP-UVR",
+    "vr_v51": "uvr_deecho",
+    "bandit": "dnr-3s-mus64-l1snr",
+    "bandit_v2": "checkpoint-eng",
+    "apollo": "apollo",
+}
+# what a reference's constructor isn't given of our arguments
+OWN = {"stems", "sample_rate", "segment_samples", "normalise", "overlap", "sources", "zero_dc"}
+
+
+def ours(family: str) -> dict[str, float]:
+    """Time a family in this process: one chunk, and 20 s as the program computes them."""
+    import torch
+
+    from stemsplit.core.stream import separate_array
+    from stemsplit.hub.registry import find_model
+    from stemsplit.models import build
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    arguments = find_model(CASES[family]).arguments if CASES[family] else DEMUCS.get(family, {})
+    network = build(family, arguments).eval().prepare()
+    context = 2 * network.context_samples
+    chunk = 0.1 * torch.randn(1, network.channels, network.segment_samples + context)
+    took = []
+    with torch.inference_mode():
+        for _ in range(2):
+            began = time.process_time()
+            network(chunk)
+            took.append(time.process_time() - began)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    began = time.process_time()
+    separate_array(network, 0.1 * torch.randn(network.channels, SECONDS * network.sample_rate))
+    whole = time.process_time() - began
+    seconds = network.segment_samples / network.sample_rate
+    return {"cpu_s": min(took), "chunk_s": seconds, "memory_mb": memory, "realtime": SECONDS / whole}
+
+
+DEMUCS: dict[str, dict[str, Any]] = {
+    name: {"sources": ["drums", "bass", "other", "vocals"]}
+    for name in ("htdemucs", "hdemucs", "demucs_v2", "tasnet")
+}
+
+
+def constructor_of(family: str) -> tuple[dict[str, Any], int, int] | None:
+    """Return what the reference's constructor gets, channels and samples; None without a reference."""
+    from dataclasses import asdict
+
+    from stemsplit.hub.registry import find_model
+    from stemsplit.models import family as class_of
+
+    if family not in ("bs_roformer", "mel_band_roformer", "bs_conformer", "scnet", "mdx23c", "apollo"):
+        return None
+    found = class_of(family).Arguments(**find_model(CASES[family]).arguments)
+    arguments = asdict(found)
+    given = {key: value for key, value in arguments.items() if key not in OWN}
+    if family == "mdx23c":
+        keys = ("n_fft", "hop_length", "dim_f")
+        audio = {key: given.pop(key) for key in keys} | {"num_channels": given.pop("audio_channels")}
+        training = {"instruments": list(arguments["stems"]), "target_instrument": None}
+        return {"audio": audio, "model": given, "training": training}, 2, found.segment_samples
+    if family == "scnet":
+        given["sources"] = list(arguments["sources"])
+    if family == "apollo":
+        return {key: given[key] for key in ("sr", "win", "feature_dim", "layer")}, 1, found.segment_samples
+    kept = {key: value for key, value in given.items() if key not in VARIANTS}
+    if family in ("bs_roformer", "bs_conformer"):
+        kept["freqs_per_bands"] = tuple(kept["freqs_per_bands"])
+    return kept, 2, found.segment_samples
+
+
+VARIANTS = {
+    "use_shared_bias",
+    "use_pope",
+    "use_value_residual_learning",
+    "siamese",
+    "mask_estimator",
+    "conv_dropout",
+}
+
+
+def reference(family: str) -> dict[str, float] | None:
+    """Time the reference's network on one chunk, in its own environment."""
+    python, known = os.environ.get("STEMSPLIT_ORACLES"), constructor_of(family)
+    if not python or known is None:
+        return None
+    constructor, channels, samples = known
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(constructor, file)
+        file.flush()
+        program = HERE / "family_reference.py"
+        command = [python, str(program), family, file.name, str(channels), str(samples)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{family}: no reference ({done.stderr.strip().splitlines()[-1]})", file=sys.stderr)
+        return None
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measured(family: str) -> dict[str, Any]:
+    """Return the medians of alternated rounds."""
+    rounds = []
+    for _ in range(ROUNDS):
+        command = [sys.executable, "-m", "tests.benchmarks.families", family]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rounds.append((json.loads(done.stdout.splitlines()[-1]), reference(family)))
+    own = {key: median(one[key] for one, _ in rounds) for key in rounds[0][0]}
+    theirs = [other for _, other in rounds if other is not None]
+    if theirs:
+        own["reference_cpu_s"] = median(other["cpu_s"] for other in theirs)
+        own["reference_memory_mb"] = median(other["memory_mb"] for other in theirs)
+    return own
+
+
+def main() -> None:
+    """Measure all families, or print the figures of one."""
+    if len(sys.argv) > 1:
+        print(json.dumps(ours(sys.argv[1])))
+        return
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "")
+    found: dict[str, Any] = {"cpu": cpu, "seconds": SECONDS, "families": {}}
+    for family in CASES:
+        found["families"][family] = measured(family)
+        print(family, found["families"][family], file=sys.stderr)
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

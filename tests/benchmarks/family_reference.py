@@ -1,0 +1,59 @@
+"""Time a reference package's network on one chunk, in the environment of `tests/oracles`.
+
+    python tests/benchmarks/family_reference.py KIND CONSTRUCTOR.json CHANNELS SAMPLES
+
+prints CPU seconds and peak memory as JSON. KIND is the family; the constructor has its arguments.
+"""
+
+import importlib
+import inspect
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+PLACES = {
+    "bs_roformer": ("pymss_core.modules.bs_roformer", "BSRoformer"),
+    "mel_band_roformer": ("pymss_core.modules.bs_roformer", "MelBandRoformer"),
+    "bs_conformer": ("msst.models.bs_roformer.bs_conformer", "BSConformer"),
+    "scnet": ("msst.models.scnet", "SCNet"),
+}
+
+
+def made(kind: str, constructor: dict[str, Any]) -> nn.Module:
+    """Return the reference's network with random weights, from the arguments that it knows."""
+    if kind in PLACES:
+        module, name = PLACES[kind]
+        cls = getattr(importlib.import_module(module), name)
+        known = inspect.signature(cls.__init__).parameters
+        given = {key: _hashable(value) for key, value in constructor.items() if key in known}
+        return cls(**given)
+    if kind == "mdx23c":
+        from ml_collections import ConfigDict
+
+        return importlib.import_module("msst.models.mdx23c_tfc_tdf_v3").TFC_TDF_net(ConfigDict(constructor))
+    return importlib.import_module("msst.models.look2hear.models").BaseModel.apollo(**constructor)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) and value and isinstance(value[0], int) else value
+
+
+kind, path, channels, samples = sys.argv[1:]
+torch.manual_seed(0)
+torch.set_num_threads(1)
+network = made(kind, json.loads(Path(path).read_text())).eval()
+mix = 0.1 * torch.randn(1, int(channels), int(samples))
+took = []
+with torch.inference_mode():
+    for _ in range(2):
+        began = time.process_time()
+        network(mix)
+        took.append(time.process_time() - began)
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"cpu_s": min(took), "memory_mb": memory}))

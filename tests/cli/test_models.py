@@ -1,0 +1,176 @@
+"""`stemsplit models list`, `info` and `import` with hundreds of names."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from stemsplit.models import build
+from tests.cli.conftest import Shell
+from tests.hub.test_importing import mel_config, save_mel
+
+PYTHON = {"PYTHONPATH": ":".join(sys.path)}
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return {
+        "STEMSPLIT_CACHE": str(tmp_path / "cache"),
+        "STEMSPLIT_REGISTRY": str(tmp_path / "models.yaml"),
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+def test_the_default_list_is_short_and_says_how_many_more_there_are(
+    shell: Shell, env: dict[str, str]
+) -> None:
+    done = shell("models", "list", env=env)
+    lines = done.out.decode().splitlines()
+    assert done.code == 0 and lines[1].startswith("htdemucs ") and len(lines) < 40
+    assert lines[-1].endswith("more that other programs name: --all, or words to find")
+    assert int(lines[-1].split()[0]) > 400
+
+
+@pytest.mark.parametrize(
+    ("options", "there", "absent"),
+    [
+        (("dereverb",), "dereverb_anvuew", "drumsep"),
+        (("--task", "karaoke"), "karaoke_gabox", "dereverb_anvuew"),
+        (("--family", "vr"), "1_HP-UVR", "dereverb_anvuew"),
+        (("--license", "permissive"), "tiny", "htdemucs "),
+        (("--license", "GPL-3.0"), "dereverb_room", "tiny"),
+        (("--cached",), "tiny", "htdemucs "),
+        (("UVR-DeEcho", "reverb"), "uvr_deecho_dereverb", "uvr_deecho "),
+        (("--stem", "guitar"), "htdemucs_6s", "tiny"),
+    ],
+)
+def test_searching(
+    shell: Shell, env: dict[str, str], options: tuple[str, ...], there: str, absent: str
+) -> None:
+    done = shell("models", "list", *options, env=env)
+    lines = done.out.decode().splitlines()
+    assert done.code == 0
+    assert any(line.startswith(there) for line in lines)
+    assert not any(line.startswith(absent) for line in lines)
+
+
+def test_a_list_by_score_has_one_metric_first(shell: Shell, env: dict[str, str]) -> None:
+    done = shell("models", "list", "--by", "usdr", env=env)
+    scores = [line for line in done.out.decode().splitlines() if " dB " in line]
+    metrics = [line.split(" dB ")[1].split()[0] for line in scores]
+    assert metrics[0] == "uSDR" and metrics == sorted(metrics, key=lambda metric: metric != "uSDR")
+    values = [float(line.split(" dB ")[0].split()[-1]) for line in scores if "uSDR" in line]
+    assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (("--task", "karaokee"), "did you mean karaoke?"),
+        (("--family", "mdxnet"), "did you mean mdx_net?"),
+        (("--stem", "guitarr"), "did you mean guitar?"),
+    ],
+)
+def test_unknown_words_are_told(
+    shell: Shell, env: dict[str, str], options: tuple[str, ...], hint: str
+) -> None:
+    done = shell("models", "list", *options, env=env)
+    assert done.code == 2 and hint in done.err
+
+
+def test_json_is_complete(shell: Shell, env: dict[str, str]) -> None:
+    done = shell("models", "list", "--json", env=env)
+    content = json.loads(done.out)
+    assert content["schema"] == 2
+    models = {model["name"]: model for model in content["models"]}
+    assert len(models) == len(content["models"]) > 480
+    keys = "name aliases family task stems license license_source verification sources runnable reason cached"
+    for model in models.values():
+        assert set(keys.split()) <= model.keys()
+        assert model["runnable"] == (model["reason"] is None)
+        assert not model["runnable"] or model["sources"] or model["family"] == "classic" or model["recipe"]
+    assert models["tiny"]["cached"] and models["tiny"]["verification"] == "pinned"
+    assert models["bs_roformer_sw"]["aliases"][0] == "BS-Roformer-SW.ckpt"
+    assert sum(model["runnable"] for model in models.values()) >= 450
+
+
+@pytest.mark.parametrize("options", [(), ("--all",), ("dereverb",)])
+def test_the_list_is_quick(env: dict[str, str], options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "stemsplit", "models", "list", *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**env, "PYTHONPATH": ":".join(sys.path)}
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "stemsplit.hub.registry" in loaded and not {"torch", "numpy", "soundfile", "av"} & loaded
+
+
+@pytest.mark.slow
+def test_the_list_takes_less_than_three_tenths_of_a_second(env: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "stemsplit", "models", "list", "--all"]
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        subprocess.run(
+            command, capture_output=True, check=True, env={**env, "PYTHONPATH": ":".join(sys.path)}
+        )
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.3, took
+
+
+def test_info_by_the_name_of_a_file(shell: Shell, env: dict[str, str]) -> None:
+    done = shell("models", "info", "dereverb_bs_roformer_anvuew_sdr_22.5050.ckpt", env=env)
+    text = done.out.decode()
+    assert done.code == 0
+    for said in ("dereverb_bs_anvuew", "GPL-3.0", "verification:", "https://huggingface.co/", "task:"):
+        assert said in text
+
+
+def test_a_refused_licence_ends_with_4(shell: Shell, env: dict[str, str], tmp_path: Path) -> None:
+    done = shell("models", "download", "karaoke_gabox", "--license", "permissive", env=env)
+    assert done.code == 4
+    assert "refused by --license permissive: the licence of its weights is not stated" in done.err
+    song = tmp_path / "song.wav"
+    song.write_bytes(b"")
+    done = shell(str(song), "-m", "htdemucs", env={**env, "STEMSPLIT_LICENSE": "MIT,ISC"})
+    assert done.code == 4 and "--license MIT,ISC" in done.err
+
+
+def test_import_tells_each_model(shell: Shell, env: dict[str, str], tmp_path: Path) -> None:
+    save_mel(tmp_path / "models/good.ckpt")
+    (tmp_path / "models/good.yaml").write_text(mel_config())
+    (tmp_path / "models/bad.ckpt").write_bytes(b"damaged")
+    done = shell("models", "import", str(tmp_path / "models"), env=env)
+    assert done.code == 3
+    assert "good: mel_band_roformer (vocals other), licence not stated, verification: " in done.err
+    assert "bad.ckpt" in done.err
+    assert shell("models", "import", str(tmp_path / "nothing"), env=env).code == 2
+    listed = shell("models", "list", "good", env=env).out.decode()
+    assert "good" in listed and "vocals other" in listed
+
+
+def test_a_models_own_settings(shell: Shell, env: dict[str, str], tmp_path: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    from stemsplit.hub.checkpoints import save_package
+    from tests.models.test_contract import FAMILIES
+
+    arguments = next(given for family, given in FAMILIES if family == "mdx_net")
+    torch.manual_seed(0)
+    save_package(tmp_path / "mdx.safetensors", build("mdx_net", arguments).eval())
+    noise = np.random.default_rng(0).normal(0, 0.1, (4000, 2))
+    soundfile.write(tmp_path / "song.wav", noise, 44100, "FLOAT")
+    args = (str(tmp_path / "song.wav"), "-m", str(tmp_path / "mdx.safetensors"), "--bit-depth", "32f")
+    plain = shell(*args, "-o", str(tmp_path / "a"), env=env)
+    tuned = shell(*args, "-o", str(tmp_path / "b"), "--model-option", "denoise=true", env=env)
+    assert (plain.code, tuned.code) == (0, 0), tuned.err
+    first, second = (next((tmp_path / place).rglob("*.wav")).read_bytes() for place in "ab")
+    assert first != second
+    unknown = shell(*args, "-o", str(tmp_path / "c"), "--model-option", "denoises=true", env=env)
+    assert unknown.code == 2 and "did you mean denoise?" in unknown.err
+    assert shell(*args, "--model-option", "denoise", env=env).code == 2

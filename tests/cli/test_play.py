@@ -1,0 +1,101 @@
+"""`stemsplit play` and `stemsplit serve`."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import COMMAND
+
+Shell = Any
+web = pytest.mark.skipif(importlib.util.find_spec("uvicorn") is None, reason="needs the extra web")
+
+
+@pytest.mark.parametrize("command", ["play", "serve"])
+def test_help_names_the_extra(shell: Shell, command: str) -> None:
+    text = " ".join(shell(command, "--help").out.decode().split())
+    assert "pip install 'stemsplit-cli[web]'" in text
+    assert "[default: 127.0.0.1]" in text and "[default: stems]" in text
+    assert ("--no-open" in text) == (command == "play")
+
+
+@pytest.mark.parametrize("command", ["play", "serve"])
+def test_without_the_extra_it_says_how_to_install_it(
+    shell: Shell, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("starlette", "uvicorn") else found(name)
+    )
+    ran = shell(command)
+    assert ran.code == 1
+    assert ran.err.splitlines() == [
+        "stemsplit: error: the page needs starlette and uvicorn",
+        "  hint: pip install 'stemsplit-cli[web]'",
+    ]
+
+
+@web
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.wav"], "missing.wav: no such file or folder"),
+        (["--host", "0.0.0.0"], "--host 0.0.0.0: needs --key"),
+        (["--key", "short"], "--key: must be 8 or more"),
+        (["--port", "70000"], "--port 70000: must be from 0 to 65535"),
+        (["--port", "-1"], "'--port'"),
+        (["-o", "-"], "-o -: the page writes files into a folder"),
+        (["--host", "no.such.host.example", "--key", "long-enough"], "can't listen on no.such.host.example"),
+        (["-d", "cuda:99"], "--device cuda:99"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(shell: Shell, arguments: list[str], words: str) -> None:
+    ran = shell("serve", *arguments)
+    assert ran.code == 2 and words in ran.err.splitlines()[0], ran.err
+    assert shell.files() == []
+
+
+@web
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_the_printed_address_answers_until_it_is_interrupted(shell: Shell) -> None:
+    server = shell.start("play", "--no-open")
+    try:
+        address = server.stdout.readline().decode().strip()
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address) as answer:
+            assert answer.status == 200 and b"<title>stemsplit</title>" in answer.read()
+    finally:
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=30)
+    assert (server.returncode, out) == (130, b"")
+    assert err.decode().splitlines() == ["Ctrl-C ends the server", "stemsplit: interrupted"]
+
+
+@web
+def test_a_browser_is_opened_where_there_is_one(shell: Shell) -> None:
+    browser = shell.folder / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > opened\n')
+    browser.chmod(0o755)
+    server = subprocess.Popen(
+        [*COMMAND, "play"],
+        cwd=shell.folder,
+        env={**shell.environment(), "BROWSER": f"{browser} %s"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert server.stdout is not None
+    address = server.stdout.readline().decode()
+    opened = Path(shell.folder, "opened")
+    for _ in range(100):
+        if opened.exists() and opened.read_text():
+            break
+        with pytest.raises(subprocess.TimeoutExpired):
+            server.wait(0.1)
+    server.terminate()
+    server.communicate(timeout=30)
+    assert opened.read_text() == address
