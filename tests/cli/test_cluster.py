@@ -227,6 +227,24 @@ def test_fail_fast_stops(machines: Machines) -> None:
     assert finished(machines.folder / "fast") < TRACKS
 
 
+def test_an_evaluation_gives_the_same_scores(machines: Machines) -> None:
+    machines.repair()
+    for number, track in enumerate("ab"):
+        (machines.folder / f"set/{track}").mkdir(parents=True)
+        for stem in ("drums", "bass", "other", "vocals"):
+            noise = 0.1 * np.random.default_rng(number).standard_normal((44100, 2))
+            soundfile.write(machines.folder / f"set/{track}/{stem}.wav", noise, 44100)
+    words = ["evaluate", "--dataset", "set", "-m", "classic", "--no-bss", "--json", "--fresh"]
+    ray = ["--engine", "ray", "--address", machines.cluster.address, "--worker-cpus", "1"]
+    command = [sys.executable, "-m", "stemsplit", *words]
+    plain, spread = (
+        subprocess.run([*command, *more], cwd=machines.folder, capture_output=True, text=True)
+        for more in ([], ray)
+    )
+    assert plain.returncode == spread.returncode == 0, spread.stderr
+    assert json.loads(spread.stdout) == json.loads(plain.stdout)
+
+
 def test_a_node_without_the_files_is_named(machines: Machines, tmp_path: Path) -> None:
     machines.repair()
     from stemsplit.separation.nodes import look
