@@ -98,13 +98,13 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
     except ImportError:
-        raise StemsplitError(f"{shown(url)}: {scheme}:// needs fsspec", hint=extra) from None
+        raise StemsplitError(f"{scheme}:// needs fsspec", hint=extra) from None
     try:
         # listings that were made before another machine wrote would be wrong
         system, path = url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        hint = extra if scheme.startswith("s3") else _line(error)
-        raise StemsplitError(f"{shown(url)}: {scheme}:// needs another library", hint=hint) from None
+        needed, hint = ("s3fs", extra) if scheme.startswith("s3") else ("another library", _line(error))
+        raise StemsplitError(f"{scheme}:// needs {needed}", hint=hint) from None
     except ValueError:
         raise SettingsError(f"{shown(url)}: nothing here opens {scheme}://") from None
     return system, str(path)

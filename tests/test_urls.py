@@ -191,4 +191,5 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("fsspec.core.url_to_fs", lacking)
     with pytest.raises(StemsplitError) as error:
         urls.exists(Url("s3://b/a"))
+    assert str(error.value) == "s3:// needs s3fs"
     assert error.value.hint == "pip install 'stemsplit-cli[s3]'" and not isinstance(error.value, OutputError)

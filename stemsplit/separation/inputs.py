@@ -191,7 +191,7 @@ def _addresses(url: str, chosen: _Chosen, output: Place | None) -> Iterator[Inpu
                 continue
             if chosen.has(place):
                 yield input_at(found, place.parent)
-    except StemsplitError as error:
+    except InputError as error:
         yield replace(input_at(url), failure=error)
 
 

@@ -1,9 +1,12 @@
 """Libraries beyond the number of inputs that are planned at once, and inputs and outputs at addresses."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import soundfile
 
 from stemsplit import Request, separate_files
-from stemsplit.errors import Cancelled
+from stemsplit.errors import Cancelled, SettingsError
 from stemsplit.events import Event, Notice, Start, TrackStart
 from stemsplit.separation import inputs, plan
 from stemsplit.separation.inputs import Input, collect
@@ -239,6 +242,34 @@ def test_a_run_that_is_cancelled_leaves_no_claim(store: str, tmp_path: Path) -> 
         separate_files(folder, request(f"{store}/out"), callback=callback)
     assert download(store) == {}
     separate_files(folder, request(f"{store}/out"))
+
+
+@pytest.mark.filterwarnings("ignore")  # aiohttp leaves its session to the interpreter's end
+def test_a_song_on_a_web_server(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    pytest.importorskip("aiohttp")
+    folder = songs(tmp_path, "My song.wav")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        given = [f"{root}/My%20song.wav?token=secret", f"{root}/none.wav?token=secret"]
+        report = separate_files(given, request(tmp_path / "out"))
+        server.shutdown()
+    assert [track.status for track in report.tracks] == ["done", "failed"]
+    assert report.tracks[0].input == f"{root}/My%20song.wav"
+    assert sorted(files(tmp_path / "out")) == ["My song/bass.wav", "My song/drums.wav"]
+    assert report.tracks[1].error and report.tracks[1].error.message == "no such file"
+    assert "secret" not in json.dumps(report.as_dict())
+
+
+def test_what_nothing_opens_ends_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(SettingsError, match="nothing here opens nonsense://"):
+        separate_files("nonsense://a/b.wav", request(tmp_path / "out"))
 
 
 def test_a_long_listing_at_an_address(few: None, store: str, tmp_path: Path) -> None:
