@@ -9,6 +9,7 @@ was a process of this machine that has ended, or a worker of this run that has d
 import json
 import os
 import platform
+import sys
 import threading
 import time
 import uuid
@@ -75,6 +76,8 @@ def _process(number: int) -> str | None:
         pass
     if os.path.exists("/proc/self/stat"):
         return None
+    if sys.platform == "win32":  # where os.kill ends the process: only its claims' age tells
+        return str(number)
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -282,8 +285,8 @@ def _age_s(claim: Place) -> float:
             return 0.0
     own = claim.with_name(f"{claim.name}.now")
     try:
-        own.write_bytes(b"")  # a file server's clock may differ from this machine's
-        return own.stat().st_mtime - claim.stat().st_mtime
+        with open(own, "wb") as file:  # a file server's clock may differ from this machine's
+            return os.fstat(file.fileno()).st_mtime - claim.stat().st_mtime
     except OSError:
         return 0.0
     finally:

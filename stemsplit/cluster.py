@@ -79,13 +79,19 @@ class Ray:
             self._require_answer()
         with _quiet(ray):
             try:
-                with _own_signals():
-                    ray.init(**options)
+                self._begin(ray, options)
                 yield ray
-            except ConnectionError as error:
-                raise self._no_answer() from error
             finally:
                 ray.shutdown()
+
+    def _begin(self, ray: Any, options: Mapping[str, Any]) -> None:
+        try:
+            with _own_signals():
+                ray.init(**options)
+        except ConnectionError as error:
+            raise self._no_answer() from error
+        except RuntimeError as error:  # such as other versions of Ray or Python than the cluster's
+            raise SettingsError(f"--engine ray: {_first_line(error)}", setting="--engine") from error
 
     def _require_answer(self) -> None:
         """Check that something answers at the address, for which Ray itself would wait for minutes."""
