@@ -22,7 +22,7 @@ from stemsplit.cluster import Ray
 from stemsplit.engines import Worker
 from stemsplit.events import Callback, Progress, emit
 
-EVENTS = 4  # that a job sends
+EVENTS = 3  # that a job sends
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Sleeper:
     def _work(self, item: int, callback: Callback) -> int:
         for part in range(EVENTS):
             time.sleep(self.job_s / EVENTS)
-            emit(callback, Progress(str(item), part + 1.0, float(EVENTS), None))
+            emit(callback, Progress(str(os.getpid()), part + 1.0, float(EVENTS), None))
         return item
 
 
@@ -54,7 +54,7 @@ def simulate(engine: Ray, workers: int, jobs: int, job_s: float) -> dict[str, fl
 
     def tell(event: Any) -> None:
         nonlocal begun
-        started.add(event.input) if len(started) < workers else None
+        started.add(event.input)  # the worker's process
         if len(started) == workers and not begun:
             begun, seen[0] = time.monotonic(), finished
 
@@ -66,8 +66,7 @@ def simulate(engine: Ray, workers: int, jobs: int, job_s: float) -> dict[str, fl
         if finished == jobs // 10:
             memory.append(memory_mb())
     total_s = time.monotonic() - begun
-    # one part of the first job of each worker was over when all had begun
-    ideal_s = (jobs - seen[0]) * job_s / workers - job_s / EVENTS
+    ideal_s = (jobs - seen[0]) * job_s / workers
     return {
         "workers": workers,
         "jobs": jobs,
