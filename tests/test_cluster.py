@@ -16,7 +16,6 @@ from stemsplit.engine_settings import EngineSettings
 from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
 from stemsplit.events import Callback, Event, Notice, emit
 from tests import test_engines as simple
-from tests.benchmarks.cluster import simulate
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray isn't installed")
 real = [with_ray, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -182,19 +181,6 @@ class TestDeaths:
         monkeypatch.setattr("stemsplit.cluster.__version__", "0.0.elsewhere")
         with pytest.raises(SettingsError, match="a node of the cluster has stemsplit"):
             list(ENGINE.run([1], simple.Recipe(simple.square)))
-
-
-@with_ray
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_the_engine_takes_little_time_and_the_driver_little_memory() -> None:
-    """Simulated by workers that sleep; a track that takes two seconds would lose less than 3 %."""
-    jobs, job_s, workers = 500, 0.2, 8
-    engine = Ray(workers=workers, worker_cpus=1)
-    with engine.connected():
-        row = simulate(engine, workers, jobs, job_s)
-    assert row["overhead"] * job_s < 0.03 * 2
-    assert row["grown_mb"] < 10
 
 
 def tidy(item: Path, callback: Callback) -> None:

@@ -171,7 +171,8 @@ class TrackWorker:
         job, batch = item.job, self.request.batch
         plain = job.input.failure is None and (self.claims is not None or job.is_remote)
         if plain and (result := finished(job, self.outputs, self.fingerprint, batch)) is not None:
-            return result
+            meanwhile = item.waits or isinstance(item.work, Ready)  # it wasn't done when it was looked at
+            return replace(result, note="done meanwhile by another run or worker") if meanwhile else result
         if isinstance(item.work, Ready):
             return item.work
         local = stack.enter_context(fetched(job.input))

@@ -28,6 +28,7 @@ class TrackResult:
         gain_db: the gain that all outputs have in common so that none clips, in dB.
         wall_s: the time that the track took, in seconds.
         error: the failure of a track that failed.
+        note: a remark about the result, such as that another run has done the track.
     """
 
     input: str
@@ -39,6 +40,7 @@ class TrackResult:
     gain_db: float | None = None
     wall_s: float = 0.0
     error: Failure | None = None
+    note: str | None = None
 
 
 def announce(result: TrackResult, callback: Callback | None) -> None:

@@ -65,6 +65,8 @@ def simulate(engine: Ray, workers: int, jobs: int, job_s: float) -> dict[str, fl
         finished += 1
         if finished == jobs // 10:
             memory.append(memory_mb())
+    if not begun:
+        raise RuntimeError(f"only {len(started)} of {workers} workers ever began")
     total_s = time.monotonic() - begun
     ideal_s = (jobs - seen[0]) * job_s / workers
     return {

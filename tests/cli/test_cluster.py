@@ -199,6 +199,8 @@ def test_two_drivers_share_a_library(machines: Machines) -> None:
     done = Counter(t["input"] for one in reports for t in one["tracks"] if t["status"] == "done")
     assert len(done) == TRACKS and set(done.values()) == {1}
     assert all(one["summary"]["failed"] == 0 and len(one["tracks"]) == TRACKS for one in reports)
+    notes = {t["note"] for one in reports for t in one["tracks"]}  # none where it was done before the survey
+    assert notes <= {None, "done meanwhile by another run or worker"}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
