@@ -103,7 +103,7 @@ class TrackFiles:
         self.tags.update(tags)
         for path in self.outputs_of:
             for folder in self.new_folders[path]:
-                self.cleanup.callback(_remove_if_empty, folder)
+                self.cleanup.callback(remove_if_empty, folder)
             part = PartFile(path)
             self.parts.append(part)
             self.cleanup.callback(part.discard)
@@ -198,6 +198,7 @@ def _close_quietly(handle: BinaryIO) -> None:
         handle.close()
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder unless it has files."""
     with suppress(OSError):
         folder.rmdir()
