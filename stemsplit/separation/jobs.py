@@ -22,6 +22,7 @@ from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.formats import BIT_DEPTHS, FORMATS
 from stemsplit.outcome import Failure
+from stemsplit.separation.files import sweep_claimed
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.inputs import Input
 from stemsplit.separation.outputs import Output
@@ -182,6 +183,8 @@ def finished(
             if exists(path):
                 raise OutputError(path, "exists", hint="-y overwrites it")
     if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
+        # a process may have been killed just after it had published the files
+        sweep_claimed(path for path in job.files.values() if isinstance(path, Path))
         return TrackResult(str(job.input), "skipped", {stem: str(path) for stem, path in job.files.items()})
     return None
 
