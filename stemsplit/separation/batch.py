@@ -21,7 +21,7 @@ from stemsplit.errors import Cancelled, OutputError
 from stemsplit.events import Callback, Notice, Progress, TrackStart, emit
 from stemsplit.files import PartFile, part_of, remove
 from stemsplit.outcome import Failure
-from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty, scratch_of
+from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty, scratch_of, sweep
 from stemsplit.separation.fingerprint import Fingerprint
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.jobs import Ready, check_room, finished, refuse_foreign, survey
@@ -177,6 +177,8 @@ class TrackWorker:
         job, batch = item.job, self.request.batch
         plain = job.input.failure is None and (self.claims is not None or job.is_remote)
         if plain and (result := finished(job, self.outputs, self.fingerprint, batch)) is not None:
+            if self.claims is not None:
+                sweep(path for path in job.outputs if isinstance(path, Path))
             meanwhile = item.waits or isinstance(item.work, Ready)  # it wasn't done when it was looked at
             return replace(result, note="done meanwhile by another run or worker") if meanwhile else result
         if isinstance(item.work, Ready):

@@ -20,6 +20,7 @@ from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.formats import BIT_DEPTHS, FORMATS, suffix_of
 from stemsplit.outcome import Failure
+from stemsplit.separation.files import sweep_claimed
 from stemsplit.separation.fingerprint import Fingerprint
 from stemsplit.separation.inputs import Input
 from stemsplit.separation.outputs import Output
@@ -111,6 +112,8 @@ def finished(
             if exists(path):
                 raise OutputError(path, "exists", hint="-y overwrites it")
     if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
+        # a process may have been killed just after it had published the files
+        sweep_claimed(path for path in job.outputs if isinstance(path, Path))
         return TrackResult(str(job.input), "skipped", {stem: str(path) for stem, path in job.files.items()})
     return None
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import Request, separate_files
+from stemsplit import Request, claims, separate_files
 from stemsplit.errors import Cancelled, SettingsError
 from stemsplit.events import Event, Notice, Start, TrackStart
 from stemsplit.separation import inputs, plan
@@ -276,6 +276,18 @@ def test_a_long_listing_at_an_address(few: None, store: str, tmp_path: Path) -> 
     upload(songs(tmp_path, *NAMES), store)
     report = separate_files(store, request(tmp_path / "out"))
     assert [track.status for track in report.tracks] == ["done"] * 8
+
+
+def test_what_a_process_left_that_was_killed_after_publishing_is_removed(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav")
+    separate_files(folder, request(tmp_path / "out"))
+    before = files(tmp_path / "out")
+    for name in (".bass.wav.f32.part", ".drums.wav.part"):
+        (tmp_path / "out/a" / name).write_bytes(b"half")
+    dead = {"run": "x", "machine": claims.Owner.here("x").machine, "process": "0:0", "token": "y"}
+    (tmp_path / "out/a/.bass.wav.claim").write_text(json.dumps(dead))
+    assert separate_files(folder, request(tmp_path / "out")).tracks[0].status == "skipped"
+    assert files(tmp_path / "out") == before
 
 
 # ---------------------------------------------------------------- reports
