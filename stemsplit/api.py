@@ -21,7 +21,9 @@ from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.store import Store
 from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS
 from stemsplit.events import Callback
-from stemsplit.hub.recipes import Recipe
+from stemsplit.hub.access import Access
+from stemsplit.hub.describe import describe_model
+from stemsplit.hub.recipes import MIX, Recipe
 from stemsplit.separation.samples import samples_of
 from stemsplit.separation.separator import Separator
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
@@ -37,6 +39,7 @@ def evaluate(
     dataset: str | Path,
     models: Model | Sequence[Model] | Mapping[str, Model] | None = None,
     *,
+    members: bool = False,
     estimates: str | Path | None = None,
     oracles: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -66,6 +69,7 @@ def evaluate(
             takes a mix [C, T] and its rate in Hz and returns arrays [C, T] by stem; the function may also be
             the method `separate` of an object. Of several models, the first is scored and the others are its
             baselines; a mapping gives them names.
+        members: also score the models of the first one's recipe that separate the mix, as baselines.
         estimates: a folder of stems to score in place of models.
         oracles: names of oracles to score too, `irm` and `mixphase`.
         only: patterns of track names; none for all tracks.
@@ -111,7 +115,10 @@ def evaluate(
         make = partial(
             Separator, segment_s=segment_s, chunks=chunks, compute=compute, offline=offline, callback=callback
         )
-        methods = [_method(name, model, make) for name, model in _named(models)]
+        named = _named(models)
+        if members:
+            named = _with_members(named, Access(offline=offline), callback)
+        methods = [_method(name, model, make) for name, model in named]
     return run.evaluate(
         planned,
         methods,
@@ -163,6 +170,27 @@ def _named(models: Model | Sequence[Model] | Mapping[str, Model] | None) -> list
         if any(other == name and one != model for other, one in named):
             raise SettingsError(f"two models are called {name}; name them in a mapping", setting="models")
     return list(dict(named).items())
+
+
+def _with_members(
+    named: list[tuple[str, Model]], access: Access, callback: Callback | None
+) -> list[tuple[str, Model]]:
+    """Return named models with the members of the first one.
+
+    Raises:
+        SettingsError: it isn't a recipe of several models.
+        Others: as `describe_model`.
+    """
+    first, model = named[0]
+    recipe = model if isinstance(model, Recipe) else None
+    if isinstance(model, (str, Path)):
+        recipe = describe_model(model, access=access, callback=callback).recipe
+    steps = [step for step in recipe.steps if step.input == MIX] if recipe else []
+    members = [member for step in steps for member in step.models]
+    if len(members) < 2:
+        raise SettingsError(f"--members: {first} isn't an ensemble of models", setting="members")
+    found = {**dict(named), **{_name(member): member for member in members}}
+    return list(found.items())
 
 
 def _name(model: Model) -> str:

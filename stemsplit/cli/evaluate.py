@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         click.Argument(["folders"], nargs=-1, metavar="[REF EST]"),
         flag("--dataset", metavar="DIR", help="Separate and score every track of this data set."),
         setting("model", note="Repeat it to compare models.", multiple=True),
+        flag("--members", is_flag=True, help="Also score the members of the first model, an ensemble."),
         flag(
             "--oracle",
             "oracles",
@@ -148,6 +149,7 @@ def _separation(options: Mapping[str, Any]) -> dict[str, Any]:
     request = collect({**options, "model": models[0]}, Request)
     return {
         "models": models,
+        "members": bool(options["members"]),
         "segment_s": request.model.segment_s,
         "chunks": request.chunks,
         "compute": request.compute,
@@ -194,10 +196,9 @@ def _tables(evaluation: "Evaluation", tracks: Sequence[str]) -> list[str]:
 def _verdict(evaluation: "Evaluation") -> list[str]:
     """Return the table that says whether the first of several models pays; empty for a single one."""
     from stemsplit.evaluation.table import METRICS
-    from stemsplit.evaluation.verdict import gains
 
     cells = [("STEM", "METRIC", "BEST OTHER", "GAIN", "95 %", "DOES IT PAY")]
-    for one in (gain for metric in evaluation.metrics() for gain in gains(evaluation, metric)):
+    for one in evaluation.verdict():
         interval = f"{one.low:+.2f} to {one.high:+.2f}" if one.tracks > 1 else "one track"
         cells.append((one.stem, METRICS[one.metric].title, one.other, f"{one.gain:+.2f}", interval, one.pays))
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]

@@ -31,6 +31,7 @@ def as_html(evaluation: Evaluation) -> str:
             f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>",
             "<h2>All tracks</h2>",
             _table(summary, metrics),
+            *_verdict(evaluation),
             "<p>A dot is a track, a box the middle half of the tracks, the line in it their median.</p>",
             *plots,
             "<h2>Each track</h2>",
@@ -50,6 +51,20 @@ def _remarks(evaluation: Evaluation) -> Iterable[str]:
             for finding in outcome.scores.findings:
                 yield f"{outcome.name}: {finding.stem} {finding.message}"
             yield from (f"{outcome.name}: {note}" for note in outcome.scores.notes)
+
+
+def _verdict(evaluation: Evaluation) -> Iterable[str]:
+    """Yield the table that says whether the method pays beside the best other model; none without one."""
+    found = evaluation.verdict()
+    if not found:
+        return
+    yield f"<p>Does {escape(evaluation.method)} pay, beside the best other model of each stem?</p>\n<table>"
+    yield _line("th", ("stem", "metric", "best other", "gain", "95 %", "does it pay"))
+    for one in found:
+        interval = f"{one.low:+.2f} to {one.high:+.2f}" if one.tracks > 1 else "one track"
+        title = METRICS[one.metric].title
+        yield _line("td", (one.stem, title, one.other, f"{one.gain:+.2f}", interval, one.pays))
+    yield "</table>"
 
 
 def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:

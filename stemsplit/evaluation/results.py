@@ -16,6 +16,7 @@ from stemsplit import __version__
 from stemsplit.evaluation.outcome import Outcome
 from stemsplit.evaluation.score import Table
 from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS, OVER_SONGS, OverSongs, ordered
+from stemsplit.evaluation.verdict import Gain, gains
 from stemsplit.outcome import SCHEMA, exit_code
 
 MEAN: OverSongs = "mean"
@@ -73,6 +74,10 @@ class Evaluation:
         """Return each method's table over all tracks: the mean or median over songs, as `METRICS` says."""
         return {method: _over_songs(tables) for method, tables in self.tables().items()}
 
+    def verdict(self) -> list[Gain]:
+        """Return what the method gains over the best other model, by metric and stem; none without one."""
+        return [gain for metric in self.metrics() for gain in gains(self, metric)]
+
     def track_rows(self) -> Iterator[Row]:
         """Yield the rows of each track's tables, in order."""
         for outcome in self.outcomes:
@@ -102,6 +107,7 @@ class Evaluation:
                 "baselines": {name: _clean(table) for name, table in summary.items()},
                 "over_songs": {name: METRICS[name].over_songs for name in self.metrics()},
                 "tracks": sum(outcome.scores is not None for outcome in self.outcomes),
+                "verdict": [asdict(gain) | {"pays": gain.pays} for gain in self.verdict()],
                 "failed": sum(outcome.failure is not None for outcome in self.outcomes),
             },
         }

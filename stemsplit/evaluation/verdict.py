@@ -5,14 +5,17 @@ tracks are paired, so that an interval of the gain says more than the models' av
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from stemsplit.datasets.names import MIXTURE
 from stemsplit.evaluation.oracles import ORACLES
-from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.table import METRICS, OVER_SONGS
+
+if TYPE_CHECKING:
+    from stemsplit.evaluation.results import Evaluation
 
 _RESAMPLES, _SEED, _INTERVAL = 4000, 0, (0.025, 0.975)
 
@@ -47,7 +50,7 @@ class Gain:
         return "yes" if self.low > 0 else "no" if self.high <= 0 else "open"
 
 
-def gains(evaluation: Evaluation, metric: str) -> list[Gain]:
+def gains(evaluation: "Evaluation", metric: str) -> list[Gain]:
     """Return the gain of each stem by a metric; none if there is no other model."""
     tables, summary = evaluation.tables(), evaluation.summary()
     others = [name for name in tables if name not in (evaluation.method, MIXTURE, *ORACLES)]
@@ -64,7 +67,7 @@ def gains(evaluation: Evaluation, metric: str) -> list[Gain]:
     return found
 
 
-def _differences(evaluation: Evaluation, other: str, stem: str, metric: str) -> torch.Tensor:
+def _differences(evaluation: "Evaluation", other: str, stem: str, metric: str) -> torch.Tensor:
     """Return the finite differences between both methods on each track, [tracks]."""
     found = []
     for outcome in evaluation.outcomes:

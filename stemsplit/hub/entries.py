@@ -173,7 +173,7 @@ class Scores:
         return Scale(self.metric, self.data)
 
     def of(self, stem: str | None) -> float | None:
-        """Return the score of a stem, or of all stems together for None; None if there is none."""
+        """Return the score of `stem`, or of all stems together for None; None if there is none."""
         return self.all if stem is None else self.stems.get(stem)
 
     def for_stems(self, stems: tuple[str, ...]) -> "Scores":

@@ -167,6 +167,30 @@ def test_a_verdict_on_the_first_of_several_models(shell: Shell, songs: Path) -> 
     assert "best other" not in shell("evaluate", *CLASSIC, "--metric", "sdr").out.decode()
 
 
+def test_an_ensemble_beside_its_members(shell: Shell, songs: Path) -> None:
+    (shell.folder / "mine").mkdir()
+    save_package(shell.folder / "mine/model.safetensors", small())
+    recipe = "steps:\n- {models: [classic, mine/model.safetensors]}\n"
+    (shell.folder / "blend.yaml").write_text(recipe)
+    asked = ("evaluate", "--dataset", "songs", "-m", "blend.yaml", "--members", "--metric", "sdr")
+    ran = shell(*asked, "--json", "--html", "x.html")
+    assert ran.code == 0, ran.err
+    summary = json.loads(ran.out)["summary"]
+    assert [*summary["baselines"]] == ["mixture", "classic", "mine/model.safetensors"]
+    verdict = {one["stem"]: one for one in summary["verdict"]}
+    for stem in STEMS:
+        scores = {name: rows[stem]["sdr"] for name, rows in summary["baselines"].items() if name != "mixture"}
+        best = max(scores, key=lambda name: scores[name])
+        one = verdict[stem]
+        assert one["other"] == best and one["low"] <= one["gain"] <= one["high"]
+        assert one["gain"] == pytest.approx(summary["stems"][stem]["sdr"] - scores[best])
+        assert one["pays"] in ("yes", "no", "open")
+    page = (shell.folder / "x.html").read_text()
+    assert "Does blend.yaml pay" in page and page.count("does it pay") == 1
+    ran = shell("evaluate", *CLASSIC, "--members")
+    assert ran.code == 2 and "--members: classic isn't an ensemble of models" in ran.err
+
+
 def test_several_models_and_oracles_stand_beside_each_other(shell: Shell, songs: Path) -> None:
     (shell.folder / "mine").mkdir()
     save_package(shell.folder / "mine/model.safetensors", small())
