@@ -18,7 +18,9 @@ from stemsplit.audio.reader import read_audio
 
 Encode = Callable[[str, str, str], int]
 
+# Workers of the suite run side by side: threads that wait for each other's cores would double its time.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -155,7 +155,7 @@ class TestWork:
         assert not list(tmp_path.iterdir())
 
     def test_threads_of_a_worker(self, cluster: Any) -> None:
-        assert list(Ray(workers=1, worker_cpus=1).run([0], simple.Recipe(threads))) == ["1"]
+        assert list(Ray(workers=1, worker_cpus=2).run([0], simple.Recipe(threads))) == ["2"]
 
 
 class TestDeaths:
