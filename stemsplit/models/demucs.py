@@ -12,6 +12,7 @@ Legend: `B` batch, `S` stems, `C` audio channels, `T` samples.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self, cast
 
 import torch
@@ -408,7 +409,7 @@ def resample(x: Tensor, old: int, new: int) -> Tensor:
     """
     if old == new:
         return x
-    kernels, width = _sinc_kernels(old, new)
+    kernels, width = _sinc_kernels(old, new, x.device)
     padded = x.reshape(-1, 1, x.shape[-1])  # [N, 1, T]
     padded = F.pad(padded, (width, width + old), mode="replicate")  # [N, 1, width + T + width + old]
     with torch.autocast(x.device.type, enabled=False):  # these are samples of audio
@@ -417,8 +418,10 @@ def resample(x: Tensor, old: int, new: int) -> Tensor:
     return y[..., : x.shape[-1] * new // old]
 
 
-def _sinc_kernels(old: int, new: int) -> tuple[Tensor, int]:
-    """Return a windowed sinc per phase of the output.
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept may be needed in training
+def _sinc_kernels(old: int, new: int, device: torch.device) -> tuple[Tensor, int]:
+    """Return a windowed sinc per phase of the output; cached, so don't write into it.
 
     Output sample j is at time j/new, input sample i at time i/old. The distances to the surrounding input
     samples, and so their weights, depend on the phase j mod new only.
@@ -430,9 +433,9 @@ def _sinc_kernels(old: int, new: int) -> tuple[Tensor, int]:
     # were trained with.
     cutoff = ROLLOFF * min(old, new)  # twice the cutoff frequency: zero crossings per unit of time
     width = math.ceil(ZERO_CROSSINGS * old / cutoff)
-    taps = torch.arange(-width, width + old, dtype=torch.float32) / old
-    times = torch.arange(new, dtype=torch.float32)[:, None] / new
+    taps = torch.arange(-width, width + old, dtype=torch.float32, device="cpu") / old
+    times = torch.arange(new, dtype=torch.float32, device="cpu")[:, None] / new
     crossings = ((taps - times) * cutoff).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
     window = torch.cos(torch.pi / 2 * crossings / ZERO_CROSSINGS).square()  # Hann
     kernels = torch.sinc(crossings) * window
-    return kernels / kernels.sum(dim=1, keepdim=True), width  # a gain of 1 for a constant
+    return (kernels / kernels.sum(dim=1, keepdim=True)).to(device), width  # a gain of 1 for a constant

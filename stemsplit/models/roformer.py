@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,9 @@ from stemsplit.models.blocks.rotary import RMSNorm, Rotary, Shape, Transformer
 from stemsplit.models.blocks.shared import share_biases, tied
 from stemsplit.models.blocks.siamese import SiameseBlocks
 from stemsplit.models.blocks.value_residual import ValueResidualBlocks
+from stemsplit.models.fast.masking import WrittenBandSplit, masked_audio
 from stemsplit.models.fast.packed import pack_linears
+from stemsplit.models.fast.sliced import Normalised, slice_blocks
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 # Bins per band, 1025 in all.
@@ -187,9 +189,20 @@ class AxialNetwork(SpectralNetwork):
         self.normalise, self.overlap = a.normalise, a.overlap
         self.table = table
         self.layers = layers
-        self.final_norm = RMSNorm(a.dim) if final_norm else nn.Identity()
-        self.band_split = BandSplit(table, a.parts, a.dim, RMSNorm)
+        self.final_norm: nn.Module = RMSNorm(a.dim) if final_norm else nn.Identity()
+        self.band_split: nn.Module = BandSplit(table, a.parts, a.dim, RMSNorm)
         self.mask_estimators = nn.ModuleList(estimator() for _ in a.stems)
+        self.prepared = False
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        """[B, C, T] -> [B, S, C, T]; prepared, stem by stem without the stems' spectrograms."""
+        a = self.arguments
+        if not self.prepared or a.stft_hop_length > a.stft_n_fft // 2:
+            return super().estimate(mix)
+        spectrum = self.transform.analyse(mix)
+        x = self._features(spectrum)
+        masks = (self._mask(estimator, x) for estimator in self.mask_estimators)
+        return masked_audio(self.transform, spectrum, masks, mix.shape[-1], a.zero_dc)
 
     def spectrograms(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> complex [B, S, C, F, frames]."""
@@ -206,12 +219,20 @@ class AxialNetwork(SpectralNetwork):
         Returns:
             complex [B, S, C, F, frames].
         """
-        flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)  # [B, frames, F·C·2]
-        x = self.layers(self.band_split(flat), self.final_norm)  # [B, frames, bands, dim]
-        parts: int = self.arguments.parts
-        masks = torch.stack([join_bands(mask(x), self.table, parts) for mask in self.mask_estimators], dim=1)
+        x = self._features(spectrum)
+        masks = torch.stack([self._mask(estimator, x) for estimator in self.mask_estimators], dim=1)
         pairs = masks.float().unflatten(-1, (self.channels, 2))  # [B, S, frames, F, C, 2]
         return torch.view_as_complex(pairs.contiguous()).permute(0, 1, 4, 3, 2)  # [B, S, C, F, frames]
+
+    def _features(self, spectrum: Tensor) -> Tensor:
+        """Complex [B, C, F, frames] -> [B, frames, bands, dim]."""
+        flat = torch.view_as_real(spectrum).permute(0, 3, 2, 1, 4).flatten(2)  # [B, frames, F·C·2]
+        x: Tensor = self.layers(self.band_split(flat), self.final_norm)  # [B, frames, bands, dim]
+        return x
+
+    def _mask(self, estimator: nn.Module, x: Tensor) -> Tensor:
+        """Estimate one stem's mask: [B, frames, bands, dim] -> [B, frames, F, parts]."""
+        return join_bands(estimator(x), self.table, self.arguments.parts)
 
     def select(self, stems: Sequence[str]) -> Self:
         """Estimate only `stems`, and drop the other mask estimators."""
@@ -221,11 +242,19 @@ class AxialNetwork(SpectralNetwork):
         return self
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Pack the linear layers for inference on a CPU, to compute in `dtype`."""
+        """Rearrange the layers for inference on a CPU; the linear ones compute in `dtype`."""
         for module in self.modules():
             if isinstance(module, Convolution):
                 module.prepare(dtype)
+        slice_blocks(self.layers, dtype, copies=self.arguments.skip_connection)
+        for estimator in self.mask_estimators:
+            if isinstance(estimator, DeepMaskEstimator):
+                slice_blocks(estimator.layers, dtype, copies=True)  # the other estimators see the same input
         pack_linears(self, dtype)
+        self.band_split = WrittenBandSplit(cast(BandSplit, self.band_split), self.arguments.dim)
+        if isinstance(self.final_norm, RMSNorm) and type(self.layers) is AxialBlocks:
+            self.final_norm = Normalised(self.final_norm)
+        self.prepared = True
         return self
 
     def load_state_dict(

@@ -47,15 +47,15 @@ class Transform:
         half = self.fft_size // 2
         padded = reflect_pad(x, half, half) if self.reflect else F.pad(x, (half, half))
         return stft(
-            padded, self.fft_size, self.hop, centred=False, normalised=self.normalised, window=self._window(x)
+            padded, self.fft_size, self.hop, centred=False, normalised=self.normalised, window=self.window(x)
         )
 
     def synthesise(self, z: Tensor, samples: int) -> Tensor:
         """Complex [..., F, frames] -> [..., T] for T = `samples`."""
-        return istft(z, self.hop, samples, normalised=self.normalised, window=self._window(z.real))
+        return istft(z, self.hop, samples, normalised=self.normalised, window=self.window(z.real))
 
-    def _window(self, like: Tensor) -> Tensor:
-        """Return the window, [fft_size]."""
+    def window(self, like: Tensor) -> Tensor:
+        """Return the window in the dtype and on the device of another tensor, [fft_size]."""
         size = self.fft_size if self.window_size is None else self.window_size
         make = torch.ones if self.rectangular else torch.hann_window
         window = make(size + 2 * self.trim, dtype=like.dtype, device=like.device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.models import build
-from stemsplit.models.fast import packed, tiled
+from stemsplit.models.fast import masking, packed, sliced, tiled
 from stemsplit.models.network import Network
 
 Decibels = Callable[[Tensor, Tensor], float]
@@ -86,6 +86,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "deep roformer": ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "deep"}),
     "fno roformer": ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "fno"}),
     "roformer": ("bs_roformer", ROFORMER | BANDS),
+    "roformer with skips": ("bs_roformer", ROFORMER | BANDS | {"skip_connection": True, "zero_dc": False}),
+    "mono roformer": ("bs_roformer", ROFORMER | BANDS | {"stereo": False, "stft_normalized": True}),
+    "roformer of long hops": ("bs_roformer", ROFORMER | BANDS | {"stft_hop_length": 40}),
+    "hyperace roformer": ("bs_roformer", ROFORMER | BANDS | {"mask_estimator": "hyperace_v2"}),
     "roformer with shared biases": ("bs_roformer", ROFORMER | BANDS | {"use_shared_bias": True}),
     "polar roformer": ("bs_roformer", ROFORMER | BANDS | {"use_pope": True}),
     "roformer with value residuals": (
@@ -96,6 +100,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "conformer": ("bs_conformer", ROFORMER | BANDS),
     "mel conformer": ("mel_band_conformer", ROFORMER | {"num_bands": 5, "mask_estimator_depth": 2}),
     "mel roformer": ("mel_band_roformer", ROFORMER | {"num_bands": 5, "linear_transformer_depth": 1}),
+    "mel roformer with skips": (
+        "mel_band_roformer",
+        ROFORMER
+        | {"num_bands": 5, "linear_transformer_depth": 1, "skip_connection": True, "stft_hop_length": 13},
+    ),
     "hybrid deep contexts": ("hdemucs", HYBRID | {"context": 2, "context_enc": 1, "norm_starts": 0}),
 }
 
@@ -129,6 +138,18 @@ def test_prepared_networks_agree(
     for batch, samples in ((1, 2000), (2, 1777)):
         mix = 0.1 * torch.randn(batch, plain.channels, samples)
         assert decibels(plain.estimate(mix), prepared.estimate(mix)) >= 100
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "former" in case])
+@torch.inference_mode()
+def test_slices_of_a_few_rows_agree(case: str, decibels: Decibels, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sliced, "ROWS", 7)
+    monkeypatch.setattr(masking, "FRAMES", 5)
+    plain, prepared = twins(*CASES[case])
+    mix = 0.1 * torch.randn(2, plain.channels, 1777)
+    expected, found = plain.estimate(mix), prepared.estimate(mix)
+    assert decibels(expected, found) >= 100
+    assert torch.equal(prepared.estimate(mix), found)
 
 
 SELECTED = {"htdemucs": HT, "hdemucs": HYBRID | {"norm_starts": 0}, "demucs": V3, "demucs_v2": V2}

@@ -69,7 +69,7 @@ class Resampling:
         up, down = self.factor
         if up == down:
             return x
-        kernels = _kernels(up, down, self.filter).to(x)  # [up, 1, taps]
+        kernels = _kernels(up, down, self.filter, x.device).to(x.dtype)  # [up, 1, taps]
         samples = -(-x.shape[-1] * up // down)
         before = _reach(up, down, self.filter) // up
         steps = -(-samples // up)
@@ -86,8 +86,8 @@ def _reach(up: int, down: int, name: str) -> int:
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept may be needed in training
-def _kernels(up: int, down: int, name: str) -> Tensor:
-    """Return the filter's polyphase components, [up, 1, taps].
+def _kernels(up: int, down: int, name: str, device: torch.device) -> Tensor:
+    """Return the filter's polyphase components, [up, 1, taps]; cached, so don't write into them.
 
     Sample m = q·up + r of the output is Σ_j x[q·down + j]·h[r·down − j·up], a convolution of stride `down`
     with one kernel for each r.
@@ -104,4 +104,4 @@ def _kernels(up: int, down: int, name: str) -> Tensor:
     j = torch.arange(first, last + 1, device="cpu")
     index = torch.arange(up, device="cpu")[:, None] * down - j * up + reach  # [up, taps]
     inside = (index >= 0) & (index < len(h))
-    return torch.where(inside, h[index.clamp(0, len(h) - 1)], 0.0)[:, None].float()
+    return torch.where(inside, h[index.clamp(0, len(h) - 1)], 0.0)[:, None].float().to(device)

@@ -100,7 +100,20 @@ def pattern_mask(rule: Sparsity, queries: int, keys: int, device: torch.device) 
         return torch.stack(masks).any(dim=0).to(device)
 
 
-def hashed_mask(query: Tensor, key: Tensor, sparsity: float, generator: torch.Generator | None) -> Tensor:
+@lru_cache(maxsize=8)
+def hash_directions(seed: int, heads: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Return the random directions of every head, [D, rounds·2] each for D = `width`; cached."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode(False):
+        return tuple(_directions(width, generator).to(device) for _ in range(heads))
+
+
+def _directions(width: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw directions on the CPU, so that they are the same for every device: [D, rounds·2]."""
+    return torch.randn(width, HASH_ROUNDS * HASH_BUCKETS // 2, generator=generator)
+
+
+def hashed_mask(query: Tensor, key: Tensor, sparsity: float, directions: Tensor) -> Tensor:
     """Return the pairs that random hashes most often put into the same bucket.
 
     Each of 32 rounds sorts queries and keys into four buckets by the largest of ±⟨x, r₁⟩, ±⟨x, r₂⟩ for random
@@ -111,12 +124,11 @@ def hashed_mask(query: Tensor, key: Tensor, sparsity: float, generator: torch.Ge
         query: [..., T, D].
         key: [..., N, D].
         sparsity: in [0, 1).
-        generator: of the directions, on the CPU; None uses the global one.
+        directions: r, [D, rounds·2].
 
     Returns:
         boolean [..., T, N].
     """
-    directions = torch.randn(query.shape[-1], HASH_ROUNDS * HASH_BUCKETS // 2, generator=generator)
     directions = directions.to(query)
     # One-hot vectors: their products count the rounds in which a pair meets.
     meetings = _buckets(query, directions) @ _buckets(key, directions).transpose(-1, -2)  # [..., T, N]
@@ -181,10 +193,14 @@ class SparseAttention(nn.Module):
 
     def _attend_hashed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attend one head at a time, because a mask has as many elements as there are pairs."""
-        generator = None if self.training else torch.Generator().manual_seed(self.rule.seed)
-        heads = []
-        for one_q, one_k, one_v in zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True):
+        width, heads = q.shape[-1], list[Tensor]()
+        if self.training:
+            directions = tuple(_directions(width) for _ in range(self.heads))
+        else:
+            directions = hash_directions(self.rule.seed, self.heads, width, q.device)
+        each = zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), directions, strict=True)
+        for one_q, one_k, one_v, of_head in each:
             with torch.no_grad():
-                mask = hashed_mask(one_q, one_k, self.rule.sparsity, generator)
+                mask = hashed_mask(one_q, one_k, self.rule.sparsity, of_head)
             heads.append(F.scaled_dot_product_attention(one_q, one_k, one_v, attn_mask=mask))
         return torch.cat(heads, dim=1)  # [B, heads, T, C/heads]

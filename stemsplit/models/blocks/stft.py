@@ -70,6 +70,24 @@ def istft(
     return x.view(*z.shape[:-2], samples)  # [..., T]
 
 
+def overlap_add_(out: Tensor, frames: Tensor, hop: int) -> None:
+    """Add frames to a signal, frame k at k·hop.
+
+    Args:
+        out: the signal, contiguous, [..., T] for T of at least (n + ⌈size/hop⌉ − 1)·hop.
+        frames: [..., n, size].
+        hop: samples from frame to frame.
+    """
+    count, size = frames.shape[-2:]
+    overlapping = -(-size // hop)
+    rows = out[..., : (count + overlapping - 1) * hop].unflatten(
+        -1, (-1, hop)
+    )  # [..., n + ⌈size/hop⌉ − 1, hop]
+    for k in range(overlapping):
+        piece = frames[..., k * hop : (k + 1) * hop]  # [..., n, hop], the last one perhaps narrower
+        rows[..., k : k + count, : piece.shape[-1]] += piece
+
+
 def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
     """Pad by reflection, whatever the length.
 

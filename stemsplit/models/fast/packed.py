@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+ROW_EPS = 1e-12  # added to the variances of rows, and taken off again
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "gelu": F.gelu,
     "relu": F.relu,
     "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
 }
 
 
@@ -122,23 +124,33 @@ class PackedSequenceNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, T, C] -> [B, T, C]."""
-        var, mean = torch.var_mean(x, dim=(1, 2), correction=0, keepdim=True)  # [B, 1, 1]
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return torch.addcmul(self.bias - mean * scale, x, scale)  # (x − mean)·scale + bias in one pass
+        # The variance is the mean of the rows' variances plus the variance of the rows' means. The kernel of
+        # layer_norm takes a tenth of the time of torch.var_mean over two dimensions, 5 ns a number.
+        _, means, rstd = torch.native_layer_norm(x, (x.shape[-1],), None, None, ROW_EPS)  # [B, T, 1] each
+        within = rstd.double().pow(-2).mean(dim=(1, 2), keepdim=True) - ROW_EPS  # [B, 1, 1]
+        between, mean = torch.var_mean(means.double(), dim=(1, 2), correction=0, keepdim=True)
+        scale = self.weight * torch.rsqrt(within + between + self.eps).to(x.dtype)  # [B, 1, C]
+        return torch.addcmul(self.bias - mean.to(x.dtype) * scale, x, scale)  # (x − mean)·scale + bias
 
 
 def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
-    """Pack every linear layer of a module, fused with the GELU that follows it in a `Sequential`, if any."""
+    """Pack every linear layer of a module, fused with a GELU or tanh that follows it in a `Sequential`."""
     for name, child in module.named_children():
         if not isinstance(child, nn.Linear):
             pack_linears(child, dtype)
             continue
         follower = getattr(module, str(int(name) + 1), None) if isinstance(module, nn.Sequential) else None
-        fused = isinstance(follower, nn.GELU) and follower.approximate == "none"
-        packed = PackedLinear(child.weight, child.bias, activation="gelu" if fused else "none", dtype=dtype)
-        setattr(module, name, packed)
-        if fused:
+        activation = _activation(follower)
+        setattr(module, name, PackedLinear(child.weight, child.bias, activation=activation, dtype=dtype))
+        if activation != "none":
             setattr(module, str(int(name) + 1), nn.Identity())  # in place, so that the indices stay
+
+
+def _activation(layer: nn.Module | None) -> str:
+    """Return the activation that a layer is, of those that follow linear layers in networks."""
+    if isinstance(layer, nn.GELU) and layer.approximate == "none":
+        return "gelu"
+    return "tanh" if isinstance(layer, nn.Tanh) else "none"
 
 
 @cache
@@ -152,7 +164,7 @@ def packs(dtype: torch.dtype) -> bool:
             values = _samples(x.to(dtype), weight.to(dtype), bias.to(dtype))
         except (AttributeError, RuntimeError, TypeError):
             return False
-        expected = (F.gelu(plain), plain.relu(), plain.sigmoid(), plain * x)
+        expected = (F.gelu(plain), plain.relu(), plain.sigmoid(), plain.tanh(), plain * x)
         close = 1e-5 if dtype == torch.float32 else 0.1  # bf16 has 8 bits
         return all(torch.allclose(a.float(), b, atol=close) for a, b in zip(values, expected, strict=True))
 
@@ -161,5 +173,5 @@ def _samples(x: Tensor, weight: Tensor, bias: Tensor) -> list[Tensor]:
     """Apply the operators to a linear layer, with each activation and multiplied by x."""
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     linear = torch.ops.mkldnn._linear_pointwise
-    found = [linear(x, packed, bias, name, [], "none") for name in ("gelu", "relu", "sigmoid")]
+    found = [linear(x, packed, bias, name, [], "none") for name in ("gelu", "relu", "sigmoid", "tanh")]
     return [*found, linear.binary(x, x, packed, bias, "mul")]

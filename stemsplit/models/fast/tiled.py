@@ -25,6 +25,7 @@ from stemsplit.models.blocks.hybrid_layers import (
     HybridLayer,
 )
 from stemsplit.models.fast.packed import PackedGLU
+from stemsplit.models.fast.winograd import WinogradConvolution
 
 TILE_BYTES = 2**21  # about the size of a core's own (L2) cache
 AnyConv = nn.Conv1d | nn.Conv2d | nn.ConvTranspose1d | nn.ConvTranspose2d
@@ -168,8 +169,12 @@ class TiledLayer(nn.Module):
             mixer = Convolution(cast(nn.Conv2d, layer.rewrite))
             self.context = mixer.weight.shape[2] // 2
             # Without neighbours and normalisation, convolution and GLU are one packed linear layer.
-            pointwise = mixer.weight[0, 0].numel() == 1 and not layer.plan.groups
-            self.mixer = PackedGLU(mixer.weight[..., 0, 0], cast(Tensor, mixer.bias)) if pointwise else mixer
+            if mixer.weight[0, 0].numel() == 1 and not layer.plan.groups:
+                self.mixer = PackedGLU(mixer.weight[..., 0, 0], cast(Tensor, mixer.bias))
+            elif mixer.padding == (0, 1) and mixer.weight.shape[-1] == 3:
+                self.mixer = WinogradConvolution(mixer.weight, cast(Tensor, mixer.bias))
+            else:
+                self.mixer = mixer
         self.branches = nn.Sequential()
         if layer.dconv is not None:
             branches = cast(DConv, layer.dconv).layers

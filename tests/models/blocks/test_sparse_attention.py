@@ -8,7 +8,13 @@ from torch import Tensor
 
 from stemsplit.errors import UnknownNameError
 from stemsplit.models.blocks.attention import Attention
-from stemsplit.models.blocks.sparse_attention import SparseAttention, Sparsity, hashed_mask, pattern_mask
+from stemsplit.models.blocks.sparse_attention import (
+    SparseAttention,
+    Sparsity,
+    hash_directions,
+    hashed_mask,
+    pattern_mask,
+)
 
 RULE = Sparsity("diag", seed=42, window=2, global_window=3, sparsity=0.9, hashed=False)
 CPU = torch.device("cpu")
@@ -103,7 +109,8 @@ def test_inference_leaves_masks_that_training_can_use() -> None:
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.95])
 def test_hashing_drops_the_wanted_fraction(sparsity: float) -> None:
-    kept = hashed_mask(torch.randn(2, 3, 200, 16), torch.randn(2, 3, 300, 16), sparsity, None)
+    (directions,) = hash_directions(0, 1, 16, CPU)
+    kept = hashed_mask(torch.randn(2, 3, 200, 16), torch.randn(2, 3, 300, 16), sparsity, directions)
     assert kept.shape == (2, 3, 200, 300)
     assert kept.any(dim=-1).all(), "every query keeps something"
     share = kept.float().mean(dim=(-1, -2))
@@ -112,9 +119,10 @@ def test_hashing_drops_the_wanted_fraction(sparsity: float) -> None:
 
 def test_hashing_finds_the_keys_that_point_the_same_way() -> None:
     keys = torch.randn(64, 32)
-    kept = hashed_mask(3 * keys, keys, 0.9, None)
+    (directions,) = hash_directions(0, 1, 32, CPU)
+    kept = hashed_mask(3 * keys, keys, 0.9, directions)
     assert kept.diagonal().all()
-    assert not hashed_mask(-keys, keys, 0.9, None).diagonal().any()
+    assert not hashed_mask(-keys, keys, 0.9, directions).diagonal().any()
 
 
 def test_hashes_are_drawn_anew_only_in_training() -> None:

@@ -58,8 +58,11 @@ def test_normalisation_over_time_and_channels() -> None:
     norm = SequenceNorm(1, 6)
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
-    x = 3 + 0.1 * torch.randn(2, 50, 6)
-    assert torch.allclose(PackedSequenceNorm(norm)(x), norm(x), atol=1e-4)
+    noise = torch.randn(2, 50, 6)
+    rows = torch.linspace(-9, 9, 50)[:, None]
+    for x in (3 + 0.1 * noise, noise + rows, 1e-3 * noise, torch.zeros(2, 50, 6)):
+        expected = norm.double()(x.double())
+        assert torch.allclose(PackedSequenceNorm(norm.float())(x).double(), expected, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -84,7 +87,7 @@ def test_operators_that_changed_are_not_used(fault: str, monkeypatch: pytest.Mon
             raise RuntimeError("expected at most 3 arguments")
         if fault == "no operator":
             raise AttributeError("_reorder_linear_weight")
-        return [F.linear(x, weight, bias)] * 4
+        return [F.linear(x, weight, bias)] * 5
 
     monkeypatch.setattr(packed, "_samples", samples)
     packs.cache_clear()
