@@ -4,19 +4,19 @@ The process, worker or batch that computes a sample has no influence on it: a re
 hardware, gets the same crops with the same augmentations. `S` stems, `C` channels, `T` samples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from stemsplit.training import augment
-from stemsplit.training.config import AugmentConfig, DataConfig
 from stemsplit.training.library import MIX, SampledStem, Song, SongSet
 from stemsplit.training.rng import bernoulli, generator, integer, uniform
+from stemsplit.training.sampling import AugmentConfig, DataConfig
 
 
 class Crop(NamedTuple):
@@ -267,63 +267,3 @@ def random_factors(stems: int, change: AugmentConfig, rng: Generator) -> Tensor:
     if change.drop:
         factors = factors * augment.drop_factors(stems, rng, change.drop)
     return factors * augment.solo_factors(stems, rng) if bernoulli(rng, change.solo) else factors
-
-
-@dataclass(frozen=True)
-class MicroBatches:
-    """Division of every step's batch among processes and gradient-accumulation micro-batches.
-
-    Attributes:
-        batch_size: samples per step, over all processes.
-        steps: steps of a checkpoint interval.
-        accumulate: micro-batches of a process per step.
-        rank: of this process.
-        world: number of processes.
-    """
-
-    batch_size: int
-    steps: int
-    accumulate: int = 1
-    rank: int = 0
-    world: int = 1
-
-    def of_step(self, step: int) -> Iterator[list[int]]:
-        """Yield the global sample indices of each of this process's micro-batches in `step` (from 0)."""
-        size = self.batch_size // (self.world * self.accumulate)
-        for number in range(self.accumulate):
-            first = step * self.batch_size + (number * self.world + self.rank) * size
-            yield list(range(first, first + size))
-
-
-class ResumableSampler(Sampler[list[int]]):
-    """Batch sampler of one checkpoint interval, which starts at the run's current step.
-
-    Args:
-        micro_batches: of this process.
-        position: returns the number of steps done so far.
-    """
-
-    def __init__(self, micro_batches: MicroBatches, position: Callable[[], int]) -> None:
-        self.micro_batches, self.position = micro_batches, position
-
-    def __len__(self) -> int:
-        """Return the number of micro-batches in an interval."""
-        return self.micro_batches.steps * self.micro_batches.accumulate
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield lists of global sample indices."""
-        first = self.position()
-        for step in range(first, first + self.micro_batches.steps):
-            yield from self.micro_batches.of_step(step)
-
-
-def data_loader(samples: Samples, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader[Sample]:
-    """Return a loader of micro-batches; with `workers`, processes of its own prepare them."""
-    return DataLoader(
-        samples,
-        batch_sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-    )

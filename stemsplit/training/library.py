@@ -19,7 +19,7 @@ from stemsplit.errors import InputError, SettingsError
 from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
-from stemsplit.training.config import DataConfig, DataSetConfig
+from stemsplit.training.sampling import DataConfig, DataSetConfig
 
 MIX = "mix"
 N = TypeVar("N", Track, Layout)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from stemsplit.errors import SettingsError
-from stemsplit.training.config import Config, DataSetConfig
+from stemsplit.training.config import Config
 from stemsplit.training.configfile import dump_config, parse_config, read_config
+from stemsplit.training.sampling import DataSetConfig
 
 GOOD = """\
 folder: runs/mine

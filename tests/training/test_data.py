@@ -8,19 +8,11 @@ import torch
 from torch import Tensor
 
 from stemsplit.core.stats import TrackStats
-from stemsplit.training.config import AugmentConfig, DataConfig, DataSetConfig
-from stemsplit.training.data import (
-    MicroBatches,
-    ResumableSampler,
-    Sample,
-    Samples,
-    SampleSpec,
-    SongSampler,
-    data_loader,
-    random_factors,
-)
+from stemsplit.training.batches import MicroBatches, ResumableSampler, data_loader
+from stemsplit.training.data import Sample, Samples, SampleSpec, SongSampler, random_factors
 from stemsplit.training.library import MIX, DataSpec, SampledStem, Song, SongSet, open_songs
 from stemsplit.training.rng import generator
+from stemsplit.training.sampling import AugmentConfig, DataConfig, DataSetConfig
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 LENGTH = 20

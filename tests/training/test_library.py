@@ -11,7 +11,6 @@ from stemsplit.datasets.cache import MeasurementCache
 from stemsplit.datasets.tracks import Source
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.training import library
-from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import (
     MIX,
     DataSpec,
@@ -21,6 +20,7 @@ from stemsplit.training.library import (
     open_songs,
     open_whole,
 )
+from stemsplit.training.sampling import DataSetConfig
 from tests.conftest import Encode
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
