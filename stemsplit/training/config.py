@@ -11,7 +11,7 @@ from typing import Any, Literal
 from stemsplit.reading import Invalid, above, at_least, fraction
 from stemsplit.settings import DEFAULT_DEVICE
 from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig, by_stem
-from stemsplit.training.sampling import AugmentConfig, DataConfig
+from stemsplit.training.sampling import AugmentConfig, DataConfig, EffectPlaces
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,13 @@ class Config:
             raise Invalid("semi", "needs model.start, the first teacher")
         if self.semi is not None and self.augment.codec:
             raise Invalid("augment.codec", "is not for semi-supervised training, which mixes later")
+        if self.semi is not None and self.augment.effects != EffectPlaces():
+            raise Invalid("augment.effects", "is not for semi-supervised training, which mixes later")
+        if self.semi is not None and self.data.input == "file":
+            raise Invalid("data.input", "is not for semi-supervised training, which mixes stems")
+        if self.data.input == "file" and (broken := self.augment.breaks_pairs):
+            rule = "changes stems, but not the input file (data.input)"
+            raise Invalid(f"augment.{broken[0]}", rule)
         if self.semi is not None and self.semi.promote and not self.valid.at_start:
             raise Invalid("semi.promote", "needs valid.at_start, the first teacher's score")
         if not self.data.valid:

@@ -2,10 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from stemsplit.reading import Invalid, above, at_least, fraction
 from stemsplit.stems import canonical
 from stemsplit.training.learning import by_stem
+
+
+def ordered(key: str, limits: tuple[float, float] | None) -> None:
+    """Raise `Invalid` unless a range is None or begins with its smaller end."""
+    if limits is not None and limits[0] > limits[1]:
+        raise Invalid(key, f"the first must not exceed the second, is {list(limits)}")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class DataConfig:
         stems: stems that a training mix is made of; none means the network's. The network may estimate fewer.
         groups: stems of the data sets to add up, by the stem that they form; other stems keep their name, or
             go to `other`.
+        input: what the network gets: the sum of the stems, or the file `input` (also `mixture`, `mix`) beside
+            them, as for dereverberation. Then all files of a song are cut alike, and files that are no
+            target are ignored.
         segment_s: length of a training sample in seconds.
         remix: probability that the stems of a sample come from different songs.
         remix_group: shuffle the stems among so many consecutive samples; none samples every stem
@@ -53,6 +63,7 @@ class DataConfig:
     unlabelled: tuple[DataSetConfig, ...] = ()
     stems: tuple[str, ...] | None = None
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    input: Literal["sum", "file"] = "sum"
     segment_s: float = 7.8
     remix: float = 0.0
     remix_group: int | None = 4
@@ -71,9 +82,64 @@ class DataConfig:
         object.__setattr__(self, "groups", groups)
         above("segment_s", self.segment_s, 0)
         fraction("remix", self.remix)
+        if self.input == "file" and self.remix:
+            raise Invalid("remix", "must be 0 with input: file, whose stems belong together")
         at_least("remix_group", self.remix_group, 2)
         at_least("activity_s", self.activity_s, self.segment_s)
         at_least("workers", self.workers, 0)
+
+
+@dataclass(frozen=True)
+class EffectsConfig:
+    """Random effects of `effects.py`, each with its probability, in this order.
+
+    Attributes:
+        equalise: equaliser. equalise_db: standard deviation of its bands.
+        distort: soft clipping. drive_db: range of the gain into it.
+        compress: compressor. ratio: range of its ratio.
+        reverb: reverberation. reverb_s: range of its decay time (RT60). reverb_db: range of its level,
+            relative to the dry sound.
+    """
+
+    equalise: float = 0.0
+    equalise_db: float = 3.0
+    distort: float = 0.0
+    drive_db: tuple[float, float] = (3.0, 18.0)
+    compress: float = 0.0
+    ratio: tuple[float, float] = (2.0, 8.0)
+    reverb: float = 0.0
+    reverb_s: tuple[float, float] = (0.2, 2.5)
+    reverb_db: tuple[float, float] = (-15.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for key in ("equalise", "distort", "compress", "reverb"):
+            fraction(key, getattr(self, key))
+        at_least("equalise_db", self.equalise_db, 0)
+        for key in ("drive_db", "ratio", "reverb_s", "reverb_db"):
+            ordered(key, getattr(self, key))
+        at_least("drive_db", self.drive_db[0], 0)
+        at_least("ratio", self.ratio[0], 1)
+        above("reverb_s", self.reverb_s[0], 0)
+
+    @property
+    def used(self) -> bool:
+        """True if any effect has a probability above 0."""
+        return any((self.equalise, self.distort, self.compress, self.reverb))
+
+
+@dataclass(frozen=True)
+class EffectPlaces:
+    """Random effects by what they change.
+
+    Attributes:
+        stems: each stem by effects of its own, before the stems are mixed.
+        mixture: only what the network gets; the targets stay as they are, so that it learns to undo effects.
+        both: the mixture and all targets alike, as by mastering; the stems still add up.
+    """
+
+    stems: EffectsConfig = EffectsConfig()
+    mixture: EffectsConfig = EffectsConfig()
+    both: EffectsConfig = EffectsConfig()
 
 
 @dataclass(frozen=True)
@@ -92,6 +158,7 @@ class AugmentConfig:
         varispeed_semitones: largest change of varispeed.
         equalise: probability that all stems get random equalisers. equalise_db: their standard deviation.
         codec: probability that the mix is encoded with a lossy codec and decoded.
+        effects: random effects of stems, of the mixture, or of both.
         peak: divide mix and stems by their largest absolute sample.
     """
 
@@ -111,13 +178,13 @@ class AugmentConfig:
     equalise: float = 0.0
     equalise_db: float = 3.0
     codec: float = 0.0
+    effects: EffectPlaces = EffectPlaces()
     peak: bool = False
 
     def __post_init__(self) -> None:
         at_least("shift_s", self.shift_s, 0)
-        for key, limits in (("gain_db", self.gain_db), ("gain", self.gain)):
-            if limits is not None and limits[0] > limits[1]:
-                raise Invalid(key, f"the first must not exceed the second, is {list(limits)}")
+        ordered("gain_db", self.gain_db)
+        ordered("gain", self.gain)
         if self.gain is not None and self.gain_db is not None:
             raise Invalid("gain", "give either gain or gain_db")
         for key in ("drop", "solo", "repitch", "varispeed", "equalise", "codec"):
@@ -125,3 +192,9 @@ class AugmentConfig:
         for key in ("semitones", "varispeed_semitones", "equalise_db"):
             at_least(key, getattr(self, key), 0)
         fraction("tempo", self.tempo, one=False)
+
+    @property
+    def breaks_pairs(self) -> tuple[str, ...]:
+        """Return the settings in use that change stems apart from each other, and so from a given input."""
+        own = ("drop", "solo", "repitch", "equalise")
+        return (*(key for key in own if getattr(self, key)), *(["effects.stems"] * self.effects.stems.used))
