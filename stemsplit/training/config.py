@@ -10,7 +10,14 @@ from typing import Any, Literal
 
 from stemsplit.reading import Invalid, above, at_least, fraction
 from stemsplit.settings import DEFAULT_DEVICE
-from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig, by_stem
+from stemsplit.training.learning import (
+    EmaConfig,
+    LoraConfig,
+    LossConfig,
+    OptimConfig,
+    ScheduleConfig,
+    by_stem,
+)
 from stemsplit.training.sampling import AugmentConfig, DataConfig, EffectPlaces
 
 
@@ -22,11 +29,13 @@ class ModelConfig:
         start: name or path of a model to fine-tune.
         family: network family to train from random weights.
         arguments: of the family; the others keep their defaults.
+        freeze: patterns of names of parameters that aren't trained, such as `encoder.*`.
     """
 
     start: str | None = None
     family: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.start is None) == (self.family is None):
@@ -46,6 +55,8 @@ class FitConfig:
         checkpoint_steps: steps between two checkpoints; none means one per epoch.
         device: auto, cpu, cuda or mps. devices: how many per node. nodes: number of machines.
         precision: fp32, or bf16 or fp16 with fp32 weights.
+        recompute: gradient checkpointing: keep the activations between blocks only, and compute those inside
+            again in the backward pass, which takes a third more time and a fraction of the memory.
     """
 
     epochs: int = 50
@@ -57,6 +68,7 @@ class FitConfig:
     devices: int = 1
     nodes: int = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         for key in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "devices", "nodes"):
@@ -161,6 +173,7 @@ class Config:
         model: network to train. data: data sets. augment: augmentations of the samples.
         loss: loss function. optim: optimiser. schedule: learning-rate schedule. ema: averages of the weights.
         fit: length, batch size and devices. valid: validation, which selects the exported weights.
+        lora: train low-rank adapters in place of the weights.
         per_stem: train one network per stem. semi: semi-supervised training with unlabelled music.
     """
 
@@ -176,6 +189,7 @@ class Config:
     ema: EmaConfig = EmaConfig()
     fit: FitConfig = FitConfig()
     valid: ValidConfig = ValidConfig()
+    lora: LoraConfig | None = None
     per_stem: PerStemConfig | None = None
     semi: SemiConfig | None = None
 
@@ -197,6 +211,8 @@ class Config:
             raise Invalid(f"augment.{broken[0]}", rule)
         if self.semi is not None and self.semi.promote and not self.valid.at_start:
             raise Invalid("semi.promote", "needs valid.at_start, the first teacher's score")
+        if self.lora is not None and self.model.start is None:
+            raise Invalid("lora", "needs model.start: new weights have to be trained themselves")
         if not self.data.valid:
             for key, needed in (("patience", self.valid.patience), ("at_start", self.valid.at_start)):
                 if needed:

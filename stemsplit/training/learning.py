@@ -178,3 +178,24 @@ class EmaConfig:
         for key in ("step", "epoch"):
             for decay in getattr(self, key):
                 fraction(key, decay, one=False)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (LoRA): small matrices are trained in place of the weights.
+
+    Attributes:
+        rank: of the matrices; a larger one learns more and needs more memory.
+        alpha: strength; the matrices are multiplied by alpha / rank.
+        layers: patterns of names of linear and convolution layers, such as `crosstransformer.*`.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    layers: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        at_least("rank", self.rank, 1)
+        above("alpha", self.alpha, 0)
+        if not self.layers:
+            raise Invalid("layers", "must name at least one pattern")

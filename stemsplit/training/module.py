@@ -111,14 +111,16 @@ class TrainingModule(LightningModule):
     # ------------------------------------------------------------ validation
 
     def candidates(self) -> dict[str, dict[str, Tensor] | None]:
-        """Return the candidates for the export by name, as state dicts; None stands for the network's own."""
+        """Return the candidates for the export by name, as state dicts; None stands for the network's own.
+
+        An average lacks the frozen parameters.
+        """
         averages = {name: average.values for name, average in self.averages.items() if average.weight}
         return {RAW: None, **averages}
 
     def weights(self, candidate: str) -> dict[str, Tensor]:
         """Return the state dict of a candidate."""
-        values = self.candidates()[candidate]
-        return self.network.state_dict() if values is None else values
+        return self.network.state_dict() | (self.candidates()[candidate] or {})
 
     def validation_step(self, index: int, batch_idx: int) -> None:
         """Separate one song with every candidate and score it."""

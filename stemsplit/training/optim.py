@@ -102,7 +102,7 @@ class Ema:
     """Bias-corrected exponential moving average (EMA) of a network's weights.
 
     With decay d, after n updates it is Σ dⁱ·w₍ₙ₋ᵢ₎ / Σ dⁱ, i < n: the first update is a copy, and the initial
-    weights have no influence. Integer buffers are copied.
+    weights have no influence. Integer buffers are copied, and frozen parameters are left out.
 
     Args:
         network: gives names, shapes and devices.
@@ -112,14 +112,17 @@ class Ema:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.weight = 0.0  # Σ dⁱ
-        self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        state = network.state_dict().items()
+        self.values = {name: value.detach().clone() for name, value in state if name not in frozen}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Add the network's current weights to the average."""
         self.weight = self.decay * self.weight + 1
-        for name, value in network.state_dict().items():
-            own = self.values[name]
+        state = network.state_dict()
+        for name, own in self.values.items():
+            value = state[name]
             if own.is_floating_point():
                 # w̄ₙ = w̄ₙ₋₁ + (wₙ − w̄ₙ₋₁) / Σ dⁱ
                 own.lerp_(value.to(own), 1 / self.weight)
@@ -147,11 +150,11 @@ def temporary_weights(network: nn.Module, values: dict[str, Tensor]) -> Iterator
 
     Args:
         network: any module.
-        values: state dict with the network's keys and shapes.
+        values: state dict with the network's keys and shapes; weights that it lacks stay as they are.
     """
-    own = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(values)
+    own = {k: value.detach().clone() for k, value in network.state_dict().items() if k in values}
+    network.load_state_dict(values, strict=False)
     try:
         yield
     finally:
-        network.load_state_dict(own)
+        network.load_state_dict(own, strict=False)

@@ -15,6 +15,7 @@ from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
 from stemsplit.models.network import Network
 from stemsplit.reading import Invalid
+from stemsplit.training.adapters import add_adapters, freeze
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.data import Samples, SampleSpec
@@ -74,6 +75,19 @@ def build_network(file: ConfigFile, callback: Callback | None = None) -> Network
     network = _load_start(file, config.start, callback) if config.start else _build_new(file)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise file.error("model", f"{type(network).__name__} has no weights to train")
+    return _adapted(file, network)
+
+
+def _adapted(file: ConfigFile, network: Network) -> Network:
+    """Add the adapters to a network, and freeze what isn't trained."""
+    lora, section = file.config.lora, "lora."
+    try:
+        if lora is not None:
+            add_adapters(network, lora, file.config.seed)
+        section = "model."
+        freeze(network, file.config.model.freeze)
+    except Invalid as error:
+        raise file.error(section + error.key, error.rule) from None
     return network
 
 
