@@ -181,8 +181,10 @@ def save_package(
 
     Args:
         path: the file, replaced if it exists.
-        network: with all its stems, not prepared for inference. state: its weights; None takes its own.
-        metadata: JSON-ready data, such as the training recipe. half: store floating-point weights in fp16.
+        network: with all its stems, not prepared for inference.
+        state: its weights; None takes its own.
+        metadata: JSON-ready data, such as the training recipe.
+        half: store floating-point weights in fp16.
 
     Raises:
         StemsplitError: the network's class isn't a family, or it was narrowed to some stems.
@@ -261,13 +263,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
         content = diffq.nested(state, json.loads(metadata["structure"])) if "structure" in metadata else state
     except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is malformed ({error})") from error
-    return {
-        "klass": metadata["klass"],
-        "args": positional,
-        "kwargs": keywords,
-        "state": content,
-        "stemsplit": own,
-    }
+    return dict(klass=metadata["klass"], args=positional, kwargs=keywords, state=content, stemsplit=own)
 
 
 def _package(path: Path, content: Mapping[str, Any]) -> Package:
