@@ -108,15 +108,17 @@ class OptimConfig:
     """Optimiser.
 
     Attributes:
-        kind: adam, or adamw with decoupled weight decay.
-        lr: learning rate, before the schedule.
+        kind: adam; adamw with decoupled weight decay; adamw8bit with moments of 8 bits; muon, which makes the
+            updates of matrices orthogonal, and adamw for other parameters; prodigy, which estimates its
+            learning rate. The last three need the extra `optim`.
+        lr: learning rate, before the schedule; with prodigy a factor, usually 1.
         betas: decay rates of the two moments. eps: added to the denominator.
         weight_decay: of all parameters outside `groups`.
         clip: largest norm of the gradient; none doesn't clip.
         groups: parameter groups with their own settings; the first that matches a parameter applies.
     """
 
-    kind: Literal["adam", "adamw"] = "adam"
+    kind: Literal["adam", "adamw", "adamw8bit", "muon", "prodigy"] = "adam"
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -126,6 +128,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         above("lr", self.lr, 0)
+        if self.kind == "prodigy" and self.lr < 0.1:
+            raise Invalid("lr", "is a factor of the rate that prodigy estimates: 1 is usual, below 0.1 isn't")
         for beta in self.betas:
             fraction("betas", beta, one=False)
         above("eps", self.eps, 0)

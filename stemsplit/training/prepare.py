@@ -21,7 +21,7 @@ from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.data import Samples, SampleSpec
 from stemsplit.training.library import DataSpec, WholeSong, data_spec, open_mixes, open_songs, open_whole
 from stemsplit.training.losses import MASK_ERROR, Masking
-from stemsplit.training.optim import parameter_groups
+from stemsplit.training.optim import optimizer_class, parameter_groups
 from stemsplit.training.progress import Preparing
 from stemsplit.training.rng import derive_seed
 from stemsplit.training.teacher import Teacher
@@ -159,6 +159,7 @@ def check_network(file: ConfigFile, network: Network) -> None:
         limit = longest / network.sample_rate
         raise file.error("data.segment_s", f"the network takes at most {limit:g} s")
     try:
+        optimizer_class(config.optim)
         parameter_groups(network, config.optim)
     except Invalid as error:
         raise file.error(f"optim.{error.key}", error.rule) from None

@@ -108,7 +108,7 @@ BAD = [
         "lr: 1e-4",
         "kind: adamW",
         14,
-        "optim.kind: must be one of adam, adamw, is 'adamW'; did you mean adamw?",
+        "optim.kind: must be one of adam, adamw, adamw8bit, muon, prodigy, is 'adamW'; did you mean adamw?",
     ),
     ("[0.9, 0.999]", "[0.9, 1]", 15, "optim.betas: must be between 0 and 1 (below 1), is 1"),
     ("batch_size: 8", "batch_size: 8.5", 17, "fit.batch_size: must be a whole number, is 8.5"),

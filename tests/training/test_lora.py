@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ from stemsplit.training.adapters import add_adapters
 from stemsplit.training.configfile import parse_config
 from stemsplit.training.footprint import LiveBytes, measure
 from stemsplit.training.learning import LoraConfig
+from stemsplit.training.optim import KINDS
 from stemsplit.training.prepare import build_network
 from stemsplit.training.progress import Footprint, Trained
 from stemsplit.training.run import dry_run
@@ -87,6 +89,23 @@ def test_a_killed_run_with_adapters_ends_with_the_same_bits(
     assert differences(checkpoint(whole), checkpoint(parts)) == []
     assert records(whole) == records(parts)
     assert differences(*(dict(load_model(folder).state_dict()) for folder in (whole, parts))) == []
+
+
+@pytest.mark.parametrize(("kind", "lr"), [("adamw8bit", 0.01), ("muon", 0.01), ("prodigy", 1)])
+def test_runs_with_other_optimisers_resume_to_the_bit(
+    tiny_config: MakeConfig, tmp_path: Path, kind: str, lr: float
+) -> None:
+    library = KINDS[kind][0].partition(".")[0]
+    if find_spec(library) is None:
+        with pytest.raises(SettingsError, match=f"optim.kind: {kind} needs {library}"):
+            run(tiny_config(), f"optim={{kind: {kind}, lr: {lr}}}")
+        return
+    text, how = tiny_config(), (f"optim.kind={kind}", f"optim.lr={lr}")
+    run(text, *how, f"folder={tmp_path}/whole")
+    with pytest.raises(Crash):
+        run(text, *how, f"folder={tmp_path}/parts", callback=crash_at(3))
+    run(text, *how, f"folder={tmp_path}/parts", resume=True)
+    assert differences(checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")) == []
 
 
 def test_recomputed_activations_train_the_same(tiny_config: MakeConfig, tmp_path: Path) -> None:
