@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from stemsplit.models.network import Network
 from stemsplit.training.config import Config
-from stemsplit.training.losses import Criterion
+from stemsplit.training.criterion import Criterion
 from stemsplit.training.optim import build_optimizer
 from stemsplit.training.progress import Footprint
 

@@ -18,6 +18,12 @@ LossName = Literal[
     "si_sdr",
     "multi_stft",
     "spectral_convergence",
+    "masked_mse",
+    "l1_snr",
+    "l1_snr_stft",
+    "log_wmse",
+    "bleedless",
+    "fullness",
     "mask_error",
 ]
 
@@ -61,6 +67,7 @@ class LossConfig:
         fft: STFT window of the spectral terms in samples, for networks that don't estimate spectrograms.
         hop: hop of these STFTs in samples.
         resolutions: windows of multi_stft and spectral_convergence. resolution_hop: hop of multi_stft.
+        quantile: of the errors in a batch, above which masked_mse leaves them out.
         svd: penalty on singular values.
     """
 
@@ -70,6 +77,7 @@ class LossConfig:
     hop: int = 512
     resolutions: tuple[int, ...] = (4096, 2048, 1024, 512, 256)
     resolution_hop: int = 147
+    quantile: float = 0.95
     svd: SvdConfig = SvdConfig()
 
     def __post_init__(self) -> None:
@@ -82,6 +90,7 @@ class LossConfig:
             at_least(key, getattr(self, key), 1)
         if any(size < 2 for size in self.resolutions):
             raise Invalid("resolutions", "must be at least 2")
+        fraction("quantile", self.quantile)
 
 
 @dataclass(frozen=True)

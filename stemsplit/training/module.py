@@ -12,9 +12,9 @@ from torch import Tensor, distributed
 from stemsplit.core.compute import DTYPES, Compute
 from stemsplit.models.network import Network
 from stemsplit.training.config import Config
+from stemsplit.training.criterion import Criterion
 from stemsplit.training.data import Sample
 from stemsplit.training.library import WholeSong
-from stemsplit.training.losses import Criterion
 from stemsplit.training.optim import Ema, build_optimizer, schedule_factor, temporary_weights
 from stemsplit.training.rng import derive_seed
 from stemsplit.training.teacher import Teacher

@@ -18,9 +18,9 @@ from stemsplit.reading import Invalid
 from stemsplit.training.adapters import add_adapters, freeze
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
+from stemsplit.training.criterion import MASK_ERROR, Masking
 from stemsplit.training.data import Samples, SampleSpec
 from stemsplit.training.library import DataSpec, WholeSong, data_spec, open_mixes, open_songs, open_whole
-from stemsplit.training.losses import MASK_ERROR, Masking
 from stemsplit.training.optim import optimizer_class, parameter_groups
 from stemsplit.training.progress import Preparing
 from stemsplit.training.rng import derive_seed

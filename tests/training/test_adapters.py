@@ -15,8 +15,8 @@ from stemsplit.training.adapters import (
     recompute_activations,
     training_mode,
 )
+from stemsplit.training.criterion import Criterion
 from stemsplit.training.learning import LoraConfig, LossConfig, OptimConfig
-from stemsplit.training.losses import Criterion
 from stemsplit.training.optim import Ema, build_optimizer
 from stemsplit.training.rng import generator
 from tests.models.test_band_unet import SMALL

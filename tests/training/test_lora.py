@@ -207,7 +207,7 @@ import resource, sys, torch
 from stemsplit.models import build
 from stemsplit.training import adapters
 from stemsplit.training.learning import LoraConfig, LossConfig, OptimConfig
-from stemsplit.training.losses import Criterion
+from stemsplit.training.criterion import Criterion
 from stemsplit.training.optim import build_optimizer
 from tests.training.test_lora import HTDEMUCS
 
