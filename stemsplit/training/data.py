@@ -19,6 +19,8 @@ from stemsplit.training.library import MIX, SampledStem, Song, SongSet
 from stemsplit.training.rng import bernoulli, generator, integer, uniform
 from stemsplit.training.sampling import AugmentConfig, DataConfig, EffectsConfig
 
+ATTEMPTS = 10  # to draw a segment that is loud enough
+
 
 class Crop(NamedTuple):
     """A segment of a song and its playback.
@@ -60,7 +62,7 @@ class SongSampler:
     """Weighted sampler of the songs that have a stem.
 
     A data set's weight is divided among its songs in proportion to the number of their salient segments, or
-    to their length if activity isn't detected.
+    to their length if activity isn't detected, times their own weights.
 
     Args:
         sets: data sets.
@@ -71,12 +73,13 @@ class SongSampler:
         self.songs: list[Song] = []
         weights: list[float] = []
         for one in sets:
-            sizes = [_size(song, stem) for song in one.songs]
+            weight = one.weight * one.stem_weights.get(stem or "", 1)
+            sizes = [_size(song, stem) * song.weight for song in one.songs]
             total = sum(sizes)
             for song, size in zip(one.songs, sizes, strict=True):
-                if size > 0:
+                if size > 0 and weight > 0:
                     self.songs.append(song)
-                    weights.append(one.weight * size / total)
+                    weights.append(weight * size / total)
         self.edges = np.cumsum(weights)  # [songs], upper edges of the songs' intervals
 
     def sample(self, rng: Generator) -> Song:
@@ -181,7 +184,20 @@ class Samples(Dataset[Sample]):
         return [self._crop(self.any_song, None, (group * size + member,)) for member in order]
 
     def _crop(self, songs: SongSampler, stem: int | None, key: tuple[int, ...]) -> Crop:
+        """Return a segment that is loud enough, or the last of some attempts."""
         rng = generator(self.spec.seed, "crop", *key)
+        for _ in range(ATTEMPTS):
+            crop, stems = self._draw(songs, stem, rng)
+            if self.data.min_db is None or any(self._is_loud(crop, one) for one in stems):
+                break
+        return crop
+
+    def _is_loud(self, crop: Crop, stem: SampledStem) -> bool:
+        power = np.square(stem.audio.read(crop.start, crop.samples), dtype=np.float64).mean()
+        return bool(power >= 10 ** ((self.data.min_db or 0) / 10))
+
+    def _draw(self, songs: SongSampler, stem: int | None, rng: Generator) -> tuple[Crop, list[SampledStem]]:
+        """Return a random segment, and the stems that decide where it is."""
         song, change = songs.sample(rng), self.change
         semitones, speed = 0, 1.0
         if bernoulli(rng, change.repitch):
@@ -192,7 +208,8 @@ class Samples(Dataset[Sample]):
         if semitones != 0 or speed != 1:
             samples = augment.repitch_samples(samples, speed)
         stems = self._activity_stems(song) if stem is None else [song.stems[self.spec.stems[stem]]]
-        return Crop(song, self._start(song, stems, samples, rng), samples, semitones, speed, rate)
+        start = self._start(song, stems, samples, rng)
+        return Crop(song, start, samples, semitones, speed, rate), stems
 
     def _rate(self, rng: Generator) -> float:
         if not bernoulli(rng, self.change.varispeed):

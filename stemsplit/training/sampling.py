@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from stemsplit.reading import Invalid, above, at_least, fraction
@@ -22,17 +23,36 @@ class DataSetConfig:
     Attributes:
         path: of the folder or manifest.
         weight: sampling weight, relative to the other data sets.
+        layout: songs with their stems; or stems, single files of a stem each, in a folder of its name or in a
+            CSV file with the columns instrum and path.
+        song_weights: factors of the weights of songs, by patterns of track names; the first that matches
+            counts, and a song that none matches has 1.
+        stem_weights: factors of `weight` for stems that are sampled independently; 0 takes none of a stem
+            from this data set.
         only: patterns of track names to use, such as `7.*`; none means all.
         exclude: patterns of track names to leave out.
     """
 
     path: str
     weight: float = 1.0
+    layout: Literal["songs", "stems"] = "songs"
+    song_weights: Mapping[str, float] = field(default_factory=dict)
+    stem_weights: Mapping[str, float] = field(default_factory=dict)
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         above("weight", self.weight, 0)
+        for pattern, weight in self.song_weights.items():
+            above(f"song_weights.{pattern}", weight, 0)
+        object.__setattr__(self, "stem_weights", by_stem("stem_weights", self.stem_weights))
+        for stem, weight in self.stem_weights.items():
+            at_least(f"stem_weights.{stem}", weight, 0)
+
+    def weight_of(self, song: str) -> float:
+        """Return the factor of a song's sampling weight."""
+        matches = (weight for pattern, weight in self.song_weights.items() if fnmatchcase(song, pattern))
+        return next(matches, 1.0)
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,8 @@ class DataConfig:
         remix: probability that the stems of a sample come from different songs.
         remix_group: shuffle the stems among so many consecutive samples; none samples every stem
             independently.
+        min_db: RMS of a stem's segment, in dB relative to full scale, below which another is drawn, up to ten
+            times; where stems are sampled together, that of the loudest target. It needs a second reading.
         activity_s: sample only from salient segments of this length in seconds; none samples from anywhere.
         cache: folder for decoded audio, for sources that are slow to decode.
         workers: worker processes that prepare samples; 0 prepares them in the main process.
@@ -67,6 +89,7 @@ class DataConfig:
     segment_s: float = 7.8
     remix: float = 0.0
     remix_group: int | None = 4
+    min_db: float | None = None
     activity_s: float | None = None
     cache: str | None = None
     workers: int = 2
@@ -85,8 +108,22 @@ class DataConfig:
         if self.input == "file" and self.remix:
             raise Invalid("remix", "must be 0 with input: file, whose stems belong together")
         at_least("remix_group", self.remix_group, 2)
+        self._check_sets()
         at_least("activity_s", self.activity_s, self.segment_s)
         at_least("workers", self.workers, 0)
+
+    def _check_sets(self) -> None:
+        """Check that stems are sampled independently if a data set needs that."""
+        independent = self.remix == 1 and self.remix_group is None
+        for index, one in enumerate(self.train):
+            for key, used in (("layout", one.layout == "stems"), ("stem_weights", bool(one.stem_weights))):
+                if used and not independent:
+                    rule = "needs stems that are sampled independently: remix: 1 and remix_group: null"
+                    raise Invalid(f"train.{index}.{key}", rule)
+        for key, sets in (("valid", self.valid), ("unlabelled", self.unlabelled)):
+            for index, one in enumerate(sets):
+                if one.layout == "stems":
+                    raise Invalid(f"{key}.{index}.layout", "stems are for training only")
 
 
 @dataclass(frozen=True)

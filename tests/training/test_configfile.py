@@ -141,6 +141,20 @@ BAD = [
         12,
         "data.remix: must be 0 with input: file",
     ),
+    (
+        "weight: 2",
+        "layout: stems",
+        7,
+        "data.train.0.layout: needs stems that are sampled independently: remix: 1 and remix_group: null",
+    ),
+    ("weight: 2", "song_weights: {a: 0}", 7, "data.train.0.song_weights.a: must be above 0, is 0"),
+    ("weight: 2", "stem_weights: {a: -1}", 7, "data.train.0.stem_weights.a: must be at least 0, is -1"),
+    (
+        "valid: [{path: songs}]",
+        "valid: [{path: songs, layout: stems}]",
+        9,
+        "data.valid.0.layout: stems are for training only",
+    ),
     ("  valid: [{path: songs}]", "valid: {patience: 3}", 9, "valid.patience: needs data.valid"),
 ]
 
