@@ -18,6 +18,7 @@ from stemsplit.outcome import SCHEMA, Failure, exit_code
 from stemsplit.settings import Request
 
 if TYPE_CHECKING:
+    from stemsplit.training.progress import Footprint
     from stemsplit.training.quality import CheckedSong, Quality
 
     Rated = tuple[CheckedSong, Quality]
@@ -141,9 +142,11 @@ def _plain(event: Event) -> None:
 
 def describe(event: Event) -> str | None:
     """Return an event as a line of a log; None for events that only a bar shows."""
-    from stemsplit.training.progress import Finished, Trained, Validated
+    from stemsplit.training.progress import Finished, Footprint, Trained, Validated
 
     match event:
+        case Footprint():
+            return _memory(event)
         case Trained() if event.step % (event.steps // event.epochs) == 0:
             left = progress.duration(event.eta_s)
             return f"{_title(event)}epoch {event.epoch}/{event.epochs}: loss {event.loss:.4g}, {left} left"
@@ -153,6 +156,26 @@ def describe(event: Event) -> str | None:
             best = "" if event.best is None else f", best {event.best:.2f} dB"
             return f"{event.folder}: {event.step} steps done{best}; stemsplit SONG -m {event.folder}"
     return progress.describe(event)
+
+
+def _memory(event: "Footprint") -> str:
+    """Return a table of the memory that a step needs."""
+    each = f"{event.samples} x {_megabytes(event.activations)}"
+    rows = [
+        ("parameters", event.parameters, f"{event.of:,} weights, {event.trained:,} of them trained"),
+        ("gradients", event.gradients, ""),
+        ("optimiser", event.optimizer, ""),
+        ("averages", event.averages, ""),
+        ("activations", event.samples * event.activations, each),
+        ("in all", event.total, "beside what the device's libraries take"),
+    ]
+    lines = [f"  {name:<12}{_megabytes(size):>10}  {note}".rstrip() for name, size, note in rows if size]
+    head = f"memory of a step on each device ({event.precision}, measured for one sample on the CPU):"
+    return "\n".join([head, *lines])
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
 
 
 def _title(event: Any) -> str:

@@ -2,11 +2,16 @@
 
 No audio is opened here, only manifests; `datasets.tracks` reads the files. The layouts:
 
-    <track>/<stem>.wav                 MUSDB18-HQ and most others; `mixture` or `mix` is the mixture
+    <track>/<stem>.wav                 MUSDB18-HQ and most others; `mixture`, `mix` or `input` is the mixture
     <track>/<stem>/<any>.wav           MoisesDB; the files of a stem are summed
     <track>.stem.mp4                   MUSDB18; five streams: mixture, drums, bass, other, vocals
     stems.json, manifest.json          {track: {stem: [file, …]}}
     manifest.csv                       track,stem,path, one line per file
+
+Single stems that belong to no song, for training only (`find_single_stems`):
+
+    <stem>/<any>.wav                   each file is a track of one stem; folders below count too
+    stems.csv                          instrum,path, one line per file
 """
 
 import csv
@@ -19,7 +24,7 @@ from typing import Any
 
 from stemsplit.datasets.names import KNOWN_STEMS, MIXTURE, MIXTURE_NAMES, left_out_by
 from stemsplit.errors import InputError
-from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
+from stemsplit.listing import AUDIO_SUFFIXES, is_hidden, visible_files
 from stemsplit.stems import canonical
 
 STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")
@@ -78,6 +83,44 @@ def _read_file(path: Path) -> list[Layout]:
     if _is_container(path):
         return [_from_container(path, path.parent)]
     raise InputError(path, "neither a manifest (.json, .csv) nor a .stem.mp4")
+
+
+def find_single_stems(root: str | Path) -> list[Layout]:
+    """Return each file of a collection of stems as a track of one stem, sorted by name.
+
+    Args:
+        root: a folder with a folder for each stem, or a CSV file with the columns instrum and path.
+
+    Raises:
+        InputError: there is no file, or the CSV file is malformed.
+    """
+    root = Path(root)
+    if root.is_file():
+        files = list(_single_rows(root))
+    else:
+        files = [(sub.name, path) for sub in _folders(root) for path in visible_files(sub)]
+    found = [(stem, path) for stem, path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+    if not found:
+        hint = "expected <stem>/<any>.wav, or a CSV file with the columns instrum and path"
+        raise InputError(root, "no stem found" if root.exists() else "no such file or folder", hint=hint)
+    where = root.parent if root.is_file() else root
+    layouts = [
+        Layout(_below(where, path), {canonical(stem): (Location(path),)}, None) for stem, path in found
+    ]
+    return sorted(layouts, key=lambda layout: layout.name)
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def _single_rows(manifest: Path) -> Iterator[tuple[str, Path]]:
+    """Yield stem and file of each line of a CSV file."""
+    for line, row in _rows(manifest, ("instrum", "path")):
+        path = manifest.parent / row["path"]
+        if not path.is_file():
+            raise InputError(manifest, f"line {line}: no file {row['path']}")
+        yield row["instrum"], path
 
 
 # ---------------------------------------------------------------- folders
@@ -184,23 +227,30 @@ def _is_manifest(tracks: Any) -> bool:
 
 
 def _read_csv(path: Path) -> list[Layout]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            tracks = _by_track(path, csv.DictReader(lines))
-    except (UnicodeError, csv.Error) as error:
-        raise InputError(path, f"not a CSV in UTF-8 ({error})") from None
+    tracks: dict[str, dict[str, list[str]]] = {}
+    for _, row in _rows(path, ("track", "stem", "path")):
+        tracks.setdefault(row["track"], {}).setdefault(row["stem"], []).append(row["path"])
     return _from_manifest(path, tracks)
 
 
-def _by_track(path: Path, rows: "csv.DictReader[str]") -> dict[str, dict[str, list[str]]]:
-    tracks: dict[str, dict[str, list[str]]] = {}
-    if not {"track", "stem", "path"} <= set(rows.fieldnames or ()):
-        raise InputError(path, "the first line must name the columns track, stem and path")
-    for row in rows:
-        if not (row["track"] and row["stem"] and row["path"]):
-            raise InputError(path, f"line {rows.line_num}: track, stem and path must be given")
-        tracks.setdefault(row["track"], {}).setdefault(row["stem"], []).append(row["path"])
-    return tracks
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number and the values of each line of a CSV file with some columns.
+
+    Raises:
+        InputError: it isn't one, lacks a column, or has an empty value.
+    """
+    names = f"{', '.join(columns[:-1])} and {columns[-1]}"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines)
+            if not {*columns} <= set(rows.fieldnames or ()):
+                raise InputError(path, f"the first line must name the columns {names}")
+            for row in rows:
+                if not all(row[column] for column in columns):
+                    raise InputError(path, f"line {rows.line_num}: {names} must be given")
+                yield rows.line_num, row
+    except (UnicodeError, csv.Error) as error:
+        raise InputError(path, f"not a CSV in UTF-8 ({error})") from None
 
 
 def _from_manifest(path: Path, tracks: Mapping[str, Mapping[str, list[str]]]) -> list[Layout]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stemsplit.evaluation.metrics import decibels, usdr
 from stemsplit.evaluation.spectra import Stft, a_weighted, hearing_response, mel, mel_filters
 
-_TOP_DB = 80.0  # what is further below the loudest bin of the whole track counts as silence
+TOP_DB = 80.0  # what is further below the loudest bin of the whole track counts as silence
 _FLOOR = 1e-8  # of a power, in auraloss
 
 
@@ -88,26 +88,27 @@ def log_wmse(reference: Tensor, estimate: Tensor, mixture: Tensor) -> Tensor:
     (`torch-log-wmse` 1.1.0).
     """
     samples = reference.shape[-1]
-    error = _heard_energy(estimate.float() - reference.float()) / samples
-    level = _heard_energy(mixture) / samples
+    error = heard_energy(estimate.float() - reference.float(), torch.float64) / samples
+    level = heard_energy(mixture.float(), torch.float64) / samples
     return (-4 * (error / level.clamp_min(1e-16) + 1e-8).log()).mean()
 
 
-def _heard_energy(signal: Tensor, size: int = 1 << 17) -> Tensor:
-    """Return the energy of a signal [C, T] after the filter of hearing, ringing included, [C].
+def heard_energy(signal: Tensor, dtype: torch.dtype | None = None, size: int = 1 << 17) -> Tensor:
+    """Return the energy of a signal [..., T] after the filter of hearing, ringing included, [...].
 
-    The filter is applied by overlap and add, in transforms of `size` samples.
+    The filter is applied by overlap and add, in transforms of `size` samples. The squares are summed in
+    `dtype`, or in that of the signal.
     """
-    response, ringing = hearing_response(size), 3999
+    response, ringing = hearing_response(size).to(signal.device), 3999
     step = size - ringing
-    total = torch.zeros(len(signal), dtype=torch.float64)
-    tail = torch.zeros(len(signal), ringing)
-    for piece in signal.float().split(step, -1):
+    total = torch.zeros(signal.shape[:-1], dtype=dtype or signal.dtype, device=signal.device)
+    tail = signal.new_zeros(*signal.shape[:-1], ringing)
+    for piece in signal.split(step, -1):
         filtered = torch.fft.irfft(torch.fft.rfft(piece, size) * response, size)
-        filtered[:, :ringing] += tail
+        filtered[..., :ringing] += tail
         whole, tail = filtered.split([step, ringing], -1)
-        total += whole.square().sum(-1, dtype=torch.float64)
-    return total + tail.square().sum(-1, dtype=torch.float64)
+        total = total + whole.square().sum(-1, dtype=dtype)
+    return total + tail.square().sum(-1, dtype=dtype)
 
 
 # ---------------------------------------------------------------- L1 SNR
@@ -124,14 +125,15 @@ def l1_snr(reference: Tensor, estimate: Tensor) -> Tensor:
     """
     reference, estimate = reference.double(), estimate.double()
     samples = reference.shape[-1]
-    in_time = _l1_ratio((reference - estimate).abs().mean(), reference.abs().mean())
+    in_time = l1_ratio((reference - estimate).abs().mean(), reference.abs().mean())
     stfts = [Stft(size, size // 4, "unit") for size in (512, 1024, 2048)]
     usable = [stft for stft in stfts if stft.fits(samples) and samples >= 512]
     in_frequency = torch.stack([_complex_ratio(stft, reference, estimate) for stft in usable] or [in_time])
     return (in_time - _too_quiet(reference, estimate)) / 2 + in_frequency.mean() / 2
 
 
-def _l1_ratio(error: Tensor, signal: Tensor) -> Tensor:
+def l1_ratio(error: Tensor, signal: Tensor) -> Tensor:
+    """Return the ratio of mean magnitudes, [...] in dB."""
     return decibels((signal + 1e-3) / (error + 1e-3))
 
 
@@ -142,7 +144,7 @@ def _complex_ratio(stft: Stft, reference: Tensor, estimate: Tensor) -> Tensor:
         error += torch.view_as_real(x - y).abs().sum((0, 1, 2), dtype=torch.float64)
         signal += torch.view_as_real(x).abs().sum((0, 1, 2), dtype=torch.float64)
         count += x.numel()
-    return _l1_ratio(error / count, signal / count).sum()
+    return l1_ratio(error / count, signal / count).sum()
 
 
 def _too_quiet(reference: Tensor, estimate: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ def _bleed(reference: Tensor, estimate: Tensor, stft: Stft) -> Tensor:
     """Return bleedless and fullness with one transform, [2]."""
     filters = mel_filters(stft.n_fft // 8, stft.n_fft)
     floors = [
-        max(float(_level(filters, block).max()) for block in stft.blocks(signal)) - _TOP_DB
+        max(float(_level(filters, block).max()) for block in stft.blocks(signal)) - TOP_DB
         for signal in (reference, estimate)
     ]
     totals, counts = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
@@ -197,7 +199,12 @@ def _bleed(reference: Tensor, estimate: Tensor, stft: Stft) -> Tensor:
 
 def _level(filters: Tensor, spectrogram: Tensor) -> Tensor:
     """Return the mel bins of a spectrogram [C, F, frames] in dB, [C, M, frames]."""
-    return 20 * mel(filters, spectrogram.abs()).clamp_min(1e-10).log10()
+    return level_db(mel(filters, spectrogram.abs()))
+
+
+def level_db(magnitudes: Tensor) -> Tensor:
+    """Return magnitudes in dB, at least −200."""
+    return 20 * magnitudes.clamp_min(1e-10).log10()
 
 
 # ---------------------------------------------------------------- sums

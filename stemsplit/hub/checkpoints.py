@@ -170,13 +170,19 @@ def build_network(package: Package) -> Network:
 
 
 def save_package(
-    path: str | Path, network: Network, *, metadata: Mapping[str, Any] | None = None, half: bool = False
+    path: str | Path,
+    network: Network,
+    *,
+    state: State | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Write a network as safetensors; demucs can read it too if it has the family.
 
     Args:
         path: the file, replaced if it exists.
-        network: a network with all its stems, not prepared for inference.
+        network: with all its stems, not prepared for inference.
+        state: its weights; None takes its own.
         metadata: JSON-ready data, such as the training recipe.
         half: store floating-point weights in fp16.
 
@@ -187,7 +193,7 @@ def save_package(
     family = _family_of(network)
     if network.narrowed:
         raise StemsplitError("a network narrowed to some of its stems can't be saved")
-    state = network.state_dict()
+    state = network.state_dict() if state is None else state
     _write(Path(path), family, network.arguments, halved(state) if half else state, metadata or {})
 
 
@@ -209,9 +215,9 @@ def convert(source: str | Path, target: str | Path, *, half: bool = False) -> Pa
     package = read_package(source)
     network = build_network(package)
     own = network.state_dict()
-    state = fit(package.state, own.keys()).state
-    if state.keys() != own.keys():  # the network renames old parameters as it loads them
-        state = own
+    found = fit(package.state, own.keys()).state
+    # a network may rename old parameters as it loads them
+    state = found if found.keys() == own.keys() else own
     if half:
         state = halved(state)
         _require_finite(package.path, state.items(), "in fp16 ")
@@ -252,21 +258,12 @@ def _safetensors(path: Path) -> dict[str, Any]:
     if "klass" not in metadata:
         return dict(state)
     try:
-        positional, keywords = (
-            args.decode(metadata.get("args", "[]")),
-            args.decode(metadata.get("kwargs", "{}")),
-        )
+        positional, keywords = map(args.decode, (metadata.get("args", "[]"), metadata.get("kwargs", "{}")))
         own = json.loads(metadata.get("stemsplit", "{}"))
         content = diffq.nested(state, json.loads(metadata["structure"])) if "structure" in metadata else state
     except (ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise CheckpointError(path, f"its metadata is malformed ({error})") from error
-    return {
-        "klass": metadata["klass"],
-        "args": positional,
-        "kwargs": keywords,
-        "state": content,
-        "stemsplit": own,
-    }
+    return dict(klass=metadata["klass"], args=positional, kwargs=keywords, state=content, stemsplit=own)
 
 
 def _package(path: Path, content: Mapping[str, Any]) -> Package:

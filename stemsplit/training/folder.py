@@ -24,6 +24,7 @@ from stemsplit.errors import CheckpointError, SettingsError
 from stemsplit.files import locked, remove, write_whole
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models.network import Network
+from stemsplit.training.adapters import merged_state
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
 from stemsplit.training.optim import temporary_weights
@@ -31,7 +32,7 @@ from stemsplit.training.optim import temporary_weights
 # Settings that don't change what a run computes, or that are meant to be changed when it is resumed.
 CHANGEABLE_ON_RESUME = (
     "folder half data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
-    "valid.patience"
+    "fit.recompute valid.patience"
 ).split()
 
 
@@ -147,13 +148,14 @@ class RunFolder:
 
         Args:
             network: architecture; its own weights are restored.
-            weights: state dict to export.
+            weights: state dict to export; adapters in it are merged into the weights that they adapt.
             config: stored in the file's metadata as the recipe.
             note: JSON-ready origin of the weights, stored in the metadata.
         """
         recipe = _json_ready({"training": {**note, "recipe": asdict(config)}})
         with temporary_weights(network, weights):
-            save_package(self.model, network, metadata=recipe, half=config.half)
+            state = merged_state(network)
+            save_package(self.model, network, state=state, metadata=recipe, half=config.half)
 
     def state(self) -> dict[str, Any]:
         """Return `step` of the last checkpoint and what `TrainingModule.on_save_checkpoint` added.

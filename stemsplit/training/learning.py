@@ -18,6 +18,12 @@ LossName = Literal[
     "si_sdr",
     "multi_stft",
     "spectral_convergence",
+    "masked_mse",
+    "l1_snr",
+    "l1_snr_stft",
+    "log_wmse",
+    "bleedless",
+    "fullness",
     "mask_error",
 ]
 
@@ -61,6 +67,7 @@ class LossConfig:
         fft: STFT window of the spectral terms in samples, for networks that don't estimate spectrograms.
         hop: hop of these STFTs in samples.
         resolutions: windows of multi_stft and spectral_convergence. resolution_hop: hop of multi_stft.
+        quantile: of the errors in a batch, above which masked_mse leaves them out.
         svd: penalty on singular values.
     """
 
@@ -70,6 +77,7 @@ class LossConfig:
     hop: int = 512
     resolutions: tuple[int, ...] = (4096, 2048, 1024, 512, 256)
     resolution_hop: int = 147
+    quantile: float = 0.95
     svd: SvdConfig = SvdConfig()
 
     def __post_init__(self) -> None:
@@ -82,6 +90,7 @@ class LossConfig:
             at_least(key, getattr(self, key), 1)
         if any(size < 2 for size in self.resolutions):
             raise Invalid("resolutions", "must be at least 2")
+        fraction("quantile", self.quantile)
 
 
 @dataclass(frozen=True)
@@ -108,15 +117,17 @@ class OptimConfig:
     """Optimiser.
 
     Attributes:
-        kind: adam, or adamw with decoupled weight decay.
-        lr: learning rate, before the schedule.
+        kind: adam; adamw with decoupled weight decay; adamw8bit with moments of 8 bits; muon, which makes the
+            updates of matrices orthogonal, and adamw for other parameters; prodigy, which estimates its
+            learning rate. The last three need the extra `optim`.
+        lr: learning rate, before the schedule; with prodigy a factor, usually 1.
         betas: decay rates of the two moments. eps: added to the denominator.
         weight_decay: of all parameters outside `groups`.
         clip: largest norm of the gradient; none doesn't clip.
         groups: parameter groups with their own settings; the first that matches a parameter applies.
     """
 
-    kind: Literal["adam", "adamw"] = "adam"
+    kind: Literal["adam", "adamw", "adamw8bit", "muon", "prodigy"] = "adam"
     lr: float = 3e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -126,6 +137,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         above("lr", self.lr, 0)
+        if self.kind == "prodigy" and self.lr < 0.1:
+            raise Invalid("lr", "is a factor of the rate that prodigy estimates: 1 is usual, below 0.1 isn't")
         for beta in self.betas:
             fraction("betas", beta, one=False)
         above("eps", self.eps, 0)
@@ -178,3 +191,24 @@ class EmaConfig:
         for key in ("step", "epoch"):
             for decay in getattr(self, key):
                 fraction(key, decay, one=False)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (LoRA): small matrices are trained in place of the weights.
+
+    Attributes:
+        rank: of the matrices; a larger one learns more and needs more memory.
+        alpha: strength; the matrices are multiplied by alpha / rank.
+        layers: patterns of names of linear and convolution layers, such as `crosstransformer.*`.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    layers: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        at_least("rank", self.rank, 1)
+        above("alpha", self.alpha, 0)
+        if not self.layers:
+            raise Invalid("layers", "must name at least one pattern")

@@ -1,7 +1,7 @@
 """Songs to train on: their stems as training needs them, and measurements that are made once and cached."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +10,7 @@ import torch
 
 from stemsplit.core.stats import StatsMeter, TrackStats
 from stemsplit.datasets.cache import Array, MeasurementCache, Readable, identity, pieces, readable
-from stemsplit.datasets.layouts import Layout, Location, find_layouts
+from stemsplit.datasets.layouts import Layout, Location, find_layouts, find_single_stems
 from stemsplit.datasets.metadata import MetadataCache
 from stemsplit.datasets.names import left_out_by
 from stemsplit.datasets.sums import listed
@@ -19,7 +19,7 @@ from stemsplit.errors import InputError, SettingsError
 from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
-from stemsplit.training.config import DataConfig, DataSetConfig
+from stemsplit.training.sampling import DataConfig, DataSetConfig
 
 MIX = "mix"
 N = TypeVar("N", Track, Layout)
@@ -47,12 +47,16 @@ class Song:
         frames: length in samples.
         stems: those of the training stems that the song has; empty ones are left out.
         stats: mean and standard deviation of the mix, for networks that need them.
+        input: file that the network gets; None if it gets the sum of the stems.
+        weight: factor of its sampling weight.
     """
 
     name: str
     frames: int
     stems: Mapping[str, SampledStem]
     stats: TrackStats = TrackStats()
+    input: SampledStem | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,11 @@ class WholeSong:
 
 @dataclass(frozen=True)
 class SongSet:
-    """Songs of one data set and its sampling weight."""
+    """Songs of one data set, its sampling weight, and factors of that for stems."""
 
     weight: float
     songs: tuple[Song, ...]
+    stem_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class DataSpec:
         activity_samples: length of salient segments; None without activity detection.
         stats: true if the statistics of the mix are needed.
         cache: folder for decoded audio; None doesn't cache it.
+        paired: true if every song has an input file, which isn't the sum of the stems.
     """
 
     stems: tuple[str, ...]
@@ -110,6 +116,7 @@ class DataSpec:
     activity_samples: int | None = None
     stats: bool = False
     cache: Path | None = None
+    paired: bool = False
 
 
 def data_spec(
@@ -118,7 +125,8 @@ def data_spec(
     """Return the form in which a configuration and a network with these properties need the data."""
     activity = None if config.activity_s is None else round(config.activity_s * sample_rate)
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    return DataSpec(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache)
+    paired = config.input == "file"
+    return DataSpec(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache, paired)
 
 
 def find_multitracks(config: DataSetConfig, spec: DataSpec) -> list[Track]:
@@ -127,9 +135,15 @@ def find_multitracks(config: DataSetConfig, spec: DataSpec) -> list[Track]:
     Raises:
         InputError: there is no track, a file can't be read, or no group takes a stem.
     """
-    cache = MetadataCache(_cache_folder(spec) / "metadata.json")
-    tracks = find_tracks(Path(config.path).expanduser(), sample_rate=spec.sample_rate, cache=cache)
-    return [_grouped(track, spec) for track in _chosen(tracks, config)]
+    cache, root = MetadataCache(_cache_folder(spec) / "metadata.json"), Path(config.path).expanduser()
+    if config.layout == "stems":
+        tracks = _opened(_chosen(find_single_stems(root), config), spec, cache)
+    else:
+        tracks = _chosen(find_tracks(root, sample_rate=spec.sample_rate, cache=cache), config)
+    for pattern in config.song_weights:
+        if not any(fnmatchcase(track.name, pattern) for track in tracks):
+            raise InputError(config.path, f"none of its tracks is called {pattern} (song_weights)")
+    return [_grouped(track, spec) for track in tracks]
 
 
 def find_mixes(config: DataSetConfig, spec: DataSpec) -> list[Track]:
@@ -145,14 +159,15 @@ def find_mixes(config: DataSetConfig, spec: DataSpec) -> list[Track]:
     except OSError as error:
         raise InputError(error.filename or root, error.strerror or str(error)) from None
     layouts = [Layout(p.relative_to(root).as_posix(), {MIX: (Location(p),)}, None) for p in files]
+    tracks = _opened(_chosen(layouts, config), spec, cache)
+    return [_grouped(track, replace(spec, stems=(MIX,), groups={})) for track in tracks]
+
+
+def _opened(layouts: Sequence[Layout], spec: DataSpec, cache: MetadataCache) -> list[Track]:
     try:
-        tracks = [
-            open_track(layout, sample_rate=spec.sample_rate, cache=cache)
-            for layout in _chosen(layouts, config)
-        ]
+        return [open_track(layout, sample_rate=spec.sample_rate, cache=cache) for layout in layouts]
     finally:
         cache.save()
-    return [_grouped(track, replace(spec, stems=(MIX,), groups={})) for track in tracks]
 
 
 def _cache_folder(spec: DataSpec) -> Path:
@@ -191,10 +206,12 @@ def _grouped(track: Track, spec: DataSpec) -> Track:
     track = _without_complements(track.without_sums(_named(spec)), spec)
     members: dict[str, list[Source]] = {}
     for name, source in track.stems.items():
-        if source.parts:
+        if source.parts and (not spec.paired or name in _named(spec)):
             members.setdefault(_group_of(name, track, spec), []).append(source)
     stems = {name: _joined(sources, spec.channels) for name, sources in members.items()}
     mixture = None if track.mixture is None else replace(track.mixture, channels=spec.channels)
+    if spec.paired and mixture is None:
+        raise InputError(track.name, "has no input.wav or mixture.wav (data.input is file)")
     return replace(track, stems=stems, mixture=mixture)
 
 
@@ -257,7 +274,7 @@ def open_songs(
         InputError: a data set has no tracks, or a file can't be read.
         SettingsError: no song has one of the stems.
     """
-    found = [(config.weight, find_multitracks(config, spec)) for config in configs]
+    found = [(config, find_multitracks(config, spec)) for config in configs]
     for line in left_out(track for _, tracks in found for track in tracks):
         notify(line)
     sets = _open(found, spec, progress)
@@ -269,7 +286,7 @@ def open_mixes(
     configs: Sequence[DataSetConfig], spec: DataSpec, progress: Callable[[str, int, int], None]
 ) -> list[SongSet]:
     """Open unlabelled songs like `open_songs`; the only stem of each is its mix, called `MIX`."""
-    return _open([(config.weight, find_mixes(config, spec)) for config in configs], spec, progress)
+    return _open([(config, find_mixes(config, spec)) for config in configs], spec, progress)
 
 
 def open_whole(
@@ -298,10 +315,7 @@ def open_folder(layout: Layout, spec: DataSpec) -> WholeSong:
         InputError: a file can't be read, or no group takes a stem.
     """
     cache = MetadataCache(_cache_folder(spec) / "metadata.json")
-    try:
-        track = open_track(layout, sample_rate=spec.sample_rate, cache=cache)
-    finally:
-        cache.save()
+    (track,) = _opened([layout], spec, cache)
     return _whole(_grouped(track, spec), spec)
 
 
@@ -316,25 +330,28 @@ def _whole(track: Track, spec: DataSpec) -> WholeSong:
 
 
 def _open(
-    found: Sequence[tuple[float, list[Track]]], spec: DataSpec, progress: Callable[[str, int, int], None]
+    found: Sequence[tuple[DataSetConfig, list[Track]]],
+    spec: DataSpec,
+    progress: Callable[[str, int, int], None],
 ) -> list[SongSet]:
     cache = MeasurementCache(_cache_folder(spec))
     count, number = sum(len(tracks) for _, tracks in found), 0
     sets = []
-    for weight, tracks in found:
+    for config, tracks in found:
         songs = []
         for track in tracks:
             number += 1
             progress(track.name, number, count)
-            songs.append(_song(track, spec, cache))
-        sets.append(SongSet(weight, tuple(songs)))
+            songs.append(replace(_song(track, spec, cache), weight=config.weight_of(track.name)))
+        sets.append(SongSet(config.weight, tuple(songs), config.stem_weights))
     return sets
 
 
 def _require_stems(sets: Sequence[SongSet], spec: DataSpec) -> None:
     """Check that every stem can be sampled from some song."""
     for stem in spec.stems:
-        sampled = [song.stems[stem] for one in sets for song in one.songs if stem in song.stems]
+        used = [one for one in sets if one.stem_weights.get(stem, 1)]
+        sampled = [song.stems[stem] for one in used for song in one.songs if stem in song.stems]
         sampled = [one for one in sampled if one.audio.frames]
         if not sampled:
             raise SettingsError(f"data.train: no song has {stem}", setting="data.train")
@@ -349,7 +366,10 @@ def _song(track: Track, spec: DataSpec, cache: MeasurementCache) -> Song:
         mix = track.mix
         mean, std = cache.remember(f"stats {identity(mix)}", lambda: _measure_stats(mix))
         stats = TrackStats(mean, std)
-    return Song(track.name, track.frames, stems, stats)
+    given = None
+    if spec.paired and track.mixture is not None:
+        given = SampledStem(readable(track.mixture, spec.cache))
+    return Song(track.name, track.frames, stems, stats, given)
 
 
 def _sampled_stem(source: Source, spec: DataSpec, cache: MeasurementCache) -> SampledStem:

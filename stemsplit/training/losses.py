@@ -1,21 +1,21 @@
 """Loss terms: distances of estimated stems from the targets, one number per stem.
 
 `B` batch, `S` stems, `C` channels, `T` samples, `F` bins. A term takes the estimate and the target as
-`Signals` and returns [S]; `Criterion` sums the terms by their factors and the stems by their weights. MAE is
-the mean absolute error, MSE the mean squared error.
+`Signals` and returns [S]; `criterion` sums the terms by their factors and the stems by their weights. MAE is
+the mean absolute error, MSE the mean squared error. `LOSSES` has all terms by name.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import pad
 
+from stemsplit.evaluation.community import TOP_DB, heard_energy, l1_ratio, level_db
+from stemsplit.evaluation.spectra import mel_filters
 from stemsplit.models.blocks.stft import stft
-from stemsplit.models.network import Network
-from stemsplit.models.spectral import SpectralNetwork
 from stemsplit.training.learning import LossConfig
 
 # Keeps logarithms and quotients of silence finite; 80 dB below a full-scale square wave.
@@ -29,10 +29,12 @@ class Signals:
     Attributes:
         audio: [B, S, C, T].
         spectra: complex [B, S, C, F, frames]; None if no term needs them.
+        mix: of the targets, [B, C, T]; None takes the sum of the stems.
     """
 
     audio: Tensor
     spectra: Tensor | None = None
+    mix: Tensor | None = None
 
     @property
     def spectrogram(self) -> Tensor:
@@ -53,10 +55,12 @@ class Loss:
     Attributes:
         make: returns the term for a configuration.
         spectral: true if the term needs spectra.
+        about: what it is, the first line of its docstring.
     """
 
     make: Callable[[LossConfig], Term]
     spectral: bool = False
+    about: str = ""
 
 
 LOSSES: dict[str, Loss] = {}
@@ -72,7 +76,8 @@ def loss(
             made: Term = function if settings is None else function(*settings(config))
             return made
 
-        LOSSES[name] = Loss(make, spectral)
+        about, *_ = (function.__doc__ or "").splitlines() or [""]
+        LOSSES[name] = Loss(make, spectral, about)
         return function
 
     return enter
@@ -174,123 +179,100 @@ def _per_stem(distance: Tensor) -> Tensor:
     return distance.transpose(0, 1).flatten(1).mean(1)  # [B, S, ...] → [S, B·...] → [S]
 
 
-# Distance of the masked mix's spectrogram from the target's, computed by networks that estimate masks.
-MASK_ERROR: Final = "mask_error"
+# ---------------------------------------------------------------- noisy targets
 
 
-@runtime_checkable
-class Masking(Protocol):
-    """A network that computes the distance of its masks from the target without the inverse STFT."""
+@loss("masked_mse", settings=lambda config: (config.quantile,))
+def masked_mse(quantile: float) -> Term:
+    """Return a term: the MSE of a stem without the samples of the batch that have the largest errors, [S].
 
-    def mask_error(self, mix: Tensor, target: Tensor) -> Tensor:
-        """Return the distance [B, S] for a mix [B, C, T] and targets [B, S, C, T]."""
-
-
-class Criterion:
-    """Loss function of a training step.
-
-    Spectral terms compare the spectrograms of a `SpectralNetwork` as it estimates them: the STFT of its audio
-    would only have their consistent part. For other networks, they compare the STFT of the audio.
+    It is for songs with mislabelled or bleeding stems (Fabbro et al. 2024, "The Sound Demixing Challenge 2023
+    – Music Demixing Track"). With several devices, each leaves out samples of its own part of the batch.
 
     Args:
-        config: terms, weights and the penalty.
-        stems: stems of the network.
+        quantile: of the errors in a batch; larger ones are left out.
     """
 
-    def __init__(self, config: LossConfig, stems: Sequence[str]) -> None:
-        self.config = config
-        self.mask_factor = config.terms.get(MASK_ERROR, 0.0)
-        named = {LOSSES[name]: factor for name, factor in config.terms.items() if name != MASK_ERROR}
-        self.terms = {one.make(config): factor for one, factor in named.items()}
-        self.weights = torch.tensor([config.weights.get(stem, 1.0) for stem in stems])
-        self.spectral = any(one.spectral for one in named)
+    def term(estimate: Signals, target: Signals) -> Tensor:
+        errors = (estimate.audio - target.audio).square().mean((2, 3))  # [B, S]
+        kept = errors <= errors.detach().quantile(quantile, dim=0)  # [B, S]
+        return (errors * kept).sum(0) / kept.sum(0)
 
-    def __call__(self, network: Network, mix: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of a batch.
-
-        Args:
-            network: in training mode.
-            mix: [B, C, T].
-            target: [B, S, C, T].
-
-        Returns:
-            The loss [] with its gradient, and the unweighted loss of each stem [S] without.
-        """
-        per_stem = self._terms(network, mix, target) if self.terms else torch.zeros(())
-        if self.mask_factor and isinstance(network, Masking):
-            per_stem = per_stem + self.mask_factor * network.mask_error(mix, target).mean(0)  # [B, S] → [S]
-        weights, svd = self.weights.to(mix.device), self.config.svd
-        loss = (per_stem * weights).sum() / weights.sum()
-        if svd.penalty:
-            # singular values need fp32: autocast would multiply the matrices in half precision
-            with torch.autocast(mix.device.type, enabled=False):
-                loss = loss + svd.penalty * svd_penalty(
-                    network, smallest=svd.smallest, rank=svd.rank, iterations=svd.iterations
-                )
-        return loss, per_stem.detach()
-
-    def _terms(self, network: Network, mix: Tensor, target: Tensor) -> Tensor:
-        """Return the sum of the terms that compare estimates, [S]."""
-        estimate = self._estimate(network, mix)
-        with torch.autocast(mix.device.type, enabled=False):
-            reference = Signals(target, self._analyse(network, target) if self.spectral else None)
-            terms = [factor * term(estimate, reference) for term, factor in self.terms.items()]
-            return torch.stack(terms).sum(0)  # [terms, S] → [S]
-
-    def _estimate(self, network: Network, mix: Tensor) -> Signals:
-        if self.spectral and isinstance(network, SpectralNetwork):
-            spectra = network.spectrograms(mix)  # [B, S, C, F, frames]
-            audio = network.transform.synthesise(spectra, mix.shape[-1])  # [B, S, C, T]
-            # a network may pad the mix to a length that suits it; the targets lack the frames of the padding
-            return Signals(audio, spectra[..., : mix.shape[-1] // network.transform.hop + 1])
-        audio = network.estimate(mix).float()  # [B, S, C, T]
-        return Signals(audio, self._analyse(network, audio) if self.spectral else None)
-
-    def _analyse(self, network: Network, audio: Tensor) -> Tensor:
-        """Return the STFT of [B, S, C, T], complex [B, S, C, F, frames]."""
-        if isinstance(network, SpectralNetwork):
-            spectra: Tensor = network.transform.analyse(audio.flatten(0, 1))  # [B·S, C, F, frames]
-            unflattened: Tensor = spectra.unflatten(0, audio.shape[:2])  # [B, S, C, F, frames]
-            return unflattened
-        return stft(audio, self.config.fft, self.config.hop)
+    return term
 
 
-def svd_penalty(network: nn.Module, *, smallest: int, rank: int, iterations: int) -> Tensor:
-    """Return the sum of the squared largest singular values of the weights (Hybrid Demucs).
+# ---------------------------------------------------------------- the community's metrics as losses
 
-    The singular vectors u, v come from a randomised low-rank SVD (Halko et al. 2011) without a gradient; then
-    σ = uᵀWv has the exact one, ∂σ/∂W = u·vᵀ.
 
-    Args:
-        network: any module. Weights are seen as matrices [out, everything else].
-        smallest: number of elements below which a weight is ignored.
-        rank: rank of the random sketch; larger is more exact.
-        iterations: number of subspace iterations; more are more exact.
+@loss("l1_snr")
+def l1_snr(estimate: Signals, target: Signals) -> Tensor:
+    """Return the mean negative ratio of mean magnitudes of the samples, [S] in dB.
 
-    Returns:
-        [] with a gradient.
+    −10·log₁₀((mean|s| + ε) / (mean|s − ŝ| + ε)) with ε = 10⁻³ (Watcharasupat et al. 2023, "A Generalized
+    Bandsplit Neural Network for Cinematic Audio Source Separation").
     """
-    weights = [_matrix(module, weight) for module, weight in _weights(network) if weight.numel() >= smallest]
-    values = [_largest_singular_value(weight, rank, iterations).square() for weight in weights]
-    return torch.stack(values).sum() if values else torch.zeros(())
+    error = (target.audio - estimate.audio).abs().mean((2, 3))  # [B, S]
+    return -l1_ratio(error, target.audio.abs().mean((2, 3))).mean(0)
 
 
-def _weights(network: nn.Module) -> list[tuple[nn.Module, Tensor]]:
-    """Return the trainable weights that are matrices when flattened, with their modules."""
-    found = ((m, p) for m in network.modules() for p in m.parameters(recurse=False))
-    return [(m, p) for m, p in found if p.requires_grad and p.dim() > 1 and prod(p.shape[1:]) > 1]
+@loss("l1_snr_stft")
+def l1_snr_stft(estimate: Signals, target: Signals) -> Tensor:
+    """Return l1_snr of the real parts plus that of the imaginary parts, mean of three STFTs, [S] in dB."""
+    ratios = [_complex_ratio(estimate.audio, target.audio, size) for size in (512, 1024, 2048)]
+    return -torch.stack(ratios).mean((0, 1))  # [3, B, S] → [S]
 
 
-def _matrix(module: nn.Module, weight: Tensor) -> Tensor:
-    """Return a weight as [out, everything else]; a transposed convolution's output channels come second."""
-    transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d))
-    return (weight.transpose(0, 1) if transposed else weight).flatten(1)  # [out, everything else]
+def _complex_ratio(estimate: Tensor, target: Tensor, size: int) -> Tensor:
+    """Return the ratios of [B, S, C, T] by an STFT whose window has unit energy, [B, S]."""
+    window = torch.hann_window(size, dtype=target.dtype, device=target.device)
+    window = window / window.norm()
+    error, signal = (
+        torch.view_as_real(stft(x, size, size // 4, window=window)).abs().mean((2, 3, 4))  # [B, S, 2]
+        for x in (target - estimate, target)
+    )
+    return l1_ratio(error, signal).sum(-1)
 
 
-def _largest_singular_value(matrix: Tensor, rank: int, iterations: int) -> Tensor:
-    """Return σ₁ of a matrix [m, n] with a gradient, []."""
-    with torch.no_grad(), torch.autocast(matrix.device.type, enabled=False):
-        u, s, v = torch.svd_lowrank(matrix.float(), min(rank, *matrix.shape), iterations)  # [m, r] [r] [n, r]
-        first = s.argmax()
-        left, right = u[:, first], v[:, first]  # [m], [n]
-    return left @ matrix.float() @ right
+@loss("log_wmse")
+def log_wmse(estimate: Signals, target: Signals) -> Tensor:
+    """Return the negative of the metric log WMSE, [S].
+
+    It is 4·ln(E / M + 10⁻⁸), averaged over batch and channels. E is the energy of the error and M that of the
+    mixture, both weighted by the sensitivity of hearing.
+    """
+    mix = target.audio.sum(1) if target.mix is None else target.mix  # [B, C, T]
+    level = heard_energy(mix)[:, None]  # [B, 1, C]
+    error = heard_energy(estimate.audio - target.audio)  # [B, S, C]
+    floor = 1e-16 * mix.shape[-1]
+    return (4 * (error / level.clamp_min(floor) + 1e-8).log()).mean((0, 2))
+
+
+@loss("bleedless")
+def bleedless(estimate: Signals, target: Signals) -> Tensor:
+    """Return the mean excess of the mel bins that are too loud, [S] in dB; the metric is 100 / (1 + it)."""
+    return _mean_excess(*_levels(target, estimate))
+
+
+@loss("fullness")
+def fullness(estimate: Signals, target: Signals) -> Tensor:
+    """Return the mean lack of the mel bins that are too quiet, [S] in dB; the metric is 100 / (1 + it)."""
+    return _mean_excess(*reversed(_levels(target, estimate)))
+
+
+def _mean_excess(quieter: Tensor, louder: Tensor) -> Tensor:
+    """Return the mean of what is positive in the difference of levels [B, S, bins], [S]."""
+    excess = (louder - quieter).clamp_min(0)
+    counts = (excess > 0).sum(-1).clamp_min(1)  # [B, S]
+    return (excess.sum(-1) / counts).mean(0)
+
+
+def _levels(*signals: Signals, size: int = 4096) -> list[Tensor]:
+    """Return the mel bins of signals in dB, down to 80 dB below their loudest, [B, S, C·M·frames]."""
+    found = []
+    for one in signals:
+        padded = pad(one.audio, (size // 2, size // 2))
+        magnitudes = stft(padded, size, size // 4, centred=False).abs()  # [B, S, C, F, frames]
+        filters = mel_filters(size // 8, size).to(magnitudes).to_dense()  # [M, F]
+        levels = level_db(filters @ magnitudes).flatten(2)  # [B, S, C, M, frames] → [B, S, C·M·frames]
+        found.append(torch.maximum(levels, levels.detach().amax(-1, keepdim=True) - TOP_DB))
+    return found

@@ -12,9 +12,9 @@ from torch import Tensor, distributed
 from stemsplit.core.compute import DTYPES, Compute
 from stemsplit.models.network import Network
 from stemsplit.training.config import Config
+from stemsplit.training.criterion import Criterion
 from stemsplit.training.data import Sample
 from stemsplit.training.library import WholeSong
-from stemsplit.training.losses import Criterion
 from stemsplit.training.optim import Ema, build_optimizer, schedule_factor, temporary_weights
 from stemsplit.training.rng import derive_seed
 from stemsplit.training.teacher import Teacher
@@ -111,14 +111,16 @@ class TrainingModule(LightningModule):
     # ------------------------------------------------------------ validation
 
     def candidates(self) -> dict[str, dict[str, Tensor] | None]:
-        """Return the candidates for the export by name, as state dicts; None stands for the network's own."""
+        """Return the candidates for the export by name, as state dicts; None stands for the network's own.
+
+        An average lacks the frozen parameters.
+        """
         averages = {name: average.values for name, average in self.averages.items() if average.weight}
         return {RAW: None, **averages}
 
     def weights(self, candidate: str) -> dict[str, Tensor]:
         """Return the state dict of a candidate."""
-        values = self.candidates()[candidate]
-        return self.network.state_dict() if values is None else values
+        return self.network.state_dict() | (self.candidates()[candidate] or {})
 
     def validation_step(self, index: int, batch_idx: int) -> None:
         """Separate one song with every candidate and score it."""

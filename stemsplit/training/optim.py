@@ -1,8 +1,10 @@
 """Optimiser with parameter groups, learning-rate schedule, and exponential moving averages of weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib import import_module
+from importlib.util import find_spec
 from math import cos, pi, sqrt
 from typing import Any
 
@@ -13,22 +15,54 @@ from stemsplit.models.network import Network
 from stemsplit.reading import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 
-KINDS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+# Module and class of each kind; those outside torch come with the extra `optim`.
+KINDS = {
+    "adam": ("torch.optim", "Adam"),
+    "adamw": ("torch.optim", "AdamW"),
+    "adamw8bit": ("bitsandbytes.optim", "AdamW8bit"),
+    "muon": ("pytorch_optimizer", "Muon"),
+    "prodigy": ("prodigyopt", "Prodigy"),
+}
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Return the optimiser of all trainable parameters.
 
     Raises:
-        Invalid: a group matches no parameter.
+        Invalid: a group matches no parameter, or the kind's library isn't installed.
     """
-    return KINDS[config.kind](
-        parameter_groups(network, config),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-    )
+    make, groups = optimizer_class(config), parameter_groups(network, config)
+    lr, betas, eps, decay = config.lr, config.betas, config.eps, config.weight_decay
+    if config.kind == "muon":
+        # Steps as large as AdamW's (Liu et al. 2025, "Muon is scalable for LLM training", section 2.2), so
+        # that one learning rate suits both.
+        adamw = {"adamw_lr": lr, "adamw_betas": betas, "adamw_eps": eps, "adamw_wd": decay}
+        return make(_matrices_apart(groups), lr=lr, weight_decay=decay, use_adjusted_lr=True, **adamw)
+    return make(groups, lr=lr, betas=betas, eps=eps, weight_decay=decay)
+
+
+def optimizer_class(config: OptimConfig) -> Callable[..., torch.optim.Optimizer]:
+    """Return the class of an optimiser.
+
+    Raises:
+        Invalid: its library isn't installed.
+    """
+    module, name = KINDS[config.kind]
+    library = module.partition(".")[0]
+    if find_spec(library) is None:
+        raise Invalid("kind", f"{config.kind} needs {library}: pip install 'stemsplit-cli[optim]'")
+    found: Callable[..., torch.optim.Optimizer] = getattr(import_module(module), name)
+    return found
+
+
+def _matrices_apart(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Split groups into matrices, for Muon, and biases and scales, for AdamW."""
+    parts = [
+        {**group, "params": [p for p in group["params"] if (p.dim() > 1) == matrices], "use_muon": matrices}
+        for group in groups
+        for matrices in (True, False)
+    ]
+    return [part for part in parts if part["params"]]
 
 
 def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
@@ -102,7 +136,7 @@ class Ema:
     """Bias-corrected exponential moving average (EMA) of a network's weights.
 
     With decay d, after n updates it is Σ dⁱ·w₍ₙ₋ᵢ₎ / Σ dⁱ, i < n: the first update is a copy, and the initial
-    weights have no influence. Integer buffers are copied.
+    weights have no influence. Integer buffers are copied, and frozen parameters are left out.
 
     Args:
         network: gives names, shapes and devices.
@@ -112,14 +146,17 @@ class Ema:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.weight = 0.0  # Σ dⁱ
-        self.values = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+        state = network.state_dict().items()
+        self.values = {name: value.detach().clone() for name, value in state if name not in frozen}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Add the network's current weights to the average."""
         self.weight = self.decay * self.weight + 1
-        for name, value in network.state_dict().items():
-            own = self.values[name]
+        state = network.state_dict()
+        for name, own in self.values.items():
+            value = state[name]
             if own.is_floating_point():
                 # w̄ₙ = w̄ₙ₋₁ + (wₙ − w̄ₙ₋₁) / Σ dⁱ
                 own.lerp_(value.to(own), 1 / self.weight)
@@ -147,11 +184,11 @@ def temporary_weights(network: nn.Module, values: dict[str, Tensor]) -> Iterator
 
     Args:
         network: any module.
-        values: state dict with the network's keys and shapes.
+        values: state dict with the network's keys and shapes; weights that it lacks stay as they are.
     """
-    own = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(values)
+    own = {k: value.detach().clone() for k, value in network.state_dict().items() if k in values}
+    network.load_state_dict(values, strict=False)
     try:
         yield
     finally:
-        network.load_state_dict(own)
+        network.load_state_dict(own, strict=False)

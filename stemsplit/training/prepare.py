@@ -15,12 +15,13 @@ from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
 from stemsplit.models.network import Network
 from stemsplit.reading import Invalid
+from stemsplit.training.adapters import add_adapters, freeze
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
+from stemsplit.training.criterion import MASK_ERROR, Masking
 from stemsplit.training.data import Samples, SampleSpec
 from stemsplit.training.library import DataSpec, WholeSong, data_spec, open_mixes, open_songs, open_whole
-from stemsplit.training.losses import MASK_ERROR, Masking
-from stemsplit.training.optim import parameter_groups
+from stemsplit.training.optim import optimizer_class, parameter_groups
 from stemsplit.training.progress import Preparing
 from stemsplit.training.rng import derive_seed
 from stemsplit.training.teacher import Teacher
@@ -74,6 +75,19 @@ def build_network(file: ConfigFile, callback: Callback | None = None) -> Network
     network = _load_start(file, config.start, callback) if config.start else _build_new(file)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise file.error("model", f"{type(network).__name__} has no weights to train")
+    return _adapted(file, network)
+
+
+def _adapted(file: ConfigFile, network: Network) -> Network:
+    """Add the adapters to a network, and freeze what isn't trained."""
+    lora, section = file.config.lora, "lora."
+    try:
+        if lora is not None:
+            add_adapters(network, lora, file.config.seed)
+        section = "model."
+        freeze(network, file.config.model.freeze)
+    except Invalid as error:
+        raise file.error(section + error.key, error.rule) from None
     return network
 
 
@@ -145,6 +159,7 @@ def check_network(file: ConfigFile, network: Network) -> None:
         limit = longest / network.sample_rate
         raise file.error("data.segment_s", f"the network takes at most {limit:g} s")
     try:
+        optimizer_class(config.optim)
         parameter_groups(network, config.optim)
     except Invalid as error:
         raise file.error(f"optim.{error.key}", error.rule) from None

@@ -65,3 +65,31 @@ class Finished(Event):
     folder: str
     step: int
     best: float | None
+
+
+@dataclass(frozen=True)
+class Footprint(Event):
+    """Memory of a training step, in bytes, measured for one sample on the CPU.
+
+    Attributes:
+        parameters: weights and buffers. trained: number of trained weights. of: number of all weights.
+        gradients: of the trained weights. optimizer: state of the optimiser. averages: of the weights.
+        activations: most that the forward and the backward pass of one sample keep at a time.
+        samples: in a micro-batch of one device. precision: of the activations.
+    """
+
+    parameters: int
+    trained: int
+    of: int
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+    samples: int
+    precision: str
+
+    @property
+    def total(self) -> int:
+        """Return the bytes of a step with a whole micro-batch."""
+        kept = self.parameters + self.gradients + self.optimizer + self.averages
+        return kept + self.samples * self.activations

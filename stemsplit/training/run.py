@@ -21,10 +21,13 @@ from stemsplit.core.compute import is_out_of_memory
 from stemsplit.errors import ResourceError
 from stemsplit.events import Callback, Event, emit
 from stemsplit.models.network import Network
+from stemsplit.training.adapters import recompute_activations, training_mode
+from stemsplit.training.batches import MicroBatches, ResumableSampler, data_loader
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
-from stemsplit.training.data import MicroBatches, ResumableSampler, Sample, data_loader
+from stemsplit.training.data import Sample
 from stemsplit.training.folder import RunFolder
+from stemsplit.training.footprint import measure
 from stemsplit.training.module import TrainingModule
 from stemsplit.training.per_stem import part_for, stems_to_train, write_bag
 from stemsplit.training.prepare import (
@@ -123,7 +126,7 @@ def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
 
     Args:
         file: the configuration; with `per_stem`, only the network of the file itself is trained.
-        callback: receives a `Trained` event with the step's loss.
+        callback: receives a `Trained` event with the step's loss, and a `Footprint` with its memory.
     """
 
     def without_finished(event: Event) -> bool | None:
@@ -139,6 +142,10 @@ def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
         check_network(once, network)
         stems_to_train(file, network)
         _train_one(once, network, "", resume=False, fresh=False, callback=without_finished)
+    if is_first_process():
+        with torch.random.fork_rng(devices=()):
+            training_mode(network)
+            emit(callback, measure(network, file.config))
 
 
 def _train_one(
@@ -156,7 +163,8 @@ def _train_one(
     resuming = resume and folder.last.exists()
     result = _finished_result(folder, config) if resuming else None
     if result is None:
-        prepared = prepare(file, network.train(), callback)
+        training_mode(network)
+        prepared = prepare(file, network, callback)
         if is_first_process():
             folder.begin(config, fresh=not resuming)
         result = _fit(folder, config, prepared, RunRecorder(folder, config, callback, name), resuming)
@@ -169,6 +177,8 @@ def _fit(
 ) -> Result:
     """Run the remaining steps; `resuming` first loads the last checkpoint."""
     network = prepared.network
+    if config.fit.recompute:
+        recompute_activations(network)
     module = TrainingModule(network, config, prepared.songs, prepared.teacher)
     with _isolated():
         first = config.valid.at_start and not resuming

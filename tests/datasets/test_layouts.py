@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stemsplit.datasets.layouts import Layout, Location, find_layouts
+from stemsplit.datasets.layouts import Layout, Location, find_layouts, find_single_stems
 from stemsplit.errors import InputError
 
 FOUR = ("drums", "bass", "other", "vocals")
@@ -170,3 +170,48 @@ def test_the_album(shared_data: Path) -> None:
     assert [layout.name[0] for layout in layouts] == list("1234567")
     assert sum(len(places) for layout in layouts for places in layout.stems.values()) == 148
     assert layouts[0].stems["bass"] == ()
+
+
+def test_single_stems_in_folders_of_their_names(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "Vocals/b.wav",
+        "Vocals/a.flac",
+        "bass/live/c.wav",
+        "bass/cover.jpg",
+        "lyrics/d.txt",
+        "e.wav",
+    )
+    assert [brief(layout) for layout in find_single_stems(tmp_path)] == [
+        ("Vocals/a.flac", {"vocals": ["a.flac"]}, None),
+        ("Vocals/b.wav", {"vocals": ["b.wav"]}, None),
+        ("bass/live/c.wav", {"bass": ["c.wav"]}, None),
+    ]
+
+
+def test_single_stems_in_a_table(tmp_path: Path) -> None:
+    touch(tmp_path, "x/a.wav", "elsewhere/b.wav")
+    table = tmp_path / "x/stems.csv"
+    table.write_text(f"instrum,path\nvocals,a.wav\ndrums,{tmp_path}/elsewhere/b.wav\n")
+    names = [f"{tmp_path.as_posix()}/elsewhere/b.wav", "a.wav"]
+    assert [brief(layout)[:2] for layout in find_single_stems(table)] == [
+        (names[0], {"drums": ["b.wav"]}),
+        (names[1], {"vocals": ["a.wav"]}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("track,stem,path\n", "the first line must name the columns instrum and path"),
+        ("instrum,path\nvocals,\n", "line 2: instrum and path must be given"),
+        ("instrum,path\nvocals,a.wav\nbass,no.wav\n", "line 3: no file no.wav"),
+        ("instrum,path\n", "no stem found"),
+    ],
+)
+def test_tables_of_single_stems_that_are_wrong(tmp_path: Path, text: str, rule: str) -> None:
+    touch(tmp_path, "a.wav")
+    (tmp_path / "stems.csv").write_text(text)
+    with pytest.raises(InputError) as caught:
+        find_single_stems(tmp_path / "stems.csv")
+    assert caught.value.reason == rule

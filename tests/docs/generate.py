@@ -29,7 +29,9 @@ from stemsplit.hub.records import GRADES
 from stemsplit.hub.registry import list_models, members
 from stemsplit.outcome import Failure
 from stemsplit.separation.report import TrackResult
+from stemsplit.training.criterion import MASK_ERROR
 from stemsplit.training.learning import LossConfig, LossName
+from stemsplit.training.losses import LOSSES
 from stemsplit.training.quality import CheckedSong, Quality
 from stemsplit.training.recipes import recipe_names, recipe_text
 from stemsplit.training.validation import VALIDATION
@@ -289,8 +291,12 @@ def _about_metrics() -> list[str]:
 
 def _losses() -> list[str]:
     default = LossConfig().terms
-    shown = [f"`{name}`" + (" (default)" if name in default else "") for name in get_args(LossName)]
-    return [", ".join(shown)]
+    about = {name: one.about.replace(" [S] in", " in") for name, one in LOSSES.items()}
+    about[MASK_ERROR] = "the distance of the masks from the target, of networks that estimate masks"
+    clean = {name: re.sub(r"^Return (a term: )?|, \[S\]|\.$", "", text) for name, text in about.items()}
+    names = get_args(LossName)
+    rows = [(f"`{name}`" + (" (default)" if name in default else ""), clean[name]) for name in names]
+    return as_table(("loss term", "what it is"), rows)
 
 
 def _recipes() -> list[str]:

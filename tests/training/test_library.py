@@ -11,7 +11,6 @@ from stemsplit.datasets.cache import MeasurementCache
 from stemsplit.datasets.tracks import Source
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.training import library
-from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import (
     MIX,
     DataSpec,
@@ -21,6 +20,7 @@ from stemsplit.training.library import (
     open_songs,
     open_whole,
 )
+from stemsplit.training.sampling import DataSetConfig
 from tests.conftest import Encode
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
@@ -322,3 +322,50 @@ def test_hidden_files_are_no_unlabelled_mixes(counting_songs: WriteSongs) -> Non
 def test_a_folder_without_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of its 0 tracks"):
         open_mixes([DataSetConfig(str(tmp_path))], want(), ignore)
+
+
+def test_an_input_file_is_the_mixture_and_other_files_are_ignored(write_songs: WriteSongs) -> None:
+    dry, reverb = noise(0.2, seed=1), noise(0.2, seed=2)
+    path = write_songs({"a": {"input": dry + reverb, "dry": dry, "reverb": reverb}})
+    song = opened(path, stems=("dry",), paired=True).songs[0]
+    assert list(song.stems) == ["dry"] and song.input is not None
+    np.testing.assert_array_equal(song.input.audio.read(0, 200), dry + reverb)
+    (whole,) = open_whole([DataSetConfig(str(path))], want(stems=("dry",), paired=True), ignore)
+    np.testing.assert_array_equal(whole.mix(), dry + reverb)
+    assert list(whole.stems) == ["dry"]
+
+
+def test_a_song_without_its_input_file(write_songs: WriteSongs) -> None:
+    path = write_songs({"a": {"input": noise(0.2), "dry": noise(0.2, seed=1)}, "b": {"dry": noise(0.2)}})
+    with pytest.raises(InputError, match="b: has no input.wav or mixture.wav"):
+        opened(path, stems=("dry",), paired=True)
+
+
+def test_single_stems_are_songs_of_one_stem(counting_songs: WriteSongs, tmp_path: Path) -> None:
+    counting_songs(30, 40, stems=("vocals",), folder="raw")
+    for number, stem in (("00", "vocals"), ("01", "bass")):
+        (tmp_path / "stems" / stem).mkdir(parents=True)
+        (tmp_path / "raw" / number / "vocals.wav").rename(tmp_path / "stems" / stem / f"{number}.wav")
+    config = DataSetConfig(str(tmp_path / "stems"), layout="stems", song_weights={"bass/*": 3})
+    two = want(stems=("vocals", "bass"))
+    (one,) = open_songs([config], two, ignore, ignore)
+    found = [(song.name, song.frames, list(song.stems), song.weight) for song in one.songs]
+    assert found == [("bass/01.wav", 40, ["bass"], 3.0), ("vocals/00.wav", 30, ["vocals"], 1.0)]
+    table = tmp_path / "stems.csv"
+    table.write_text("instrum,path\nbass,stems/bass/01.wav\nvocals,stems/vocals/00.wav\n")
+    listed = find_multitracks(DataSetConfig(str(table), layout="stems"), two)
+    assert [(track.name, list(track.stems)) for track in listed] == [
+        ("stems/bass/01.wav", ["bass"]),
+        ("stems/vocals/00.wav", ["vocals"]),
+    ]
+
+
+def test_weights_of_songs_and_stems(counting_songs: WriteSongs) -> None:
+    path = str(counting_songs(9, 9, 9))
+    config = DataSetConfig(path, song_weights={"0[01]": 3, "01": 9}, stem_weights={"Vocals": 0.5})
+    (one,) = open_songs([config], want(), ignore, ignore)
+    assert [song.weight for song in one.songs] == [3, 3, 1] and one.stem_weights == {"vocals": 0.5}
+    with pytest.raises(InputError, match=r"none of its tracks is called x\* \(song_weights\)"):
+        find_multitracks(DataSetConfig(path, song_weights={"x*": 2}), want())
+    with pytest.raises(SettingsError, match="data.train: no song has vocals"):
+        open_songs([DataSetConfig(path, stem_weights={"vocals": 0})], want(), ignore, ignore)

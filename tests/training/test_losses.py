@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stemsplit.evaluation import metrics
+from stemsplit.evaluation import community, metrics
 from stemsplit.models.blocks.stft import stft
 from stemsplit.models.network import Network
 from stemsplit.models.spectral import SpectralNetwork, Transform
-from stemsplit.training import losses
+from stemsplit.training import criterion, losses
 from stemsplit.training.learning import LossConfig, LossName, SvdConfig
 from stemsplit.training.losses import Signals
 from stemsplit.training.rng import generator
@@ -109,7 +109,7 @@ def test_spectral_convergence_of_half_the_signal() -> None:
 
 
 def test_a_configuration_may_name_every_loss() -> None:
-    assert set(get_args(LossName)) == {*losses.LOSSES, losses.MASK_ERROR}
+    assert set(get_args(LossName)) == {*losses.LOSSES, criterion.MASK_ERROR}
     asking = {name for name, one in losses.LOSSES.items() if one.spectral}
     assert asking == {"frequency_time", "magnitude", "phase"}
 
@@ -117,16 +117,97 @@ def test_a_configuration_may_name_every_loss() -> None:
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_every_term_is_smallest_for_the_target_and_has_finite_gradients(name: str) -> None:
     term = losses.LOSSES[name].make(LossConfig(resolutions=(64,), resolution_hop=16))
-    estimate, target = pair(2, 3, 2, 256)
+    estimate, target = pair(2, 3, 2, 1200)
     estimate.audio.requires_grad_(True)
     off = term(with_spectra(estimate), with_spectra(target))
     exact = term(with_spectra(target), with_spectra(target))
     assert off.shape == (3,) and (exact < off).all()
     off.sum().backward()
     assert estimate.audio.grad is not None and estimate.audio.grad.isfinite().all()
-    silent = Signals(torch.zeros(1, 3, 2, 256))
+    silent = Signals(torch.zeros(2, 3, 2, 1200))
     assert term(with_spectra(silent), with_spectra(target)).isfinite().all()
     assert term(with_spectra(silent), with_spectra(silent)).isfinite().all()
+
+
+def double(signals: Signals) -> Signals:
+    """Return signals with the spectra of their audio, at a precision at which differences tell a gradient.
+
+    The first and the last bin are real, as are those of the mirrored first and last frame: their phase jumps.
+    """
+    audio = signals.audio.double()
+    return Signals(audio, stft(audio, 64, 16)[..., 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_gradients_are_those_of_finite_differences(name: str) -> None:
+    term = losses.LOSSES[name].make(LossConfig(resolutions=(256, 64), resolution_hop=16, quantile=0.5))
+    estimate, target = (double(one) for one in pair(3, 2, 2, 2400))
+    weights, step = torch.tensor([1.0, -0.7], dtype=torch.float64), 1e-8
+
+    def value(audio: Tensor) -> Tensor:
+        return (weights * term(double(Signals(audio)), target)).sum()
+
+    audio = estimate.audio.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(value(audio), audio)
+    for seed in range(3):
+        direction = torch.randn(audio.shape, generator=generator(seed), dtype=torch.float64)
+        with torch.no_grad():
+            slope = (value(audio + step * direction) - value(audio - step * direction)) / (2 * step)
+        assert slope.item() != 0
+        torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-4, atol=1e-7)
+
+
+def test_the_masked_error_by_hand() -> None:
+    # errors of four samples of one stem: 1, 4, 9, 100; their quantile of 0.7 lies between 9 and 100
+    estimate = Signals(torch.tensor([1.0, 2.0, -3.0, 10.0]).reshape(4, 1, 1, 1))
+    silence = Signals(torch.zeros(4, 1, 1, 1))
+    assert losses.masked_mse(0.7)(estimate, silence).tolist() == [pytest.approx(14 / 3)]
+    assert losses.masked_mse(1.0)(estimate, silence).tolist() == [28.5]
+    one = Signals(estimate.audio[3:])
+    assert losses.masked_mse(0.5)(one, Signals(silence.audio[3:])).tolist() == [100.0]  # never nothing at all
+
+
+def test_the_l1_ratio_by_hand() -> None:
+    expected = [-10 * math.log10((2.0 + 1e-3) / (2.0 + 1e-3)), -10 * math.log10(1e-3 / 1.001)]
+    assert losses.l1_snr(*by_hand()).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def music(seed: int, samples: int = 20000) -> Tensor:
+    """Return noise with a decaying spectrum, [2, T]."""
+    noise = torch.randn(2, samples, generator=generator(seed))
+    return torch.fft.irfft(torch.fft.rfft(noise) / (1 + torch.arange(samples // 2 + 1) / 200), samples)
+
+
+def test_losses_agree_with_the_metrics_that_they_are_made_of() -> None:
+    target, estimate, rest = music(0), 0.5 * music(0) + 0.3 * music(1), music(2)
+    stems = Signals(torch.stack([target, rest])[None])
+    guess = Signals(torch.stack([estimate, rest])[None])
+
+    def of(term: losses.Term, estimate: Signals = guess) -> float:
+        return float(term(estimate, stems)[0])
+
+    assert of(losses.log_wmse) == pytest.approx(
+        -float(community.log_wmse(target, estimate, target + rest)), rel=1e-4
+    )
+    bleed = community.bleed(target, estimate)
+    assert 100 / (1 + of(losses.bleedless)) == pytest.approx(float(bleed.bleedless), rel=1e-4)
+    assert 100 / (1 + of(losses.fullness)) == pytest.approx(float(bleed.fullness), rel=1e-4)
+    # a permuted estimate is as loud as its target, so that the metric subtracts nothing for its level
+    turned = target.flip(-1)
+    both = [of(term, Signals(turned[None, None])) for term in (losses.l1_snr, losses.l1_snr_stft)]
+    assert -sum(both) / 2 == pytest.approx(float(community.l1_snr(target, turned)), rel=1e-4)
+
+
+def test_the_mixture_of_the_step_weighs_the_error() -> None:
+    estimate, target = pair(1, 2, 2, 500)
+    mix = 2 * target.audio.sum(1)
+    alone, beside = (losses.log_wmse(estimate, Signals(target.audio, mix=m)) for m in (None, mix))
+    assert (alone - beside).tolist() == pytest.approx([4 * math.log(4)] * 2, rel=1e-4)
+
+    network, stems = Answering(), by_hand()[1].audio
+    compare = criterion.Criterion(LossConfig(terms={"log_wmse": 1.0}), ("a", "b"))
+    quiet, loud = (compare(network, factor * stems.sum(1), stems)[1] for factor in (1, 2))
+    assert float(quiet[0] - loud[0]) == pytest.approx(4 * math.log(4), rel=1e-4)
 
 
 class Answering(Network):
@@ -146,8 +227,8 @@ def test_terms_add_by_factor_and_stems_by_weight() -> None:
     target = by_hand()[1].audio
 
     def both(terms: dict[LossName, float], weights: dict[str, float]) -> tuple[Tensor, Tensor]:
-        criterion = losses.Criterion(LossConfig(terms=terms, weights=weights), ("a", "b"))
-        return criterion(Answering(), target.sum(1), target)
+        compare = criterion.Criterion(LossConfig(terms=terms, weights=weights), ("a", "b"))
+        return compare(Answering(), target.sum(1), target)
 
     # [2·2 + 5/2, 2·1 + 2/2] = [6.5, 3]
     loss, per_stem = both({"l1": 2.0, "mse": 0.5}, {"b": 3.0})
@@ -160,7 +241,7 @@ def test_terms_add_by_factor_and_stems_by_weight() -> None:
 
 
 def penalty(network: nn.Module, smallest: int = 1, rank: int = 6, iterations: int = 10) -> Tensor:
-    return losses.svd_penalty(network, smallest=smallest, rank=rank, iterations=iterations)
+    return criterion.svd_penalty(network, smallest=smallest, rank=rank, iterations=iterations)
 
 
 def test_singular_values_by_hand() -> None:
@@ -212,8 +293,8 @@ class Halver(SpectralNetwork):
 def test_spectral_networks_are_compared_by_their_own_spectra() -> None:
     mix, target = (signals.audio for signals in pair(2, 1, 1, 256))
     network = Halver()
-    criterion = losses.Criterion(LossConfig(terms={"magnitude": 1.0}), network.stems)
-    loss, per_stem = criterion(network, mix[:, 0], target)
+    compare = criterion.Criterion(LossConfig(terms={"magnitude": 1.0}), network.stems)
+    loss, per_stem = compare(network, mix[:, 0], target)
     wanted = network.transform.analyse(target[:, 0])
     expected = (0.5 * network.transform.analyse(mix[:, 0]).abs() - wanted.abs()).abs().mean()
     torch.testing.assert_close(loss, expected)
@@ -233,8 +314,8 @@ class Gain(Network):
         return self.gains[:, 0, None, None] * mix[:, None]
 
 
-def criterion_of(**config: object) -> losses.Criterion:
-    return losses.Criterion(LossConfig(**config), ("a", "b"))  # type: ignore[arg-type]
+def criterion_of(**config: object) -> criterion.Criterion:
+    return criterion.Criterion(LossConfig(**config), ("a", "b"))  # type: ignore[arg-type]
 
 
 def test_the_criterion_by_hand() -> None:

@@ -1,5 +1,6 @@
+from importlib.util import find_spec
 from math import sqrt
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from stemsplit.models import build
 from stemsplit.reading import Invalid
 from stemsplit.training.learning import GroupConfig, OptimConfig, ScheduleConfig
 from stemsplit.training.optim import (
+    KINDS,
     Ema,
     build_optimizer,
     parameter_groups,
@@ -100,6 +102,42 @@ def test_optimisers_get_their_settings() -> None:
         0.2,
     )
     assert type(build_optimizer(Net(), OptimConfig(kind="adam"))) is torch.optim.Adam
+
+
+def test_the_table_of_kinds() -> None:
+    assert set(KINDS) == set(get_args(get_type_hints(OptimConfig)["kind"]))
+
+
+@pytest.mark.parametrize(("kind", "lr"), [("adamw8bit", 0.01), ("muon", 0.01), ("prodigy", 1.0)])
+def test_kinds_of_other_libraries(kind: Any, lr: float) -> None:
+    """A step of each where its library is installed; else an error that names the extra."""
+    config = OptimConfig(kind=kind, lr=lr)
+    library = KINDS[kind][0].partition(".")[0]
+    if find_spec(library) is None:
+        with pytest.raises(Invalid, match=rf"kind: {kind} needs {library}: pip install .*\[optim\]"):
+            build_optimizer(Net(), config)
+        return
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 128), nn.Conv1d(128, 32, 1), nn.LayerNorm(1))
+    optimizer, before = build_optimizer(network, config), [p.clone() for p in network.parameters()]
+    used = [*network[0].parameters(), *network[1].parameters()]
+    torch.stack([(p * torch.randn_like(p)).sum() for p in used]).sum().backward()
+    optimizer.step()
+    moved = [not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True)]
+    assert moved == [True] * 4 + [False] * 2  # of those with a gradient
+    assert all(group["lr"] == lr for group in optimizer.param_groups)
+    if kind == "muon":
+        # a step of orthogonal directions: unlike the gradient's, its singular values are alike
+        values = torch.linalg.svdvals(before[0] - network[0].weight)
+        assert values.min() > 0.5 * values.max()
+        assert [len(group["params"]) for group in optimizer.param_groups] == [2, 4]
+    if kind == "adamw8bit":
+        assert optimizer.state[network[0].weight]["state1"].dtype == torch.uint8
+
+
+def test_prodigy_refuses_a_learning_rate_for_other_optimisers() -> None:
+    with pytest.raises(Invalid, match="lr: is a factor of the rate that prodigy estimates"):
+        OptimConfig(kind="prodigy")
 
 
 def factors(config: ScheduleConfig, steps: range, per_epoch: int = 10, total: int = 100) -> list[float]:

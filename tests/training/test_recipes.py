@@ -1,5 +1,6 @@
 """The recipes are valid configurations with the values of their papers and models."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,12 +8,27 @@ import torch
 
 from stemsplit import models
 from stemsplit.errors import UnknownNameError
+from stemsplit.hub.registry import list_models
+from stemsplit.training.adapters import add_adapters, recompute_activations, training_mode
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import parse_config
+from stemsplit.training.footprint import measure
 from stemsplit.training.optim import schedule_factor
+from stemsplit.training.progress import Footprint
 from stemsplit.training.recipes import recipe_names, recipe_text
 
-NAMES = ["bsrnn", "fine-tune", "mask-transformer", "per-stem", "scratch", "semi-supervised"]
+NAMES = [
+    "bsrnn",
+    "fine-tune",
+    "lora-htdemucs",
+    "lora-roformer",
+    "lora-scnet",
+    "mask-transformer",
+    "per-stem",
+    "restore",
+    "scratch",
+    "semi-supervised",
+]
 
 
 def recipe(name: str) -> Config:
@@ -98,3 +114,34 @@ def test_the_masking_transformer_is_the_thesis_s() -> None:
     peak = schedule_factor(config.schedule, 3999, config.fit.steps_per_epoch, 10000)
     assert peak == pytest.approx((1025 * 4000) ** -0.5)
     assert 3999 // config.fit.steps_per_epoch == 7  # the warm-up ends with the eighth epoch
+
+
+def footprint(config: Config, seconds: float) -> Footprint:
+    """Measure a step of a recipe's network with random weights, on samples of another length."""
+    spec = {spec.name: spec for spec in list_models()}[config.model.start or ""]
+    network = models.build(spec.family or "", spec.arguments)
+    assert config.lora is not None
+    add_adapters(network, config.lora, 1)
+    recompute_activations(network)
+    training_mode(network)
+    return measure(network, replace(config, data=replace(config.data, segment_s=seconds)))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize(
+    ("name", "lengths"), [("htdemucs", (7.8,)), ("roformer", (0.25, 0.5)), ("scnet", (1, 2))]
+)
+def test_adapters_fit_twelve_gigabytes(name: str, lengths: tuple[float, ...]) -> None:
+    """The memory of activations is linear in the length, beside a constant part, so short samples tell it."""
+    config = recipe(f"lora-{name}")
+    assert config.fit.recompute
+    first, *more = (footprint(config, seconds) for seconds in lengths)
+    activations = float(first.activations)
+    for longer in more:
+        slope = (longer.activations - first.activations) / (lengths[1] - lengths[0])
+        assert slope > 0
+        activations += slope * (config.data.segment_s - lengths[0])
+    kept = first.total - first.samples * first.activations
+    assert kept + first.samples * activations < 11e9  # and a gigabyte for the device's libraries
+    assert first.gradients + first.optimizer < 0.05 * 3 * first.parameters

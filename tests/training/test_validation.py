@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
@@ -6,10 +8,16 @@ import torch
 from torch import Tensor
 
 from stemsplit.core.compute import Compute
+from stemsplit.core.stream import separate_array
 from stemsplit.evaluation import metrics
+from stemsplit.evaluation.table import Signals
+from stemsplit.hub.load import load_model
 from stemsplit.models.network import Network
 from stemsplit.training.config import ValidConfig
-from stemsplit.training.library import WholeSong
+from stemsplit.training.configfile import parse_config
+from stemsplit.training.library import WholeSong, data_spec, open_whole
+from stemsplit.training.run import train
+from stemsplit.training.sampling import DataConfig
 from stemsplit.training.validation import VALIDATION, BestCandidate, score_song, summary
 
 RATE = 100
@@ -86,6 +94,28 @@ def test_the_overlap_is_the_configuration_s_the_model_s_or_the_usual(
 
 def test_the_metrics_of_a_configuration_are_those_of_the_table() -> None:
     assert set(get_args(get_type_hints(ValidConfig)["metric"])) == set(VALIDATION)
+
+
+@pytest.mark.parametrize("metric", VALIDATION)
+def test_every_metric_selects_the_weights_of_a_run(
+    metric: str, tiny_config: Callable[..., str], tmp_path: Path
+) -> None:
+    text = tiny_config(extra=f"valid: {{metric: {metric}}}")
+    file = parse_config(text, "config.yaml", ["fit.epochs=1", "fit.steps_per_epoch=2"])
+    result = train(file)
+    network, (song,) = load_model(tmp_path / "run"), whole_songs(file.config.data)
+    mix = torch.from_numpy(song.mix())
+    estimates, function = separate_array(network, mix), VALIDATION[metric][0]
+    stems = [torch.from_numpy(song.stems[stem].read(0, song.frames)) for stem in network.stems]
+    pairs = zip(stems, estimates, strict=True)
+    expected = [float(function(Signals(stem, found, mix, 1000))) for stem, found in pairs]
+    assert result.score == pytest.approx(sum(expected) / 4, rel=1e-5)
+    assert len(set(expected)) == 4
+
+
+def whole_songs(config: DataConfig) -> list[WholeSong]:
+    stems = ("drums", "bass", "other", "vocals")
+    return open_whole(config.valid, data_spec(config, stems, 1000, 2, False), lambda message: None)
 
 
 @pytest.mark.parametrize(("metric", "expected"), [("usdr", [4.0, 5.0]), ("usdr_median", [3.0, 5.0])])
