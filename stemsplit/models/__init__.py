@@ -39,6 +39,7 @@ FAMILIES: dict[str, str] = {
     "scnet": "stemsplit.models.scnet:SCNet",
     "scnet_masked": "stemsplit.models.scnet:SCNetMasked",
     "scnet_tran": "stemsplit.models.scnet:SCNetTran",
+    "spleeter": "stemsplit.models.spleeter:Spleeter",
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
     "vr": "stemsplit.models.vr:VR",
     "vr_v51": "stemsplit.models.vr:VRv51",

@@ -122,6 +122,17 @@ SHORT = {
     "model_chorus_bs_roformer_ep_267_sdr_24.1275": "male_female_sucial",
 }
 
+SPLEETER = {
+    f"spleeter:{n}stems{khz}": f"spleeter-{n}stems{khz.lower()}" for n in "245" for khz in ("", "-16kHz")
+}
+
+# sha256 of archives that their authors' programs compare with (spleeter, tests/test_github_model_provider.py)
+DIGESTS = {
+    "2stems.tar.gz": "f3a90b39dd2874269e8b05a48a86745df897b848c61f3958efc80a39152bd692",
+    "4stems.tar.gz": "3adb4a50ad4eb18c7c4d65fcf4cf2367a07d48408a5eb7d03cd20067429dfaa8",
+    "5stems.tar.gz": "25a1e87eb5f75cc72a4d2d5467a0a50ac75f05611f877c278793742513cc7218",
+}
+
 # Arguments that a configuration doesn't state, by the variant that a row names
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "shared_bias": {"use_shared_bias": True},
@@ -214,7 +225,7 @@ def main(source: str, more: Iterable[str] = ()) -> None:
         if own:
             registered[own].extend(names_of(row))
             continue
-        name = SHORT.get(stem_of(row["name"]), stem_of(row["name"]))
+        name = {**SHORT, **SPLEETER}.get(stem_of(row["name"]), stem_of(row["name"]))
         name = f"{row['family']}_{name}" if name.lower() in taken else name
         taken.add(name.lower())
         entries.append(entry(row, name, known.get(row["name"], {})))
@@ -302,7 +313,7 @@ def file_of(file: Row) -> dict[str, Any]:
         return {}
     urls.sort(key=rank)
     digits = re.search(r"-([0-9a-f]{8})\.th$", file["names"][0])  # demucs names its packages by their sha256
-    sha256 = file["sha256"] or (digits[1] if digits else None)
+    sha256 = file["sha256"] or (digits[1] if digits else None) or DIGESTS.get(file["names"][0])
     found = {"url": urls[0], "mirrors": urls[1:], "sha256": sha256, "md5": file["md5"], "size": file["size"]}
     return {key: value for key, value in found.items() if value}
 
@@ -363,6 +374,8 @@ def vr(row: Row) -> Row:
 
 def cited(row: Row) -> Row:
     """Return what is known of a network that papers compare with, or why its file can't be read."""
+    if row["family"] == "spleeter":
+        return spleeter(row)
     if row["family"] == "xumx":
         return {"reason": "its file is one of NNabla (.h5)", "stems": row["stems"]}
     if row["family"] != "bytesep":
@@ -373,6 +386,19 @@ def cited(row: Row) -> Row:
     found = family("bytesep").Arguments.from_config({"train": config})
     arguments = {field.name: getattr(found, field.name) for field in fields(found)}
     return {"family": "bytesep", "arguments": arguments, "stems": row["stems"]}
+
+
+def spleeter(row: Row) -> Row:
+    """Return the arguments of one of Spleeter's networks, from its configuration."""
+    config = row["config"]
+    layers = config["model"]["params"]
+    arguments = {
+        "instrument_list": tuple(config["instrument_list"]),
+        "F": config["F"],
+        "softmax": config["model"]["type"] == "unet.softmax_unet",
+        **layers,
+    }
+    return {"family": "spleeter", "arguments": arguments, "stems": config["instrument_list"]}
 
 
 def needs_yaml(row: Row, known: Row) -> bool:

@@ -147,6 +147,17 @@ VR = {
     },
 }
 
+SPLEETER = {
+    "instrument_list": ["a", "b"],
+    "conv_n_filters": [2, 3, 4],
+    "T": 8,
+    "F": 24,
+    "frame_length": 64,
+    "frame_step": 16,
+    "groups": 2,
+    "sample_rate": 8000,
+}
+
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
@@ -196,6 +207,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
     ("scnet_masked", SCNET),
     ("scnet_tran", SCNET | TRAN),
+    ("spleeter", SPLEETER),
+    ("spleeter", SPLEETER | {"softmax": True, "conv_activation": "ELU", "mask_extension": "average"}),
     ("tasnet", TASNET),
     ("tasnet", TASNET | {"causal": True, "norm_type": "cLN", "mask_nonlinear": "softmax"}),
     ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),
