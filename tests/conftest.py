@@ -62,7 +62,11 @@ def encode(tmp_path: Path) -> Encode:
 
 
 # Programs whose reference packages have an environment of their own: what names its Python, and the packages
-ENVIRONMENTS = {"spleeter_tf.py": ("STEMSPLIT_TENSORFLOW", "tensorflow.txt")}
+ENVIRONMENTS = {
+    "spleeter_tf.py": ("STEMSPLIT_TENSORFLOW", "tensorflow.txt"),
+    "d3net_nnabla.py": ("STEMSPLIT_NNABLA", "nnabla.txt"),
+    "xumx_nnabla.py": ("STEMSPLIT_NNABLA", "nnabla.txt"),
+}
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from stemsplit.reading import Invalid, Names, Number, Rows
 MAIN = "model.safetensors"
 INDEX = ".index"
 YAML = {".yaml", ".yml"}
-WEIGHTS = {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".chpt", ".onnx", INDEX}
+WEIGHTS = {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".chpt", ".onnx", ".h5", INDEX}
 
 
 class BagFile(NamedTuple):

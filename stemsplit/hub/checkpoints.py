@@ -9,6 +9,7 @@
 | file of asteroid | the same, with `model_name` and `model_args` |
 | ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
 | checkpoint of TensorFlow, perhaps in an archive | tensors by name (see `tensor_bundles`) |
+| file of NNabla (HDF5), perhaps in an archive | parameters by name (see `nnabla_weights`) |
 
 Nothing in a file is ever executed or imported; see `pickles`.
 """
@@ -30,6 +31,7 @@ from stemsplit.hub import (
     bare,
     diffq,
     first_demucs,
+    nnabla_weights,
     onnx_weights,
     pickles,
     tensor_bundles,
@@ -75,7 +77,8 @@ def read_package(
     """Read a checkpoint without building the network.
 
     Args:
-        path: a safetensors file, one that `torch.save` wrote, an ONNX file, or a checkpoint of TensorFlow.
+        path: a safetensors file, one that `torch.save` wrote, an ONNX file, or a checkpoint of TensorFlow
+            or NNabla.
         family: family of a bare state dict; None looks for a description in a YAML file beside it, or in the
             registry entry with its hash.
         arguments: arguments of a bare state dict.
@@ -83,7 +86,7 @@ def read_package(
 
     Raises:
         CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
-        StemsplitError: it's an ONNX file, and the package onnx isn't installed.
+        StemsplitError: it's an ONNX file or one of NNabla, and the package onnx or h5py isn't installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -93,6 +96,8 @@ def read_package(
         return _exported(path, family, dict(arguments or {}), config)
     if not _is_safetensors(path) and tensor_bundles.is_bundle(path):
         return _of_tensorflow(path, family, arguments, config)
+    if not _is_safetensors(path) and nnabla_weights.is_nnabla(path):
+        return _of_nnabla(path, family, arguments, config)
     content = _content(path)
     if "klass" in content:
         return _package(path, content)
@@ -139,6 +144,18 @@ def _of_tensorflow(
             bare.describe(path, state, config)[:2] if described else tensorflow_names.describe(path, state)
         )
     return Package(path, family, dict(arguments or {}), state, described=True)
+
+
+def _of_nnabla(
+    path: Path, family: str | None, arguments: Mapping[str, Any] | None, config: str | Path | None
+) -> Package:
+    """Return the package of a file of NNabla, described by a YAML file or by itself."""
+    found = nnabla_weights.read(path)
+    if family is None and (config or bare.configs_beside(path)):
+        family, arguments, _ = bare.describe(path, found.state, config)
+    if family is None:
+        return Package(path, found.family, found.arguments, found.state, described=True)
+    return Package(path, family, {**found.arguments, **(arguments or {})}, found.state, described=True)
 
 
 def empty_network(package: Package) -> Network:

@@ -26,6 +26,7 @@ from stemsplit.hub import catalogue
 from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.registry import registry
 from stemsplit.models import FAMILIES, build, family
+from stemsplit.models.d3net import RELEASED
 from stemsplit.stems import canonical_stems
 
 Row = Mapping[str, Any]
@@ -119,6 +120,8 @@ SHORT = {
     "model_htdemucs_ep_21_sdr_13.6970": "phantom_center_htdemucs",
     "model_mdx23c_ep_271_l1_freq_72.2383": "phantom_center_mdx23c",
     "bs_roformer_male_female_by_aufr33_sdr_7.2889": "male_female_aufr33",
+    "d3net-mss": "d3net",
+    "x-umx": "xumx",
     "model_chorus_bs_roformer_ep_267_sdr_24.1275": "male_female_sucial",
 }
 
@@ -200,7 +203,7 @@ STRUCTURE = (
 
 SIGNATURES: dict[str, str] = {}  # name of a bag's member by its signature
 
-UNFIT = re.compile(r"\.zip(\.\d+)?$")
+UNFIT = re.compile(r"(?<!d3net-mss)\.zip(\.\d+)?$")  # D3Net's is read as it is
 DEMUCS = (
     'The code is MIT. Of the weights the author wrote "only for scientific purposes" (issues 327 and 508).'
 )
@@ -272,7 +275,7 @@ def names_of(row: Row) -> list[str]:
 
 def entry(row: Row, name: str, known: Row) -> dict[str, Any]:
     """Return the entry of a row."""
-    files = [file for file in map(file_of, row["files"]) if file]
+    files = [file for file in map(file_of, row["files"]) if file and "openvino" not in file["url"]]
     if row["variant"] in FAMILY_OF:
         row = {**row, "family": FAMILY_OF[row["variant"]]}
     known = known or kuielab(row) or vr(row) or cited(row)
@@ -377,7 +380,9 @@ def cited(row: Row) -> Row:
     if row["family"] == "spleeter":
         return spleeter(row)
     if row["family"] == "xumx":
-        return {"reason": "its file is one of NNabla (.h5)", "stems": row["stems"]}
+        return {"family": "xumx", "arguments": {"sources": tuple(row["stems"])}, "stems": row["stems"]}
+    if row["family"] == "d3net":
+        return {"family": "d3net", "arguments": {}, "stems": tuple(RELEASED)}
     if row["family"] != "bytesep":
         return {}
     config = {**row["config"], "model_type": row["config"]["model"], "target_source_types": row["stems"]}

@@ -83,6 +83,29 @@ BYTESEP = {
     "sample_rate": 8000,
     "segment_seconds": 0.25,
 }
+D3NET_SIZES = {
+    "valid_signal_idx": 24,
+    "band_split_idxs": [8],
+    "num_init_features": [3, 2],
+    "dens_k": [[2, 3, 2], [1]],
+    "num_layer_blocks": [[2, 3, 1], [2]],
+    "b_n_blocks": [[2, 1, 2], [2]],
+    "f_num_init_features": 2,
+    "f_dens_k": [2, 2, 3, 2, 2],
+    "f_num_layer_block": [2, 1, 2, 2, 2],
+    "f_n_blocks": [2, 2, 2, 1, 2],
+    "ttl_dens_k": 2,
+    "ttl_num_layer_block": 2,
+    "test_patch_len": 16,
+    "out_shift": 8,
+}
+D3NET = {
+    "targets": {"a": D3NET_SIZES, "b": D3NET_SIZES | {"out_shift": 4}},
+    "sample_rate": 1000,
+    "fft_size": 64,
+    "hop_size": 16,
+    "segment_s": 0.5,
+}
 MDX23C = {
     "stems": ["a", "b"],
     "n_fft": 64,
@@ -180,6 +203,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bsrnn", BSRNN),
     ("bytesep", BYTESEP),
     ("bytesep", BYTESEP | {"model_type": "MobileNet_Subbandtime", "input_channels": 1}),
+    ("d3net", D3NET),
+    ("d3net", D3NET | {"filter": False, "flip": False, "nb_channels": 1}),
     ("demucs", WAVEFORM),
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
     ("demucs_v2", WAVEFORM2),
