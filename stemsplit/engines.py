@@ -10,7 +10,7 @@ import pickle
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context, parent_process, resource_tracker
@@ -20,10 +20,11 @@ from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread, local
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
-from stemsplit.events import Callback, Event, emit
+from stemsplit.errors import Cancelled, ResourceError
+from stemsplit.events import Callback, Event
+from stemsplit.pools import Message, in_order, packed, picklable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -31,7 +32,6 @@ Worker = Callable[[Item, Callback], Result]
 Factory = Callable[[], Worker[Item, Result]]
 
 _EXIT_TIMEOUT_S = 5  # after which a terminated process is killed
-_MISSING = object()
 _READY = "ready"  # first message of a process
 
 
@@ -74,7 +74,7 @@ class Threads:
         """See `Engine.run`."""
         if self.count == 1:
             return _one_by_one(items, factory, callback)
-        return _in_order(_ThreadPool(self.count, factory), self.count, items, callback)
+        return in_order(_ThreadPool(self.count, factory), self.count, items, callback)
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,7 @@ class Processes:
             SettingsError: the factory can't be pickled.
             ResourceError: a process died before any process was ready.
         """
-        try:
-            packed = pickle.dumps(factory)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise SettingsError(
-                f"the work can't be sent to other processes: {error}",
-                setting="--jobs",
-                hint="define functions at the top level of a module, or use one job, which needs no process",
-            ) from error
-        return _in_order(_ProcessPool(packed), self.count, items, callback)
+        return in_order(_ProcessPool(packed(factory)), self.count, items, callback)
 
 
 def make_engine(jobs: int) -> Engine:
@@ -136,62 +128,6 @@ def _ignore(event: Event) -> None:
     pass
 
 
-class _Message(NamedTuple):
-    """Message of a worker about the item of that number: an event or, if `done`, the result."""
-
-    number: int
-    done: bool
-    content: Any
-
-
-class _Pool(Protocol):
-    """Workers that run in parallel."""
-
-    def submit(self, index: int, item: Any) -> None:
-        """Give an item to a free worker."""
-        ...
-
-    def receive(self) -> _Message:
-        """Wait for the next message."""
-        ...
-
-    def close(self) -> None:
-        """Stop the workers."""
-        ...
-
-
-def _in_order(
-    pool: _Pool, count: int, items: Iterable[Any], callback: Callback | None
-) -> Generator[Any, None, None]:
-    """Keep `count` workers busy, and yield the results in the order of the items."""
-    todo, ready = enumerate(items), dict[int, Any]()
-    running = following = 0
-    with closing(pool):
-        while True:
-            while running < count and (pair := next(todo, None)) is not None:
-                pool.submit(*pair)
-                running += 1
-            if not running:
-                return
-            message = pool.receive()
-            if not message.done:
-                emit(callback, message.content)
-                continue
-            running -= 1
-            ready[message.number] = _checked(message.content)
-            while (result := ready.pop(following, _MISSING)) is not _MISSING:
-                following += 1
-                yield result
-
-
-def _checked(result: Any) -> Any:
-    """Return a result, or raise it if it is an exception that stops all work."""
-    stops = isinstance(result, BaseException) and not isinstance(result, Exception)
-    if stops or isinstance(result, Cancelled):
-        raise result
-    return result
-
-
 # ---------------------------------------------------------------- threads
 
 
@@ -200,13 +136,13 @@ class _ThreadPool:
 
     def __init__(self, count: int, factory: Factory[Any, Any]) -> None:
         self._pool, self._factory, self._local = ThreadPoolExecutor(count), factory, local()
-        self._messages: SimpleQueue[_Message] = SimpleQueue()
+        self._messages: SimpleQueue[Message] = SimpleQueue()
         self._closed = Flag()
 
     def submit(self, index: int, item: Any) -> None:
         self._pool.submit(self._work, index, item)
 
-    def receive(self) -> _Message:
+    def receive(self) -> Message:
         return self._messages.get()
 
     def close(self) -> None:
@@ -215,7 +151,7 @@ class _ThreadPool:
 
     def _work(self, index: int, item: Any) -> None:
         def tell(event: Event) -> bool | None:
-            self._messages.put(_Message(index, False, event))
+            self._messages.put(Message(index, False, event))
             return False if self._closed.is_set() else None
 
         try:
@@ -224,7 +160,7 @@ class _ThreadPool:
             result = self._local.worker(item, tell)
         except BaseException as error:  # `receive` would wait for ever for an exception that isn't sent
             result = error
-        self._messages.put(_Message(index, True, result))
+        self._messages.put(Message(index, True, result))
 
 
 # ---------------------------------------------------------------- processes
@@ -255,7 +191,7 @@ class _ProcessPool:
         other.close()
         return pipe
 
-    def receive(self) -> _Message:
+    def receive(self) -> Message:
         while True:
             pipes: dict[Any, Connection] = {pipe: pipe for pipe in self._items}
             pipes |= {self._processes[pipe].sentinel: pipe for pipe in self._items}
@@ -263,7 +199,7 @@ class _ProcessPool:
                 if (message := self._received(pipes[found])) is not None:
                     return message
 
-    def _received(self, pipe: Connection) -> _Message | None:
+    def _received(self, pipe: Connection) -> Message | None:
         """Return the next message of a process that has sent one or has died; None for its ready message."""
         try:
             # messages that were sent before the process died come first
@@ -276,9 +212,9 @@ class _ProcessPool:
             self._ready.add(pipe)
             return None
         done, content = content
-        return _Message(self._items.pop(pipe) if done else self._items[pipe], done, content)
+        return Message(self._items.pop(pipe) if done else self._items[pipe], done, content)
 
-    def _crashed(self, pipe: Connection) -> _Message:
+    def _crashed(self, pipe: Connection) -> Message:
         """Return a `ResourceError` as the result of the item whose process has died."""
         process, index = self._processes.pop(pipe), self._items.pop(pipe)
         pipe.close()
@@ -287,7 +223,7 @@ class _ProcessPool:
             hint = 'a script must start workers below `if __name__ == "__main__":`'
             raise ResourceError("a worker process died before it could begin", hint=hint)
         hint = "it may have been out of memory; use fewer --jobs"
-        return _Message(index, True, ResourceError("a worker process died", hint=hint))
+        return Message(index, True, ResourceError("a worker process died", hint=hint))
 
     def close(self) -> None:
         for pipe, process in self._processes.items():
@@ -359,22 +295,13 @@ def _serve(pipe: Connection, factory: bytes) -> None:
         try:
             result = worker()(pickle.loads(data), tell)
         except Exception as error:
-            result = _picklable(error)
+            result = picklable(error)
         try:
             send(True, result)
         except OSError:  # the parent has closed the pipe: nobody waits for the result
             return
         except (TypeError, AttributeError, pickle.PicklingError) as error:  # a result that can't be pickled
-            send(True, _picklable(error))
-
-
-def _picklable(error: Exception) -> Exception:
-    """Return an exception, or one with the same message if it can't be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return StemsplitError(f"{type(error).__name__}: {error}")
-    return error
+            send(True, picklable(error))
 
 
 def _exit_with_parent() -> None:

@@ -1,7 +1,7 @@
 """Exceptions of the package, which carry data. The command line turns them into messages and exit codes."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 
@@ -82,12 +82,12 @@ class AudioError(StemsplitError):
     """An input can't be read as audio, or an output can't be written.
 
     Attributes:
-        path: the file.
+        path: the file; an address is a `urls.Url`.
     """
 
-    def __init__(self, path: str | Path, reason: str, *, hint: str | None = None) -> None:
+    def __init__(self, path: str | PurePath, reason: str, *, hint: str | None = None) -> None:
         super().__init__(reason, hint=hint)
-        self.path = Path(path)
+        self.path = path if isinstance(path, PurePath) else Path(path)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"

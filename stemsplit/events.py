@@ -22,9 +22,9 @@ class Event:
 
 @dataclass(frozen=True)
 class Start(Event):
-    """Work begins on `tracks` inputs with `model` on `device`."""
+    """Work begins on `tracks` inputs (None while they are being listed) with `model` on `device`."""
 
-    tracks: int
+    tracks: int | None
     model: str
     device: str
 
@@ -44,13 +44,13 @@ class TrackStart(Event):
 
     Attributes:
         input: the track, as it was given.
-        index, count: its number, counted from 1, and the number of tracks.
+        index, count: its number, counted from 1, and the number of tracks; None while they are being listed.
         duration_s: its duration in seconds, None if unknown.
     """
 
     input: str
     index: int
-    count: int
+    count: int | None
     duration_s: float | None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from stemsplit.blend_names import BLENDS, DEFAULT_BLEND, Blend, known_blend
+from stemsplit.engine_settings import EngineSettings
 from stemsplit.errors import SettingsError
 from stemsplit.fields import (
     bit_rate,
@@ -363,7 +364,7 @@ class OutputSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """All settings of a run."""
+    """All settings of a run; `engine` says what carries out the work."""
 
     model: ModelSettings = ModelSettings()
     combination: CombinationSettings = CombinationSettings()
@@ -372,6 +373,7 @@ class Request:
     stems: StemSettings = StemSettings()
     batch: BatchSettings = BatchSettings()
     output: OutputSettings = OutputSettings()
+    engine: EngineSettings = EngineSettings()
     jobs: int = option(1, "Tracks processed at once.", short="-j", parse=whole(1))
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "stemsplit"
 LOW = {
     *("errors", "settings", "fields", "events", "formats", "stems", "chunking", "blend_names"),
     *("files", "folders", "outcome", "documents", "reading", "engines", "listing", "forked"),
+    *("engine_settings", "cluster", "actor", "pools", "urls", "claims"),
 }
 BELOW = {
     "cli": {"api", "web", "separation", "training", "evaluation", "core", "audio", "hub", "datasets"},

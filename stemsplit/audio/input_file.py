@@ -6,9 +6,11 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from stemsplit.audio.decoding import GET_AGAIN_HINT
 from stemsplit.errors import InputError
+from stemsplit.urls import Place, Url, open_file
 
 _MAX_OFFSET = (1 << 63) - 1
 
@@ -55,11 +57,31 @@ class InputFile:
         self.close()
 
 
+class RemoteFile(InputFile):
+    """A file at an address, of which small ranges are read, such as its tags.
+
+    Args:
+        url: the address.
+
+    Raises:
+        InputError: it can't be opened.
+    """
+
+    def __init__(self, url: Url) -> None:
+        self.path = self.name = Path(url.name)
+        self.file = cast(io.BufferedReader, open_file(url))
+        self.size = self.file.seek(0, os.SEEK_END)
+
+
 @contextmanager
-def opened(source: "str | Path | InputFile", name: str | Path | None = None) -> Iterator[InputFile]:
+def opened(source: "str | Place | InputFile", name: str | Path | None = None) -> Iterator[InputFile]:
     """Open a file for the `with` block; leave an `InputFile` open after it."""
     if isinstance(source, InputFile):
         yield source
+        return
+    if isinstance(source, Url):
+        with RemoteFile(source) as file:
+            yield file
         return
     with InputFile(source, name) as file:
         yield file

@@ -11,11 +11,13 @@ from click.core import ParameterSource
 from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import PROGRESS, flag, setting
+from stemsplit.cluster import make_ray
+from stemsplit.engine_settings import EngineSettings
 from stemsplit.errors import InputError
 from stemsplit.events import Callback
 from stemsplit.fields import collect, names
 from stemsplit.files import write_named
-from stemsplit.settings import ModelSettings, Request
+from stemsplit.settings import DEFAULT_DEVICE, ModelSettings, Request
 
 if TYPE_CHECKING:
     from stemsplit.evaluation.outcome import Outcome
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
         flag("--fresh", is_flag=True, help="Score again, ignoring earlier scores."),
         *map(setting, ("device", "precision", "threads", "segment_s", "overlap", "shifts")),
         setting("jobs", note="Each is a process."),
+        *map(setting, ("engine", "address", "workers", "worker_cpus", "worker_gpus")),
         setting("offline"),
         PROGRESS,
         click.Option(["--json", "as_json"], is_flag=True, help="Print the scores as JSON."),
@@ -130,6 +133,7 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
             metrics=[name for text in options["metrics"] for name in names(text)] or None,
             bss=options["bss"],
             jobs=options["jobs"] or Request.jobs,
+            engine=make_ray(collect(options, EngineSettings), options["device"] or DEFAULT_DEVICE),
             fresh=bool(options["fresh"]),
             callback=callback,
             **({} if estimates else _separation(options)),

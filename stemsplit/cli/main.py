@@ -22,6 +22,7 @@ COMMANDS = {
         "stemsplit.cli.evaluate:evaluate",
         "Score models on data sets, or stems against references.",
     ),
+    "report": ("stemsplit.cli.report:report", "Join the reports of several runs and machines."),
     "play": ("stemsplit.cli.play:play", "Open a page to hear, mix, compare and separate."),
     "serve": ("stemsplit.cli.play:serve", "Serve the page and its HTTP API without a browser."),
     "train": ("stemsplit.cli.train:train", "Train and fine-tune models; find mislabelled stems."),

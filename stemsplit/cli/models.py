@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stemsplit.hub.access import Access
     from stemsplit.hub.importing import Imported
 
-LIST_SCHEMA = 2
+LIST_SCHEMA = 3
 HELP = {"help_option_names": ["-h", "--help"]}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -45,8 +45,9 @@ def list_(as_json: bool, **options: Any) -> None:
     """List models with stems, size, licence and published score.
 
     Without words or options, these are the models of this program's registry. Words and options search in
-    all that are known by name: several hundred checkpoints of other programs and their authors. Compare
-    scores within one metric only: cSDR is museval's median of medians, uSDR the mean over songs.
+    all that are known by name: several hundred checkpoints of other programs and their authors. The scores
+    of a list are of one metric and one test set: cSDR is museval's median of medians, uSDR the mean over
+    songs, in dB.
 
     \b
     stemsplit models list --stem vocals
@@ -63,7 +64,7 @@ def list_(as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({"schema": LIST_SCHEMA, "models": [entry_of(s) for s in specs]}, indent=2))
         return
     by_task = choice.narrow and choice.stem is None and choice.metric is None
-    for line in print_table(specs, choice.stem, by_task=by_task):
+    for line in print_table(specs, choice, by_task=by_task):
         click.echo(line)
     if not choice.narrow:
         click.echo(
@@ -271,6 +272,13 @@ def convert(source: str, target: str, half: bool) -> None:
         click.Argument(["name"], metavar="NAME"),
         click.Argument(["target"], metavar="OUT.onnx"),
         click.Option(["--half"], is_flag=True, help="Store weights in half precision: half the size."),
+        click.Option(
+            ["--stft"],
+            type=click.Choice(["inside", "outside"]),
+            default="inside",
+            show_default=True,
+            help="Whether the file computes the STFT and its inverse, or the program that runs it.",
+        ),
         setting("segment_s"),
         setting("offline"),
         PROGRESS,
@@ -278,7 +286,13 @@ def convert(source: str, target: str, half: bool) -> None:
     context_settings=HELP,
 )
 def export(
-    name: str, target: str, half: bool, segment_s: float | None, offline: bool | None, style: str
+    name: str,
+    target: str,
+    half: bool,
+    stft: Literal["inside", "outside"],
+    segment_s: float | None,
+    offline: bool | None,
+    style: str,
 ) -> None:
     """Write a model as an ONNX file for other programs, and compare its output with the model's.
 
@@ -291,6 +305,12 @@ def export(
         raise usage_error(f"{target}: must end in .onnx")
     with progress.display(style) as callback:
         done = export_onnx(
-            name, target, half=half, segment_s=segment_s, offline=bool(offline), callback=callback
+            name,
+            target,
+            half=half,
+            stft=stft,
+            segment_s=segment_s,
+            offline=bool(offline),
+            callback=callback,
         )
     click.echo(f"{name} -> {target} (agrees to {done.agreement_db:.1f} dB, {done.measured_with})", err=True)

@@ -124,7 +124,7 @@ class _Bars:
                 if done == total:
                     self._drop(name)
             case events.TrackStart(name, index, count, duration_s):
-                self._show(name, f"[{index}/{count}] {one_line(_short(name))}", 0, duration_s, "")
+                self._show(name, f"[{index}/{count or '?'}] {one_line(_short(name))}", 0, duration_s, "")
             case events.Progress(name, done_s, total_s, eta_s):
                 self._show(name, None, done_s, total_s, self._speed(name, done_s, eta_s))
             case events.TrackDone(name) | events.TrackFailed(name):

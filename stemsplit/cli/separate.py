@@ -25,15 +25,17 @@ from stemsplit.outcome import SCHEMA, exit_code
 from stemsplit.settings import LAYOUTS, QUALITIES, Request
 
 if TYPE_CHECKING:
+    from stemsplit.separation.inputs import Input
     from stemsplit.separation.jobs import Ready
-    from stemsplit.separation.plan import Input
-    from stemsplit.separation.report import Report, TrackResult
+    from stemsplit.separation.plan import Job
+    from stemsplit.separation.report import Report, ReportStream, TrackResult
     from stemsplit.separation.run import Session
 
 STDIN = "-"
 BEST = "best:"  # stands before a stem in place of a model's name
 KARAOKE_LEAD = "karaoke_lead"  # the registry's recipe that takes the lead voice away
 KARAOKE_HINT = "with a karaoke model of your own: -m MODEL --karaoke"
+LINES = ".jsonl"  # suffix of a report that is written while the run goes on
 
 
 @click.command(
@@ -69,12 +71,14 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
     notices = [*notices, *_choose_best(options)]
     request = _request(options)
     template_of(request.batch.template, FORMATS[request.output.format])
-    check_device(request.compute.device)
+    if request.engine.address is None:  # another machine may have the device
+        check_device(request.compute.device)
     # Import torch, which takes longest, while the inputs are collected and the plan is made.
     threading.Thread(target=_import_torch, daemon=True).start()
 
+    from stemsplit.separation.inputs import find
     from stemsplit.separation.pipe import write_stream
-    from stemsplit.separation.run import find, prepare, separate_files
+    from stemsplit.separation.run import prepare, separate_files
 
     found = find(_inputs(options, stack), request)
     _check_report(options["report"], found.inputs)
@@ -93,8 +97,14 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
                 _print_paths(options, event.outputs.values())
             return show(event)
 
-        report = separate_files(found, request, callback=tell)
+        report = separate_files(found, request, stream=_stream(options["report"]), callback=tell)
     return _conclude(report, options)
+
+
+def _stream(report: str | None) -> "ReportStream | None":
+    from stemsplit.separation.report import ReportStream
+
+    return ReportStream(Path(report)) if report and report.endswith(LINES) else None
 
 
 def _import_torch() -> None:
@@ -119,7 +129,8 @@ def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
 
 def _check_report(report: str | None, inputs: "list[Input]") -> None:
     """Refuse to write the report over an input."""
-    if report is not None and os.path.realpath(report) in {os.path.realpath(entry.path) for entry in inputs}:
+    files = (entry.path for entry in inputs if entry.url is None)
+    if report is not None and os.path.realpath(report) in map(os.path.realpath, files):
         raise usage_error(f"--report {report}: is an input")
 
 
@@ -143,6 +154,11 @@ def _choose_best(options: dict[str, Any]) -> list[str]:
 
 def _request(options: dict[str, Any]) -> Request:
     """Return the settings that the options ask for."""
+    if options["engine"] == "ray":
+        if options["output"] == "-":
+            raise usage_error("-o -: --engine ray writes files")
+        if options["jobs"]:
+            raise usage_error(f"--jobs {options['jobs']}: --engine ray has --workers")
     first, *others = options["model"] or (None,)
     if not others:
         for name in ("blend", "weights"):
@@ -180,6 +196,8 @@ def _end(options: dict[str, Any]) -> float | None:
 def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
     """Return the inputs; stdin and pipes are spooled into temporary files."""
     from stemsplit.audio.spool import is_pipe
+    from stemsplit.separation.inputs import input_at
+    from stemsplit.urls import is_url, place_of
 
     names = [*options["inputs"], *_listed(options["from_file"], options["null"])]
     if not names and not options["from_file"]:
@@ -190,10 +208,13 @@ def _inputs(options: dict[str, Any], stack: ExitStack) -> "list[Path | Input]":
         raise usage_error("stdin can be read only once")
     if options["dry_run"]:
         _check_model_name(options["inputs"])
-    return [
-        _spooled(name, options["input_name"], stack) if name == STDIN or is_pipe(name) else Path(name)
-        for name in names
-    ]
+
+    def made(name: str) -> "Path | Input":
+        if name == STDIN or is_pipe(name):
+            return _spooled(name, options["input_name"], stack)
+        return input_at(name) if is_url(name) else Path(place_of(name))
+
+    return [made(name) for name in names]
 
 
 def _check_model_name(inputs: Iterable[str]) -> None:
@@ -209,7 +230,7 @@ def _spooled(name: str, stdin_name: str, stack: ExitStack) -> "Input":
     """Copy a stream into a temporary file, which is deleted when `stack` closes."""
     from stemsplit.audio.spool import spool
     from stemsplit.errors import StemsplitError
-    from stemsplit.separation.plan import Input
+    from stemsplit.separation.inputs import Input
 
     source, label = (sys.stdin.buffer, stdin_name) if name == STDIN else (name, name)
     try:
@@ -243,9 +264,10 @@ def _show_plan(session: "Session", as_json: bool) -> int:
     Raises:
         ResourceError: the disk has too little room.
     """
+    from stemsplit.separation.jobs import Ready
     from stemsplit.separation.report import TrackResult
 
-    found = list(session.survey())
+    found = list(session.survey(addresses=True))
     if as_json:
         jobs = [_planned(one) for one in found]
         click.echo(json.dumps({"schema": SCHEMA, "model": session.flow.name, "jobs": jobs}, indent=2))
@@ -254,11 +276,11 @@ def _show_plan(session: "Session", as_json: bool) -> int:
             _show_planned(one)
         count = sum(not isinstance(one, TrackResult) for one in found)
         click.echo(f"{count} to do with {session.flow.name}; nothing was done (--dry-run)", err=True)
-    session.check_room([one for one in found if not isinstance(one, TrackResult)])
+    session.check_room([one for one in found if isinstance(one, Ready)])
     return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
 
 
-def _show_planned(found: "Ready | TrackResult") -> None:
+def _show_planned(found: "Ready | Job | TrackResult") -> None:
     job = _planned(found)
     if job["error"]:
         say(f"{job['input']}: {job['error']['message']}", job["error"]["hint"])
@@ -270,7 +292,8 @@ def _show_planned(found: "Ready | TrackResult") -> None:
         )
 
 
-def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
+def _planned(found: "Ready | Job | TrackResult") -> dict[str, Any]:
+    from stemsplit.separation.plan import Job
     from stemsplit.separation.report import TrackResult
 
     if isinstance(found, TrackResult):
@@ -281,8 +304,9 @@ def _planned(found: "Ready | TrackResult") -> dict[str, Any]:
             "outputs": dict(found.outputs),
             "error": error,
         }
-    outputs = {name: str(path) for name, path in found.job.files.items()}
-    return {"input": str(found.job.input), "status": "ready", "outputs": outputs, "error": None}
+    job = found if isinstance(found, Job) else found.job
+    outputs = {name: str(path) for name, path in job.files.items()}
+    return {"input": str(job.input), "status": "ready", "outputs": outputs, "error": None}
 
 
 def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
@@ -298,7 +322,7 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
-    if options["report"]:
+    if options["report"] and not options["report"].endswith(LINES):
         with os_errors(Path(options["report"])):
             write_named(options["report"], f"{text}\n".encode())
     return report.exit_code

@@ -7,6 +7,7 @@ import click
 
 from stemsplit.cli.habits import translate
 from stemsplit.cli.options import PROGRESS, flag, option_fields, setting
+from stemsplit.engine_settings import EngineSettings
 from stemsplit.fields import seconds
 from stemsplit.settings import (
     DEFAULT_QUALITY,
@@ -70,6 +71,7 @@ _ORDER: dict[str, list[Entry]] = {
         *("device", "threads", "jobs", "batch_size", "segment_s", "overlap", "shifts", "tta", "seed"),
         "model_options",
         "sequential",
+        EngineSettings,
         Request,
     ],
     "The run": [
@@ -84,7 +86,11 @@ _ORDER: dict[str, list[Entry]] = {
             help="Colours on stderr.",
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="Print the report on stdout as JSON."),
-        flag("--report", metavar="FILE", help="Write the report into a file as JSON."),
+        flag(
+            "--report",
+            metavar="FILE",
+            help="Write the report as JSON; into FILE.jsonl while the run goes on.",
+        ),
         click.Option(["-P", "--print-paths"], is_flag=True, help="Print the finished paths on stdout."),
         click.Option(["--print0"], is_flag=True, help="Print the finished paths, separated by NUL."),
         click.Option(["--debug"], is_flag=True, help="Show a traceback when something fails."),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from stemsplit.cluster import Ray
 from stemsplit.datasets.names import MIXTURE
 from stemsplit.engines import Engine, Processes, Worker, make_engine
 from stemsplit.errors import Cancelled
@@ -165,6 +166,8 @@ def score_tracks(
             if isinstance(result, Exception):  # its worker process died
                 failure = Failure.of(result, name_input=True)
                 result = _announced(Outcome(item.job.name, item.job.duration_s, failure=failure), callback)
+            elif store and item.key and result.scores and isinstance(engine, Ray):
+                store.put(item.key, result.scores)  # the worker's store may be on another machine
             outcomes[item.number] = result
     return [outcomes[number] for number in range(len(jobs))]
 

@@ -149,13 +149,14 @@ def _of_tensorflow(
 def _of_nnabla(
     path: Path, family: str | None, arguments: Mapping[str, Any] | None, config: str | Path | None
 ) -> Package:
-    """Return the package of a file of NNabla, described by a YAML file or by itself."""
+    """Return the package of a file of NNabla, described by the registry, a YAML file or itself."""
     found = nnabla_weights.read(path)
     if family is None and (config or bare.configs_beside(path)):
-        family, arguments, _ = bare.describe(path, found.state, config)
+        family, stated, _ = bare.describe(path, found.state, config)
+        arguments = {**found.arguments, **stated}
     if family is None:
-        return Package(path, found.family, found.arguments, found.state, described=True)
-    return Package(path, family, {**found.arguments, **(arguments or {})}, found.state, described=True)
+        family, arguments = found.family, found.arguments
+    return Package(path, family, dict(arguments or {}), found.state, described=True)
 
 
 def empty_network(package: Package) -> Network:

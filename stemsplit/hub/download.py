@@ -13,6 +13,7 @@ from stemsplit.errors import DownloadError, ModelUnavailableError
 from stemsplit.events import Callback, Download, Notice, emit
 from stemsplit.files import locked
 from stemsplit.hub import claims, hf, records, transfer, verified
+from stemsplit.hub.access import NOT_STATED
 from stemsplit.hub.entries import FileSpec, HubFile, ModelSpec
 from stemsplit.hub.verified import Hash
 
@@ -142,7 +143,9 @@ def exclusive(path: Path, size: int | None, callback: Callback | None) -> Iterat
 def announce(spec: ModelSpec, files: Iterable[FileSpec], callback: Callback | None) -> None:
     """Emit a notice with the licence of a model's weights if any of `files` is about to be downloaded."""
     if not all(any(map(cached, alternatives(file))) for file in files):
-        emit(callback, Notice(f"{spec.name}: weights under {spec.license}. {spec.license_note}".rstrip()))
+        stated = spec.license != NOT_STATED
+        said = f"weights under {spec.license}" if stated else "the licence of its weights is not stated"
+        emit(callback, Notice(f"{spec.name}: {said}. {spec.license_note}".rstrip()))
 
 
 def cached(spec: FileSpec) -> Path | None:
@@ -269,7 +272,7 @@ def save(url: str, part: Path, stated: Hash | None, size: int | None, report: tr
     while True:
         transfer.transfer(source, part, size=size, trusted=claims.mirror_url(), report=report)
         actual = verified.fresh_digest(part)
-        if stated is None and part.stat().st_size == size:
+        if stated is None and size in (None, part.stat().st_size):
             return actual
         if stated is None:
             transfer.discard(part)

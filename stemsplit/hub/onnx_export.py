@@ -1,14 +1,16 @@
-"""Write a network as an ONNX file, with its STFT, for other programs to run.
+"""Write a network as an ONNX file, with or without its STFT, for other programs to run.
 
-The graph takes one chunk of fixed length, [1, C, T], and gives its stems, [1, S, C, T]. Cutting a track into
-chunks and fading them over is left to the program; the file's metadata say what it needs for that.
+The graph takes one chunk of fixed length, [1, C, T], and gives its stems, [1, S, C, T]; without the STFT,
+`onnx_outside` says what it takes. Cutting a track into chunks and fading them over is left to the program;
+the file's metadata say what it needs for that.
 """
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from stemsplit.files import replacing
 from stemsplit.hub.agreement import agreement_db, halve, noise_for
 from stemsplit.hub.arguments import klass_of
 from stemsplit.hub.load import load_model
+from stemsplit.hub.onnx_outside import WithoutTransforms, transforms_of
 from stemsplit.hub.real_arithmetic import RealArithmetic
 from stemsplit.hub.registry import registry
 from stemsplit.models import FAMILIES
@@ -61,6 +64,7 @@ def export_onnx(
     target: str | Path,
     *,
     half: bool = False,
+    stft: Literal["inside", "outside"] = "inside",
     segment_s: float | None = None,
     offline: bool = False,
     callback: Callback | None = None,
@@ -73,6 +77,7 @@ def export_onnx(
         source: a name, a path or hf:OWNER/REPO.
         target: the `.onnx` file, replaced if it exists.
         half: store weights in half precision; the file computes in fp32.
+        stft: whether the file computes the STFT and its inverse, or the program that runs it.
         segment_s: chunk length in seconds; None for the model's own.
         offline: never open a connection.
         callback: receives the events of a download.
@@ -86,16 +91,24 @@ def export_onnx(
     _require_onnx(target)
     model = load_model(source, segment_s=segment_s, offline=offline, callback=callback)
     network, family = _exportable(source, model)
-    graph = _Graph(halve(network) if half else network).eval()
     mix = noise_for(network, network.padded_samples(network.segment_samples))
+    chosen = halve(network) if half else network
+    graph: nn.Module = _Graph(chosen)
+    inputs, around = {"mix": mix}, _alone
+    described: dict[str, Any] = {"stft": "inside"}
+    if stft == "outside":
+        with _named(source):
+            transforms = transforms_of(network, mix.shape[-1])
+        graph, around, described = WithoutTransforms(chosen), transforms.around, transforms.facts()
+        inputs["spectrum"] = transforms.analyse(mix)
     with replacing(target) as part:
-        _trace(graph, mix, part, str(source))
+        _trace(graph.eval(), inputs, part, source)
         if half:
             _store_half(part)
         run, measured_with = _runner(part, graph)
-        agreement = agreement_db(network, run, mix)
+        agreement = agreement_db(network, around(run), mix)
         measured = {"agreement_db": agreement, "measured_with": measured_with}
-        _add_metadata(part, _facts(source, family, network) | measured)
+        _add_metadata(part, _facts(source, family, network) | described | measured)
     return Exported(agreement, measured_with)
 
 
@@ -124,36 +137,54 @@ def _exportable(source: str | Path, model: Network | Bag) -> tuple[Network, str]
     return model, family
 
 
-def _trace(graph: nn.Module, mix: Tensor, path: Path, name: str) -> None:
-    """Write the graph for chunks of the length of `mix`."""
-    with torch.no_grad(), warnings.catch_warnings():
+def _alone(run: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+    """Return a graph that has its transforms inside as it is."""
+    return run
+
+
+@contextmanager
+def _named(source: str | Path) -> Iterator[None]:
+    """Put the model's name before an error's text."""
+    try:
+        yield
+    except StemsplitError as error:
+        raise StemsplitError(f"{source}: {error}") from error
+
+
+def _trace(graph: nn.Module, inputs: Mapping[str, Tensor], path: Path, source: str | Path) -> None:
+    """Write the graph for inputs of these shapes."""
+    outputs = ["stems"] if len(inputs) == 1 else ["spectra", "added"]
+    with torch.no_grad(), warnings.catch_warnings(), _named(source):
         warnings.simplefilter("ignore")  # the exporter of traces is old, but knows no complex numbers either
         try:
             torch.onnx.export(
                 graph,
-                (mix,),
+                tuple(inputs.values()),
                 str(path),
                 dynamo=False,
                 opset_version=_OPSET,
-                input_names=["mix"],
-                output_names=["stems"],
+                input_names=list(inputs),
+                output_names=outputs,
             )
-        except StemsplitError as error:
-            raise StemsplitError(f"{name}: {error}") from error
         except (RuntimeError, TypeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise StemsplitError(f"{name}: can't be exported ({reason})") from error
+            raise StemsplitError(f"can't be exported ({reason})") from error
 
 
-def _runner(path: Path, graph: nn.Module) -> tuple[Callable[[Tensor], Tensor], str]:
+def _runner(path: Path, graph: nn.Module) -> tuple[Callable[..., Any], str]:
+    """Return what runs the file, a function of its inputs, and the name of the program."""
     try:
         import onnxruntime
     except ImportError:
         return graph, f"torch {torch.__version__}"
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
 
-    def run(mix: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"mix": mix.numpy()})[0])
+    def run(*inputs: Tensor) -> Any:
+        given = dict(zip(("mix", "spectrum"), inputs, strict=False))
+        found = session.run(None, {name: given[name].numpy() for name in names})
+        outputs = [torch.from_numpy(each) for each in found]
+        return outputs[0] if len(outputs) == 1 else outputs
 
     return run, f"onnxruntime {onnxruntime.__version__}"
 

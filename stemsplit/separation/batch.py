@@ -6,27 +6,34 @@ previous one is encoded and published. An engine (`engines`) calls the workers; 
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
 from stemsplit.audio.tags import Tags
-from stemsplit.errors import Cancelled
+from stemsplit.claims import Claims, Taken
+from stemsplit.errors import Cancelled, OutputError
 from stemsplit.events import Callback, Notice, Progress, TrackStart, emit
+from stemsplit.files import PartFile, part_of, remove
 from stemsplit.outcome import Failure
-from stemsplit.separation.files import TrackFiles, missing_folders
+from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty, scratch_of, sweep
+from stemsplit.separation.fingerprint import Fingerprint
 from stemsplit.separation.flow import Flow
-from stemsplit.separation.jobs import Fingerprint, Ready
+from stemsplit.separation.jobs import Ready, check_room, finished, refuse_foreign, survey
 from stemsplit.separation.outputs import Output
-from stemsplit.separation.project import write_project
+from stemsplit.separation.plan import Job
+from stemsplit.separation.project import add_project, write_project
+from stemsplit.separation.remote import fetched, staged
 from stemsplit.separation.report import TrackResult, announce
 from stemsplit.separation.runner import Runner, load_runner
 from stemsplit.separation.stage import NOT_MEASURED, Measured
 from stemsplit.settings import Request
+from stemsplit.urls import Url, place_of, put
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +42,57 @@ class Item(NamedTuple):
     """A track of a batch.
 
     Attributes:
-        ready: the job, its source and the shape of its outputs.
-        number, total: the number of the track, counted from 1, and of all tracks.
+        work: the job with its source and the shape of its outputs; or a job that isn't examined yet.
+        number, total: the number of the track, counted from 1, and of all tracks if it is known.
         new_folders: for each output file the folders to create, found before any track creates one.
+        waits: whether to wait for another run that has the track.
     """
 
-    ready: Ready
+    work: Ready | Job
     number: int
-    total: int
+    total: int | None
     new_folders: Mapping[Path, Sequence[Path]]
+    waits: bool = False
+
+    @property
+    def job(self) -> Job:
+        """The input and the paths of its outputs."""
+        return self.work if isinstance(self.work, Job) else self.work.job
 
 
-def items_of(ready: Sequence[Ready]) -> list[Item]:
-    """Return the tracks of a batch."""
-    return [
-        Item(one, index, len(ready), {path: missing_folders(path) for path in one.job.files.values()})
-        for index, one in enumerate(ready, 1)
-    ]
+class Worked(NamedTuple):
+    """Result of a track, None if another run has it, and the device that it ran on."""
+
+    result: TrackResult | None
+    device: str
+
+
+def items_of(work: Iterable[Ready | Job], total: int | None) -> Iterator[Item]:
+    """Yield the tracks of a batch."""
+    for number, one in enumerate(work, 1):
+        item = Item(one, number, total, {})
+        local = [path for path in item.job.outputs if isinstance(path, Path)]
+        yield item._replace(new_folders={path: missing_folders(path) for path in local})
+
+
+def clear(item: Item, run: str | None) -> None:
+    """Remove what is left of a track whose workers have died.
+
+    Args:
+        item: the track.
+        run: name of the run in claims; None if it claims nothing.
+    """
+    for path in item.job.outputs:
+        if isinstance(path, Path) and part_of(path).parent.is_dir():
+            with suppress(OutputError):  # another process writes it by now
+                PartFile(path).discard()
+                remove(scratch_of(path))
+    if run is not None:
+        with closing(Claims(run)) as claims:
+            claims.clear(item.job.outputs)
+    for folders in item.new_folders.values():
+        for folder in reversed(folders):
+            remove_if_empty(folder)
 
 
 class TrackWorker:
@@ -64,7 +105,9 @@ class TrackWorker:
         runner: the models.
         outputs: the outputs of every track.
         fingerprint: model and settings, written to the outputs' tags.
+        request: the settings.
         jobs: number of tracks computed at the same time.
+        run: name of the run in the claims of its files; None to claim none.
     """
 
     def __init__(
@@ -72,9 +115,13 @@ class TrackWorker:
         runner: Runner,
         outputs: Sequence[Output],
         fingerprint: Fingerprint,
+        request: Request,
         jobs: int = 1,
+        run: str | None = None,
     ) -> None:
         self.runner, self.outputs, self.fingerprint = runner, outputs, fingerprint
+        self.request, self.output = request, request.output
+        self.claims = None if run is None else Claims(run)
         self._computing = ThreadPoolExecutor(jobs)
         self._measuring, self._publishing = threading.Semaphore(1), threading.Semaphore(jobs)
 
@@ -82,29 +129,80 @@ class TrackWorker:
         """Stop the threads and free the models."""
         self._computing.shutdown(cancel_futures=True)
         self.runner.close()
+        if self.claims is not None:
+            self.claims.close()
 
-    def __call__(self, item: Item, callback: Callback) -> TrackResult:
+    def __call__(self, item: Item, callback: Callback) -> Worked:
         """Separate a track and return its result; a failure is a result too.
 
         Raises:
             Cancelled: by the callback. No part of the track is left.
         """
-        track = _Track(item, self, callback)
+        name, clock = str(item.job.input), _Clock()
         try:
-            with closing(track.files), item.ready.source.opened() as track.source:
-                with self._measuring:  # one track at a time is measured ahead
-                    track.timed(track.measure)
-                self._computing.submit(track.timed, track.compute).result()
-                with self._publishing:
-                    track.timed(track.publish)
-            result = track.done()
+            with ExitStack() as stack:
+                self._claim(item, callback, stack)
+                found = self._ready(item, stack)
+                if isinstance(found, Ready):
+                    result = self._do(found, item, callback, clock)
+                else:
+                    result = found
+                    add_project(result.status, item.job)
         except Cancelled:
             raise
+        except Taken:
+            return Worked(None, self.runner.device)
         except Exception as error:
-            log.debug("%s", track.name, exc_info=error)
-            result = TrackResult(track.name, "failed", wall_s=track.wall_s, error=Failure.of(error))
+            log.debug("%s", name, exc_info=error)
+            result = TrackResult(name, "failed", wall_s=clock.wall_s, error=Failure.of(error))
         announce(result, callback)
-        return result
+        return Worked(result, self.runner.device)
+
+    def _claim(self, item: Item, callback: Callback, stack: ExitStack) -> None:
+        """Claim the outputs of a track until the stack is closed.
+
+        Raises:
+            Taken: another run has them, and the item doesn't wait.
+        """
+        if self.claims is None or item.job.input.failure is not None:
+            return
+        for folder in dict.fromkeys(folder for each in item.new_folders.values() for folder in each):
+            stack.callback(remove_if_empty, folder)  # which the claims keep from being empty before
+        beat = Progress(str(item.job.input), 0.0, None, None)
+        waiting = partial(emit, callback, beat) if item.waits else None
+        stack.enter_context(self.claims.held(item.job.outputs, waiting))
+
+    def _ready(self, item: Item, stack: ExitStack) -> Ready | TrackResult:
+        """Examine a track if it wasn't before, or if another run may have done it since."""
+        job, batch = item.job, self.request.batch
+        plain = job.input.failure is None and (self.claims is not None or job.is_remote)
+        if plain and (result := finished(job, self.outputs, self.fingerprint, batch)) is not None:
+            if self.claims is not None:
+                sweep(path for path in job.outputs if isinstance(path, Path))
+            meanwhile = item.waits or isinstance(item.work, Ready)  # it wasn't done when it was looked at
+            return replace(result, note="done meanwhile by another run or worker") if meanwhile else result
+        if isinstance(item.work, Ready):
+            return item.work
+        local = stack.enter_context(fetched(job.input))
+        found = survey(job, self.outputs, self.fingerprint, batch, self.output, local)
+        if isinstance(found, Ready):
+            if item.total is None and batch.if_exists == "overwrite":
+                refuse_foreign(found.job)
+            check_room([found], self.output, place_of(batch.output))
+        return found
+
+    def _do(self, ready: Ready, item: Item, callback: Callback, clock: "_Clock") -> TrackResult:
+        """Take a track through the stages."""
+        with ExitStack() as stack:
+            track = _Track(ready, item, self, callback, stack)
+            stack.enter_context(closing(track.files))
+            track.source = stack.enter_context(ready.source.opened())
+            with self._measuring:  # one track at a time is measured ahead
+                clock.timed(track.measure)
+            self._computing.submit(clock.timed, track.compute).result()
+            with self._publishing:
+                clock.timed(track.publish)
+        return track.done(clock.wall_s)
 
 
 @dataclass(frozen=True)
@@ -115,38 +213,18 @@ class WorkerFactory:
     outputs: tuple[Output, ...]
     fingerprint: Fingerprint
     request: Request
+    run: str | None = None
 
     def __call__(self) -> TrackWorker:
         """Return a new worker."""
         runner = load_runner(self.flow, self.request)
-        return TrackWorker(runner, self.outputs, self.fingerprint)
+        return TrackWorker(runner, self.outputs, self.fingerprint, self.request, run=self.run)
 
 
-class _Track:
-    """A track on its way through the stages; `wall_s` counts the seconds within stages, not the waiting."""
+class _Clock:
+    """Seconds within a track's stages, without those of waiting between them."""
 
-    def __init__(self, item: Item, worker: TrackWorker, callback: Callback) -> None:
-        self.source, self.worker, self.callback = item.ready.source, worker, callback
-        self.shape = item.ready.shape
-        self.name, self.project = str(item.ready.job.input), item.ready.job.project
-        self._place = TrackStart(self.name, item.number, item.total, None)
-        self.files = TrackFiles(
-            item.ready.job.files,
-            self.shape.sample_rate,
-            self.shape.channels,
-            item.ready.output,
-            layout=self.shape.layout,
-            new_folders=item.new_folders,
-            film=item.ready.film,
-        )
-        self.wall_s = 0.0
-        self._measured: Measured = NOT_MEASURED
-
-    @property
-    def duration_s(self) -> float | None:
-        """The length in seconds: counted by the first pass, else declared by the file, else None."""
-        counted = self._measured.frames
-        return self.source.duration_s if counted is None else counted / self.source.sample_rate
+    wall_s = 0.0
 
     def timed(self, stage: Callable[[], None]) -> None:
         """Run one stage and count its time."""
@@ -155,6 +233,35 @@ class _Track:
             stage()
         finally:
             self.wall_s += monotonic() - began
+
+
+class _Track:
+    """A track on its way through the stages."""
+
+    def __init__(
+        self, ready: Ready, item: Item, worker: TrackWorker, callback: Callback, stack: ExitStack
+    ) -> None:
+        self.source, self.worker, self.callback = ready.source, worker, callback
+        self.shape, self.targets = ready.shape, ready.job.files
+        self.name, self.project = str(ready.job.input), ready.job.project
+        self._place = TrackStart(self.name, item.number, item.total, None)
+        known = all(path in item.new_folders for path in self.targets.values())
+        self.files = TrackFiles(
+            staged(self.targets, stack),
+            self.shape.sample_rate,
+            self.shape.channels,
+            ready.output,
+            layout=self.shape.layout,
+            new_folders=item.new_folders if known else None,
+            film=ready.film,
+        )
+        self._measured: Measured = NOT_MEASURED
+
+    @property
+    def duration_s(self) -> float | None:
+        """The length in seconds: counted by the first pass, else declared by the file, else None."""
+        counted = self._measured.frames
+        return self.source.duration_s if counted is None else counted / self.source.sample_rate
 
     def measure(self) -> None:
         """Read the track once, if its statistics are needed."""
@@ -197,23 +304,28 @@ class _Track:
         done_s = self.duration_s or 0
         # If the run was cancelled meanwhile, the callback ends the track here, before anything is published.
         emit(self.callback, Progress(self.name, done_s, done_s, 0.0))
+        if self.worker.claims is not None:
+            self.worker.claims.require(dict.fromkeys(self.targets.values()))
         self.files.publish()
+        for target, local in {self.targets[name]: local for name, local in self.files.files.items()}.items():
+            if isinstance(target, Url):
+                put(local, target)
         if self.project is not None:
             write_project(self.project, self.files.files)
         if self.files.gain != 1:
             what = f"{self.files.gain_db:.2f} dB on every output, so that none clips"
             emit(self.callback, Notice(what, self.name))
 
-    def done(self) -> TrackResult:
+    def done(self, wall_s: float) -> TrackResult:
         """Return the result of a track that is published."""
         files = self.files
         return TrackResult(
             self.name,
             "done",
-            {output: str(path) for output, path in files.files.items()},
+            {output: str(path) for output, path in self.targets.items()},
             duration_s=files.frames / files.sample_rate,
             sample_rate=files.sample_rate,
             channels=files.channels,
             gain_db=files.gain_db,
-            wall_s=self.wall_s,
+            wall_s=wall_s,
         )

@@ -6,11 +6,12 @@ that two processes don't write the same file.
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import BinaryIO
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from stemsplit.audio.film import Film
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.writer import Writer, open_writer
+from stemsplit.claims import Claims, Taken, claim_of
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.files import PartFile, os_errors, part_of, remove
 from stemsplit.settings import OutputSettings
@@ -103,7 +105,7 @@ class TrackFiles:
         self.tags.update(tags)
         for path in self.outputs_of:
             for folder in self.new_folders[path]:
-                self.cleanup.callback(_remove_if_empty, folder)
+                self.cleanup.callback(remove_if_empty, folder)
             part = PartFile(path)
             self.parts.append(part)
             self.cleanup.callback(part.discard)
@@ -187,6 +189,23 @@ class TrackFiles:
         self.cleanup.close()
 
 
+def sweep(paths: Iterable[Path]) -> None:
+    """Remove the temporary files that killed processes left beside some outputs."""
+    for path in paths:
+        if os.path.exists(scratch_of(path)) or os.path.exists(part_of(path)):
+            with suppress(OutputError):  # another process writes it
+                PartFile(path).discard()
+                remove(scratch_of(path))
+
+
+def sweep_claimed(paths: Iterable[Path]) -> None:
+    """Do the same for outputs that are complete, and remove their claims; not if another run has them."""
+    left = [p for p in paths if any(map(os.path.exists, (claim_of(p), scratch_of(p), part_of(p))))]
+    if left:
+        with suppress(Taken, OutputError), closing(Claims(uuid4().hex)) as claims, claims.held(left):
+            sweep(left)
+
+
 def missing_folders(path: Path) -> list[Path]:
     """Return the folders above `path` that don't exist, outermost first."""
     return [*takewhile(lambda folder: not os.path.exists(folder), path.parents)][::-1]
@@ -198,6 +217,7 @@ def _close_quietly(handle: BinaryIO) -> None:
         handle.close()
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder unless it has files."""
     with suppress(OSError):
         folder.rmdir()

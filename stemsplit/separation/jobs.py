@@ -1,21 +1,18 @@
 """Check the jobs of a run before the model is loaded: which are ready, done already, or impossible.
 
-Every output has model and settings as a line of JSON in its tags; by them a later run sees that the output is
-done. The version of stemsplit is recorded there but not compared.
+Every output has a fingerprint in its tags, by which a later run sees that the output is done.
 """
 
-import json
 import logging
 import os
 import shutil
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import TypeVar
 
-from stemsplit import __version__
 from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.film import Film, film_of, settings_for
 from stemsplit.audio.reader import probe
@@ -23,75 +20,19 @@ from stemsplit.audio.tags import read_settings
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.formats import BIT_DEPTHS, FORMATS, suffix_of
 from stemsplit.outcome import Failure
+from stemsplit.separation.files import sweep_claimed
+from stemsplit.separation.fingerprint import Fingerprint
+from stemsplit.separation.inputs import Input
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.plan import Job
 from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
+from stemsplit.urls import Place, Url, check_writable, exists
 
 log = logging.getLogger(__name__)
+AnyPlace = TypeVar("AnyPlace", Path, Url, Place)
 SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """The model's name and digest, and every setting that changes the samples of an output.
-
-    Attributes:
-        model, sha256: name and digest of the model or recipe.
-        settings: the settings.
-        license, source: of the model's weights; they are written with the rest, and compared with nothing.
-    """
-
-    model: str
-    sha256: str | None
-    settings: Mapping[str, Any]
-    license: str = ""
-    source: str = ""
-
-    def tag(self, outputs: Sequence[Output]) -> str:
-        """Return the line of JSON that is written to the tags of a file with these outputs."""
-        content = {
-            "version": __version__,
-            "model": self.model,
-            "sha256": self.sha256,
-            "license": self.license,
-            "source": self.source,
-            "output": _content(outputs),
-            "settings": dict(self.settings),
-        }
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
-
-    def difference(self, tag: str | None, outputs: Sequence[Output]) -> str | None:
-        """Return how a file with `tag` differs from the outputs made now, as a clause; None if it doesn't."""
-        try:
-            content = json.loads(tag or "")
-            then = {"model": content["model"], "sha256": content["sha256"], "content": content["output"]}
-            then |= content["settings"]
-        except (ValueError, TypeError, KeyError):
-            return "it was not made by stemsplit"
-        now = {"model": self.model, "sha256": self.sha256, "content": _content(outputs)} | dict(self.settings)
-        # The registry has only the beginning of some digests: compare what both have.
-        if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
-            then["sha256"] = now["sha256"]
-        for key in sorted({*now, *then}):
-            if now.get(key) != then.get(key):
-                return f"{key} was {_shown(then.get(key))} and is now {_shown(now.get(key))}"
-        return None
-
-
-def _content(outputs: Sequence[Output]) -> str:
-    """Return the sum that a file holds, or those of its streams with their names."""
-    first, *more = outputs
-    return ", ".join(f"{each.name}={each.sum}" for each in outputs) if more else str(first.sum)
-
-
-def _same_hash(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
-
-
-def _shown(value: object) -> str:
-    return "the default" if value is None else str(value)
 
 
 def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bool:
@@ -100,14 +41,14 @@ def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bo
     Raises:
         OutputError: an output exists that was made with others.
     """
-    present = [path for path in {*job.files.values()} if os.path.exists(path)]
+    present = [path for path in job.outputs if exists(path)]
     for path in sorted(present):
         held = [output for output in outputs if job.files[output.name] == path]
         if difference := fingerprint.difference(read_settings(path), held):
             raise OutputError(
                 path, f"exists, and {difference}", hint="-y overwrites it, --if-exists rename keeps both"
             )
-    return len(present) == len({*job.files.values()})
+    return len(present) == len(job.outputs)
 
 
 def renamed(job: Job) -> Job:
@@ -115,14 +56,14 @@ def renamed(job: Job) -> Job:
     number, found = 2, job
     # If the track has a folder of its own, the folder gets the number, otherwise the file.
     own_folder = all(path.name == name + suffix_of(path.name) for name, path in job.files.items())
-    while any(os.path.exists(path) for path in found.paths):
+    while any(exists(path) for path in found.paths):
         files = {name: _numbered(path, own_folder, number) for name, path in job.files.items()}
         project = job.project and _numbered(job.project, own_folder, number)
         found, number = Job(job.input, files, project), number + 1
     return found
 
 
-def _numbered(path: Path, own_folder: bool, number: int) -> Path:
+def _numbered(path: AnyPlace, own_folder: bool, number: int) -> AnyPlace:
     if own_folder:
         return path.parent.with_name(f"{path.parent.name} ({number})") / path.name
     suffix = suffix_of(path.name)
@@ -148,12 +89,54 @@ class Ready:
     film: Film | None = None
 
 
+def known(
+    job: Job, outputs: Sequence[Output], fingerprint: Fingerprint, batch: BatchSettings
+) -> TrackResult | Job:
+    """Return the result of a job that is done or impossible, as far as its outputs tell; else the job."""
+    try:
+        return finished(job, outputs, fingerprint, batch) or job
+    except OutputError as error:
+        return TrackResult(str(job.input), "failed", error=Failure.of(error))
+
+
+def finished(
+    job: Job, outputs: Sequence[Output], fingerprint: Fingerprint, batch: BatchSettings
+) -> TrackResult | None:
+    """Return the result of a job whose outputs exist already, None if there is something to do.
+
+    Raises:
+        OutputError: they exist, which the settings don't allow, or were made with others.
+    """
+    if batch.if_exists == "error":
+        for path in job.paths:
+            if exists(path):
+                raise OutputError(path, "exists", hint="-y overwrites it")
+    if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
+        # a process may have been killed just after it had published the files
+        sweep_claimed(path for path in job.outputs if isinstance(path, Path))
+        return TrackResult(str(job.input), "skipped", {stem: str(path) for stem, path in job.files.items()})
+    return None
+
+
+def refuse_foreign(job: Job) -> None:
+    """Refuse to overwrite files that this program hasn't made, where the inputs aren't all known.
+
+    Raises:
+        OutputError: there is one.
+    """
+    for path in job.outputs:
+        if exists(path) and read_settings(path) is None:
+            hint = "remove it, or choose another folder with -o"
+            raise OutputError(path, "exists, and it was not made by stemsplit", hint=hint)
+
+
 def survey(
     job: Job,
     outputs: Sequence[Output],
     fingerprint: Fingerprint,
     batch: BatchSettings,
     output: OutputSettings,
+    local: Input | None = None,
 ) -> Ready | TrackResult:
     """Check a job's input and the files that exist under its outputs' names.
 
@@ -163,19 +146,16 @@ def survey(
         fingerprint: model and settings of this run.
         batch: the rule for existing files, and the range of every track.
         output: the format.
+        local: the copy of an input at an address.
 
     Returns:
         The job, with other paths if it was renamed; or its result, if it is done already or can't be done.
     """
     name = str(job.input)
     try:
-        ready = examine(job, batch, output)
-        there = [path for path in job.paths if os.path.exists(path)]
-        if batch.if_exists == "error" and there:
-            raise OutputError(there[0], "exists", hint="-y overwrites it")
-        if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
-            paths = {stem: str(path) for stem, path in job.files.items()}
-            return TrackResult(name, "skipped", paths)
+        ready = examine(job, batch, output, local)
+        if (result := finished(job, outputs, fingerprint, batch)) is not None:
+            return result
         if batch.if_exists == "rename":
             job = renamed(job)
         _check_places(job)
@@ -186,19 +166,23 @@ def survey(
 
 
 def _check_places(job: Job) -> None:
-    for path in job.paths:
+    local = [path for path in job.paths if isinstance(path, Path)]
+    for path in local:
         if os.path.isdir(path):
             raise OutputError(path, "is a folder")
-    for folder in {path.parent: None for path in job.paths}:
+    for folder in {path.parent: None for path in local}:
         check_folder(folder)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Place) -> None:
     """Check that files can be written to a folder, or that the folder can be created.
 
     Raises:
         OutputError: they can't, or it can't.
     """
+    if isinstance(folder, Url):
+        check_writable(folder)
+        return
     for place in (folder, *folder.parents):
         try:
             kind = os.stat(place).st_mode
@@ -219,7 +203,7 @@ def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> R
     """Return a failure for a job that would overwrite an input (given by real paths), or else `found`."""
     if isinstance(found, Ready):
         for path in found.job.paths:
-            if os.path.realpath(path) in inputs:
+            if isinstance(path, Path) and os.path.realpath(path) in inputs:
                 error = OutputError(
                     path, "is an input", hint="choose another folder with -o, or a --template"
                 )
@@ -227,14 +211,14 @@ def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> R
     return found
 
 
-def examine(job: Job, batch: BatchSettings, output: OutputSettings) -> Ready:
-    """Read the header of an input, and check that its outputs can be encoded.
+def examine(job: Job, batch: BatchSettings, output: OutputSettings, local: Input | None = None) -> Ready:
+    """Read the header of an input, or of its local copy, and check that its outputs can be encoded.
 
     Raises:
         InputError: it can't be read, or is no video and --mux is set.
         SettingsError: the format can't hold it.
     """
-    entry = job.input
+    entry = local or job.input
     if entry.failure is not None:
         raise entry.failure
     info = probe(entry.path, stream=batch.audio_stream, name=str(entry))
@@ -247,7 +231,7 @@ def examine(job: Job, batch: BatchSettings, output: OutputSettings) -> Ready:
     return Ready(job, source, shape, output, film)
 
 
-def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spooled: int = 0) -> None:
+def check_room(ready: Sequence[Ready], output: OutputSettings, root: Place, spooled: int = 0) -> None:
     """Check that the disks have room for outputs and temporary files, as far as lengths are known.
 
     Args:
@@ -271,6 +255,8 @@ def check_room(ready: Sequence[Ready], output: OutputSettings, root: Path, spool
         waiting = max(waiting, spooled * stem_samples * SCRATCH_BYTES)
     if not FORMATS[output.format].is_pcm:  # the size of compressed files isn't known beforehand
         needed = largest = 0.0
+    if isinstance(root, Url):  # outputs wait in the temporary folder, one track at a time
+        root, needed = Path(gettempdir()), 0.0
     there = next(folder for folder in (root.absolute(), *root.absolute().parents) if os.path.exists(folder))
     temporary = Path(gettempdir())
     if os.stat(there).st_dev == os.stat(temporary).st_dev:

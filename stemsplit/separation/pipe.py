@@ -5,7 +5,7 @@ Float WAV is written while the track is separated; other formats are completed i
 
 import shutil
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from stemsplit.audio.wav import WavStream
 from stemsplit.events import Callback, Notice, TrackStart, emit
 from stemsplit.separation.files import TrackFiles
 from stemsplit.separation.jobs import examine
+from stemsplit.separation.remote import fetched
 from stemsplit.separation.run import Session
 from stemsplit.separation.source import Audio, FileSource, Shape
 
@@ -36,9 +37,9 @@ def write_stream(session: Session, file: BinaryIO, callback: Callback | None = N
         BrokenPipeError: the reader is gone.
     """
     output, batch = session.request.output, session.request.batch
-    ready = examine(session.plan.jobs[0], batch, output)
-    shape = ready.shape
-    with ready.source.opened() as source:
+    with fetched(session.plan.jobs[0].input) as entry, ExitStack() as stack:
+        ready = examine(session.plan.jobs[0], batch, output, entry)
+        shape, source = ready.shape, stack.enter_context(ready.source.opened())
         blocks, frames = _separated(session, source, shape, callback)
         with closing(blocks):
             if output.format == "wav" and output.is_float:

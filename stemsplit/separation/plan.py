@@ -1,6 +1,6 @@
-"""Plan the jobs of a run: find the input files, and give each output a path of its own.
+"""Plan the jobs of a run: give each output of each input (`inputs`) a path of its own.
 
-Nothing here reads audio. No two jobs of a plan write the same file, and no path leaves the output folder,
+No two jobs of a plan write the same file, and no path leaves the output folder,
 whatever the names of the inputs are. `run` checks and does the jobs.
 """
 
@@ -8,50 +8,23 @@ import os
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
-from stemsplit.errors import InputError, SettingsError, StemsplitError
+from stemsplit.errors import SettingsError
 from stemsplit.formats import Format
-from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
+from stemsplit.separation.inputs import MOST_PLANNED, Input
 from stemsplit.settings import TEMPLATE, TEMPLATE_TOGETHER
+from stemsplit.urls import Place, Url
+
+Part = TypeVar("Part")
 
 FIELDS = ("dir", "name", "stem", "Stem", "ext", "model", "parent")
 # Limit of a track's name in a path: file systems allow 255 bytes, with the stem, the suffix and `.part`.
 LONGEST_NAME_BYTES = 200
-MOST_SUFFIXES = 5  # that the notice about files that are left out lists
-
-
-@dataclass(frozen=True)
-class Input:
-    """A file to separate.
-
-    Attributes:
-        path: the file.
-        folder: its folder relative to the folder that was given; "." for a file given by itself.
-        label: its name if the path is that of a temporary file.
-        failure: the error if it is known already that it can't be read; the input fails at its turn.
-    """
-
-    path: Path
-    folder: PurePosixPath = PurePosixPath(".")
-    label: str | None = None
-    failure: StemsplitError | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the input without its suffix, for the outputs' paths."""
-        return Path(self.label).stem if self.label else self.path.stem
-
-    @property
-    def suffix(self) -> str:
-        """Suffix of the input without the dot."""
-        return (Path(self.label) if self.label else self.path).suffix.lstrip(".")
-
-    def __str__(self) -> str:
-        return self.label or os.fspath(self.path)
 
 
 @dataclass(frozen=True)
@@ -59,162 +32,61 @@ class Job:
     """An input, the path of each of its outputs, and that of the project for a DAW that names them."""
 
     input: Input
-    files: dict[str, Path]
+    files: dict[str, Place]
     project: Path | None = None
 
     @property
-    def named(self) -> list[tuple[str, Path]]:
+    def named(self) -> list[tuple[str, Place]]:
         """The outputs and the project, each with its path."""
         return [*self.files.items(), *([("the project", self.project)] if self.project else [])]
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def outputs(self) -> tuple[Place, ...]:
+        """The files of the outputs, each once."""
+        return tuple(dict.fromkeys(self.files.values()))
+
+    @property
+    def paths(self) -> tuple[Place, ...]:
         """All files of the job, each once."""
         return tuple(dict.fromkeys(path for _, path in self.named))
+
+    @property
+    def is_remote(self) -> bool:
+        """True if the input or an output isn't a file of this machine's file systems."""
+        return self.input.url is not None or any(isinstance(place, Url) for place in self.files.values())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs that don't write the same files, and notices about names that were changed for that."""
-
-    jobs: tuple[Job, ...]
-    notices: tuple[str, ...]
-
-
-@dataclass
-class Found:
-    """Inputs that were found, and files and links that were left out.
+    """Jobs that don't write the same files, and notices about names that were changed for that.
 
     Attributes:
-        inputs: every file once, and each unreadable folder as an input that fails.
-        left_out: names of files in folders without an audio suffix.
-        links: links to folders, which aren't followed.
+        jobs: the jobs; none if there are too many to plan them all before the work begins.
+        notices: one sentence each.
+        stream: then, yields the jobs while the inputs are being listed.
     """
 
-    inputs: list[Input] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    links: list[Path] = field(default_factory=list)
+    jobs: tuple[Job, ...]
+    notices: tuple[str, ...] = ()
+    stream: Iterator[Job] | None = None
 
-    def notices(self) -> list[str]:
-        """Return a sentence about files that were left out and one about links, if there are any."""
-        notices = []
-        if self.left_out:
-            suffixes = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in self.left_out)
-            shown = ", ".join(suffix for suffix, _ in suffixes.most_common(MOST_SUFFIXES))
-            more = ", …" if len(suffixes) > MOST_SUFFIXES else ""
-            notices.append(
-                f"left out {_counted(len(self.left_out), 'file')} without an audio suffix"
-                f" ({shown}{more}); --include GLOB takes them"
-            )
-        if self.links:
-            notices.append(
-                f"left out {_counted(len(self.links), 'linked folder')}, such as {self.links[0]};"
-                " a link is followed where it is itself an INPUT"
-            )
-        return notices
+    @property
+    def total(self) -> int | None:
+        """Number of jobs; None if it isn't known yet."""
+        return len(self.jobs) if self.stream is None else None
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def collect(
-    paths: Iterable[Path | Input],
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    output: Path | None = None,
-) -> Found:
-    """Return all files, those in folders sorted and at any depth, every file once.
-
-    Args:
-        paths: files and folders; an `Input`, such as a stream, is taken as it is.
-        include: glob patterns; a file in a folder must match one of them, if there are any.
-        exclude: glob patterns; files and folders in a folder must match none of them.
-        output: the output folder, which isn't searched if it lies in one of the folders.
-    """
-    found, by_path = Found(), dict[str, Input]()
-    for path in paths:
-        if isinstance(path, Input):
-            entries: Iterable[Input] = [path]
-        else:
-            # os.path and not pathlib, whose is_dir raises for a path that is too long or not permitted.
-            entries = _walk(path, include, exclude, output, found) if os.path.isdir(path) else [Input(path)]
-        for entry in entries:
-            by_path.setdefault(os.path.abspath(entry.path), entry)
-    found.inputs = list(by_path.values())
-    return found
-
-
-def _walk(
-    root: Path, include: Sequence[str], exclude: Sequence[str], output: Path | None, found: Found
-) -> Iterable[Input]:
-    """Yield the inputs in and below `root`; add to `found` what is left out."""
-    skipped = os.path.realpath(output) if output is not None else None
-    if skipped == os.path.realpath(root):
-        skipped = None
-    unreadable: list[OSError] = []
-    for folder, below, files in os.walk(root, onerror=unreadable.append):
-        here = Path(folder)
-        place = PurePosixPath(here.relative_to(root).as_posix())
-        yield from (_unreadable(root, error) for error in unreadable)
-        unreadable.clear()
-        below[:] = sorted(
-            name
-            for name in below
-            if not is_hidden(name)
-            and not _matches(place / name, exclude)
-            and os.path.realpath(here / name) != skipped
-        )
-        found.links += [here / name for name in below if os.path.islink(here / name)]
-        for file in sorted(files):
-            if is_hidden(file) or _matches(place / file, exclude):
-                continue
-            if _matches(place / file, include) if include else _has_audio_suffix(file):
-                yield Input(here / file, place)
-            elif not include:
-                found.left_out.append(file)
-    yield from (_unreadable(root, error) for error in unreadable)
-
-
-def _unreadable(root: Path, error: OSError) -> Input:
-    """Return an input that fails, for a folder that can't be listed."""
-    denied = isinstance(error, PermissionError)
-    reason = "no permission to read this folder" if denied else error.strerror or str(error)
-    path = Path(error.filename)
-    failure = InputError(path, reason, hint="its owner can allow it: chmod +rx" if denied else None)
-    return Input(path, PurePosixPath(path.relative_to(root).as_posix()), failure=failure)
-
-
-def _matches(path: PurePosixPath, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(path.as_posix(), p) or fnmatch(path.name, p) for p in patterns)
-
-
-def _has_audio_suffix(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
-
-
-def take_shard(inputs: Sequence[Input], shard: tuple[int, int]) -> list[Input]:
-    """Return every n-th input from the i-th on, for a shard (i, n)."""
+def take_shard(all_of_them: Iterable[Part], shard: tuple[int, int]) -> Iterator[Part]:
+    """Return every n-th input or job from the i-th on, for a shard (i, n)."""
     index, count = shard
-    return list(inputs[index - 1 :: count])
+    return islice(all_of_them, index - 1, None, count)
 
 
-def plan_jobs(
-    inputs: Sequence[Input],
-    outputs: Sequence[str],
-    *,
-    root: Path,
-    template: str,
-    ext: str | None,
-    model: str,
-    together: bool = False,
-    project: str | None = None,
-) -> Plan:
-    """Give every output of every input a path of its own below `root`.
+@dataclass(frozen=True)
+class Layout:
+    """Paths of the outputs of all tracks.
 
-    Args:
-        inputs: from `collect`.
+    Attributes:
         outputs: names of a track's outputs.
         root: the output folder.
         template: the path below the output folder, with the fields of `FIELDS`.
@@ -222,29 +94,36 @@ def plan_jobs(
         model: the model's name.
         together: whether all outputs of an input have one path.
         project: the suffix of a project beside the outputs of each input; None for none.
-
-    Raises:
-        SettingsError: the template has an unknown field, leaves the output folder, or gives two outputs one
-        path.
     """
-    check_template(template)
-    names, notices = _distinct_names([entry for entry in inputs if entry.failure is None])
-    jobs, free = [], iter(names)
-    for entry in inputs:
-        if entry.failure is not None:  # so that it doesn't take the name of an input that can be read
-            jobs.append(Job(entry, {}))
-            continue
+
+    outputs: Sequence[str]
+    root: Place
+    template: str
+    ext: str | None
+    model: str
+    together: bool = False
+    project: str | None = None
+
+    def job(self, entry: Input, name: str) -> Job:
+        """Return the job of an input whose outputs are called `name`."""
         fields = {
             "dir": _clean_folder(entry.folder),
-            "name": next(free),
-            "ext": ext or entry.suffix,
-            "model": _clean(model),
+            "name": name,
+            "ext": self.ext or entry.suffix,
+            "model": _clean(self.model),
             "parent": _clean(Path(os.path.abspath(entry.path)).parent.name or "root"),
         }
-        files = {o: root / expand(template, fields | {"stem": o, "Stem": _capital(o)}) for o in outputs}
-        jobs.append(Job(entry, files, _project_path(files, fields["name"], project)))
-    _check_collisions(jobs, template, root, together)
-    return Plan(tuple(jobs), tuple(notices))
+        files = {
+            output: self.root / expand(self.template, fields | {"stem": output, "Stem": _capital(output)})
+            for output in self.outputs
+        }
+        return Job(entry, files, self._project_of(files, name))
+
+    def _project_of(self, files: Mapping[str, Place], name: str) -> Path | None:
+        """Return the path of a project in the innermost folder that has all files."""
+        if self.project is None:
+            return None
+        return Path(os.path.commonpath([path.parent for path in files.values()]), f"{name}.{self.project}")
 
 
 def _capital(stem: str) -> str:
@@ -252,11 +131,50 @@ def _capital(stem: str) -> str:
     return "Instrumental" if stem == "no_vocals" else stem.replace("_", " ").title()
 
 
-def _project_path(files: Mapping[str, Path], name: str, suffix: str | None) -> Path | None:
-    """Return the path of a project in the innermost folder that has all files."""
-    if suffix is None:
-        return None
-    return Path(os.path.commonpath([path.parent for path in files.values()]), f"{name}.{suffix}")
+def plan_jobs(inputs: Sequence[Input], layout: Layout) -> Plan:
+    """Give every output of every input a path of its own.
+
+    Raises:
+        SettingsError: the template has an unknown field, leaves the output folder, or gives two outputs one
+        path.
+    """
+    check_template(layout.template)
+    names, notices = _distinct_names([entry for entry in inputs if entry.failure is None], set())
+    free = iter(names)
+    # An input that can't be read doesn't take the name of one that can.
+    jobs = [Job(entry, {}) if entry.failure else layout.job(entry, next(free)) for entry in inputs]
+    _check_collisions(jobs, layout)
+    return Plan(tuple(jobs), tuple(notices))
+
+
+def stream_jobs(inputs: Iterable[Input], layout: Layout, notify: Callable[[str], None]) -> Iterator[Job]:
+    """Yield jobs while their inputs are being listed, as `plan_jobs` gives them folder by folder.
+
+    Only hashes of the paths are kept. An output that would have the path of another one fails its job.
+
+    Args:
+        inputs: sorted by folder.
+        layout: the paths of the outputs.
+        notify: called with a sentence about every name that was changed.
+    """
+    taken, paths = set[int](), set[int]()
+    for _, run in groupby(inputs, key=lambda entry: entry.folder):
+        while entries := list(islice(run, MOST_PLANNED)):
+            names, notices = _distinct_names([entry for entry in entries if entry.failure is None], taken)
+            for notice in notices:
+                notify(notice)
+            free = iter(names)
+            for entry in entries:
+                job = Job(entry, {}) if entry.failure else layout.job(entry, next(free))
+                keys = [hash(_comparable(path)) for path in job.paths]
+                meet = not layout.together and len({*keys}) < len(job.named)
+                if meet or not paths.isdisjoint(keys):
+                    what = f"--template {layout.template}: another track's outputs have the same path"
+                    hint = "use {dir}, {name} and {stem} in it"
+                    failure = SettingsError(what, setting="--template", hint=hint)
+                    job = Job(replace(entry, failure=failure), {})
+                paths.update(keys[:1])
+                yield job
 
 
 def template_of(given: str | None, form: Format) -> str:
@@ -312,29 +230,39 @@ def expand(template: str, fields: dict[str, str]) -> PurePosixPath:
     )
 
 
-def _distinct_names(inputs: Sequence[Input]) -> tuple[list[str], list[str]]:
+def _distinct_names(inputs: Sequence[Input], taken: set[int]) -> tuple[list[str], list[str]]:
     """Return a name for each input, and notices about changed names.
 
     Within a folder the names differ even on file systems that ignore case and Unicode normalisation.
+
+    Args:
+        inputs: the inputs.
+        taken: hashes of the names that earlier inputs have; those of these inputs are added.
     """
     plain = [(entry.folder, _clean(entry.name)) for entry in inputs]
-    counts = Counter(_comparable(place) for place in plain)
+    counts = Counter(map(_key, plain))
+    counts.update(counts.keys() & taken)
     # Names that occur once keep their form; the others get the suffix of their file, then numbers.
-    taken, names, notices = {key for key, n in counts.items() if n == 1}, [], []
+    taken |= {key for key, n in counts.items() if n == 1}
+    names, notices = list[str](), list[str]()
     for entry, (folder, name) in zip(inputs, plain, strict=True):
-        if counts[_comparable((folder, name))] > 1:
+        if counts[_key((folder, name))] > 1:
             name = _free_name(folder, f"{name}_{entry.suffix}" if entry.suffix else name, taken)
             notices.append(f"{entry}: another input has the same name; its outputs are called {name}")
         names.append(name)
     return names, notices
 
 
-def _free_name(folder: PurePosixPath, name: str, taken: set[str]) -> str:
+def _free_name(folder: PurePosixPath, name: str, taken: set[int]) -> str:
     candidate, number = name, 2
-    while _comparable((folder, candidate)) in taken:
+    while _key((folder, candidate)) in taken:
         candidate, number = f"{name}_{number}", number + 1
-    taken.add(_comparable((folder, candidate)))
+    taken.add(_key((folder, candidate)))
     return candidate
+
+
+def _key(place: tuple[PurePosixPath, str]) -> int:
+    return hash(_comparable(place))
 
 
 def _comparable(place: object) -> str:
@@ -357,8 +285,9 @@ def _clean_folder(folder: PurePosixPath) -> str:
     return "/".join(_clean(part) for part in folder.parts)
 
 
-def _check_collisions(jobs: Sequence[Job], template: str, root: Path, together: bool) -> None:
+def _check_collisions(jobs: Sequence[Job], layout: Layout) -> None:
     seen: dict[str, str] = {}
+    template, together = layout.template, layout.together
     for job in jobs:
         for name, path in job.named:
             what = str(job.input) if together else f"{name} of {job.input}"
@@ -369,7 +298,7 @@ def _check_collisions(jobs: Sequence[Job], template: str, root: Path, together: 
                     hint=f"use {{dir}}{'' if together else ', {stem}'} and {{name}} in it",
                 )
     folders = {_comparable(parent) for job in jobs for path in job.paths for parent in path.parents}
-    folders.add(_comparable(root))
+    folders.add(_comparable(layout.root))
     for job in jobs:
         for path in job.paths:
             if _comparable(path) in folders:

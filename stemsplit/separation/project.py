@@ -21,6 +21,7 @@ from stemsplit import __version__
 from stemsplit.audio.reader import probe
 from stemsplit.files import os_errors, write_whole
 from stemsplit.formats import FORMATS, color_of, suffix_of
+from stemsplit.separation.plan import Job
 
 _REAPER_SOURCES = {f".{each.extension}": each.reaper for each in FORMATS.values() if each.reaper}
 
@@ -59,6 +60,16 @@ def write_project(path: Path, files: Mapping[str, Path]) -> None:
     content = rpp(clips) if path.suffix == ".rpp" else dawproject(path.stem, clips)
     with os_errors(path):
         write_whole(path, content)
+
+
+def add_project(status: str, job: Job) -> None:
+    """Write the project of a track that was skipped, unless there is one.
+
+    Raises:
+        Others: as `write_project`.
+    """
+    if status == "skipped" and job.project and not job.project.exists():
+        write_project(job.project, {name: path for name, path in job.files.items() if isinstance(path, Path)})
 
 
 def _clip(name: str, file: Path, folder: Path) -> Clip:

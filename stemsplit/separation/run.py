@@ -1,19 +1,22 @@
 """Run the separation of files: check all that is cheap first, then load the models once for all tracks.
 
-`separate_files` is the Python call of `stemsplit separate`. The way of a run: `find` (plan), `prepare` (flow,
-outputs, plan), `Session.run` (jobs, then batch), `Session.report`.
+`separate_files` is the Python call of `stemsplit separate`. The way of a run: `find` (inputs), `prepare`
+(flow, outputs, plan), `Session.run` (jobs, then batch), `Session.report`.
 """
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain, tee
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from stemsplit.audio.encoding import check_encodable
+from stemsplit.cluster import Ray, make_ray
 from stemsplit.core.devices import check_device
 from stemsplit.engines import Engine, Threads
 from stemsplit.errors import SettingsError
@@ -23,17 +26,28 @@ from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
 from stemsplit.outcome import Failure
+from stemsplit.separation.fingerprint import Fingerprint, fingerprint_of
 from stemsplit.separation.flow import Flow, resolve
-from stemsplit.separation.jobs import Fingerprint, Ready, check_folder, check_room, refuse_overwriting, survey
+from stemsplit.separation.inputs import Found, Input, find
+from stemsplit.separation.jobs import (
+    Ready,
+    check_folder,
+    check_room,
+    known,
+    refuse_overwriting,
+    survey,
+)
 from stemsplit.separation.outputs import Output, plan_outputs
-from stemsplit.separation.plan import Found, Input, Plan, collect, plan_jobs, take_shard, template_of
-from stemsplit.separation.project import write_project
-from stemsplit.separation.report import STATUSES, Report, TrackResult, announce
+from stemsplit.separation.plan import Job, Layout, Plan, plan_jobs, stream_jobs, take_shard, template_of
+from stemsplit.separation.project import add_project
+from stemsplit.separation.report import STATUSES, Report, ReportStream, TrackResult, announce
 from stemsplit.separation.stem_file import plan_streams
 from stemsplit.settings import DEFAULT_REQUEST, Request
+from stemsplit.urls import Url, place_of
 
 if TYPE_CHECKING:
     from stemsplit.core.separable import Separable
+    from stemsplit.separation.batch import Item, TrackWorker
     from stemsplit.separation.runner import Runner
 
 
@@ -47,6 +61,7 @@ class Session:
         outputs: the outputs of every track.
         plan: the jobs.
         fingerprint: model and settings, by which existing outputs are recognised.
+        samples: some of the inputs, which the nodes of a cluster must see.
         started: the time when the run began, of `time.monotonic`, in seconds.
         device: the device; empty until the models are loaded.
     """
@@ -56,6 +71,7 @@ class Session:
     outputs: tuple[Output, ...]
     plan: Plan
     fingerprint: Fingerprint
+    samples: tuple[Input, ...] = ()
     started: float = field(default_factory=monotonic)
     device: str = ""
 
@@ -72,15 +88,21 @@ class Session:
 
         runner = load_runner(self.flow.narrow(self.outputs), self.request, callback)
         self.device = runner.device
-        emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
+        emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return runner
 
-    def survey(self) -> Iterator[Ready | TrackResult]:
-        """Yield for every job either that it is ready, or its result if nothing is to be computed."""
+    def survey(self, *, addresses: bool = False) -> Iterator[Ready | Job | TrackResult]:
+        """Yield for every job that it is ready, or its result if nothing is to be computed.
+
+        Inputs at addresses aren't examined before it is their turn; with `addresses`, the outputs are.
+        """
         batch, output = self.request.batch, self.request.output
         inputs = {os.path.realpath(job.input.path) for job in self.plan.jobs}
-        for job in self.plan.jobs:
-            yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
+        for job in self.plan.jobs if self.plan.stream is None else self.plan.stream:
+            if job.is_remote and job.input.failure is None:
+                yield known(job, self.outputs, self.fingerprint, batch) if addresses else job
+            else:
+                yield refuse_overwriting(survey(job, self.outputs, self.fingerprint, batch, output), inputs)
 
     def check_room(self, ready: Sequence[Ready]) -> None:
         """Check that the disk has room for the outputs of the jobs that are ready.
@@ -91,7 +113,7 @@ class Session:
         if ready:
             stems = sum(len(run.stems) for run in self.flow.narrow(self.outputs).runs.values())
             spooled = stems * self.request.jobs if self.request.combination.sequential else 0
-            check_room(ready, self.request.output, Path(self.request.batch.output), spooled)
+            check_room(ready, self.request.output, place_of(self.request.batch.output), spooled)
 
     def run(
         self, callback: Callback | None = None, engine: Engine | None = None
@@ -110,66 +132,117 @@ class Session:
             ResourceError: the disk has too little room.
             Others: as `load`.
         """
-        batch, ready = self.request.batch, []
+        if self.plan.stream is not None:  # too many to look at all of them first
+            yield from self._compute(self.plan.stream, None, engine, callback)
+            return
+        batch, work = self.request.batch, list[Ready | Job]()
         for job, found in zip(self.plan.jobs, self.survey(), strict=True):
-            if isinstance(found, Ready):
-                ready.append(found)
+            if not isinstance(found, TrackResult):
+                work.append(found)
                 continue
-            if found.status == "skipped" and job.project and not job.project.exists():
-                write_project(job.project, job.files)
+            add_project(found.status, job)
             announce(found, callback)
             yield found
             if found.status == "failed" and batch.fail_fast:
                 return
-        self.check_room(ready)
-        if ready:
-            yield from self._compute(ready, engine, callback)
+        self.check_room([one for one in work if isinstance(one, Ready)])
+        if work:
+            yield from self._compute(work, len(work), engine, callback)
 
     def _compute(
-        self, ready: Sequence[Ready], engine: Engine | None, callback: Callback | None
+        self,
+        work: Iterable[Ready | Job],
+        total: int | None,
+        engine: Engine | None,
+        callback: Callback | None,
     ) -> Iterator[TrackResult]:
-        from stemsplit.separation.batch import TrackWorker, WorkerFactory, items_of
+        from stemsplit.separation.batch import Item, items_of
 
-        request, jobs = self.request, self.request.jobs
+        items: Iterable[Item] = items_of(work, total)
         with ExitStack() as stack:
-            make: Callable[[], TrackWorker]
-            if engine is None:  # two threads more, for a track that is measured and one that is published
-                runner, engine = self.load(callback), Threads(jobs + 2)
-                shared = TrackWorker(runner, self.outputs, self.fingerprint, jobs)
-                stack.enter_context(closing(shared))
-                make = lambda: shared  # noqa: E731
-            else:
-                flow = self.flow.narrow(self.outputs)
-                make = WorkerFactory(flow, self.outputs, self.fingerprint, request)
-                self.device = request.compute.device
-                emit(callback, Start(len(self.plan.jobs), self.flow.name, self.device))
-            items = items_of(ready)
-            results = stack.enter_context(closing(engine.run(items, make, callback)))
-            for item, result in zip(items, results, strict=True):
-                if isinstance(result, Exception):  # the worker process died
-                    name = str(item.ready.job.input)
-                    result = TrackResult(name, "failed", error=Failure.of(result))
+            # Locks hold on one machine only, and not at addresses.
+            claiming = isinstance(engine, Ray) or isinstance(place_of(self.request.batch.output), Url)
+            run = uuid4().hex if claiming else None
+            engine, make = self._workers(engine, run, callback, stack)
+            while items:
+                taken = list[Item]()
+                for item, result in self._results(engine, make, items, run, callback):
+                    if result is None:
+                        taken.append(item._replace(waits=True))
+                        continue
+                    yield result
+                    if result.status == "failed" and self.request.batch.fail_fast:
+                        return
+                items = taken
+                if taken:
+                    what = f"another run has {len(taken)} of the tracks: they come last"
+                    emit(callback, Notice(what))
+
+    def _workers(
+        self, engine: Engine | None, run: str | None, callback: Callback | None, stack: ExitStack
+    ) -> "tuple[Engine, Callable[[], TrackWorker]]":
+        """Return the engine and the factory of its workers, which the stack closes."""
+        from stemsplit.separation.batch import TrackWorker, WorkerFactory
+
+        request = self.request
+        if engine is None:  # two threads more, for a track that is measured and one that is published
+            runner, jobs = self.load(callback), request.jobs
+            shared = TrackWorker(runner, self.outputs, self.fingerprint, request, jobs, run)
+            stack.enter_context(closing(shared))
+            return Threads(jobs + 2), lambda: shared
+        flow = self.flow.narrow(self.outputs)
+        if isinstance(engine, Ray):
+            from stemsplit.separation.nodes import check_nodes
+
+            stack.enter_context(engine.connected())
+            root, access = place_of(request.batch.output), Access.of(request.model)
+            check_nodes(engine, flow, root, self.samples, access=access, callback=callback)
+        self.device = request.compute.device
+        emit(callback, Start(self.plan.total, self.flow.name, self.device))
+        return engine, WorkerFactory(flow, self.outputs, self.fingerprint, request, run)
+
+    def _results(
+        self,
+        engine: Engine,
+        make: "Callable[[], TrackWorker]",
+        items: "Iterable[Item]",
+        run: str | None,
+        callback: Callback | None,
+    ) -> "Iterator[tuple[Item, TrackResult | None]]":
+        """Yield every item with its result, None if another run has it."""
+        from stemsplit.separation.batch import clear
+
+        sent, kept = tee(items)
+        with closing(engine.run(sent, make, callback)) as results:
+            for found, item in zip(results, kept, strict=True):
+                if isinstance(found, Exception):  # the worker process died
+                    clear(item, run)
+                    result = TrackResult(str(item.job.input), "failed", error=Failure.of(found))
                     announce(result, callback)
-                yield result
-                if result.status == "failed" and request.batch.fail_fast:
-                    return
+                    yield item, result
+                else:
+                    self.device = found.device
+                    yield item, found.result
+
+    def head(self) -> dict[str, Any]:
+        """Return what the report says about the whole run; the device is known after the first result."""
+        return self._report(()).head()
 
     def report(self, results: Sequence[TrackResult], callback: Callback | None = None) -> Report:
         """Return the report, with the results in the order of the jobs, and emit the `End` event."""
+        # Of a stream nothing was known before the work, so that its results are in order already.
         order = {str(job.input): place for place, job in enumerate(self.plan.jobs)}
-        report = Report(
-            model=self.flow.name,
-            sha256=self.flow.sha256,
-            license=self.fingerprint.license,
-            source=self.fingerprint.source,
-            device=self.device,
-            settings=self.fingerprint.settings,
-            tracks=tuple(sorted(results, key=lambda result: order[result.input])),
-            wall_s=monotonic() - self.started,
-        )
+        report = self._report(tuple(sorted(results, key=lambda result: order.get(result.input, 0))))
         done, skipped, failed = (report.count(status) for status in STATUSES)
         emit(callback, End(done, skipped, failed, report.wall_s))
         return report
+
+    def _report(self, tracks: tuple[TrackResult, ...]) -> Report:
+        made = self.fingerprint
+        wall_s = monotonic() - self.started
+        return Report(
+            made.model, made.sha256, made.license, made.source, self.device, made.settings, tracks, wall_s
+        )
 
 
 def prepare(
@@ -183,7 +256,7 @@ def prepare(
     """Check everything that can be checked without decoding audio or loading a model.
 
     Args:
-        found: from `plan.collect`.
+        found: from `find`.
         request: the settings.
         model: a model in place of the one that the request names.
         to_stream: the output goes to a stream instead of the folder: there must be one input and one output.
@@ -196,7 +269,8 @@ def prepare(
     """
     form = find_format(request.output.format)
     template = template_of(request.batch.template, form)
-    check_device(request.compute.device)
+    if request.engine.address is None:  # another machine may have the device
+        check_device(request.compute.device)
     flow = _resolve(request, request.model.model if model is None else model, callback)
     if form.together:
         outputs = plan_streams(flow.stems, request.stems, flow.divided, form)
@@ -210,25 +284,48 @@ def prepare(
         check_encodable(request.output.format, rate, channels if channels in (1, 2) else 1)
     if request.batch.mux:
         _require_one(len(outputs), "--mux", "outputs of a track, and the sound of a video", _ONE_STEM)
-    root = Path(request.batch.output)
-    plan = plan_jobs(
-        take_shard(found.inputs, request.batch.shard),
-        [output.name for output in outputs],
-        root=root,
-        template=template,
-        ext=None if request.batch.mux else form.extension,
-        model=flow.name,
-        together=form.together,
-        project=request.batch.project,
+    root = place_of(request.batch.output)
+    if request.batch.project and isinstance(root, Url):
+        raise SettingsError(f"--project {request.batch.project}: needs a folder", setting="--project")
+    plan = _plan(
+        found,
+        Layout(
+            [output.name for output in outputs],
+            root,
+            template,
+            None if request.batch.mux else form.extension,
+            flow.name,
+            together=form.together,
+            project=request.batch.project,
+        ),
+        request.batch.shard,
+        lambda notice: emit(callback, Notice(notice)),
     )
     if to_stream:
-        _require_one(len(plan.jobs), "-o -", "inputs, and a stream", "one INPUT")
+        count = len(found.inputs) if plan.total is None else plan.total
+        _require_one(count, "-o -", "inputs, and a stream", "one INPUT")
         _require_one(len(outputs), "-o -", "outputs of a track, and a stream", _ONE_STEM)
     else:
         check_folder(root)
-    for notice in (*flow.remarks(outputs), *found.notices(), *plan.notices):
+    remarks = () if plan.stream else found.notices()
+    for notice in (*flow.remarks(outputs), *remarks, *plan.notices):
         emit(callback, Notice(notice))
-    return Session(request, flow, outputs, plan, _fingerprint(flow, request))
+    samples = (*found.inputs[:1], *found.inputs[-1:])
+    return Session(request, flow, outputs, plan, fingerprint_of(flow, request), samples)
+
+
+def _plan(found: Found, layout: Layout, shard: tuple[int, int], notify: Callable[[str], None]) -> Plan:
+    """Plan all jobs, or the first ones and the others while the work goes on."""
+    if found.more is None:
+        plan = plan_jobs(found.inputs, layout)
+        return replace(plan, jobs=tuple(take_shard(plan.jobs, shard)))
+
+    def stream() -> Iterator[Job]:
+        yield from stream_jobs(chain(found.inputs, found.more or ()), layout, notify)
+        for notice in found.notices():  # complete after the listing
+            notify(notice)
+
+    return Plan((), stream=take_shard(stream(), shard))
 
 
 def _resolve(request: Request, model: Any, callback: Callback | None) -> Flow:
@@ -253,53 +350,13 @@ def _require_one(count: int, flag: str, what: str, hint: str) -> None:
         raise SettingsError(f"{flag}: there are {count} {what} holds one", hint=f"choose {hint}")
 
 
-def _fingerprint(flow: Flow, request: Request) -> Fingerprint:
-    """Collect every setting that changes the samples of an output."""
-    batch, combination = request.batch, request.combination
-    combined: dict[str, Any] = {"recipe": flow.structure} if flow.combined else {}
-    if combination.others:
-        combined |= {"blend": combination.blend, "weights": combination.weights}
-    if combination.then:
-        combined["then"] = [list(pair) for pair in combination.then]
-    # The batch size changes no samples.
-    settings: dict[str, Any] = {
-        **combined,
-        **{key: value for key, value in asdict(request.chunks).items() if key not in ("batch_size", "tta")},
-        **({"tta": True} if request.chunks.tta else {}),
-        **({"mux": True} if batch.mux else {}),
-        **({"model_options": dict(request.model.model_options)} if request.model.model_options else {}),
-        **asdict(request.output),
-        "segment_s": request.model.segment_s,
-        "precision": request.compute.precision,
-        "reduced": request.compute.reduced,
-        "start_s": batch.start_s,
-        "end_s": batch.end_s,
-        "audio_stream": batch.audio_stream,
-    }
-    models = [run.about for run in flow.runs.values()]
-    license = " and ".join(dict.fromkeys(about.license for about in models))
-    source = " ".join(dict.fromkeys(about.source for about in models if about.source))
-    return Fingerprint(flow.name, flow.sha256, settings, license, source)
-
-
-def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) -> Found:
-    """Return the files to separate: those that are given, and those in folders."""
-    batch = request.batch
-    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
-    return collect(
-        [path if isinstance(path, Input) else Path(path) for path in paths],
-        include=batch.include,
-        exclude=batch.exclude,
-        output=Path(batch.output),
-    )
-
-
 def separate_files(
     inputs: "str | Path | Iterable[str | Path | Input] | Found",
     request: Request = DEFAULT_REQUEST,
     *,
     model: "str | Path | Separable | Recipe | None" = None,
     engine: Engine | None = None,
+    stream: ReportStream | None = None,
     callback: Callback | None = None,
 ) -> Report:
     """Separate files and folders into files, as the command does.
@@ -315,7 +372,9 @@ def separate_files(
         inputs: files, folders that are searched for files, or the result of `find`.
         request: the settings.
         model: a model in place of the one that the request names.
-        engine: carries the tracks to workers, such as `engines.Processes`; None for threads of this process.
+        engine: carries the tracks to workers, such as `engines.Processes`; None for the one that the request
+            names.
+        stream: writes the results into a file while the run goes on.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -331,5 +390,9 @@ def separate_files(
     """
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
     session = prepare(found, request, model=model, callback=callback)
+    engine = engine or make_ray(request.engine, request.compute.device)
     with closing(session.run(callback, engine)) as results:
-        return session.report(list(results), callback)
+        report = session.report(list(stream.record(session.head, results) if stream else results), callback)
+    if stream:
+        stream.end(report)
+    return report

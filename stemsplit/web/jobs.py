@@ -22,8 +22,8 @@ from stemsplit.hub.access import Access
 from stemsplit.hub.manage import download_model
 from stemsplit.hub.registry import is_known
 from stemsplit.outcome import Failure
+from stemsplit.separation.inputs import Found, Input
 from stemsplit.separation.jobs import is_done
-from stemsplit.separation.plan import Found, Input
 from stemsplit.separation.run import Session, prepare
 from stemsplit.settings import TEMPLATE, Request
 from stemsplit.web.answers import ApiError
@@ -285,7 +285,7 @@ def _free_session(job: Job) -> Session:
 def _is_free(session: Session, song: Input) -> bool:
     """Return whether a run may write its files: none are there, or those that it would write."""
     planned = session.plan.jobs[0]
-    files = list(planned.files.values())
+    files = [Path(path) for path in planned.files.values()]
     there = [path for path in files if os.path.exists(path)]
     folder = files[0].parent
     others = [path for path in folder.glob("[!.]*") if path not in files] if folder.is_dir() else []

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
-from stemsplit.separation.plan import Input
+from stemsplit.separation.inputs import Input
 from stemsplit.web.answers import ApiError
 from stemsplit.web.exports import Exports
 from stemsplit.web.jobs import Jobs

@@ -470,7 +470,7 @@ BAD = [
     ((*CLASSIC, "--only", "c*"), "songs: none of its 2 tracks is called c*"),
     (("--dataset", "songs", "-m", "clasic"), "no model named 'clasic'"),
     ((*CLASSIC, "--device", "abacus"), "--device abacus: "),
-    ((*CLASSIC, "--overlap", "1"), "--overlap 1.0: must be from 0 to 0.99"),
+    ((*CLASSIC, "--overlap", "1"), "--overlap 1: must be from 0 to 0.99"),
     ((*CLASSIC, "--segment", "0"), "--segment 0.0: must be positive"),
     ((*CLASSIC, "--shifts", "-1"), "--shifts -1: must not be negative"),
     ((*CLASSIC, "--threads", "0"), "--threads 0: must be positive"),

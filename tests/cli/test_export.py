@@ -26,8 +26,9 @@ def test_half_of_a_download(shell: Shell, model: str) -> None:
     assert sizes[1] < 0.7 * sizes[0]  # the rest is the list of names, long for such a small network
 
 
-def test_an_export_says_how_well_it_agrees(shell: Shell, model: str) -> None:
-    ran = shell("models", "export", model, "m.onnx")
+@pytest.mark.parametrize("stft", ["inside", "outside"])
+def test_an_export_says_how_well_it_agrees(shell: Shell, model: str, stft: str) -> None:
+    ran = shell("models", "export", model, "m.onnx", "--stft", stft)
     assert ran.code == 0 and ran.out == b""
     found = re.fullmatch(r"m.safetensors -> m.onnx \(agrees to (\d+\.\d) dB, \w+ [\d.+\w]+\)\n", ran.err)
     assert found and float(found[1]) >= 90

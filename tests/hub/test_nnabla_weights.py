@@ -14,6 +14,7 @@ from stemsplit import load_model
 from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.hub import nnabla_weights
 from stemsplit.hub.checkpoints import build_network, convert, read_package
+from stemsplit.hub.registry import find_model
 from stemsplit.models.network import Network
 
 h5py = pytest.importorskip("h5py")
@@ -27,6 +28,15 @@ def test_a_released_file_needs_no_description(tmp_path: Path) -> None:
     assert list(package.arguments["targets"]) == ["bass", "vocals"]
     assert package.arguments["targets"]["bass"]["test_patch_len"] == 384
     with pytest.raises(CheckpointError, match="don't fit a d3net"):  # these are smaller
+        build_network(package)
+
+
+@pytest.mark.parametrize(("name", "file"), [("xumx", "x-umx.h5"), ("d3net", "d3net.zip")])
+def test_a_registry_entry_decides_on_the_sizes_that_a_file_must_have(name: str, file: str) -> None:
+    spec = find_model(name)
+    assert spec.files[0].shaped
+    package = read_package(FILES / file, family=spec.family, arguments=spec.arguments)
+    with pytest.raises(CheckpointError, match="don't fit"):  # these are smaller
         build_network(package)
 
 

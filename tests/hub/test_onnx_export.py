@@ -15,6 +15,7 @@ from stemsplit.errors import SettingsError, StemsplitError
 from stemsplit.hub.agreement import agreement_db, noise_for
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.onnx_export import EXPORTED, export_onnx
+from stemsplit.hub.onnx_outside import transforms_of
 from stemsplit.hub.real_arithmetic import Pair, RealArithmetic
 from stemsplit.models import build
 from stemsplit.models.network import Network
@@ -72,6 +73,49 @@ def test_real_arithmetic_is_the_complex_one(family: str, arguments: dict[str, An
     assert agreement_db(network, run, mix) > 110
 
 
+@pytest.mark.parametrize(("family", "arguments"), NETWORKS, ids=IDS)
+def test_a_program_can_compute_the_transforms(tmp_path: Path, family: str, arguments: dict[str, Any]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    source, network = saved(tmp_path, family, arguments)
+    done = export_onnx(source, tmp_path / "m.onnx", stft="outside")
+    assert done.agreement_db >= 90
+    found = facts(tmp_path / "m.onnx")
+    how = json.loads(found["transforms"])
+    assert found["stft"] == "outside"
+    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+
+    def run(mix: Tensor) -> Tensor:
+        """Compute the transforms from the metadata alone, with numpy."""
+        whole = np.pad(mix[0].numpy(), ((0, 0), (0, how["zeros"])))
+        padded = np.pad(whole, ((0, 0), (how["left"], how["right"])), how["padding"])
+        size, hop = how["fft_size"], how["hop"]
+        if how["centred"]:
+            padded = np.pad(padded, ((0, 0), (size // 2, size // 2)), "reflect")
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        window = {"hann": hann, "rectangular": np.ones(size)}[how["window"]]
+        scale = np.sqrt(size) if how["normalised"] else 1.0
+        starts = range(0, padded.shape[-1] - size + 1, hop)
+        z = np.stack([np.fft.rfft(padded[:, at : at + size] * window) / scale for at in starts], axis=-1)
+        given = {"mix": mix.numpy(), "spectrum": np.stack([z.real, z.imag], -1).astype(np.float32)}
+        names = [each.name for each in session.get_inputs()]
+        spectra, added = session.run(["spectra", "added"], {name: given[name] for name in names})
+        frames = np.fft.irfft(spectra[..., 0] + 1j * spectra[..., 1], n=size, axis=1) * scale  # [N, size, K]
+        length = size + hop * (frames.shape[-1] - 1)
+        total, weight = np.zeros((len(frames), length)), np.zeros(length)
+        for index in range(frames.shape[-1]):
+            total[:, index * hop : index * hop + size] += frames[..., index] * window
+            weight[index * hop : index * hop + size] += window**2
+        begin = size // 2 + how["begins_at"]
+        stop = begin + mix.shape[-1]
+        audio = np.zeros((len(frames), mix.shape[-1]))
+        there = (total / np.maximum(weight, 1e-11))[:, begin:stop]
+        audio[:, : there.shape[-1]] = there
+        return torch.from_numpy(added + audio.reshape(added.shape)).float()
+
+    mix = torch.randn(1, network.channels, network.padded_samples(network.segment_samples))
+    assert agreement_db(network, run, mix) >= 90
+
+
 def test_the_graph_is_valid_and_a_second_runtime_agrees(tmp_path: Path) -> None:
     source, network = saved(tmp_path, "bs_roformer", ROFORMER | BANDS)
     export_onnx(source, tmp_path / "m.onnx")
@@ -125,6 +169,19 @@ def test_what_is_not_exported(tmp_path: Path) -> None:
         with pytest.raises(StemsplitError, match="m.safetensors: can't be exported"):
             export_onnx(source, tmp_path / "m.onnx")
     assert not [path for path in tmp_path.iterdir() if "onnx" in path.name]
+
+
+def test_audio_that_is_changed_beside_the_transforms_is_not_exported(tmp_path: Path) -> None:
+    source, network = saved(tmp_path, "bs_roformer", ROFORMER | BANDS)
+    estimate = network.estimate
+    for changed in (
+        lambda mix: 2 * estimate(mix),
+        lambda mix: estimate(mix.flip(-1)),
+        lambda mix: mix[:, None],
+    ):
+        network.estimate = changed  # type: ignore[method-assign]
+        with pytest.raises(StemsplitError, match="can't be exported without its STFT"):
+            transforms_of(network, network.segment_samples)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 12, 64, 157, 441, 2048])

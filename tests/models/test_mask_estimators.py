@@ -177,29 +177,30 @@ def test_tensor_names_say_what_the_configuration_leaves_out(
     estimator: str, prefix: str, tmp_path: Path
 ) -> None:
     with torch.device("meta"):
-        keys = [prefix + key for key in small(estimator).state_dict()]
+        state = {prefix + key: tensor for key, tensor in small(estimator).state_dict().items()}
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump(config(SMALL)))
-    name, arguments = bare.describe(tmp_path / "a.ckpt", keys)
+    name, arguments, _ = bare.describe(tmp_path / "a.ckpt", state)
     assert (name, arguments["mask_estimator"], arguments["zero_dc"]) == ("bs_roformer", estimator, False)
     path.write_text(yaml.safe_dump(config(SMALL | {"mask_estimator": "hyperace_v1", "zero_dc": True})))
-    name, arguments = bare.describe(tmp_path / "a.ckpt", keys)
+    _, arguments, _ = bare.describe(tmp_path / "a.ckpt", state)
     assert (arguments["mask_estimator"], arguments["zero_dc"]) == ("hyperace_v1", True)
 
 
 def test_plain_tensors_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "published.yaml").write_text(yaml.safe_dump(config(SMALL)))
-    _, arguments = bare.describe(tmp_path / "a.ckpt", small("mlp").state_dict())
+    _, arguments, _ = bare.describe(tmp_path / "a.ckpt", small("mlp").state_dict())
     assert (arguments["mask_estimator"], arguments["zero_dc"]) == ("mlp", True)
 
 
 def test_mel_bands_have_no_such_estimator(tmp_path: Path) -> None:
     with torch.device("meta"):
-        keys = [key.replace("final_norm.gamma", "layers.0.0.norm.gamma") for key in small("fno").state_dict()]
+        found = small("fno").state_dict()
+    state = {key.replace("final_norm.gamma", "layers.0.0.norm.gamma"): value for key, value in found.items()}
     model = {key: value for key, value in SMALL.items() if key != "freqs_per_bands"} | {"num_bands": 5}
     (tmp_path / "published.yaml").write_text(yaml.safe_dump(config(model)))
     with pytest.raises(CheckpointError, match="mel_band_roformer.*mask_estimator"):
-        bare.describe(tmp_path / "a.ckpt", keys)
+        bare.describe(tmp_path / "a.ckpt", state)
 
 
 def test_other_estimators_are_refused_by_name() -> None:

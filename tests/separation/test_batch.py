@@ -12,7 +12,7 @@ import soundfile
 
 from stemsplit.events import Event, Start
 from stemsplit.separation.files import TrackFiles
-from stemsplit.separation.plan import collect
+from stemsplit.separation.inputs import collect
 from stemsplit.separation.run import Session, prepare
 from stemsplit.separation.runner import Runner
 from stemsplit.settings import BatchSettings, ModelSettings, Request, StemSettings

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stemsplit.errors import SettingsError
-from stemsplit.separation.plan import Input, Plan, check_template, collect, expand, plan_jobs, take_shard
+from stemsplit.separation.inputs import Input, collect
+from stemsplit.separation.plan import Layout, Plan, check_template, expand, plan_jobs, take_shard
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links of POSIX")
 DEFAULT = "{dir}/{name}/{stem}.{ext}"
@@ -18,7 +19,7 @@ ROOT = Path("out")
 
 
 def plan(inputs: list[Input], outputs: tuple[str, ...] = ("a", "b"), template: str = DEFAULT) -> Plan:
-    return plan_jobs(inputs, outputs, root=ROOT, template=template, ext="wav", model="m")
+    return plan_jobs(inputs, Layout(outputs, ROOT, template, "wav", "m"))
 
 
 def touch(root: Path, *names: str) -> None:
@@ -140,7 +141,7 @@ def test_a_folder_that_cannot_be_listed_fails_and_takes_no_name(
 
 def test_shards_are_a_partition() -> None:
     inputs = [Input(Path(f"{i}.wav")) for i in range(10)]
-    shards = [take_shard(inputs, (i, 3)) for i in (1, 2, 3)]
+    shards = [list(take_shard(inputs, (i, 3))) for i in (1, 2, 3)]
     assert [len(shard) for shard in shards] == [4, 3, 3]
     assert sorted(str(e.path) for shard in shards for e in shard) == sorted(str(e.path) for e in inputs)
 

@@ -16,7 +16,7 @@ import pytest
 
 from stemsplit.events import Download, Progress, TrackDone
 from stemsplit.hub.access import Access
-from stemsplit.separation.plan import Input
+from stemsplit.separation.inputs import Input
 from stemsplit.settings import Request
 from stemsplit.web import jobs as queue
 from stemsplit.web import uploads

@@ -2,15 +2,23 @@
 
 import base64
 import io
+import json
 import math
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
+from stemsplit.hub.manage import model_path
+from stemsplit.hub.verified import digest
 from tests.web import music
 from tests.web.browsing import PLAYER, Open, Page, slide, until
 from tests.web.conftest import RATE, served, write
@@ -276,3 +284,62 @@ def test_a_server_that_is_gone_is_told(folder: Path, show: Open) -> None:
     with served(folder) as client:
         page = show(client, errors=True)
     page.wait_for_selector("text=The server does not answer", timeout=15_000)
+
+
+@contextmanager
+def published(file: Path, pause_s: float) -> Iterator[str]:
+    """Serve a file on a socket, slowly, for the block."""
+    content = file.read_bytes()
+
+    class Slow(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            for start in range(0, len(content), 1 << 18):
+                try:
+                    self.wfile.write(content[start : start + (1 << 18)])
+                except OSError:  # the download is cancelled
+                    return
+                time.sleep(pause_s)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{file.name}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_model_that_is_not_here_is_downloaded_first(
+    folder: Path, tmp_path: Path, show: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (weights,) = model_path("tiny")
+    monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "models.yaml"))
+    shutil.rmtree(folder / "stems")
+    with published(weights, 0.1) as address:
+        file = {"url": address, "sha256": digest(weights), "size": weights.stat().st_size}
+        entry = {"family": "band_unet", "stems": ["drums", "bass", "other", "vocals"], "files": [file]}
+        entry |= {"sample_rate": RATE, "license": "MIT"}
+        (tmp_path / "models.yaml").write_text(json.dumps({"models": {"far_away": entry}}))
+        with served(folder, offline=False) as client:
+            page = show(client)
+            for end in (
+                "cancelled",
+                "done",
+            ):  # a download that is cancelled leaves nothing that stops the next
+                dropped(page, folder / "song.wav")
+                page.get_by_label("Filter models").fill("far_away")
+                page.click("#separate .model:has-text('far_away')")
+                page.click("#separate button[type=submit]")
+                page.wait_for_selector("#queue li:first-child .job-state:has-text('ownload')")
+                if end == "cancelled":
+                    page.click("[aria-label='Cancel song.wav']")
+                page.wait_for_selector(f"#queue li:first-child[data-state={end}]", timeout=60_000)
+            page.wait_for_selector(".lane >> nth=3", timeout=60_000)
+    assert (folder / "stems").exists() and not list((tmp_path / "cache").rglob("*.part"))

@@ -11,6 +11,7 @@ from stemsplit.audio.tags import id3, mp4
 from stemsplit.audio.tags.covers import Cover, read_cover
 from stemsplit.errors import InputError
 from stemsplit.formats import ID3_KEYS
+from stemsplit.urls import Place
 
 # The key of the tag that records how this program made the file
 SETTINGS_KEY = "STEMSPLIT"
@@ -110,7 +111,7 @@ def _texts(container: Any, index: int | None) -> dict[str, str]:
     return {**of_file, **of_stream} if "artist" in of_stream else {**of_stream, **of_file}
 
 
-def read_settings(path: str | Path) -> str | None:
+def read_settings(path: str | Place) -> str | None:
     """Return the text of a file's STEMSPLIT tag, None if it has none or can't be read."""
     try:
         with opened(path) as file, open_container(file.view(), file.name) as container:
