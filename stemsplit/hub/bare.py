@@ -36,6 +36,7 @@ KEY_PATTERNS = (
     (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
     (r"layer_enc\.[^.]+\.enc\.0\.", "xumx"),
     (r"pqmf\.ana_conv_filter\.", "bytesep"),
+    (r"encoder_block1\.conv_block1\.abn2\.", "bytesep"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The

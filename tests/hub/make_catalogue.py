@@ -122,6 +122,10 @@ SHORT = {
     "bs_roformer_male_female_by_aufr33_sdr_7.2889": "male_female_aufr33",
     "d3net-mss": "d3net",
     "x-umx": "xumx",
+    "pretrained_xumx": "xumx_asteroid",
+    "pretrained_xumxl": "xumxl_asteroid",
+    "resunet143_ismir2021_vocals_8.9dB_350k_steps": "resunet_decouple_vocals",
+    "resunet143_ismir2021_accompaniment_16.8dB_350k_steps": "resunet_decouple_accompaniment",
     "model_chorus_bs_roformer_ep_267_sdr_24.1275": "male_female_sucial",
 }
 
@@ -185,6 +189,50 @@ TASKS = (
     ("vocals", r"voc|voices"),
 )
 
+
+def added(name: str, family: str, stems: Iterable[str], url: str, **more: Any) -> dict[str, Any]:
+    """Return a row that the list lacks."""
+    file = {"names": [name], "urls": [url], "size": None, "sha256": None, "md5": None}
+    empty = dict.fromkeys(("variant", "config", "target", "what", "licence", "source", "pymss_target"))
+    lists = {"aliases": [], "labels": [], "config_where": [], "config_inferred": None, "scores": {}}
+    own = {
+        "name": name,
+        "family": family,
+        "stems": list(stems),
+        "files": [file],
+        "stemsplit": {"registry": None},
+    }
+    return {**empty, **lists, **own, **more}
+
+
+RESUNET = {"model": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "input_channels": 2, "sample_rate": 44_100}
+FOUR = ("bass", "drums", "other", "vocals")
+# Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
+# own download script of 2021-12-25, asteroid's those of its table of models.
+WITHOUT_ADDRESS = ("resunet143_ismir2021",)
+ADDED = (
+    *(
+        added(
+            f"resunet143_ismir2021_{stem}_{score}dB_350k_steps.pth",
+            "bytesep",
+            [stem],
+            f"https://zenodo.org/record/5513378/files/resunet143_ismir2021_{stem}_{score}dB_350k_steps.pth",
+            config=RESUNET,
+        )
+        for stem, score in (("vocals", "8.9"), ("accompaniment", "16.8"))
+    ),
+    *(
+        added(
+            name,
+            "xumx",
+            FOUR,
+            f"https://zenodo.org/record/{record}/files/{name}",
+            what="four stems: drums bass vocals",
+        )
+        for name, record in (("pretrained_xumx.pth", 4704231), ("pretrained_xumxl.pth", 7128659))
+    ),
+)
+
 # Hosts that keep copies; the author's own place is tried before them
 COPIES = (
     r"github\.com/TRvlvr",
@@ -212,7 +260,8 @@ DATE = "2026-11-28"
 
 
 def main(source: str, more: Iterable[str] = ()) -> None:
-    rows = json.loads(Path(source).read_text(encoding="utf-8"))["rows"]
+    listed = json.loads(Path(source).read_text(encoding="utf-8"))["rows"]
+    rows = [row for row in listed if row["name"] not in WITHOUT_ADDRESS] + list(ADDED)
     SIGNATURES.update({signature(row): stem_of(row["name"]) for row in rows if signature(row)})
     known: dict[str, Row] = {}
     for path in more:
@@ -297,7 +346,12 @@ def entry(row: Row, name: str, known: Row) -> dict[str, Any]:
         made |= {"family": None, "segment_s": row.get("segment")}
     elif files:
         made["files"] = files
-        if made["family"] in FIXED and "sha256" not in files[0] and "size" not in files[0]:
+        if (
+            made["family"] in FIXED
+            and not row["name"].startswith("pretrained")
+            and "sha256" not in files[0]
+            and "size" not in files[0]
+        ):
             files[0]["shaped"] = True
     if arguments is not None:
         made["arguments"] = plain(arguments, made["family"])
@@ -382,6 +436,8 @@ def cited(row: Row) -> Row:
     """Return what is known of a network that papers compare with, or why its file can't be read."""
     if row["family"] == "spleeter":
         return spleeter(row)
+    if row["family"] == "xumx" and row["name"].endswith(".pth"):
+        return {"family": "xumx", "stems": []}  # asteroid's files say what they are
     if row["family"] == "xumx":
         return {"family": "xumx", "arguments": {"sources": tuple(row["stems"])}, "stems": row["stems"]}
     if row["family"] == "d3net":
@@ -389,8 +445,6 @@ def cited(row: Row) -> Row:
     if row["family"] != "bytesep":
         return {}
     config = {**row["config"], "model_type": row["config"]["model"], "target_source_types": row["stems"]}
-    if not config["model_type"].endswith("_Subbandtime"):
-        return {"reason": "its network (of the full band) isn't one that stemsplit computes"}
     found = family("bytesep").Arguments.from_config({"train": config})
     arguments = {field.name: getattr(found, field.name) for field in fields(found)}
     return {"family": "bytesep", "arguments": arguments, "stems": row["stems"]}
@@ -581,6 +635,8 @@ def reason_of(row: Row, made: Row, why: str) -> str:
         return ""  # a package, which holds its arguments
     if made["family"] in ("mdx_net", "vr"):
         return ""  # known by its hash
+    if made["family"] == "xumx":
+        return ""  # of asteroid, which holds its arguments
     if "arguments" not in made and "config" not in made:
         return "its arguments aren't known, and no YAML file of it is"
     return ""

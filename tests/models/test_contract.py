@@ -202,6 +202,7 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mel_band_conformer", ROFORMER | CONFORMER | {"num_bands": 5, "skip_connection": True}),
     ("bsrnn", BSRNN),
     ("bytesep", BYTESEP),
+    ("bytesep", BYTESEP | {"model_type": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "n_fft": 128}),
     ("bytesep", BYTESEP | {"model_type": "MobileNet_Subbandtime", "input_channels": 1}),
     ("d3net", D3NET),
     ("d3net", D3NET | {"filter": False, "flip": False, "nb_channels": 1}),
