@@ -44,6 +44,7 @@ FAMILIES: dict[str, str] = {
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
     "vr": "stemsplit.models.vr:VR",
     "vr_v51": "stemsplit.models.vr:VRv51",
+    "wave_u_net": "stemsplit.models.wave_u_net:WaveUNet",
     "xumx": "stemsplit.models.xumx:XUMX",
 }
 

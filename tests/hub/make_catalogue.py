@@ -122,6 +122,7 @@ SHORT = {
     "bs_roformer_male_female_by_aufr33_sdr_7.2889": "male_female_aufr33",
     "d3net-mss": "d3net",
     "x-umx": "xumx",
+    "wave-u-net-pytorch": "wave_u_net",
     "pretrained_xumx": "xumx_asteroid",
     "pretrained_xumxl": "xumxl_asteroid",
     "resunet143_ismir2021_vocals_8.9dB_350k_steps": "resunet_decouple_vocals",
@@ -178,7 +179,7 @@ TASKS = (
     ("space", r"phantom|centre|center|spatial|similarity|mono_stereo"),
     (
         "one instrument",
-        r"mega_53|single_instrument|guitar|strings|orchestra|orch|wind_inst|woodwind|drum-bass",
+        r"mega_53|single_instrument|guitar|strings|orchestra|(?<!pyt)orch|wind_inst|woodwind|drum-bass",
     ),
     (
         "stems",
@@ -209,7 +210,7 @@ RESUNET = {"model": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "input_channe
 FOUR = ("bass", "drums", "other", "vocals")
 # Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
 # own download script of 2021-12-25, asteroid's those of its table of models.
-WITHOUT_ADDRESS = ("resunet143_ismir2021",)
+WITHOUT_ADDRESS = ("resunet143_ismir2021", "wave-u-net-pytorch")
 ADDED = (
     *(
         added(
@@ -230,6 +231,14 @@ ADDED = (
             what="four stems: drums bass vocals",
         )
         for name, record in (("pretrained_xumx.pth", 4704231), ("pretrained_xumxl.pth", 7128659))
+    ),
+    added(
+        "wave-u-net-pytorch",
+        "wave_u_net",
+        FOUR,
+        "https://www.dropbox.com/s/r374hce896g4xlj/models.7z",
+        what="four stems: drums bass vocals",
+        licence="MIT (code; weights not stated)",
     ),
 )
 
@@ -442,12 +451,24 @@ def cited(row: Row) -> Row:
         return {"family": "xumx", "arguments": {"sources": tuple(row["stems"])}, "stems": row["stems"]}
     if row["family"] == "d3net":
         return {"family": "d3net", "arguments": {}, "stems": tuple(RELEASED)}
+    if row["family"] == "wave_u_net":
+        return wave_u_net(row)
     if row["family"] != "bytesep":
         return {}
     config = {**row["config"], "model_type": row["config"]["model"], "target_source_types": row["stems"]}
     found = family("bytesep").Arguments.from_config({"train": config})
     arguments = {field.name: getattr(found, field.name) for field in fields(found)}
     return {"family": "bytesep", "arguments": arguments, "stems": row["stems"]}
+
+
+def wave_u_net(row: Row) -> Row:
+    """Return why a network can't be run by its name: the archives are of kinds that aren't read."""
+    if row["name"] != "wave-u-net-pytorch":
+        return {
+            "reason": "a network of the first Wave-U-Net program (TensorFlow 1), which isn't computed here"
+        }
+    reason = "its file is a .7z archive: unpack it, and give checkpoints/waveunet/model in it by its path"
+    return {"arguments": {}, "stems": row["stems"], "reason": reason}
 
 
 def spleeter(row: Row) -> Row:

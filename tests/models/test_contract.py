@@ -181,6 +181,16 @@ SPLEETER = {
     "sample_rate": 8000,
 }
 
+WAVE_U_NET = {
+    "instruments": ["a", "b"],
+    "features": 8,
+    "levels": 3,
+    "kernel_size": 3,
+    "strides": 2,
+    "sr": 8000,
+    "output_size": 0.1,
+}
+
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
@@ -240,6 +250,9 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),
     ("vr", VR | {"ch": 2, "window_size": 288, "vr_model_param": "1band_sr44100_hl256", "encoders": 5}),
     ("vr_v51", VR | {"nout": 4, "nout_lstm": 8, "window_size": 144}),
+    ("wave_u_net", WAVE_U_NET),
+    ("wave_u_net", WAVE_U_NET | {"conv_type": "bn", "res": "learned", "separate": False, "channels": 1}),
+    ("wave_u_net", WAVE_U_NET | {"conv_type": "normal", "feature_growth": "add", "features": 2}),
     ("xumx", XUMX),
     ("xumx", XUMX | {"niter": 0, "nb_channels": 1, "bidirectional": False}),
 ]
