@@ -211,6 +211,8 @@ FOUR = ("bass", "drums", "other", "vocals")
 # Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
 # own download script of 2021-12-25, asteroid's those of its table of models.
 WITHOUT_ADDRESS = ("resunet143_ismir2021", "wave-u-net-pytorch")
+# Rows that are a model of models.yaml, or a part of one
+REGISTERED = {"KUIELab-MDX-Net": "mdx_kuielab_a", "kuielab mixer (leaderboard_A)": "mdx_kuielab_a"}
 ADDED = (
     *(
         added(
@@ -219,6 +221,7 @@ ADDED = (
             [stem],
             f"https://zenodo.org/record/5513378/files/resunet143_ismir2021_{stem}_{score}dB_350k_steps.pth",
             config=RESUNET,
+            aliases=["resunet143_ismir2021"] if stem == "vocals" else [],
         )
         for stem, score in (("vocals", "8.9"), ("accompaniment", "16.8"))
     ),
@@ -279,10 +282,14 @@ def main(source: str, more: Iterable[str] = ()) -> None:
     registered = {
         name: [file.name for file in spec.files if len(spec.files) == 1 for file in chain(file)]
         for name, spec in models.items()
+        if not name.startswith("kuielab_")  # members, whose files other entries have too
     }
     entries: list[dict[str, Any]] = []
     taken = {name.lower() for name in models}
     for row in rows:
+        if part_of := REGISTERED.get(row["name"]):
+            registered[part_of].append(row["name"])
+            continue
         own = row["stemsplit"]["registry"]
         if own:
             registered[own].extend(names_of(row))
@@ -415,8 +422,6 @@ def kuielab(row: Row) -> Row:
     config = row["config"] or {}
     if row["family"] != "mdx_kuielab":
         return {}
-    if "dim_f" not in config:
-        return {"reason": "the file of its mixer has no address; kuielab_a_bass and others are its networks"}
     stem = re.sub(r".*_(\w+)\.onnx", r"\1", row["name"])
     taken = ("dim_f", "dim_t", "n_fft", "hop_length", "num_blocks", "l", "g", "k", "bn", "bias")
     stems = (stem, "instrumental" if stem == "vocals" else f"no {stem}")
