@@ -63,18 +63,28 @@ def encode(tmp_path: Path) -> Encode:
     return write
 
 
+# Programs whose reference packages have an environment of their own: what names its Python, and the packages
+ENVIRONMENTS = {
+    "spleeter_tf.py": ("STEMSPLIT_TENSORFLOW", "tensorflow.txt"),
+    "d3net_nnabla.py": ("STEMSPLIT_NNABLA", "nnabla.txt"),
+    "xumx_nnabla.py": ("STEMSPLIT_NNABLA", "nnabla.txt"),
+}
+
+
 @pytest.fixture(scope="session")
 def oracle(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Tensor]]:
     """Run a program of `tests/oracles` with a reference package, in the package's own environment.
 
     The program gets the paths of a safetensors file, with the tensors that are passed and `arguments` as
-    JSON in its metadata, and of the safetensors file to write. Its Python is named by STEMSPLIT_ORACLES.
+    JSON in its metadata, and of the safetensors file to write. Its Python is named by STEMSPLIT_ORACLES, or
+    as `ENVIRONMENTS` says.
     """
-    python = os.environ.get("STEMSPLIT_ORACLES", "")
-    if not Path(python).is_file():
-        pytest.skip("STEMSPLIT_ORACLES names no Python with the packages of tests/oracles/requirements.txt")
 
     def ask(program: str, arguments: dict[str, Any], **tensors: Tensor) -> dict[str, Tensor]:
+        variable, packages = ENVIRONMENTS.get(program, ("STEMSPLIT_ORACLES", "requirements.txt"))
+        python = os.environ.get(variable, "")
+        if not Path(python).is_file():
+            pytest.skip(f"{variable} names no Python with the packages of tests/oracles/{packages}")
         place = tmp_path_factory.mktemp("oracle")
         given = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
         save_file(given, place / "asked", {"arguments": json.dumps(arguments)})

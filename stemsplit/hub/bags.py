@@ -14,8 +14,9 @@ from stemsplit.listing import is_hidden
 from stemsplit.reading import Invalid, Names, Number, Rows
 
 MAIN = "model.safetensors"
+INDEX = ".index"
 YAML = {".yaml", ".yml"}
-WEIGHTS = {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".chpt", ".onnx"}
+WEIGHTS = {".safetensors", ".th", ".pt", ".pth", ".ckpt", ".chpt", ".onnx", ".h5", INDEX}
 
 
 class BagFile(NamedTuple):
@@ -50,12 +51,16 @@ class BagContent:
 
 
 def main_file(folder: Path) -> Path:
-    """Return the file that a folder stands for: its `model.safetensors`, or its only bag.
+    """Return the file that a folder stands for: its `model.safetensors`, its only bag, or only `.index`.
 
     Raises:
-        CheckpointError: it has neither.
+        CheckpointError: it has none of these.
     """
-    return folder / main_name(sorted(p.name for p in folder.iterdir()), folder)
+    names = sorted(p.name for p in folder.iterdir())
+    indices = [name for name in names if name.endswith(INDEX) and not is_hidden(name)]
+    if len(indices) == 1 and MAIN not in names:  # of a checkpoint of TensorFlow
+        return folder / indices[0]
+    return folder / main_name(names, folder)
 
 
 def main_name(names: list[str], where: str | Path) -> str:

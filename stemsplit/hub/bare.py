@@ -36,6 +36,8 @@ KEY_PATTERNS = (
     (r"stg1_low_band_net\.0\.enc1\.", "vr_v51"),
     (r"layer_enc\.[^.]+\.enc\.0\.", "xumx"),
     (r"pqmf\.ana_conv_filter\.", "bytesep"),
+    (r"waveunets\.[^.]+\.downsampling_blocks\.", "wave_u_net"),
+    (r"encoder_block1\.conv_block1\.abn2\.", "bytesep"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -57,6 +59,8 @@ VR = ("vr", "vr_v51")
 ASTEROID = {"XUMX": "xumx"}
 # Families of demucs, which MSST's configurations name in `model`
 NAMED = ("demucs", "hdemucs", "htdemucs")
+# Families whose arguments the shapes of the tensors tell, but for those that have their defaults then
+TOLD_BY_SHAPES = ("wave_u_net",)
 
 
 class Described(NamedTuple):
@@ -91,6 +95,8 @@ def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None 
         return _sized(path, _from_yaml(path, configs[0], list(state)), state)
     if found := _registered(path, state):
         return _sized(path, found, state)
+    if not configs and (family := _family_by_keys(list(state))) in TOLD_BY_SHAPES:
+        return _sized(path, Described(family or "", {}, {}), state)
     if configs:
         raise CheckpointError(
             path,

@@ -8,14 +8,13 @@
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
 | file of asteroid | the same, with `model_name` and `model_args` |
 | ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
+| checkpoint of TensorFlow, perhaps in an archive | tensors by name (see `tensor_bundles`) |
+| file of NNabla (HDF5), perhaps in an archive | parameters by name (see `nnabla_weights`) |
 
 Nothing in a file is ever executed or imported; see `pickles`.
 """
 
-import errno
 import json
-import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,17 +22,26 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
-from stemsplit import __version__, models
+from stemsplit import models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
-from stemsplit.files import replacing
 from stemsplit.hub import arguments as args
-from stemsplit.hub import bare, diffq, first_demucs, onnx_weights, pickles, torchaudio_names
+from stemsplit.hub import (
+    bare,
+    diffq,
+    first_demucs,
+    nnabla_weights,
+    onnx_weights,
+    pickles,
+    tensor_bundles,
+    tensorflow_names,
+    torchaudio_names,
+)
 from stemsplit.hub.fitting import Fitted, State, fit, flat
 from stemsplit.hub.placeholders import refuse_placeholder
+from stemsplit.hub.uninitialised import Uninitialised
+from stemsplit.hub.writing import write
 from stemsplit.models.network import Network
 from stemsplit.settings import MAX_OVERLAP
 
@@ -69,7 +77,8 @@ def read_package(
     """Read a checkpoint without building the network.
 
     Args:
-        path: a safetensors file, one that `torch.save` wrote, or an ONNX file.
+        path: a safetensors file, one that `torch.save` wrote, an ONNX file, or a checkpoint of TensorFlow
+            or NNabla.
         family: family of a bare state dict; None looks for a description in a YAML file beside it, or in the
             registry entry with its hash.
         arguments: arguments of a bare state dict.
@@ -77,7 +86,7 @@ def read_package(
 
     Raises:
         CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
-        StemsplitError: it's an ONNX file, and the package onnx isn't installed.
+        StemsplitError: it's an ONNX file or one of NNabla, and the package onnx or h5py isn't installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,6 +94,10 @@ def read_package(
     refuse_placeholder(path)
     if not _is_safetensors(path) and onnx_weights.is_onnx(path):
         return _exported(path, family, dict(arguments or {}), config)
+    if not _is_safetensors(path) and tensor_bundles.is_bundle(path):
+        return _of_tensorflow(path, family, arguments, config)
+    if not _is_safetensors(path) and nnabla_weights.is_nnabla(path):
+        return _of_nnabla(path, family, arguments, config)
     content = _content(path)
     if "klass" in content:
         return _package(path, content)
@@ -120,6 +133,32 @@ def _exported(
     return Package(path, family, {**found.arguments, **arguments}, found.state, described=True)
 
 
+def _of_tensorflow(
+    path: Path, family: str | None, arguments: Mapping[str, Any] | None, config: str | Path | None
+) -> Package:
+    """Return the package of a checkpoint of TensorFlow, described by a YAML file or by its tensors."""
+    state = tensorflow_names.named(path, tensor_bundles.read(path))
+    if family is None:
+        described = config or bare.configs_beside(path)
+        family, arguments = (
+            bare.describe(path, state, config)[:2] if described else tensorflow_names.describe(path, state)
+        )
+    return Package(path, family, dict(arguments or {}), state, described=True)
+
+
+def _of_nnabla(
+    path: Path, family: str | None, arguments: Mapping[str, Any] | None, config: str | Path | None
+) -> Package:
+    """Return the package of a file of NNabla, described by the registry, a YAML file or itself."""
+    found = nnabla_weights.read(path)
+    if family is None and (config or bare.configs_beside(path)):
+        family, stated, _ = bare.describe(path, found.state, config)
+        arguments = {**found.arguments, **stated}
+    if family is None:
+        family, arguments = found.family, found.arguments
+    return Package(path, family, dict(arguments or {}), found.state, described=True)
+
+
 def empty_network(package: Package) -> Network:
     """Build the network of a package with uninitialised weights, which `fill` sets.
 
@@ -128,7 +167,7 @@ def empty_network(package: Package) -> Network:
         ResourceError: it doesn't fit into memory.
     """
     try:
-        with torch.random.fork_rng(devices=[]), _Uninitialised():
+        with torch.random.fork_rng(devices=[]), Uninitialised():
             network = models.build(package.family, package.arguments).eval()
     except Exception as error:  # a constructor may fail in any way with the arguments of a file
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
@@ -194,7 +233,7 @@ def save_package(
     if network.narrowed:
         raise StemsplitError("a network narrowed to some of its stems can't be saved")
     state = network.state_dict() if state is None else state
-    _write(Path(path), family, network.arguments, halved(state) if half else state, metadata or {})
+    write(Path(path), family, network.arguments, halved(state) if half else state, metadata or {})
 
 
 def convert(source: str | Path, target: str | Path, *, half: bool = False) -> Package:
@@ -221,7 +260,7 @@ def convert(source: str | Path, target: str | Path, *, half: bool = False) -> Pa
     if half:
         state = halved(state)
         _require_finite(package.path, state.items(), "in fp16 ")
-    _write(Path(target), package.family, network.arguments, state, package.metadata)
+    write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
 
 
@@ -348,49 +387,3 @@ def _family_of(network: Network) -> str:
         if place == home:
             return name
     raise StemsplitError(f"{type(network).__name__} is no family of its own and can't be saved")
-
-
-def _write(path: Path, family: str, arguments: Any, state: State, metadata: Mapping[str, Any]) -> None:
-    text = {
-        "klass": args.klass_of(family),
-        "args": "[]",
-        "kwargs": args.encode(arguments),
-        "stemsplit": json.dumps({**metadata, "version": __version__}),
-    }
-    try:
-        with replacing(path) as part:
-            part.touch()
-            # `save_file` makes its file readable for the owner only: restore the umask's mode
-            mode = part.stat().st_mode
-            save_file(_separate(state), part, metadata=text)
-            part.chmod(mode)
-    except SafetensorError as error:
-        # the message ends with the system's error number: "(os error 28)"
-        number = re.search(r"os error (\d+)", str(error))
-        reason = os.strerror(int(number[1])) if number else str(error)
-        raise OSError(int(number[1]) if number else errno.EIO, reason, str(path)) from error
-
-
-def _separate(state: State) -> State:
-    """Return contiguous tensors that share no memory, which the format requires."""
-    seen: set[int] = set()
-    found = {}
-    for key, value in state.items():
-        tensor = value.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        found[key] = tensor.clone() if place in seen else tensor
-        seen.add(place)
-    return found
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Skip the random initialisation of parameters whose weights are about to be loaded."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
-        target = args[0] if args else given.get("tensor")
-        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")) and isinstance(
-            target, nn.Parameter
-        ):
-            return target
-        return func(*args, **given)

@@ -6,6 +6,7 @@
 | ModelScope | its list of files | sha256 |
 | GitHub release | its list of assets | sha256, for files uploaded since 2025 |
 | file of a GitHub repository | its entry in the tree | git's hash |
+| Zenodo | its record | md5 |
 """
 
 import json
@@ -29,11 +30,10 @@ MODELSCOPE = re.compile(
 GITHUB = re.compile(
     r"https://github\.com/(?P<repo>[^/]+/[^/]+)/releases/download/(?P<tag>[^/]+)/(?P<name>[^/]+)"
 )
-
-
 GITHUB_FILE = re.compile(
     r"https://raw\.githubusercontent\.com/(?P<repo>[^/]+/[^/]+)/(?P<revision>[^/]+)/(?P<name>.+)"
 )
+ZENODO = re.compile(r"https://zenodo\.org/records?/(?P<record>\d+)/files/(?P<name>[^/?]+)")
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,23 @@ def _ask_github_file(url: str, match: re.Match[str]) -> Claim:
     return Claim(url, Hash("git", str(stated)) if known else None, _size(content.get("size")))
 
 
+def _ask_zenodo(url: str, match: re.Match[str]) -> Claim:
+    content = _json(f"https://zenodo.org/api/records/{match['record']}")
+    for file in _rows(content.get("files")):
+        if file.get("key") == unquote(match["name"]):
+            stated = re.fullmatch("md5:([0-9a-f]{32})", str(file.get("checksum")))
+            return Claim(
+                f"{url}?download=1", Hash("md5", stated[1]) if stated else None, _size(file.get("size"))
+            )
+    raise DownloadError(f"{url}: not in the list of the record's files", url=url)
+
+
 ASKED: tuple[tuple[re.Pattern[str], Callable[[str, re.Match[str]], Claim]], ...] = (
     (HUGGING_FACE, _ask_hugging_face),
     (MODELSCOPE, _ask_modelscope),
     (GITHUB, _ask_github),
     (GITHUB_FILE, _ask_github_file),
+    (ZENODO, _ask_zenodo),
 )
 
 

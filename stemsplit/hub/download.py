@@ -272,7 +272,7 @@ def save(url: str, part: Path, stated: Hash | None, size: int | None, report: tr
     while True:
         transfer.transfer(source, part, size=size, trusted=claims.mirror_url(), report=report)
         actual = verified.fresh_digest(part)
-        if stated is None and part.stat().st_size == size:
+        if stated is None and size in (None, part.stat().st_size):
             return actual
         if stated is None:
             transfer.discard(part)

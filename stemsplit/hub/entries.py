@@ -58,6 +58,7 @@ class FileSpec:
         md5: its md5, for a file without a sha256.
         size: in bytes, None if unknown.
         about_mb: approximate size in MB for display, if only the number of weights is known.
+        shaped: whether the entry tells the shapes of all tensors, which verify a file of unknown size.
         prefix: prefix to add to the names of its tensors.
         otherwise: another file with the same weights, used if this one can't be downloaded.
     """
@@ -70,6 +71,7 @@ class FileSpec:
     md5: Md5 | None = None
     size: Count | None = None
     about_mb: Count | None = None
+    shaped: bool = False
     prefix: str = ""
     otherwise: "FileSpec | None" = None
 

@@ -75,7 +75,11 @@ def _from_source(
     part = path.with_name(path.name + ".part")
     sha256 = download.save(claim.url, part, stated, size, report)
     if grade == "size-and-shape":
-        fits(part)
+        try:
+            fits(part)
+        except CheckpointError:
+            transfer.discard(part)  # else the next source would resume it
+            raise
     transfer.settle(part, path)
     verified.remember(path, sha256)
     date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -84,11 +88,11 @@ def _from_source(
 
 def _grade(file: FileSpec, claim: Claim, size: int | None, access: Access) -> tuple[Grade, Hash | None]:
     """Return how a file can be verified, and the hash that it must have."""
+    if file.md5 is not None and (claim.hash is None or claim.hash.kind == "md5"):
+        return "md5", Hash("md5", file.md5)  # known before the source was asked
     if claim.hash is not None:
         return "declared", claim.hash
-    if file.md5 is not None:
-        return "md5", Hash("md5", file.md5)
-    if size is None:
+    if size is None and not file.shaped:
         raise DownloadError(
             f"{claim.url}: not downloaded, because its sha256 isn't known",
             url=claim.url,
@@ -98,6 +102,6 @@ def _grade(file: FileSpec, claim: Claim, size: int | None, access: Access) -> tu
         raise DownloadError(
             f"{claim.url}: not downloaded, because no hash of it is known",
             url=claim.url,
-            hint="--trust-first takes it if its size and the shapes of its tensors agree",
+            hint="--trust-first takes it if its size, if that is known, and its shapes agree",
         )
     return "size-and-shape", None

@@ -207,7 +207,9 @@ def _bag(spec: ModelSpec, bag: BagSpec, stems: Sequence[str], fetcher: _Fetcher)
     pairs = zip(bag.members, bag.weights, strict=True)
     kept = [(name, row) for name, row in pairs if any(row[i] for i in used)]
     loaded = [_from_registry(fetcher.entry(name), None, fetcher) for name, _ in kept]
-    return _averaged(spec.name, loaded, [row for _, row in kept], stems)
+    order = dict.fromkeys(stem for one in loaded for stem in one.network.stems)  # as in `joint_stems`
+    rows = [[row[spec.stems.index(stem)] for stem in order] for _, row in kept]
+    return _averaged(spec.name, loaded, rows, stems)
 
 
 def _averaged(
@@ -227,7 +229,7 @@ def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     family = spec.family or ""
     if not spec.files:
         return Loaded(models.build(family, spec.arguments).eval(), ())
-    if len(spec.files) > 1:
+    if len(spec.files) > 1 or spec.files[0].prefix:
         return _in_parts(spec, family, stems, fetcher)
     path = fetcher.file(spec.files[0])
     package = read_package(path, family=family, arguments=spec.arguments)

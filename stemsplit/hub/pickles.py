@@ -6,7 +6,6 @@ scalar or the name of an activation an `Ignored`, a kind of mapping a plain one.
 refused.
 """
 
-import gzip
 import io
 import pickle
 import re
@@ -16,12 +15,13 @@ from collections import OrderedDict
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Self
 
 import torch
 
 from stemsplit.errors import CheckpointError
 from stemsplit.hub import arguments
+from stemsplit.hub.compressed import opened
 
 WHOLE = "a whole network, pickled with its code, instead of its weights"
 
@@ -113,7 +113,7 @@ def load(path: Path) -> Any:
     try:
         if zipfile.is_zipfile(path):
             return _restricted(path, mmap=True)
-        with _opened(path) as file:
+        with opened(path) as file:
             try:
                 return _restricted(file, mmap=False)  # only the zip format can be mapped
             except pickle.UnpicklingError as error:
@@ -135,33 +135,6 @@ def loads(data: bytes, path: Path) -> Any:
         raise
     except Exception as error:
         raise CheckpointError(path, _reason(error)) from error
-
-
-class _Decompressed(gzip.GzipFile):
-    """Content of a gzip file, up to a hundred times the file's length.
-
-    Weights compress badly: those of demucs 1, quantised to 8 bits, to a quarter.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "rb")
-        self.most = 100 * path.stat().st_size
-
-    def fileno(self) -> int:
-        """Refuse to give the file's number, from which torch would read what is compressed."""
-        raise io.UnsupportedOperation("not a plain file")
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes."""
-        left = self.most - self.tell()
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """Open a file that may be compressed by gzip, which begins with 1f 8b."""
-    with path.open("rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", _Decompressed(path)) if compressed else path.open("rb")
 
 
 def _restricted(path: Path | IO[bytes], *, mmap: bool) -> Any:

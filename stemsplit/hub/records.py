@@ -21,7 +21,7 @@ GRADES: dict[Grade, str] = {
     "pinned": "the registry has its sha256",
     "declared": "its source states a hash, which is recorded at the first download",
     "md5": "its archive publishes an md5; the sha256 is recorded at the first download",
-    "size-and-shape": "only its size and the shapes of its tensors can be checked; needs --trust-first",
+    "size-and-shape": "only its shapes, and its size if known, can be checked; needs --trust-first",
 }
 
 
@@ -85,11 +85,11 @@ def grade_of(file: FileSpec) -> Grade | None:
 
 def expected_grade(file: FileSpec) -> Grade | None:
     """Return how a file can be verified at its first download, None if it can't."""
-    if any(map(claims.declares, file.urls)):
+    if any(claims.declares(url) for url in file.urls if file.md5 is None or not claims.ZENODO.match(url)):
         return "declared"
     if file.md5 is not None:
         return "md5"
-    return None if file.size is None else "size-and-shape"
+    return None if file.size is None and not file.shaped else "size-and-shape"
 
 
 def _path(file: FileSpec) -> Path:

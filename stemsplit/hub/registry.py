@@ -193,10 +193,16 @@ def parse_registry(document: Document, *, own: bool = False) -> dict[str, ModelS
 
 def _check_bags(models: Mapping[str, ModelSpec], path: Path) -> None:
     for spec in models.values():
-        for name in spec.bag.members if spec.bag else ():
+        for name, row in zip(spec.bag.members, spec.bag.weights, strict=True) if spec.bag else ():
             member = models.get(name)
-            if member is None or member.family is None or member.stems != spec.stems:
+            weighted = {stem for stem, weight in zip(spec.stems, row, strict=True) if weight}
+            if (
+                member is None
+                or member.family is None
+                or not weighted <= set(member.stems) <= set(spec.stems)
+            ):
                 raise SettingsError(
-                    f"{path}: {spec.name}: member {name} must be a single model with the bag's stems",
+                    f"{path}: {spec.name}: member {name} must be a single model with the bag's stems"
+                    " that it has a weight for",
                     setting=str(path),
                 )

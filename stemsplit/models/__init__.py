@@ -21,6 +21,7 @@ FAMILIES: dict[str, str] = {
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "bytesep": "stemsplit.models.bytesep:Bytesep",
     "classic": "stemsplit.models.classic:Classic",
+    "d3net": "stemsplit.models.d3net:D3Net",
     "demucs": "stemsplit.models.demucs:Demucs",
     "demucs_v2": "stemsplit.models.demucs:DemucsV2",
     "hdemucs": "stemsplit.models.hdemucs:HDemucs",
@@ -39,9 +40,11 @@ FAMILIES: dict[str, str] = {
     "scnet": "stemsplit.models.scnet:SCNet",
     "scnet_masked": "stemsplit.models.scnet:SCNetMasked",
     "scnet_tran": "stemsplit.models.scnet:SCNetTran",
+    "spleeter": "stemsplit.models.spleeter:Spleeter",
     "tasnet": "stemsplit.models.tasnet:ConvTasNet",
     "vr": "stemsplit.models.vr:VR",
     "vr_v51": "stemsplit.models.vr:VRv51",
+    "wave_u_net": "stemsplit.models.wave_u_net:WaveUNet",
     "xumx": "stemsplit.models.xumx:XUMX",
 }
 

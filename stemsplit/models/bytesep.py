@@ -1,9 +1,10 @@
-"""Networks of bytesep 0.1.1 in four subbands: ResUNet143 and MobileNet.
+"""Networks of bytesep 0.1.1: ResUNet143 of the full band and in four subbands, and MobileNet in subbands.
 
 Kong, Cao, Liu, Choi, Wang, "Decoupling Magnitude and Phase Estimation with Deep ResUNet for Music Source
 Separation" (ISMIR 2021, arXiv 2109.05418): a U-Net estimates a mask for the magnitude, a rotation of the
-phase and a magnitude to add. Its input are the spectrograms of four subbands at a quarter of the rate, from a
-pseudo quadrature mirror filter bank (PQMF). Keys are those of the released checkpoints.
+phase and a magnitude to add. Its input is the spectrogram of the mix (the paper's ResUNetDecouple+), or those
+of four subbands at a quarter of the rate, from a pseudo quadrature mirror filter bank (PQMF). Keys are those
+of the released checkpoints.
 
 Legend: `B` batch, `S` stems, `C` channels, `Q` subbands, `F` bins, `T` samples, `W` width of features.
 """
@@ -40,12 +41,13 @@ class BytesepArguments:
 
     Attributes:
         target_source_types: stems, in the order of the output.
-        model_type: ResUNet143_Subbandtime or MobileNet_Subbandtime.
+        model_type: ResUNet143_DecouplePlusInplaceABN_ISMIR2021, ResUNet143_Subbandtime or
+            MobileNet_Subbandtime.
         input_channels: of mix and stems.
         sample_rate: in Hz.
         widths: of the six levels; None for those of the released network.
-        n_fft: samples of a subband per STFT frame, a multiple of 128.
-        hop_length: samples of a subband from frame to frame.
+        n_fft: samples of a subband per STFT frame, a multiple of 128; None for those of the released network.
+        hop_length: samples of a subband from frame to frame; None likewise.
         segment_seconds: audio that the network sees at once, in s. A chunk is the middle half of it.
     """
 
@@ -54,8 +56,8 @@ class BytesepArguments:
     input_channels: int = 2
     sample_rate: int = 44100
     widths: Sequence[int] | None = None
-    n_fft: int = 512
-    hop_length: int = 110
+    n_fft: int | None = None
+    hop_length: int | None = None
     segment_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class BytesepArguments:
             raise UnknownNameError("network of bytesep", self.model_type, sorted(LAYERS))
         if self.widths is not None and len(self.widths) != LEVELS:
             raise StemsplitError(f"bytesep: widths {list(self.widths)}: must be {LEVELS}")
-        if self.n_fft < 2 << LEVELS or self.n_fft % (2 << LEVELS):
+        if self.n_fft is not None and (self.n_fft < 2 << LEVELS or self.n_fft % (2 << LEVELS)):
             raise StemsplitError(f"bytesep: n_fft {self.n_fft}: must be a multiple of {2 << LEVELS}")
 
     @classmethod
@@ -74,7 +76,7 @@ class BytesepArguments:
             StemsplitError: the network isn't one of this family.
         """
         train = config["train"]
-        channels = train.get("input_channels", cls.input_channels)
+        channels = train.get("input_channels", train.get("channels", cls.input_channels))
         if train.get("output_channels", channels) != channels:
             raise StemsplitError(
                 f"bytesep: output_channels {train['output_channels']}: must be the input_channels, {channels}"
@@ -125,6 +127,23 @@ class FilterBank(nn.Module):
         return phases.transpose(1, 2).flatten(1)[:, :samples]
 
 
+class InPlaceNorm(nn.BatchNorm2d):
+    """Batch normalisation of inplace_abn 1.1.0, whose scale is |γ| + ε."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, W, frames, F] -> [B, W, frames, F]."""
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight.abs() + self.eps,
+            self.bias,
+            self.training,
+            MOMENTUM,
+            self.eps,
+        )
+
+
 class Residual(nn.Module):
     """Two convolutions of three by three, each after a normalisation and an activation.
 
@@ -133,10 +152,13 @@ class Residual(nn.Module):
         out: width of the output.
     """
 
+    second = "bn2"  # name of the second normalisation in checkpoints
+    norm = nn.BatchNorm2d  # its kind
+
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(width, momentum=MOMENTUM)
-        self.bn2 = nn.BatchNorm2d(out, momentum=MOMENTUM)
+        self.add_module(self.second, self.norm(out, momentum=MOMENTUM))
         self.conv1 = nn.Conv2d(width, out, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
@@ -144,8 +166,15 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, frames, F] -> [B, W, frames, F]."""
         y = self.conv1(F.leaky_relu(self.bn1(x)))
-        y = self.conv2(F.leaky_relu(self.bn2(y)))
+        y = self.conv2(F.leaky_relu(self.get_submodule(self.second)(y)))
         return torch.add(y, self.shortcut(x))
+
+
+class InPlaceResidual(Residual):
+    """As `Residual`, with the second normalisation of inplace_abn."""
+
+    second = "abn2"
+    norm = InPlaceNorm
 
 
 class Residuals(nn.Module):
@@ -157,10 +186,12 @@ class Residuals(nn.Module):
         first: number of the first one in the names of the weights.
     """
 
+    block = Residual
+
     def __init__(self, width: int, out: int, first: int = 1) -> None:
         super().__init__()
         for i in range(first, first + 4):
-            self.add_module(f"conv_block{i}", Residual(width if i == first else out, out))
+            self.add_module(f"conv_block{i}", self.block(width if i == first else out, out))
         self.numbers = range(first, first + 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,6 +218,18 @@ class ResidualDecoder(Residuals):
     def up(self, x: Tensor, skip: Tensor) -> Tensor:
         """[B, W, frames, F], [B, W, finer frames, finer F] -> [B, W, finer frames, finer F]."""
         return self.forward(torch.cat([self.conv1(F.relu(self.bn1(x))), skip], dim=1))
+
+
+class InPlaceResiduals(Residuals):
+    """As `Residuals`, of blocks with inplace_abn."""
+
+    block = InPlaceResidual
+
+
+class InPlaceDecoder(ResidualDecoder):
+    """As `ResidualDecoder`, of blocks with inplace_abn."""
+
+    block = InPlaceResidual
 
 
 class Separable(nn.Module):
@@ -270,6 +313,10 @@ class Layers(NamedTuple):
         decoder: a level on the way up, of the widths and the scale.
         middle: names of the layers in the middle.
         widths: of the levels in the released network.
+        subbands: number of subbands of the input.
+        n_fft: samples of a subband per STFT frame in the released network.
+        hop_length: samples of a subband from frame to frame in the released network.
+        bounded: whether the added magnitude is at most 1.
     """
 
     encoder: type[nn.Module]
@@ -277,13 +324,21 @@ class Layers(NamedTuple):
     decoder: Any
     middle: tuple[str, ...]
     widths: tuple[int, ...]
+    subbands: int = SUBBANDS
+    n_fft: int = 512
+    hop_length: int = 110
+    bounded: bool = True
 
 
+CENTRE = tuple(f"conv_block7{letter}" for letter in "abcd")
 LAYERS = {
-    "ResUNet143_Subbandtime": Layers(
-        *(Residuals, Residuals, ResidualDecoder),
-        tuple(f"conv_block7{letter}" for letter in "abcd"),
+    "ResUNet143_DecouplePlusInplaceABN_ISMIR2021": Layers(
+        *(InPlaceResiduals, InPlaceResiduals, InPlaceDecoder, CENTRE),
         (32, 64, 128, 256, 384, 384),
+        *(1, 2048, 441, False),
+    ),
+    "ResUNet143_Subbandtime": Layers(
+        *(Residuals, Residuals, ResidualDecoder, CENTRE), (32, 64, 128, 256, 384, 384)
     ),
     "MobileNet_Subbandtime": Layers(
         *(SeparableEncoder, Separable, SeparableDecoder), ("conv_block7",), (32, 64, 64, 64, 64, 64)
@@ -292,7 +347,7 @@ LAYERS = {
 
 
 class Bytesep(Network):
-    """Filter bank, STFT, U-Net, and back.
+    """Filter bank, if there are subbands, STFT, U-Net, and back.
 
     The released program cuts the track into segments, half a segment apart, and keeps the middle half of
     each. Here, that half is the chunk and the rest its context, on the same grid. At the ends of the track,
@@ -316,11 +371,12 @@ class Bytesep(Network):
         self.context_samples = quarter
         self.chunking = Chunking(lead=quarter)
         kind = LAYERS[a.model_type]
-        self.middle = kind.middle
+        self.kind = kind
+        self.n_fft, self.hop_length = a.n_fft or kind.n_fft, a.hop_length or kind.hop_length
         levels = tuple(a.widths or kind.widths)
-        self.pqmf = FilterBank()
-        self.bn0 = nn.BatchNorm2d(a.n_fft // 2 + 1, momentum=MOMENTUM)
-        width = SUBBANDS * a.input_channels
+        self.pqmf = FilterBank() if kind.subbands > 1 else None
+        self.bn0 = nn.BatchNorm2d(self.n_fft // 2 + 1, momentum=MOMENTUM)
+        width = kind.subbands * a.input_channels
         for i, out in enumerate(levels, 1):
             self.add_module(f"encoder_block{i}", kind.encoder(width, out))
             width = out
@@ -330,7 +386,7 @@ class Bytesep(Network):
             self.add_module(f"decoder_block{i}", kind.decoder(width, out, (1 if i == 1 else 2, 2)))
             width = out
         self.after_conv_block1 = kind.block(width, width)
-        self.after_conv2 = nn.Conv2d(width, len(self.stems) * a.input_channels * MAPS * SUBBANDS, 1)
+        self.after_conv2 = nn.Conv2d(width, len(self.stems) * a.input_channels * MAPS * kind.subbands, 1)
         self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
 
     def padded_samples(self, samples: int) -> int:
@@ -339,18 +395,25 @@ class Bytesep(Network):
 
     def estimate(self, mix: Tensor) -> Tensor:
         """[B, C, T] -> [B, S, C, T]."""
-        a = self.arguments
+        if self.pqmf is None:
+            return self._of_bands(mix)[:, :, :, 0]
         batch, channels, samples = mix.shape
         bands = self.pqmf.analyse(mix.flatten(0, 1)).view(batch, channels * SUBBANDS, -1)  # [B, C·Q, T/4]
-        half = a.n_fft // 2
-        z = stft(reflect_pad(bands, half, half), a.n_fft, a.hop_length, centred=False).mT
+        waves = self._of_bands(bands).flatten(0, 2)  # [B·S·C, Q, T/4]
+        return self.pqmf.synthesise(waves, samples).view(batch, -1, channels, samples)
+
+    def _of_bands(self, bands: Tensor) -> Tensor:
+        """Return the stems of subbands: [B, C·Q, T] -> [B, S, C, Q, T]."""
+        half = self.n_fft // 2
+        z = stft(reflect_pad(bands, half, half), self.n_fft, self.hop_length, centred=False).mT
         power = torch.view_as_real(z).square().sum(-1)
         magnitude = power.clamp_min(LEAST_POWER).sqrt()  # [B, C·Q, frames, F + 1]
         maps = self.maps(magnitude)[:, list(self.kept)]  # [B, S, C, maps, Q, frames, F]
-        inputs = (part.unflatten(1, (1, channels, SUBBANDS))[..., :-1] for part in (z, magnitude))
-        stems = F.pad(_apply(maps, *inputs), (0, 1)).flatten(0, 2)  # the highest bin is silent
-        waves = istft(stems.mT, a.hop_length, bands.shape[-1])  # [B·S·C, Q, T/4]
-        return self.pqmf.synthesise(waves, samples).view(batch, -1, channels, samples)
+        z, magnitude = (part.unflatten(1, (1, self.channels, -1))[..., :-1] for part in (z, magnitude))
+        stems = F.pad(_apply(maps, z, magnitude, self.kind.bounded), (0, 1))  # the highest bin is silent
+        waves = istft(stems.flatten(0, 2).mT, self.hop_length, bands.shape[-1])  # [B·S·C, Q, T]
+        found: Tensor = waves.unflatten(0, stems.shape[:3])
+        return found
 
     def maps(self, magnitude: Tensor) -> Tensor:
         """Return what the U-Net estimates: [B, C·Q, frames, F + 1] -> [B, S, C, maps, Q, frames, F]."""
@@ -362,30 +425,32 @@ class Bytesep(Network):
             x = self.get_submodule(f"encoder_block{i}")(x)
             skips.append(x)
             x = F.avg_pool2d(x, (1 if i == LEVELS else 2, 2))
-        for name in self.middle:
+        for name in self.kind.middle:
             x = self.get_submodule(name)(x)
         for i in range(1, LEVELS + 1):
             decoder: Any = self.get_submodule(f"decoder_block{i}")
             x = decoder.up(x, skips.pop())
         x = self.after_conv2(self.after_conv_block1(x))[:, :, :frames]
-        maps: Tensor = x.unflatten(1, (-1, self.channels, MAPS, SUBBANDS))
+        maps: Tensor = x.unflatten(1, (-1, self.channels, MAPS, self.kind.subbands))
         return maps
 
 
-def _apply(maps: Tensor, z: Tensor, magnitude: Tensor) -> Tensor:
+def _apply(maps: Tensor, z: Tensor, magnitude: Tensor, bounded: bool) -> Tensor:
     """Return the stems' spectra, complex [B, S, C, Q, frames, F].
 
     Args:
         maps: [B, S, C, maps, Q, frames, F].
         z: spectrum of the mix, complex [B, 1, C, Q, frames, F].
         magnitude: of z, [B, 1, C, Q, frames, F].
+        bounded: whether to add tanh(d) rather than d.
 
     The magnitude is |X|·sigmoid(a) + tanh(d), at least 0; the phase that of X·(tanh(b) + i·tanh(c)).
     """
     mask, real, imaginary, added = maps.float().unbind(3)  # [B, S, C, Q, frames, F] each
     rotation = torch.complex(torch.tanh(real), torch.tanh(imaginary))
     norm = torch.view_as_real(rotation).square().sum(-1).clamp_min(LEAST_NORM).sqrt()
-    estimated = torch.relu(magnitude * torch.sigmoid(mask) + torch.tanh(added))
+    added = torch.tanh(added) if bounded else added
+    estimated = torch.relu(magnitude * torch.sigmoid(mask) + added)
     return z * rotation * (estimated / (magnitude * norm))
 
 

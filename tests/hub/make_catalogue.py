@@ -26,6 +26,7 @@ from stemsplit.hub import catalogue
 from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.registry import registry
 from stemsplit.models import FAMILIES, build, family
+from stemsplit.models.d3net import RELEASED
 from stemsplit.stems import canonical_stems
 
 Row = Mapping[str, Any]
@@ -119,7 +120,25 @@ SHORT = {
     "model_htdemucs_ep_21_sdr_13.6970": "phantom_center_htdemucs",
     "model_mdx23c_ep_271_l1_freq_72.2383": "phantom_center_mdx23c",
     "bs_roformer_male_female_by_aufr33_sdr_7.2889": "male_female_aufr33",
+    "d3net-mss": "d3net",
+    "x-umx": "xumx",
+    "wave-u-net-pytorch": "wave_u_net",
+    "pretrained_xumx": "xumx_asteroid",
+    "pretrained_xumxl": "xumxl_asteroid",
+    "resunet143_ismir2021_vocals_8.9dB_350k_steps": "resunet_decouple_vocals",
+    "resunet143_ismir2021_accompaniment_16.8dB_350k_steps": "resunet_decouple_accompaniment",
     "model_chorus_bs_roformer_ep_267_sdr_24.1275": "male_female_sucial",
+}
+
+SPLEETER = {
+    f"spleeter:{n}stems{khz}": f"spleeter-{n}stems{khz.lower()}" for n in "245" for khz in ("", "-16kHz")
+}
+
+# sha256 of archives that their authors' programs compare with (spleeter, tests/test_github_model_provider.py)
+DIGESTS = {
+    "2stems.tar.gz": "f3a90b39dd2874269e8b05a48a86745df897b848c61f3958efc80a39152bd692",
+    "4stems.tar.gz": "3adb4a50ad4eb18c7c4d65fcf4cf2367a07d48408a5eb7d03cd20067429dfaa8",
+    "5stems.tar.gz": "25a1e87eb5f75cc72a4d2d5467a0a50ac75f05611f877c278793742513cc7218",
 }
 
 # Arguments that a configuration doesn't state, by the variant that a row names
@@ -160,7 +179,7 @@ TASKS = (
     ("space", r"phantom|centre|center|spatial|similarity|mono_stereo"),
     (
         "one instrument",
-        r"mega_53|single_instrument|guitar|strings|orchestra|orch|wind_inst|woodwind|drum-bass",
+        r"mega_53|single_instrument|guitar|strings|orchestra|(?<!pyt)orch|wind_inst|woodwind|drum-bass",
     ),
     (
         "stems",
@@ -169,6 +188,61 @@ TASKS = (
     ("one instrument", r"drums|bass|piano"),
     ("instrumental", r"instrumental|\binst\b|_inst|inst_|accompaniment|_hp2?-uvr|mgm_|sp-uvr"),
     ("vocals", r"voc|voices"),
+)
+
+
+def added(name: str, family: str, stems: Iterable[str], url: str, **more: Any) -> dict[str, Any]:
+    """Return a row that the list lacks."""
+    file = {"names": [name], "urls": [url], "size": None, "sha256": None, "md5": None}
+    empty = dict.fromkeys(("variant", "config", "target", "what", "licence", "source", "pymss_target"))
+    lists = {"aliases": [], "labels": [], "config_where": [], "config_inferred": None, "scores": {}}
+    own = {
+        "name": name,
+        "family": family,
+        "stems": list(stems),
+        "files": [file],
+        "stemsplit": {"registry": None},
+    }
+    return {**empty, **lists, **own, **more}
+
+
+RESUNET = {"model": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "input_channels": 2, "sample_rate": 44_100}
+FOUR = ("bass", "drums", "other", "vocals")
+# Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
+# own download script of 2021-12-25, asteroid's those of its table of models.
+WITHOUT_ADDRESS = ("resunet143_ismir2021", "wave-u-net-pytorch")
+# Rows that are a model of models.yaml, or a part of one
+REGISTERED = {"KUIELab-MDX-Net": "mdx_kuielab_a", "kuielab mixer (leaderboard_A)": "mdx_kuielab_a"}
+ADDED = (
+    *(
+        added(
+            f"resunet143_ismir2021_{stem}_{score}dB_350k_steps.pth",
+            "bytesep",
+            [stem],
+            f"https://zenodo.org/record/5513378/files/resunet143_ismir2021_{stem}_{score}dB_350k_steps.pth",
+            config=RESUNET,
+            aliases=["resunet143_ismir2021"] if stem == "vocals" else [],
+        )
+        for stem, score in (("vocals", "8.9"), ("accompaniment", "16.8"))
+    ),
+    *(
+        added(
+            name,
+            "xumx",
+            FOUR,
+            f"https://zenodo.org/record/{record}/files/{name}",
+            what="four stems: drums bass vocals",
+        )
+        for name, record in (("pretrained_xumx.pth", 4704231), ("pretrained_xumxl.pth", 7128659))
+    ),
+    added(
+        "wave-u-net-pytorch",
+        "wave_u_net",
+        FOUR,
+        "https://www.dropbox.com/s/r374hce896g4xlj/models.7z",
+        what="four stems: drums bass vocals",
+        licence="MIT (code; weights not stated)",
+    ),
 )
 
 # Hosts that keep copies; the author's own place is tried before them
@@ -189,7 +263,8 @@ STRUCTURE = (
 
 SIGNATURES: dict[str, str] = {}  # name of a bag's member by its signature
 
-UNFIT = re.compile(r"\.zip(\.\d+)?$")
+FIXED = ("xumx", "d3net", "bytesep")  # families whose released networks all have the same shapes
+UNFIT = re.compile(r"(?<!d3net-mss)\.zip(\.\d+)?$")  # D3Net's is read as it is
 DEMUCS = (
     'The code is MIT. Of the weights the author wrote "only for scientific purposes" (issues 327 and 508).'
 )
@@ -197,7 +272,8 @@ DATE = "2026-11-28"
 
 
 def main(source: str, more: Iterable[str] = ()) -> None:
-    rows = json.loads(Path(source).read_text(encoding="utf-8"))["rows"]
+    listed = json.loads(Path(source).read_text(encoding="utf-8"))["rows"]
+    rows = [row for row in listed if row["name"] not in WITHOUT_ADDRESS] + list(ADDED)
     SIGNATURES.update({signature(row): stem_of(row["name"]) for row in rows if signature(row)})
     known: dict[str, Row] = {}
     for path in more:
@@ -206,15 +282,19 @@ def main(source: str, more: Iterable[str] = ()) -> None:
     registered = {
         name: [file.name for file in spec.files if len(spec.files) == 1 for file in chain(file)]
         for name, spec in models.items()
+        if not name.startswith("kuielab_")  # members, whose files other entries have too
     }
     entries: list[dict[str, Any]] = []
     taken = {name.lower() for name in models}
     for row in rows:
+        if part_of := REGISTERED.get(row["name"]):
+            registered[part_of].append(row["name"])
+            continue
         own = row["stemsplit"]["registry"]
         if own:
             registered[own].extend(names_of(row))
             continue
-        name = SHORT.get(stem_of(row["name"]), stem_of(row["name"]))
+        name = {**SHORT, **SPLEETER}.get(stem_of(row["name"]), stem_of(row["name"]))
         name = f"{row['family']}_{name}" if name.lower() in taken else name
         taken.add(name.lower())
         entries.append(entry(row, name, known.get(row["name"], {})))
@@ -261,7 +341,7 @@ def names_of(row: Row) -> list[str]:
 
 def entry(row: Row, name: str, known: Row) -> dict[str, Any]:
     """Return the entry of a row."""
-    files = [file for file in map(file_of, row["files"]) if file]
+    files = [file for file in map(file_of, row["files"]) if file and "openvino" not in file["url"]]
     if row["variant"] in FAMILY_OF:
         row = {**row, "family": FAMILY_OF[row["variant"]]}
     known = known or kuielab(row) or vr(row) or cited(row)
@@ -282,6 +362,13 @@ def entry(row: Row, name: str, known: Row) -> dict[str, Any]:
         made |= {"family": None, "segment_s": row.get("segment")}
     elif files:
         made["files"] = files
+        if (
+            made["family"] in FIXED
+            and not row["name"].startswith("pretrained")
+            and "sha256" not in files[0]
+            and "size" not in files[0]
+        ):
+            files[0]["shaped"] = True
     if arguments is not None:
         made["arguments"] = plain(arguments, made["family"])
         network = outputs(made["family"], arguments)
@@ -302,7 +389,7 @@ def file_of(file: Row) -> dict[str, Any]:
         return {}
     urls.sort(key=rank)
     digits = re.search(r"-([0-9a-f]{8})\.th$", file["names"][0])  # demucs names its packages by their sha256
-    sha256 = file["sha256"] or (digits[1] if digits else None)
+    sha256 = file["sha256"] or (digits[1] if digits else None) or DIGESTS.get(file["names"][0])
     found = {"url": urls[0], "mirrors": urls[1:], "sha256": sha256, "md5": file["md5"], "size": file["size"]}
     return {key: value for key, value in found.items() if value}
 
@@ -335,8 +422,6 @@ def kuielab(row: Row) -> Row:
     config = row["config"] or {}
     if row["family"] != "mdx_kuielab":
         return {}
-    if "dim_f" not in config:
-        return {"reason": "the file of its mixer has no address; kuielab_a_bass and others are its networks"}
     stem = re.sub(r".*_(\w+)\.onnx", r"\1", row["name"])
     taken = ("dim_f", "dim_t", "n_fft", "hop_length", "num_blocks", "l", "g", "k", "bn", "bias")
     stems = (stem, "instrumental" if stem == "vocals" else f"no {stem}")
@@ -363,16 +448,45 @@ def vr(row: Row) -> Row:
 
 def cited(row: Row) -> Row:
     """Return what is known of a network that papers compare with, or why its file can't be read."""
+    if row["family"] == "spleeter":
+        return spleeter(row)
+    if row["family"] == "xumx" and row["name"].endswith(".pth"):
+        return {"family": "xumx", "stems": []}  # asteroid's files say what they are
     if row["family"] == "xumx":
-        return {"reason": "its file is one of NNabla (.h5)", "stems": row["stems"]}
+        return {"family": "xumx", "arguments": {"sources": tuple(row["stems"])}, "stems": row["stems"]}
+    if row["family"] == "d3net":
+        return {"family": "d3net", "arguments": {}, "stems": tuple(RELEASED)}
+    if row["family"] == "wave_u_net":
+        return wave_u_net(row)
     if row["family"] != "bytesep":
         return {}
     config = {**row["config"], "model_type": row["config"]["model"], "target_source_types": row["stems"]}
-    if not config["model_type"].endswith("_Subbandtime"):
-        return {"reason": "its network (of the full band) isn't one that stemsplit computes"}
     found = family("bytesep").Arguments.from_config({"train": config})
     arguments = {field.name: getattr(found, field.name) for field in fields(found)}
     return {"family": "bytesep", "arguments": arguments, "stems": row["stems"]}
+
+
+def wave_u_net(row: Row) -> Row:
+    """Return why a network can't be run by its name: the archives are of kinds that aren't read."""
+    if row["name"] != "wave-u-net-pytorch":
+        return {
+            "reason": "a network of the first Wave-U-Net program (TensorFlow 1), which isn't computed here"
+        }
+    reason = "its file is a .7z archive: unpack it, and give checkpoints/waveunet/model in it by its path"
+    return {"arguments": {}, "stems": row["stems"], "reason": reason}
+
+
+def spleeter(row: Row) -> Row:
+    """Return the arguments of one of Spleeter's networks, from its configuration."""
+    config = row["config"]
+    layers = config["model"]["params"]
+    arguments = {
+        "instrument_list": tuple(config["instrument_list"]),
+        "F": config["F"],
+        "softmax": config["model"]["type"] == "unet.softmax_unet",
+        **layers,
+    }
+    return {"family": "spleeter", "arguments": arguments, "stems": config["instrument_list"]}
 
 
 def needs_yaml(row: Row, known: Row) -> bool:
@@ -547,6 +661,8 @@ def reason_of(row: Row, made: Row, why: str) -> str:
         return ""  # a package, which holds its arguments
     if made["family"] in ("mdx_net", "vr"):
         return ""  # known by its hash
+    if made["family"] == "xumx":
+        return ""  # of asteroid, which holds its arguments
     if "arguments" not in made and "config" not in made:
         return "its arguments aren't known, and no YAML file of it is"
     return ""

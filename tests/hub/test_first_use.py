@@ -69,8 +69,13 @@ def world(site, monkeypatch):
         answer("/api.github.com/repos/owner/model/releases/tags/v1.0", {"assets": [{"name": "x"}, asset]})
         return place(GITHUB)
 
+    def zenodo(md5: str = hashlib.md5(CONTENT).hexdigest()) -> str:
+        file = {"key": "net.ckpt", "size": len(CONTENT), "checksum": f"md5:{md5}"}
+        answer("/zenodo.org/api/records/7", {"files": [{"key": "x"}, file]})
+        return place(ZENODO)
+
     site.place, site.hugging_face, site.modelscope, site.github = place, hugging_face, modelscope, github
-    site.answer = answer
+    site.answer, site.zenodo = answer, zenodo
     return site
 
 
@@ -90,7 +95,7 @@ def path_of(file: FileSpec) -> Path:
 @pytest.mark.parametrize(
     ("source", "url"),
     [("hugging_face", f"https://huggingface.co/owner/model/resolve/{COMMIT}/sub/net.ckpt"),
-     ("modelscope", MODELSCOPE), ("github", GITHUB)],
+     ("modelscope", MODELSCOPE), ("github", GITHUB), ("zenodo", ZENODO)],
 )  # fmt: skip
 def test_a_declared_hash_is_compared_and_recorded(world, source, url):
     file = FileSpec(url=getattr(world, source)())
@@ -126,12 +131,32 @@ def test_a_file_that_is_not_what_its_source_declares_is_refused(world, etag):
 
 
 def test_a_published_md5_is_compared(world):
-    file = FileSpec(url=world.place(ZENODO), md5=hashlib.md5(CONTENT).hexdigest())
-    assert records.grade_of(file) == "md5" and file.name == "net.ckpt"
-    assert pin(file).sha256 == SHA256 and records.grade_of(file) == "md5"
-    wrong = FileSpec(url=world.place(ZENODO.replace("/7/", "/8/")), md5="0" * 32)
+    wrong = FileSpec(url=world.zenodo(), md5="0" * 32)  # also where the source itself states another one
     with pytest.raises(DownloadError, match="md5 is .* expected 000000000000…"):
         pin(wrong)
+    file = FileSpec(url=ZENODO, md5=hashlib.md5(CONTENT).hexdigest())
+    assert records.grade_of(file) == "md5" and file.name == "net.ckpt"
+    assert pin(file).sha256 == SHA256 and records.grade_of(file) == "md5"
+
+
+def test_a_record_of_zenodo_without_the_file_is_told(world):
+    world.zenodo()
+    with pytest.raises(DownloadError, match="not in the list of the record's files"):
+        pin(FileSpec(url=ZENODO.replace("net.ckpt", "other.ckpt")))
+
+
+def test_a_file_of_unknown_size_needs_known_shapes_and_consent(world):
+    file = FileSpec(url=world.place(PLAIN), shaped=True)
+    assert records.grade_of(file) == "size-and-shape"
+    with pytest.raises(DownloadError, match="no hash of it is known"):
+        pin(file)
+    assert world.log == []
+    world.place(PLAIN, CONTENT[:-1])
+    with pytest.raises(DownloadError, match="don't fit"):
+        pin(file, TRUSTING)
+    assert records.find(file) is None and download.cached(file) is None
+    world.place(PLAIN)
+    assert pin(file, TRUSTING).sha256 == SHA256
 
 
 def test_size_and_shape_need_consent(world):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from stemsplit import folders, load_model
+from stemsplit.core.stream import separate_array
 from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.hub import onnx_weights
 from stemsplit.hub.checkpoints import build_network, convert, read_package
@@ -229,6 +230,39 @@ def test_networks_in_several_files_make_one(tmp_path: Path, monkeypatch: pytest.
         torch.testing.assert_close(whole(mix), mixed.view(1, 2, 2, 496)[..., 32:-32])
         (tmp_path / "bass.onnx").unlink()
         torch.testing.assert_close(load_model("alone", stems=["drums"])(mix), stems[:, 1:, :, 32:-32])
+
+
+def test_members_with_different_stems_make_a_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEMSPLIT_REGISTRY", str(tmp_path / "models.yaml"))
+    common = {"family": "mdx_kuielab", "sample_rate": 44100, "license": "MIT"}
+    entries: dict[str, Any] = {}
+    alone: dict[str, Network] = {}
+    for name, stems in (("first", ["bass"]), ("second", ["drums"]), ("both", ["drums", "bass"])):
+        files = []
+        for stem in stems:
+            path = Exporter().write(
+                trained(stems=[stem], silent_bins=0, folded=True), tmp_path / f"{name}_{stem}.onnx"
+            )
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            files.append({"path": str(path), "prefix": f"networks.{stem}.", "sha256": sha256})
+        arguments = {"dim_t": 32, "mixer": False, "networks": {stem: TRANSFORM | SHAPE for stem in stems}}
+        entries[name] = common | {"stems": stems, "arguments": arguments, "files": files}
+    weights = [[0.9, 0], [0, 0.7], [0.1, 0.3]]
+    bag = {"members": list(entries), "weights": weights}
+    entries["all"] = {"stems": ["bass", "drums"], "sample_rate": 44100, "license": "MIT", "bag": bag}
+    folders.user_registry().write_text(yaml.safe_dump({"models": entries}))
+    for name in ("first", "second", "both"):
+        alone[name] = load_model(name)  # type: ignore[assignment]
+    mix = torch.randn(2, 1200)
+    parts = {
+        name: dict(zip(network.stems, separate_array(network, mix), strict=True))
+        for name, network in alone.items()
+    }
+    bass = 0.9 * parts["first"]["bass"] + 0.1 * parts["both"]["bass"]
+    drums = 0.7 * parts["second"]["drums"] + 0.3 * parts["both"]["drums"]
+    torch.testing.assert_close(separate_array(load_model("all"), mix), torch.stack([bass, drums]))
+    (tmp_path / "first_bass.onnx").unlink()
+    torch.testing.assert_close(separate_array(load_model("all", stems=["drums"]), mix), drums[None])
 
 
 class TestRefusals:

@@ -57,7 +57,7 @@ class TestPackagedEntries:
         named = [
             (f, m) for f in every_file() if f.url and (m := re.search(r"[-_]([0-9a-f]{8})\.(th|pth)$", f.url))
         ]
-        assert len(named) == 39
+        assert len(named) == 41
         for file, match in named:
             assert file.sha256 is not None and file.sha256.startswith(match[1]), file.url
 

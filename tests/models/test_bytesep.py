@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stemsplit import load_model
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub.registry import find_model
 from stemsplit.models import build
 from stemsplit.models.bytesep import Bytesep, BytesepArguments, FilterBank
+from tests.data.bytesep import make
 from tests.models.test_contract import BYTESEP
 from tests.models.test_published_families import ZOO
 from tests.models.test_roformer_variants import golden
@@ -26,6 +28,10 @@ RELEASED = {
     "mobilenet_subband": "MobileNet_Subbandtime",
     "resunet143_subband": "ResUNet143_Subbandtime",
 }
+FULL_BAND = "ResUNet143_DecouplePlusInplaceABN_ISMIR2021"
+RESUNET = Path(__file__).parents[1] / "data/bytesep/resunet.safetensors"
+# Trainable numbers of bytesep's own class for two sources, and of one source's; its README says 102 million
+NUMBERS, PER_SOURCE = 102_571_542, 8 * 33
 TRAIN: dict[str, Any] = {
     "model_type": "MobileNet_Subbandtime",
     "input_channels": 2,
@@ -48,6 +54,45 @@ def test_outputs_are_the_references(name: str, decibels: Decibels) -> None:
     assert (
         decibels(expected, stems[..., : expected.shape[-1]]) >= 100
     )  # it drops samples beyond a multiple of 4
+
+
+def full_band(answer: dict[str, Tensor]) -> Bytesep:
+    """The network of the full band with the weights of the reference's."""
+    sizes = {key: make.SIZES[key] for key in ("n_fft", "hop_length", "widths")}
+    stems = ["a", "b"][: answer["stems"].shape[1]]
+    network = build("bytesep", {"model_type": FULL_BAND, "target_source_types": stems, **sizes}).eval()
+    assert isinstance(network, Bytesep)
+    weights = {key.removeprefix("weights/"): value for key, value in answer.items() if "weights/" in key}
+    network.load_state_dict(weights)
+    return network
+
+
+@torch.inference_mode()
+def test_the_full_band_is_the_references(decibels: Decibels) -> None:
+    expected = load_file(RESUNET)
+    found = full_band(expected).estimate(expected["mix"])
+    assert all(decibels(*pair) >= 100 for pair in zip(expected["stems"][0], found[0], strict=True))
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_the_full_band_is_the_references_on_other_input(
+    oracle: Callable[..., dict[str, Tensor]], decibels: Decibels
+) -> None:
+    mix = 0.3 * torch.randn(1, 2, 2777)
+    answer = oracle("resunet_bytesep.py", make.SIZES, mix=mix)
+    assert int(answer["numbers"]) == NUMBERS
+    assert decibels(answer["stems"], full_band(answer).estimate(mix)) >= 95
+
+
+@pytest.mark.parametrize("stem", ["vocals", "accompaniment"])
+def test_the_released_full_band_has_the_numbers_of_the_original(stem: str) -> None:
+    spec = find_model(f"resunet_decouple_{stem}")
+    with torch.device("meta"):
+        network = build("bytesep", spec.arguments)
+    assert isinstance(network, Bytesep) and network.stems == spec.stems == (stem,)
+    assert sum(p.numel() for p in network.parameters()) == NUMBERS - PER_SOURCE
+    assert (network.n_fft, network.hop_length, network.segment_samples) == (2048, 441, 661_500)
 
 
 @pytest.mark.parametrize("name", RELEASED)

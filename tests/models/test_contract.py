@@ -83,6 +83,29 @@ BYTESEP = {
     "sample_rate": 8000,
     "segment_seconds": 0.25,
 }
+D3NET_SIZES = {
+    "valid_signal_idx": 24,
+    "band_split_idxs": [8],
+    "num_init_features": [3, 2],
+    "dens_k": [[2, 3, 2], [1]],
+    "num_layer_blocks": [[2, 3, 1], [2]],
+    "b_n_blocks": [[2, 1, 2], [2]],
+    "f_num_init_features": 2,
+    "f_dens_k": [2, 2, 3, 2, 2],
+    "f_num_layer_block": [2, 1, 2, 2, 2],
+    "f_n_blocks": [2, 2, 2, 1, 2],
+    "ttl_dens_k": 2,
+    "ttl_num_layer_block": 2,
+    "test_patch_len": 16,
+    "out_shift": 8,
+}
+D3NET = {
+    "targets": {"a": D3NET_SIZES, "b": D3NET_SIZES | {"out_shift": 4}},
+    "sample_rate": 1000,
+    "fft_size": 64,
+    "hop_size": 16,
+    "segment_s": 0.5,
+}
 MDX23C = {
     "stems": ["a", "b"],
     "n_fft": 64,
@@ -147,6 +170,27 @@ VR = {
     },
 }
 
+SPLEETER = {
+    "instrument_list": ["a", "b"],
+    "conv_n_filters": [2, 3, 4],
+    "T": 8,
+    "F": 24,
+    "frame_length": 64,
+    "frame_step": 16,
+    "groups": 2,
+    "sample_rate": 8000,
+}
+
+WAVE_U_NET = {
+    "instruments": ["a", "b"],
+    "features": 8,
+    "levels": 3,
+    "kernel_size": 3,
+    "strides": 2,
+    "sr": 8000,
+    "output_size": 0.1,
+}
+
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("apollo", APOLLO),
@@ -168,7 +212,10 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("mel_band_conformer", ROFORMER | CONFORMER | {"num_bands": 5, "skip_connection": True}),
     ("bsrnn", BSRNN),
     ("bytesep", BYTESEP),
+    ("bytesep", BYTESEP | {"model_type": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "n_fft": 128}),
     ("bytesep", BYTESEP | {"model_type": "MobileNet_Subbandtime", "input_channels": 1}),
+    ("d3net", D3NET),
+    ("d3net", D3NET | {"filter": False, "flip": False, "nb_channels": 1}),
     ("demucs", WAVEFORM),
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
     ("demucs_v2", WAVEFORM2),
@@ -196,11 +243,16 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("scnet", SCNET | {"normalise_spectrogram": True, "sources": ["a", "b"]}),
     ("scnet_masked", SCNET),
     ("scnet_tran", SCNET | TRAN),
+    ("spleeter", SPLEETER),
+    ("spleeter", SPLEETER | {"softmax": True, "conv_activation": "ELU", "mask_extension": "average"}),
     ("tasnet", TASNET),
     ("tasnet", TASNET | {"causal": True, "norm_type": "cLN", "mask_nonlinear": "softmax"}),
     ("vr", VR | {"ch": 2, "window_size": 272, "aspp_layers": 7}),
     ("vr", VR | {"ch": 2, "window_size": 288, "vr_model_param": "1band_sr44100_hl256", "encoders": 5}),
     ("vr_v51", VR | {"nout": 4, "nout_lstm": 8, "window_size": 144}),
+    ("wave_u_net", WAVE_U_NET),
+    ("wave_u_net", WAVE_U_NET | {"conv_type": "bn", "res": "learned", "separate": False, "channels": 1}),
+    ("wave_u_net", WAVE_U_NET | {"conv_type": "normal", "feature_growth": "add", "features": 2}),
     ("xumx", XUMX),
     ("xumx", XUMX | {"niter": 0, "nb_channels": 1, "bidirectional": False}),
 ]

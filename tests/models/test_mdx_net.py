@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from stemsplit.core.stream import passes_of, separate_array, separate_stream
 from stemsplit.errors import SettingsError, StemsplitError
 from stemsplit.hub import onnx_weights
+from stemsplit.hub.registry import find_model
 from stemsplit.models import build
 from stemsplit.models.mdx_net import Layer, MDXKuielab, MDXNet, from_uvr
 from stemsplit.settings import ChunkSettings
@@ -281,6 +282,36 @@ def test_the_mixer_computes_what_the_reference_does(decibels: Decibels) -> None:
     assert mixer is not None
     mixer.load_state_dict(weights, assign=True)
     assert decibels(tensors["output"], mixer(tensors["input"][None])[0]) >= 125
+
+
+def test_the_submissions_are_named_with_their_weights() -> None:
+    weights = {"bass": 0.5, "drums": 0.5, "other": 0.7, "vocals": 0.9}  # of predict_blend.py
+    for name, demucs in (("a", "demucs"), ("b", "demucs_extra")):
+        bag = find_model(f"mdx_kuielab_{name}")
+        assert bag.bag is not None and bag.stems == tuple(weights)
+        total = dict.fromkeys(bag.stems, 0.0)
+        for member, row in zip(map(find_model, bag.bag.members), bag.bag.weights, strict=True):
+            rest = member.family == "demucs_v2"
+            if rest:
+                assert member.inference.overlap == 0.5
+                assert member.files[0].sha256 == find_model(demucs).files[0].sha256
+            for stem, weight in zip(bag.stems, row, strict=True):
+                assert weight in (0, pytest.approx(1 - weights[stem] if rest else weights[stem]))
+                total[stem] += weight
+        assert total == pytest.approx(dict.fromkeys(bag.stems, 1))
+
+
+@pytest.mark.parametrize("stem", ["bass", "drums", "other", "vocals"])
+def test_networks_of_leaderboard_b_are_those_that_uvr_runs(stem: str) -> None:
+    spec, uvr = find_model(f"kuielab_b_{stem}_alone"), find_model(f"kuielab_b_{stem}")
+    with torch.device("meta"):
+        whole, one = build("mdx_kuielab", spec.arguments), build("mdx_net", uvr.arguments)
+    assert isinstance(whole, MDXKuielab) and isinstance(one, MDXNet)
+    shapes = {key: value.shape for key, value in whole.state_dict().items()}
+    assert shapes == {f"networks.{stem}.{key}": value.shape for key, value in one.state_dict().items()}
+    inside = whole.networks[stem].arguments
+    assert (inside.n_fft, inside.dim_t) == (one.arguments.n_fft, one.arguments.dim_t)
+    assert whole.segment_samples + 2 * whole.context_samples == one.arguments.segment_samples
 
 
 def test_the_defaults_are_leaderboard_a() -> None:
