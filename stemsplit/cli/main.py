@@ -31,6 +31,7 @@ COMMANDS = {
     "man": ("stemsplit.cli.man:man", "Print the manual page."),
 }
 DEBUG = "STEMSPLIT_DEBUG"
+SPINS = 20_000  # of a thread without work, before it sleeps: a fraction of a millisecond
 NAME, COMPLETE = "stemsplit", "_STEMSPLIT_COMPLETE"
 
 
@@ -102,6 +103,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     _open_streams()
+    _wait_briefly()
     debug = "--debug" in arguments or os.environ.get(DEBUG, "").lower() in (
         "1",
         "true",
@@ -111,6 +113,16 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         "y",
     )
     sys.exit(failures.guarded(lambda: _invoke(arguments), debug=debug))
+
+
+def _wait_briefly() -> None:
+    """Let torch's threads sleep soon when they have no work; call it before torch is imported.
+
+    GNU's OpenMP lets a thread that waits for the others spin for milliseconds. Beside other programs it takes
+    their cores, and the core that the thread it waits for needs. The user's own choice stays.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 
 def _open_streams() -> None:
