@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from stemsplit.hub.entries import ModelSpec, Scale
 
 HEADS = ("NAME", "STEMS", "SIZE", "LICENCE", "", "CACHED")  # the fifth is the metric
+LABELS = {"memory_mb": "memory"}
 LONGEST_STEMS = 34  # characters of the column of stems in a list of many models
 
 
@@ -94,10 +95,13 @@ def _cached(spec: "ModelSpec") -> bool:
 
 def entry_of(spec: "ModelSpec") -> dict[str, Any]:
     """Return everything that is known about a model as JSON-ready data."""
+    from stemsplit.hub.costs import cost_of
     from stemsplit.hub.records import grade_of, pinned
+    from stemsplit.hub.registry import members
 
     files = _files(spec)
     grades = [grade_of(file) for file in files]
+    cost = cost_of(next((member.family for member in members(spec)), None) if not spec.reason else None)
     return {
         "name": spec.name,
         "aliases": list(spec.aliases),
@@ -111,6 +115,8 @@ def entry_of(spec: "ModelSpec") -> dict[str, Any]:
         "license_note": spec.license_note,
         "license_source": spec.license_source,
         "license_date": spec.license_date,
+        "memory_mb": None if cost is None else cost.memory_mb,
+        "speed": None if cost is None else cost.speed,
         "verification": _weakest(grades),
         "runnable": not spec.reason,
         "reason": spec.reason or None,
@@ -152,7 +158,7 @@ def lines_of(entry: Mapping[str, Any]) -> Iterator[str]:
         if value in (None, "", []):
             continue
         lines = _value_lines(key, value)
-        yield f"{key.replace('_', ' ') + ':':<14} {lines[0]}"
+        yield f"{LABELS.get(key, key).replace('_', ' ') + ':':<14} {lines[0]}"
         yield from (" " * 15 + line for line in lines[1:])
 
 
@@ -178,6 +184,10 @@ def _value_lines(key: str, value: Any) -> list[str]:
             return [f"{value / 1e6:.1f} MB"]
         case int() if key == "sample_rate":
             return [f"{value} Hz"]
+        case int() if key == "memory_mb":
+            return [f"about {value} MB with a usual network of its family"]
+        case str() if key == "speed":
+            return [f"{value} on a CPU (fast: twice real time on one core; slow: less than half of it)"]
         case str() if key == "verification":
             return [f"{value} ({GRADES.get(value, '')})"]  # type: ignore[call-overload]
     return str(value).strip().splitlines()

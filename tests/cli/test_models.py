@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stemsplit.hub.costs import cost_of
 from stemsplit.hub.registry import all_models
 from stemsplit.models import build
 from tests.cli.conftest import Shell
@@ -90,6 +91,19 @@ def test_every_score_has_its_metric_its_test_set_and_its_source(shell: Shell, en
     assert {one["source"].partition(",")[0] for one in viperx["scores"]} >= {"audio-separator"}
     info = shell("models", "info", "scnet_xl_ihf", env=env).out.decode()
     assert "uSDR on MUSDB18-HQ test: all 10.08, drums 11.81" in info and "uSDR on Multisong: all 9.92" in info
+
+
+def test_memory_and_speed_are_those_of_the_family(shell: Shell, env: dict[str, str]) -> None:
+    info = shell("models", "info", "htdemucs", env=env).out.decode()
+    cost = cost_of("htdemucs")
+    assert cost is not None
+    assert (
+        f"memory:        about {cost.memory_mb} MB" in info
+        and f"speed:         {cost.speed} on a CPU" in info
+    )
+    entry = json.loads(shell("models", "info", "htdemucs", "--json", env=env).out)
+    assert (entry["memory_mb"], entry["speed"]) == (cost.memory_mb, cost.speed)
+    assert json.loads(shell("models", "info", "spleeter-2stems", "--json", env=env).out)["speed"] is None
 
 
 @pytest.mark.parametrize(

@@ -326,6 +326,26 @@ def _machine() -> list[str]:
     return [f"{machine['cpu']}, Python {machine['python']}, two threads."]
 
 
+def _families() -> list[str]:
+    measured = _measured("families.json")
+    rows = []
+    for name, one in measured["families"].items():
+        theirs = one.get("reference_cpu_s")
+        rows.append(
+            (
+                f"`{name}`",
+                f"{one['realtime']:.2f} ×",
+                f"{one['cpu_s']:.1f} s",
+                f"{theirs:.1f} s" if theirs else "",
+                f"{one['cpu_s'] / theirs:.2f}" if theirs else "",
+                f"{one['memory_mb']:.0f} MB",
+                f"{one['reference_memory_mb']:.0f} MB" if theirs else "",
+            )
+        )
+    heads = ("family", "real time", "a chunk, CPU", "reference", "ratio", "memory", "reference's")
+    return [*as_table(heads, rows), "", f"On one core of {measured['cpu']}."]
+
+
 def _bsseval() -> list[str]:
     rows, measured = [], _measured("bsseval.json")
     for threads, one in measured["speed"].items():
@@ -363,6 +383,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "losses": _losses,
     "recipes": _recipes,
     "speed": _speed,
+    "families": _families,
     "machine": _machine,
     "bsseval": _bsseval,
 }
