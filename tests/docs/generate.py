@@ -321,6 +321,17 @@ def _speed() -> list[str]:
     return table.lines(_measured("speed.json"))
 
 
+def _baselines() -> list[str]:
+    scores = _measured("baselines.json")
+    stems = ("drums", "bass", "other", "vocals")
+
+    def cell(model: str, stem: str) -> str:
+        found = scores[model].get(stem)
+        return "" if found is None else f"{found['usdr']:.1f}"
+
+    return as_table(("", *stems), [(f"`{name}`", *(cell(name, stem) for stem in stems)) for name in scores])
+
+
 def _machine() -> list[str]:
     machine = _measured("speed.json")["machine"]
     return [f"{machine['cpu']}, Python {machine['python']}, two threads."]
@@ -386,6 +397,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "families": _families,
     "machine": _machine,
     "bsseval": _bsseval,
+    "baselines": _baselines,
 }
 
 
