@@ -315,6 +315,10 @@ def _speed() -> list[str]:
     return table.lines(_measured("speed.json"))
 
 
+def _roformers() -> list[str]:
+    return table.roformers(_measured("roformers.json"))
+
+
 def _machine() -> list[str]:
     machine = _measured("speed.json")["machine"]
     return [f"{machine['cpu']}, Python {machine['python']}, two threads."]
@@ -357,6 +361,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "losses": _losses,
     "recipes": _recipes,
     "speed": _speed,
+    "roformers": _roformers,
     "machine": _machine,
     "bsseval": _bsseval,
 }
