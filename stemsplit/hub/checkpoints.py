@@ -387,13 +387,14 @@ def _separate(state: State) -> State:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Skip the random initialisation of parameters whose weights are about to be loaded."""
+    """Skip the initialisation and rescaling of parameters whose weights are about to be loaded."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = kwargs or {}
-        target = args[0] if args else given.get("tensor")
-        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")) and isinstance(
-            target, nn.Parameter
-        ):
-            return target
+        if isinstance(target := args[0] if args else given.get("tensor"), nn.Parameter):
+            name = getattr(func, "__name__", "")
+            if name.endswith(("uniform_", "normal_", "div_")):
+                return target
+            if name == "std":
+                return torch.ones(())
         return func(*args, **given)
