@@ -1,14 +1,13 @@
 """`stemsplit separate`: separate inputs into stems, in a folder or on stdout."""
 
 import codecs
-import gc
 import importlib
 import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +73,12 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
     template_of(request.batch.template, FORMATS[request.output.format])
     if request.engine.address is None:  # another machine may have the device
         check_device(request.compute.device)
-    # Import torch, which takes longest, while the other modules are imported.
+    # Import torch, which takes longest, while the inputs are collected and the plan is made.
     threading.Thread(target=_import_torch, daemon=True).start()
-    with _without_collector():
-        from stemsplit.separation.inputs import find
-        from stemsplit.separation.pipe import write_stream
-        from stemsplit.separation.run import prepare, separate_files
+
+    from stemsplit.separation.inputs import find
+    from stemsplit.separation.pipe import write_stream
+    from stemsplit.separation.run import prepare, separate_files
 
     found = find(_inputs(options, stack), request)
     _check_report(options["report"], found.inputs)
@@ -106,18 +105,6 @@ def _stream(report: str | None) -> "ReportStream | None":
     from stemsplit.separation.report import ReportStream
 
     return ReportStream(Path(report)) if report and report.endswith(LINES) else None
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Look for no garbage inside the block: imports make 200 000 objects, and all of them stay."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _import_torch() -> None:

@@ -2,19 +2,21 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
 class Uninitialised(TorchFunctionMode):
-    """Skip the random initialisation of parameters whose weights are about to be loaded."""
+    """Skip the initialisation and rescaling of parameters whose weights are about to be loaded."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch, unless it would fill a parameter with random values."""
+        """Call a function of torch, unless it would fill a parameter with random values or rescale it."""
         given = kwargs or {}
-        target = args[0] if args else given.get("tensor")
-        if getattr(func, "__name__", "").endswith(("uniform_", "normal_")) and isinstance(
-            target, nn.Parameter
-        ):
-            return target
+        if isinstance(target := args[0] if args else given.get("tensor"), nn.Parameter):
+            name = getattr(func, "__name__", "")
+            if name.endswith(("uniform_", "normal_", "div_")):
+                return target
+            if name == "std":
+                return torch.ones(())
         return func(*args, **given)

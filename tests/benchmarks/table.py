@@ -46,6 +46,22 @@ def _whole(found: dict[str, Any]) -> list[str]:
     return rows
 
 
+def roformers(result: dict[str, Any]) -> list[str]:
+    """CPU seconds and memory of a chunk, ours against the other packages'."""
+    names = list(next(iter(result["models"].values()))["packages"])
+    rows = [f"| network | audio | {' | '.join(names)} | × | agreement |", "|---" * (len(names) + 4) + "|"]
+    for model, found in result["models"].items():
+        packages = found["packages"]
+        cells = [f"{one['cpu_s']:.1f} s, {one['chunk_mb']:.0f} MB" for one in packages.values()]
+        ours = packages["stemsplit"]
+        times = [f"{packages[name]['cpu_s'] / ours['cpu_s']:.2f}" for name in names if name != "stemsplit"]
+        rows.append(
+            f"| {model} | {found['seconds']:.0f} s | {' | '.join(cells)} | {', '.join(times)} "
+            f"| {_decibels(ours)} |"
+        )
+    return [*rows, "", f"On one thread of an {result['cpu']}."]
+
+
 def _decibels(run: dict[str, float]) -> str:
     return "same" if run["agreement_db"] > 300 else f"{run['agreement_db']:.0f} dB"
 

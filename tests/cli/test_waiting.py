@@ -1,7 +1,5 @@
 """The command lets torch's threads sleep soon when they wait; the library leaves that to its program."""
 
-import gc
-import os
 import subprocess
 import sys
 from typing import Any
@@ -37,11 +35,3 @@ def test_the_library_changes_nothing(tmp_path: Any) -> None:
         [sys.executable, "-c", code], env=environment(tmp_path), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
-
-
-def test_garbage_is_collected_again_after_the_start(shell: Shell) -> None:
-    shell.write("song.wav", seconds=0.3)
-    assert gc.isenabled()
-    assert shell("song.wav", "-m", "classic").code == 0
-    assert gc.isenabled()
-    assert "GOMP_SPINCOUNT" not in os.environ  # the shell's environment was its own

@@ -332,6 +332,10 @@ def _baselines() -> list[str]:
     return as_table(("", *stems), [(f"`{name}`", *(cell(name, stem) for stem in stems)) for name in scores])
 
 
+def _roformers() -> list[str]:
+    return table.roformers(_measured("roformers.json"))
+
+
 def _machine() -> list[str]:
     machine = _measured("speed.json")["machine"]
     return [f"{machine['cpu']}, Python {machine['python']}, two threads."]
@@ -395,6 +399,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "recipes": _recipes,
     "speed": _speed,
     "families": _families,
+    "roformers": _roformers,
     "machine": _machine,
     "bsseval": _bsseval,
     "baselines": _baselines,
