@@ -33,7 +33,7 @@ from stemsplit.training.page import as_html
 
 # Settings that don't change what a run computes, or that are meant to be changed when it is resumed.
 CHANGEABLE_ON_RESUME = (
-    "folder half data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
+    "folder half loggers data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
     "fit.recompute valid.patience"
 ).split()
 
