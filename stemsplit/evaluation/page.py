@@ -1,4 +1,7 @@
-"""The page of an evaluation: one HTML file without scripts or links, with box plots, tables and findings."""
+"""The page of an evaluation: one HTML file without scripts or links, with box plots, tables and findings.
+
+`training.page` makes its page of the same parts.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,25 +24,32 @@ _LABEL, _WIDTH, _ROW = 240, 860, 26  # of plots, in pixels
 
 def as_html(evaluation: Evaluation) -> str:
     """Return the page: for each metric a plot of the tracks' scores, then all scores, then the findings."""
-    title = f"Scores of {escape(evaluation.method)}"
     metrics, tracks, summary = evaluation.metrics(), [*evaluation.track_rows()], [*evaluation.summary_rows()]
     plots = [f"<h3>{escape(METRICS[name].title)}</h3>\n{_plot(tracks, name)}" for name in metrics]
     remarks = [f"<li>{escape(remark)}</li>" for remark in _remarks(evaluation)]
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en"><meta charset="utf-8">',
-            f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>",
-            "<h2>All tracks</h2>",
-            _table(summary, metrics),
-            *_verdict(evaluation),
-            "<p>A dot is a track, a box the middle half of the tracks, the line in it their median.</p>",
-            *plots,
-            "<h2>Each track</h2>",
-            _table(tracks, metrics),
-            *(["<h2>Findings</h2>\n<ul>", *remarks, "</ul>"] if remarks else []),
-            "</html>\n",
-        ]
+    return document(
+        f"Scores of {evaluation.method}",
+        "<h2>All tracks</h2>",
+        _table(summary, metrics),
+        *_verdict(evaluation),
+        "<p>A dot is a track, a box the middle half of the tracks, the line in it their median.</p>",
+        *plots,
+        "<h2>Each track</h2>",
+        _table(tracks, metrics),
+        *(["<h2>Findings</h2>\n<ul>", *remarks, "</ul>"] if remarks else []),
     )
+
+
+def document(title: str, *parts: str) -> str:
+    """Return a page that needs no other file.
+
+    Args:
+        title: as plain text.
+        parts: the body, as HTML.
+    """
+    title = escape(title)
+    head = f"<title>{title}</title>\n<style>{_STYLE}</style>\n<h1>{title}</h1>"
+    return "\n".join(['<!doctype html>\n<html lang="en"><meta charset="utf-8">', head, *parts, "</html>\n"])
 
 
 def _remarks(evaluation: Evaluation) -> Iterable[str]:
@@ -69,12 +79,17 @@ def _verdict(evaluation: Evaluation) -> Iterable[str]:
 
 def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:
     titles = ("track", "method", "stem", *(METRICS[name].title for name in metrics))
-    lines = [_line("th", titles)]
+    lines = []
     for row in rows:
         values = (row.metrics.get(name, math.nan) for name in metrics)
         scores = ("" if math.isnan(value) else f"{value:.2f}" for value in values)
-        lines.append(_line("td", (row.track or "all", row.method, row.stem, *scores)))
-    return "\n".join(["<table>", *lines, "</table>"])
+        lines.append((row.track or "all", row.method, row.stem, *scores))
+    return table(titles, lines)
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table as HTML; its cells are plain text."""
+    return "\n".join(["<table>", _line("th", titles), *(_line("td", row) for row in rows), "</table>"])
 
 
 def _line(tag: str, cells: Iterable[str]) -> str:

@@ -170,6 +170,8 @@ class Config:
         folder: folder of the run.
         seed: random seed of the whole run.
         half: export the weights in half precision.
+        loggers: where losses and scores go as they come: tensorboard and csv in the run's folder, and wandb
+            (Weights & Biases), which has to be installed.
         model: network to train. data: data sets. augment: augmentations of the samples.
         loss: loss function. optim: optimiser. schedule: learning-rate schedule. ema: averages of the weights.
         fit: length, batch size and devices. valid: validation, which selects the exported weights.
@@ -182,6 +184,7 @@ class Config:
     data: DataConfig
     seed: int = 42
     half: bool = False
+    loggers: tuple[Literal["tensorboard", "csv", "wandb"], ...] = ("tensorboard", "csv")
     augment: AugmentConfig = AugmentConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()

@@ -2,6 +2,7 @@
 
 config.yaml          the whole configuration, defaults included
 metrics.jsonl        one line per epoch, with the scores of its validation
+curves.html          the same as curves
 model.safetensors    the best weights so far; `stemsplit -m FOLDER` loads them
 checkpoints/         last.ckpt, from which --resume continues, and best.ckpt
 logs/                for TensorBoard, and as CSV
@@ -28,10 +29,11 @@ from stemsplit.training.adapters import merged_state
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile, dump_config, read_config
 from stemsplit.training.optim import temporary_weights
+from stemsplit.training.page import as_html
 
 # Settings that don't change what a run computes, or that are meant to be changed when it is resumed.
 CHANGEABLE_ON_RESUME = (
-    "folder half data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
+    "folder half loggers data.cache data.workers fit.epochs fit.accumulate fit.device fit.devices fit.nodes "
     "fit.recompute valid.patience"
 ).split()
 
@@ -50,6 +52,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         self.config = self.path / "config.yaml"
         self.metrics = self.path / "metrics.jsonl"
+        self.page = self.path / "curves.html"
         self.model = self.path / "model.safetensors"
         self.last = self.path / "checkpoints" / "last.ckpt"
         self.best = self.path / "checkpoints" / "best.ckpt"
@@ -116,7 +119,7 @@ class RunFolder:
         return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
 
     def _clear(self) -> None:
-        for file in (self.config, self.metrics, self.model, self.last, self.best):
+        for file in (self.config, self.metrics, self.page, self.model, self.last, self.best):
             file.unlink(missing_ok=True)
         for logs in self.logs.glob("*/start-*"):
             shutil.rmtree(logs, ignore_errors=True)
@@ -134,6 +137,12 @@ class RunFolder:
         """Append a line to metrics.jsonl; NaN and infinity become null."""
         with self.metrics.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(_json_ready(record)) + "\n")
+
+    def write_page(self, metric: str) -> None:
+        """Write curves.html from metrics.jsonl; `metric` is the name of the validation's metric."""
+        records = map(json.loads, self.metrics.read_text(encoding="utf-8").splitlines())
+        page = as_html(self.path.resolve().name, list(records), metric)
+        write_whole(self.page, page.encode("utf-8", "surrogateescape"))
 
     def drop_later_metrics(self, step: int) -> None:
         """Remove the metrics of steps after `step`: a resumed run measures them again."""

@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -46,12 +47,14 @@ class Prepared:
 
 
 def check_machine(file: ConfigFile) -> None:
-    """Check that the device and the data sets exist.
+    """Check that the device, the loggers and the data sets exist.
 
     Raises:
         SettingsError: one doesn't; the message names the line.
     """
     fit, data = file.config.fit, file.config.data
+    if "wandb" in file.config.loggers and find_spec("wandb") is None:
+        raise file.error("loggers", "wandb isn't installed: pip install wandb")
     try:
         device = find_device(fit.device)
     except DeviceError as error:

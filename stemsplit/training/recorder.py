@@ -75,7 +75,7 @@ class RunRecorder(Checkpoint):
         rows = module.scores.items()
         self._log(trainer, {f"valid/{c}/{s}": v for c, row in rows for s, v in row.items() if v is not None})
         if step == 0:
-            self.folder.append_metrics({"step": 0, "epoch": 0, **self._scores(module)})
+            self._record({"step": 0, "epoch": 0, **self._scores(module)})
         score = best.score if isfinite(best.score) else None
         scored = Validated(self.name, self._epoch(step), step, module.scores, score, improved)
         emit(self.callback, scored)
@@ -115,7 +115,11 @@ class RunRecorder(Checkpoint):
             self._export(module, next(reversed(module.candidates())), step)
         elif module.scored_step == step:
             record.update(self._scores(module))
-        self.folder.append_metrics({**record, "wall_s": round(time.monotonic() - self.started, 1)})
+        self._record({**record, "wall_s": round(time.monotonic() - self.started, 1)})
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.folder.append_metrics(record)
+        self.folder.write_page(self.config.valid.metric)
 
     def _scores(self, module: TrainingModule) -> dict[str, Any]:
         return {"valid": module.scores, "best": module.best.state_dict()}

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import isfinite
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
@@ -137,7 +137,7 @@ def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
         step: dict[str, Any] = {"fit.epochs": 1, "fit.steps_per_epoch": 1, "fit.checkpoint_steps": None}
         without: dict[str, Any] = {"data.valid": [], "valid": {}, "data.workers": 0, "per_stem": None}
         semi = {"semi": {"promote": False}} if file.config.semi is not None else {}
-        once = file.changed({**step, **without, **semi, "folder": folder}, "--dry-run")
+        once = file.changed({**step, **without, **semi, "loggers": [], "folder": folder}, "--dry-run")
         network = build_network(once, callback)
         check_network(once, network)
         stems_to_train(file, network)
@@ -250,7 +250,7 @@ def _settings(config: Config, folder: RunFolder, recorder: RunRecorder) -> dict[
         "gradient_clip_val": config.optim.clip,
         "use_distributed_sampler": False,
         "callbacks": [recorder],
-        "logger": _loggers(folder),
+        "logger": _loggers(folder, config.loggers),
         "log_every_n_steps": 1,
         "enable_progress_bar": False,
         "enable_model_summary": False,
@@ -258,13 +258,22 @@ def _settings(config: Config, folder: RunFolder, recorder: RunRecorder) -> dict[
     }
 
 
-def _loggers(folder: RunFolder) -> list[Logger]:
-    """Return loggers that write to a new folder at each start of the run."""
-    start = f"start-{len(list(folder.logs.glob('csv/start-*')))}"
-    return [
-        TensorBoardLogger(folder.logs, name="tensorboard", version=start),
-        CSVLogger(folder.logs, name="csv", version=start),
-    ]
+def _loggers(folder: RunFolder, names: Sequence[str]) -> list[Logger]:
+    """Return loggers; those of files write to a new folder at each start of the run."""
+    starts = {int(path.name.removeprefix("start-")) for path in folder.logs.glob("*/start-*")}
+    start = f"start-{max(starts, default=-1) + 1}"
+    make: dict[str, Callable[[], Logger]] = {
+        "tensorboard": lambda: TensorBoardLogger(folder.logs, name="tensorboard", version=start),
+        "csv": lambda: CSVLogger(folder.logs, name="csv", version=start),
+        "wandb": lambda: WandbLogger(
+            folder.path.resolve().name, save_dir=folder.logs, project="stemsplit", offline=_is_offline()
+        ),
+    }
+    return [make[name]() for name in dict.fromkeys(names)]
+
+
+def _is_offline() -> bool:
+    return os.environ.get("WANDB_MODE") == "offline"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -244,12 +245,32 @@ def weights(folder: Path, name: str) -> dict[str, Any]:
     return {f"{part}.{key}": value for part, values in kept.items() for key, value in values.items()}
 
 
+# Adapters of a trained model, two micro-batches per step and process, and recomputed activations.
+ADAPTED = (
+    "model={start: runs/base}",
+    "lora={rank: 1}",
+    "fit.batch_size=4",
+    "fit.accumulate=2",
+    "fit.recompute=true",
+)
+
+
+def base(shell: Shell, how: tuple[str, ...]) -> None:
+    """Train the model to start from, if there is one."""
+    if how:
+        assert shell.process("train", "--config", "mine.yaml", "--set", "folder=runs/base").code == 0
+
+
 @pytest.mark.slow
-def test_a_killed_and_resumed_run_ends_with_the_same_bits(shell: Shell, songs: Path) -> None:
-    whole = shell.process("train", "--config", "mine.yaml", *settings("folder=runs/whole"))
+@pytest.mark.parametrize("how", [(), ADAPTED], ids=["weights", "adapters"])
+def test_a_killed_and_resumed_run_ends_with_the_same_bits(
+    shell: Shell, songs: Path, how: tuple[str, ...]
+) -> None:
+    base(shell, how)
+    whole = shell.process("train", "--config", "mine.yaml", *settings(*how, "folder=runs/whole"))
     assert whole.code == 0
-    parts = ["train", "--config", "mine.yaml", *settings("folder=runs/parts"), "--progress", "json"]
-    for step in (3, 7, 12):
+    parts = ["train", "--config", "mine.yaml", *settings(*how, "folder=runs/parts"), "--progress", "json"]
+    for step in sorted(Random(f"kill {how}").sample(range(1, 14), 3)):
         running = shell.start(*parts, "--resume")
         for line in running.stderr:
             event = json.loads(line)
@@ -298,11 +319,16 @@ def together(shell: Shell, way: str, arguments: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["devices", "torchrun", "nodes"])
-def test_two_processes_train_as_one_with_the_whole_batch(shell: Shell, songs: Path, way: str) -> None:
+@pytest.mark.parametrize(
+    ("way", "how"), [("devices", ()), ("torchrun", ()), ("nodes", ()), ("devices", ADAPTED)]
+)
+def test_two_processes_train_as_one_with_the_whole_batch(
+    shell: Shell, songs: Path, way: str, how: tuple[str, ...]
+) -> None:
+    base(shell, how)
     command = ["train", "--config", "mine.yaml"]
-    assert shell.process(*command, *settings("folder=runs/one")).code == 0
-    said = together(shell, way, [*command, *settings("folder=runs/two")])
+    assert shell.process(*command, *settings(*how, "folder=runs/one")).code == 0
+    said = together(shell, way, [*command, *settings(*how, "folder=runs/two")])
     assert said[0].count("steps done") == 1 and not any(said[1:])  # told by one of them
     one, two = weights(shell.folder, "one"), weights(shell.folder, "two")
     for key, value in one.items():

@@ -16,6 +16,7 @@ from stemsplit.training.footprint import measure
 from stemsplit.training.optim import schedule_factor
 from stemsplit.training.progress import Footprint
 from stemsplit.training.recipes import recipe_names, recipe_text
+from tests.training.test_lora import HTDEMUCS
 
 NAMES = [
     "bsrnn",
@@ -119,7 +120,7 @@ def test_the_masking_transformer_is_the_thesis_s() -> None:
 def footprint(config: Config, seconds: float) -> Footprint:
     """Measure a step of a recipe's network with random weights, on samples of another length."""
     spec = {spec.name: spec for spec in list_models()}[config.model.start or ""]
-    network = models.build(spec.family or "", spec.arguments)
+    network = models.build(spec.family or "", spec.arguments or HTDEMUCS)
     assert config.lora is not None
     add_adapters(network, config.lora, 1)
     recompute_activations(network)
