@@ -265,15 +265,9 @@ def _loggers(folder: RunFolder, names: Sequence[str]) -> list[Logger]:
     make: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoardLogger(folder.logs, name="tensorboard", version=start),
         "csv": lambda: CSVLogger(folder.logs, name="csv", version=start),
-        "wandb": lambda: WandbLogger(
-            folder.path.resolve().name, save_dir=folder.logs, project="stemsplit", offline=_is_offline()
-        ),
+        "wandb": lambda: WandbLogger(folder.path.resolve().name, folder.logs, project="stemsplit"),
     }
     return [make[name]() for name in dict.fromkeys(names)]
-
-
-def _is_offline() -> bool:
-    return os.environ.get("WANDB_MODE") == "offline"
 
 
 @contextmanager
