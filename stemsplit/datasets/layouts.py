@@ -2,7 +2,7 @@
 
 No audio is opened here, only manifests; `datasets.tracks` reads the files. The layouts:
 
-    <track>/<stem>.wav                 MUSDB18-HQ and most others; `mixture` or `mix` is the mixture
+    <track>/<stem>.wav                 MUSDB18-HQ and most others; `mixture`, `mix` or `input` is the mixture
     <track>/<stem>/<any>.wav           MoisesDB; the files of a stem are summed
     <track>.stem.mp4                   MUSDB18; five streams: mixture, drums, bass, other, vocals
     stems.json, manifest.json          {track: {stem: [file, …]}}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 MIXTURE = "mixture"
-MIXTURE_NAMES = frozenset({"mixture", "mix"})
+MIXTURE_NAMES = frozenset({"mixture", "mix", "input"})
 KNOWN_STEMS = frozenset(
     "drums bass other vocals accompaniment instrumental guitar piano percussion strings bowed_strings wind "
     "other_plucked other_keys keys synth lead_vocals backing_vocals speech music effects".split()

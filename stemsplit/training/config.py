@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from stemsplit.reading import Invalid, above, at_least, fraction
 from stemsplit.settings import DEFAULT_DEVICE
-from stemsplit.stems import canonical
 from stemsplit.training.learning import EmaConfig, LossConfig, OptimConfig, ScheduleConfig, by_stem
+from stemsplit.training.sampling import AugmentConfig, DataConfig, EffectPlaces
 
 
 @dataclass(frozen=True)
@@ -33,125 +33,6 @@ class ModelConfig:
             raise Invalid("start", "give either start (a model) or family (a new network)")
         if self.arguments and self.family is None:
             raise Invalid("arguments", "only a new network (family) takes arguments")
-
-
-@dataclass(frozen=True)
-class DataSetConfig:
-    """Data set: a folder of multitracks, or a manifest.
-
-    Attributes:
-        path: of the folder or manifest.
-        weight: sampling weight, relative to the other data sets.
-        only: patterns of track names to use, such as `7.*`; none means all.
-        exclude: patterns of track names to leave out.
-    """
-
-    path: str
-    weight: float = 1.0
-    only: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        above("weight", self.weight, 0)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Training, validation and unlabelled data, and the sampling of segments from it.
-
-    Attributes:
-        train: data sets with stems.
-        valid: data sets for validation, which selects the best weights.
-        unlabelled: mixtures for semi-supervised training.
-        stems: stems that a training mix is made of; none means the network's. The network may estimate fewer.
-        groups: stems of the data sets to add up, by the stem that they form; other stems keep their name, or
-            go to `other`.
-        segment_s: length of a training sample in seconds.
-        remix: probability that the stems of a sample come from different songs.
-        remix_group: shuffle the stems among so many consecutive samples; none samples every stem
-            independently.
-        activity_s: sample only from salient segments of this length in seconds; none samples from anywhere.
-        cache: folder for decoded audio, for sources that are slow to decode.
-        workers: worker processes that prepare samples; 0 prepares them in the main process.
-    """
-
-    train: tuple[DataSetConfig, ...]
-    valid: tuple[DataSetConfig, ...] = ()
-    unlabelled: tuple[DataSetConfig, ...] = ()
-    stems: tuple[str, ...] | None = None
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    segment_s: float = 7.8
-    remix: float = 0.0
-    remix_group: int | None = 4
-    activity_s: float | None = None
-    cache: str | None = None
-    workers: int = 2
-
-    def __post_init__(self) -> None:
-        if not self.train:
-            raise Invalid("train", "must name at least one data set")
-        if self.stems is not None:
-            object.__setattr__(self, "stems", tuple(map(canonical, self.stems)))
-        if self.stems is not None and len(set(self.stems)) != len(self.stems):
-            raise Invalid("stems", "names a stem twice")
-        groups = {name: tuple(map(canonical, own)) for name, own in by_stem("groups", self.groups).items()}
-        object.__setattr__(self, "groups", groups)
-        above("segment_s", self.segment_s, 0)
-        fraction("remix", self.remix)
-        at_least("remix_group", self.remix_group, 2)
-        at_least("activity_s", self.activity_s, self.segment_s)
-        at_least("workers", self.workers, 0)
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Augmentations of every sample: probabilities and ranges of `augment.py`.
-
-    Attributes:
-        shift_s: delay each stem by up to so many seconds. shift_together: delay all stems alike.
-        swap_channels: swap left and right of each stem half of the time.
-        polarity: invert each stem half of the time.
-        gain_db: range of a random gain per stem, uniform in dB. gain: the same, uniform in amplitude.
-        drop: probability that a stem is silenced. solo: probability that all stems but one are.
-        repitch: probability of a change of pitch and tempo, the same for all stems of a song.
-        semitones: largest change of pitch. tempo: largest change of tempo, as a fraction.
-        varispeed: probability that pitch and tempo of a song change together, as on a tape machine.
-        varispeed_semitones: largest change of varispeed.
-        equalise: probability that all stems get random equalisers. equalise_db: their standard deviation.
-        codec: probability that the mix is encoded with a lossy codec and decoded.
-        peak: divide mix and stems by their largest absolute sample.
-    """
-
-    shift_s: float = 0.0
-    shift_together: bool = False
-    swap_channels: bool = False
-    polarity: bool = False
-    gain_db: tuple[float, float] | None = None
-    gain: tuple[float, float] | None = None
-    drop: float = 0.0
-    solo: float = 0.0
-    repitch: float = 0.0
-    semitones: int = 2
-    tempo: float = 0.12
-    varispeed: float = 0.0
-    varispeed_semitones: float = 3.0
-    equalise: float = 0.0
-    equalise_db: float = 3.0
-    codec: float = 0.0
-    peak: bool = False
-
-    def __post_init__(self) -> None:
-        at_least("shift_s", self.shift_s, 0)
-        for key, limits in (("gain_db", self.gain_db), ("gain", self.gain)):
-            if limits is not None and limits[0] > limits[1]:
-                raise Invalid(key, f"the first must not exceed the second, is {list(limits)}")
-        if self.gain is not None and self.gain_db is not None:
-            raise Invalid("gain", "give either gain or gain_db")
-        for key in ("drop", "solo", "repitch", "varispeed", "equalise", "codec"):
-            fraction(key, getattr(self, key))
-        for key in ("semitones", "varispeed_semitones", "equalise_db"):
-            at_least(key, getattr(self, key), 0)
-        fraction("tempo", self.tempo, one=False)
 
 
 @dataclass(frozen=True)
@@ -307,6 +188,13 @@ class Config:
             raise Invalid("semi", "needs model.start, the first teacher")
         if self.semi is not None and self.augment.codec:
             raise Invalid("augment.codec", "is not for semi-supervised training, which mixes later")
+        if self.semi is not None and self.augment.effects != EffectPlaces():
+            raise Invalid("augment.effects", "is not for semi-supervised training, which mixes later")
+        if self.semi is not None and self.data.input == "file":
+            raise Invalid("data.input", "is not for semi-supervised training, which mixes stems")
+        if self.data.input == "file" and (broken := self.augment.breaks_pairs):
+            rule = "changes stems, but not the input file (data.input)"
+            raise Invalid(f"augment.{broken[0]}", rule)
         if self.semi is not None and self.semi.promote and not self.valid.at_start:
             raise Invalid("semi.promote", "needs valid.at_start, the first teacher's score")
         if not self.data.valid:

@@ -4,19 +4,20 @@ The process, worker or batch that computes a sample has no influence on it: a re
 hardware, gets the same crops with the same augmentations. `S` stems, `C` channels, `T` samples.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
 from stemsplit.training import augment
-from stemsplit.training.config import AugmentConfig, DataConfig
+from stemsplit.training.effects import Effect, random_effects
 from stemsplit.training.library import MIX, SampledStem, Song, SongSet
 from stemsplit.training.rng import bernoulli, generator, integer, uniform
+from stemsplit.training.sampling import AugmentConfig, DataConfig, EffectsConfig
 
 
 class Crop(NamedTuple):
@@ -151,8 +152,12 @@ class Samples(Dataset[Sample]):
         """Return the sample with the global index `index`."""
         spec, change = self.spec, self.change
         rng = generator(spec.seed, "augment", index)
-        stems = self._read(self._crops(index), rng)  # [S, C, T]
-        mix = stems.sum(0)  # [C, T]
+        if self.data.input == "file":
+            mix, stems = self._read_pair(self._crops(index)[0], rng)  # [C, T], [S, C, T]
+        else:
+            stems = self._read(self._crops(index), rng, index)  # [S, C, T]
+            mix = stems.sum(0)  # [C, T]
+        mix, stems = self._with_effects(mix, stems, index)
         if change.peak and not spec.raw_stems:
             mix, stems = augment.rescale_peak(mix, stems)
         if bernoulli(rng, change.codec):
@@ -215,7 +220,7 @@ class Samples(Dataset[Sample]):
         frames = max(stem.audio.frames for stem in stems)
         return integer(rng, min(0, frames - needed), max(0, frames - needed))
 
-    def _read(self, crops: Sequence[Crop], rng: Generator) -> Tensor:
+    def _read(self, crops: Sequence[Crop], rng: Generator, index: int) -> Tensor:
         """Return the stems of a sample, shifted, swapped and scaled, [S, C, T]."""
         spec, change, count = self.spec, self.change, len(crops)
         delays = augment.shifts(count, rng, self.max_shift, same=change.shift_together)
@@ -230,8 +235,38 @@ class Samples(Dataset[Sample]):
                 if equalise:
                     gains_db = augment.random_eq_gains(rng, change.equalise_db)
                     audio = augment.equalise(audio, spec.sample_rate, gains_db)
+                for effect in self._effects(change.effects.stems, name, index):
+                    audio = effect(audio, audio)
                 torch.mul(audio.flip(0) if swaps[i] else audio, factors[i], out=stems[i])
         return stems
+
+    def _read_pair(self, crop: Crop, rng: Generator) -> tuple[Tensor, Tensor]:
+        """Return the input file and the stems of one crop, all shifted, swapped and scaled alike.
+
+        Returns:
+            [C, T] and [S, C, T].
+        """
+        spec, change = self.spec, self.change
+        (delay,) = augment.shifts(1, rng, self.max_shift, same=True)
+        flip = change.swap_channels and augment.swaps(1, rng)[0]
+        factor = random_factors(1, change, rng)
+        silence = torch.zeros(spec.channels, spec.samples)  # of a stem that the song doesn't have
+        sampled = [crop.song.input, *map(crop.song.stems.get, spec.stems)]
+        audio = torch.stack([silence if s is None else self._read_stem(crop, s, delay) for s in sampled])
+        mix, *stems = (audio.flip(1) if flip else audio) * factor  # [1 + S, C, T]
+        return mix, torch.stack(stems)
+
+    def _with_effects(self, mix: Tensor, stems: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return the mix [C, T] and the stems [S, C, T] after the effects that aren't a single stem's."""
+        for effect in self._effects(self.change.effects.both, "both", index):
+            mix, stems = effect(mix, mix), effect(stems, mix)
+        for effect in self._effects(self.change.effects.mixture, "mixture", index):
+            mix = effect(mix, mix)
+        return mix, stems
+
+    def _effects(self, config: EffectsConfig, place: str, index: int) -> list[Effect]:
+        rng = generator(self.spec.seed, f"effects {place}", index)
+        return random_effects(rng, config, self.spec.sample_rate) if config.used else []
 
     def _read_stem(self, crop: Crop, stem: SampledStem, delay: int) -> Tensor:
         """Return one stem of a crop, [C, T]."""
@@ -267,63 +302,3 @@ def random_factors(stems: int, change: AugmentConfig, rng: Generator) -> Tensor:
     if change.drop:
         factors = factors * augment.drop_factors(stems, rng, change.drop)
     return factors * augment.solo_factors(stems, rng) if bernoulli(rng, change.solo) else factors
-
-
-@dataclass(frozen=True)
-class MicroBatches:
-    """Division of every step's batch among processes and gradient-accumulation micro-batches.
-
-    Attributes:
-        batch_size: samples per step, over all processes.
-        steps: steps of a checkpoint interval.
-        accumulate: micro-batches of a process per step.
-        rank: of this process.
-        world: number of processes.
-    """
-
-    batch_size: int
-    steps: int
-    accumulate: int = 1
-    rank: int = 0
-    world: int = 1
-
-    def of_step(self, step: int) -> Iterator[list[int]]:
-        """Yield the global sample indices of each of this process's micro-batches in `step` (from 0)."""
-        size = self.batch_size // (self.world * self.accumulate)
-        for number in range(self.accumulate):
-            first = step * self.batch_size + (number * self.world + self.rank) * size
-            yield list(range(first, first + size))
-
-
-class ResumableSampler(Sampler[list[int]]):
-    """Batch sampler of one checkpoint interval, which starts at the run's current step.
-
-    Args:
-        micro_batches: of this process.
-        position: returns the number of steps done so far.
-    """
-
-    def __init__(self, micro_batches: MicroBatches, position: Callable[[], int]) -> None:
-        self.micro_batches, self.position = micro_batches, position
-
-    def __len__(self) -> int:
-        """Return the number of micro-batches in an interval."""
-        return self.micro_batches.steps * self.micro_batches.accumulate
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yield lists of global sample indices."""
-        first = self.position()
-        for step in range(first, first + self.micro_batches.steps):
-            yield from self.micro_batches.of_step(step)
-
-
-def data_loader(samples: Samples, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader[Sample]:
-    """Return a loader of micro-batches; with `workers`, processes of its own prepare them."""
-    return DataLoader(
-        samples,
-        batch_sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-    )

@@ -19,7 +19,7 @@ from stemsplit.errors import InputError, SettingsError
 from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
 from stemsplit.training.activity import ActivityMeter
-from stemsplit.training.config import DataConfig, DataSetConfig
+from stemsplit.training.sampling import DataConfig, DataSetConfig
 
 MIX = "mix"
 N = TypeVar("N", Track, Layout)
@@ -47,12 +47,14 @@ class Song:
         frames: length in samples.
         stems: those of the training stems that the song has; empty ones are left out.
         stats: mean and standard deviation of the mix, for networks that need them.
+        input: file that the network gets; None if it gets the sum of the stems.
     """
 
     name: str
     frames: int
     stems: Mapping[str, SampledStem]
     stats: TrackStats = TrackStats()
+    input: SampledStem | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class DataSpec:
         activity_samples: length of salient segments; None without activity detection.
         stats: true if the statistics of the mix are needed.
         cache: folder for decoded audio; None doesn't cache it.
+        paired: true if every song has an input file, which isn't the sum of the stems.
     """
 
     stems: tuple[str, ...]
@@ -110,6 +113,7 @@ class DataSpec:
     activity_samples: int | None = None
     stats: bool = False
     cache: Path | None = None
+    paired: bool = False
 
 
 def data_spec(
@@ -118,7 +122,8 @@ def data_spec(
     """Return the form in which a configuration and a network with these properties need the data."""
     activity = None if config.activity_s is None else round(config.activity_s * sample_rate)
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    return DataSpec(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache)
+    paired = config.input == "file"
+    return DataSpec(tuple(stems), config.groups, sample_rate, channels, activity, stats, cache, paired)
 
 
 def find_multitracks(config: DataSetConfig, spec: DataSpec) -> list[Track]:
@@ -191,10 +196,12 @@ def _grouped(track: Track, spec: DataSpec) -> Track:
     track = _without_complements(track.without_sums(_named(spec)), spec)
     members: dict[str, list[Source]] = {}
     for name, source in track.stems.items():
-        if source.parts:
+        if source.parts and (not spec.paired or name in _named(spec)):
             members.setdefault(_group_of(name, track, spec), []).append(source)
     stems = {name: _joined(sources, spec.channels) for name, sources in members.items()}
     mixture = None if track.mixture is None else replace(track.mixture, channels=spec.channels)
+    if spec.paired and mixture is None:
+        raise InputError(track.name, "has no input.wav or mixture.wav (data.input is file)")
     return replace(track, stems=stems, mixture=mixture)
 
 
@@ -349,7 +356,10 @@ def _song(track: Track, spec: DataSpec, cache: MeasurementCache) -> Song:
         mix = track.mix
         mean, std = cache.remember(f"stats {identity(mix)}", lambda: _measure_stats(mix))
         stats = TrackStats(mean, std)
-    return Song(track.name, track.frames, stems, stats)
+    given = None
+    if spec.paired and track.mixture is not None:
+        given = SampledStem(readable(track.mixture, spec.cache))
+    return Song(track.name, track.frames, stems, stats, given)
 
 
 def _sampled_stem(source: Source, spec: DataSpec, cache: MeasurementCache) -> SampledStem:

@@ -23,8 +23,8 @@ from stemsplit.hub.load import load_model
 from stemsplit.models.bag import Bag
 from stemsplit.models.network import Network
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
-from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import DataSpec, WholeSong, find_folders, open_folder
+from stemsplit.training.sampling import DataSetConfig
 
 ACTIVE_DB = -40.0  # a second is active from this volume on
 PRESENT_DB = 10.0  # output j is present in seconds where it is less than this below the input

@@ -21,9 +21,10 @@ from stemsplit.core.compute import is_out_of_memory
 from stemsplit.errors import ResourceError
 from stemsplit.events import Callback, Event, emit
 from stemsplit.models.network import Network
+from stemsplit.training.batches import MicroBatches, ResumableSampler, data_loader
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
-from stemsplit.training.data import MicroBatches, ResumableSampler, Sample, data_loader
+from stemsplit.training.data import Sample
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.module import TrainingModule
 from stemsplit.training.per_stem import part_for, stems_to_train, write_bag

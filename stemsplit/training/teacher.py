@@ -14,9 +14,10 @@ from torch import Tensor
 
 from stemsplit.models.network import Network
 from stemsplit.training.augment import rescale_peak
-from stemsplit.training.config import AugmentConfig, SemiConfig
+from stemsplit.training.config import SemiConfig
 from stemsplit.training.data import Sample, random_factors
 from stemsplit.training.rng import generator
+from stemsplit.training.sampling import AugmentConfig
 
 
 def pseudo_stems(mix: Tensor, estimates: Tensor, filter_db: float) -> tuple[Tensor, Tensor]:

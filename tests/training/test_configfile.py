@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from stemsplit.errors import SettingsError
-from stemsplit.training.config import Config, DataSetConfig
+from stemsplit.training.config import Config
 from stemsplit.training.configfile import dump_config, parse_config, read_config
+from stemsplit.training.sampling import DataSetConfig
 
 GOOD = """\
 folder: runs/mine
@@ -128,6 +129,18 @@ BAD = [
     ("optim:", "loss: {terms: {}}\noptim:", 13, "loss.terms: must name at least one term"),
     ("optim:", "semi: {}\noptim:", 13, "semi: needs data.unlabelled"),
     ("optim:", "valid: {overlap: 1.0}\noptim:", 13, "valid.overlap: must be between 0 and 1 (below 1), is 1"),
+    (
+        "gain_db: [-10, 10]",
+        "effects: {both: {reverb_s: [2, 1]}}",
+        12,
+        "augment.effects.both.reverb_s: the first must not exceed the second, is [2.0, 1.0]",
+    ),
+    (
+        "  segment_s: 4",
+        "  segment_s: 4\n  input: file\n  remix: 1",
+        12,
+        "data.remix: must be 0 with input: file",
+    ),
     ("  valid: [{path: songs}]", "valid: {patience: 3}", 9, "valid.patience: needs data.valid"),
 ]
 
@@ -157,6 +170,16 @@ def test_endless_documents_are_refused(text: str) -> None:
 @pytest.mark.parametrize("key", ["data.segment_s", "data.activity_s", "augment.shift_s", "loss.weights.bass"])
 def test_numbers_are_finite(key: str, value: str) -> None:
     assert f"{key}: must be a number, is " in complaint(GOOD, f"{key}={value}")
+
+
+@pytest.mark.parametrize(
+    "change", ["drop=0.1", "solo=1", "repitch=0.5", "equalise=0.5", "effects.stems.reverb=1"]
+)
+def test_what_would_break_pairs_is_refused(change: str) -> None:
+    key = change.split("=")[0].replace(".reverb", "")
+    said = complaint(GOOD, "data.input=file", f"augment.{change}")
+    assert f"augment.{key}: changes stems, but not the input file (data.input)" in said
+    assert parse(GOOD, "data.input=file", "augment.effects.both.reverb=1").data.input == "file"
 
 
 def test_bytes_that_are_not_yaml() -> None:

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,11 @@ import torch
 from torch import Tensor
 
 from stemsplit.core.stats import TrackStats
-from stemsplit.training.config import AugmentConfig, DataConfig, DataSetConfig
-from stemsplit.training.data import (
-    MicroBatches,
-    ResumableSampler,
-    Sample,
-    Samples,
-    SampleSpec,
-    SongSampler,
-    data_loader,
-    random_factors,
-)
+from stemsplit.training.batches import MicroBatches, ResumableSampler, data_loader
+from stemsplit.training.data import Sample, Samples, SampleSpec, SongSampler, random_factors
 from stemsplit.training.library import MIX, DataSpec, SampledStem, Song, SongSet, open_songs
 from stemsplit.training.rng import generator
+from stemsplit.training.sampling import AugmentConfig, DataConfig, DataSetConfig, EffectPlaces, EffectsConfig
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 LENGTH = 20
@@ -308,6 +301,11 @@ def noise(*stems: str) -> SongSet:
     return SongSet(1.0, (Song("noise", Noise.frames, {stem: SampledStem(Noise()) for stem in stems}),))
 
 
+TWO_SECONDS: dict[str, Any] = {
+    "spec": {"stems": ("drums",), "targets": (0,), "samples": 16000, "sample_rate": 8000}
+}
+
+
 def test_a_repitched_song_stays_together() -> None:
     spec = {"stems": ("drums", "bass"), "targets": (0, 1), "samples": 3000}
     samples = make(noise("drums", "bass"), spec=spec, augment={"repitch": 1.0})
@@ -389,3 +387,65 @@ def test_the_sampler_starts_at_the_current_step() -> None:
     assert len(sampler) == 3 and list(sampler) == [[0, 1], [2, 3], [4, 5]]
     position = 6
     assert list(sampler) == [[12, 13], [14, 15], [16, 17]]
+
+
+def paired(*lengths: int) -> SongSet:
+    """Return songs of the target `drums`, whose input file has the samples of another stem."""
+    plain = songs(*lengths, stems=("drums",))
+    given = [SampledStem(Counting(k, "vocals", length)) for k, length in enumerate(lengths)]
+    return SongSet(1.0, tuple(replace(s, input=i) for s, i in zip(plain.songs, given, strict=True)))
+
+
+PAIRED: dict[str, Any] = {"spec": {"stems": ("drums",), "targets": (0,)}, "data": {"input": "file"}}
+
+
+def test_an_input_file_is_cut_as_its_targets_are() -> None:
+    samples = make(paired(50, 90), **PAIRED, augment={"shift_s": 0.005})
+    places = set()
+    for index in range(60):
+        sample = samples[index]
+        (song, stem, position), found = origin(sample.mix), origin(sample.stems[0])
+        assert stem == 3 and found == (song, 0, position)
+        places.add((song, position))
+    assert len(places) > 25
+
+
+def test_pairs_are_swapped_and_scaled_together() -> None:
+    change = {"swap_channels": True, "polarity": True, "gain": (0.5, 2.0), "varispeed": 0.5}
+    samples = make(paired(60, 60), **PAIRED, augment=change)
+    factors = set()
+    for index in range(40):
+        mix, stem = samples[index].mix, samples[index].stems[0]
+        # at every rate the input is 300 000 above its target, times one factor, with one sign by channel
+        (left, right) = (mix - stem).unbind()
+        torch.testing.assert_close(left, -right)
+        torch.testing.assert_close(left, left.mean().expand(LENGTH))
+        factors.add(round(left.mean().item() / 300_000, 3))
+    assert len(factors) == 40 and min(factors) < 0 < max(factors)
+    assert all(0.5 <= abs(f) <= 2 for f in factors)
+
+
+def test_effects_on_the_mixture_leave_the_targets() -> None:
+    plain = make(noise("drums"), **TWO_SECONDS)
+    for place, same_mix, same_stems in (("mixture", False, True), ("both", False, False)):
+        effects = EffectPlaces(**{place: EffectsConfig(reverb=1.0)})
+        changed = make(noise("drums"), **TWO_SECONDS, augment={"effects": effects})
+        assert torch.equal(changed[0].mix, plain[0].mix) is same_mix
+        assert torch.equal(changed[0].stems, plain[0].stems) is same_stems
+        assert same(changed[3], changed[3]) and not torch.equal(changed[3].mix, changed[4].mix)
+
+
+def test_effects_on_stems_differ_by_stem_and_are_in_the_mix() -> None:
+    effects = EffectPlaces(stems=EffectsConfig(distort=1.0, reverb=0.5, equalise=0.5, compress=0.5))
+    two = {"spec": {**TWO_SECONDS["spec"], "stems": ("drums", "bass"), "targets": (0, 1)}}
+    sample = make(noise("drums", "bass"), **two, augment={"effects": effects})[0]
+    assert not torch.equal(sample.stems[0], sample.stems[1])  # the files are the same
+    torch.testing.assert_close(sample.mix, sample.stems.sum(0))
+
+
+def test_effects_on_both_keep_the_sum() -> None:
+    every = EffectsConfig(equalise=1.0, distort=1.0, compress=1.0, reverb=1.0)
+    two = {"spec": {**TWO_SECONDS["spec"], "stems": ("drums", "bass"), "targets": (0, 1)}}
+    change = {"effects": EffectPlaces(both=every), "gain": (0.5, 1.0)}
+    sample = make(noise("drums", "bass"), **two, augment=change)[0]
+    torch.testing.assert_close(sample.mix, sample.stems.sum(0), atol=1e-5, rtol=1e-4)

@@ -7,12 +7,13 @@ import torch
 from torch.utils.data import default_collate
 
 from stemsplit.models import FAMILIES, build
-from stemsplit.training.config import AugmentConfig, Config, DataConfig, DataSetConfig, ModelConfig
+from stemsplit.training.config import Config, ModelConfig
 from stemsplit.training.data import Sample, Samples, SampleSpec
 from stemsplit.training.learning import LossConfig, OptimConfig
 from stemsplit.training.library import SampledStem, Song, SongSet
 from stemsplit.training.module import TrainingModule
 from stemsplit.training.rng import generator
+from stemsplit.training.sampling import AugmentConfig, DataConfig, DataSetConfig
 from tests.models.test_band_unet import SMALL
 from tests.models.test_contract import FAMILIES as CONTRACT
 

@@ -11,7 +11,6 @@ from stemsplit.datasets.cache import MeasurementCache
 from stemsplit.datasets.tracks import Source
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.training import library
-from stemsplit.training.config import DataSetConfig
 from stemsplit.training.library import (
     MIX,
     DataSpec,
@@ -21,6 +20,7 @@ from stemsplit.training.library import (
     open_songs,
     open_whole,
 )
+from stemsplit.training.sampling import DataSetConfig
 from tests.conftest import Encode
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
@@ -322,3 +322,20 @@ def test_hidden_files_are_no_unlabelled_mixes(counting_songs: WriteSongs) -> Non
 def test_a_folder_without_audio(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of its 0 tracks"):
         open_mixes([DataSetConfig(str(tmp_path))], want(), ignore)
+
+
+def test_an_input_file_is_the_mixture_and_other_files_are_ignored(write_songs: WriteSongs) -> None:
+    dry, reverb = noise(0.2, seed=1), noise(0.2, seed=2)
+    path = write_songs({"a": {"input": dry + reverb, "dry": dry, "reverb": reverb}})
+    song = opened(path, stems=("dry",), paired=True).songs[0]
+    assert list(song.stems) == ["dry"] and song.input is not None
+    np.testing.assert_array_equal(song.input.audio.read(0, 200), dry + reverb)
+    (whole,) = open_whole([DataSetConfig(str(path))], want(stems=("dry",), paired=True), ignore)
+    np.testing.assert_array_equal(whole.mix(), dry + reverb)
+    assert list(whole.stems) == ["dry"]
+
+
+def test_a_song_without_its_input_file(write_songs: WriteSongs) -> None:
+    path = write_songs({"a": {"input": noise(0.2), "dry": noise(0.2, seed=1)}, "b": {"dry": noise(0.2)}})
+    with pytest.raises(InputError, match="b: has no input.wav or mixture.wav"):
+        opened(path, stems=("dry",), paired=True)

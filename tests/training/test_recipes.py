@@ -12,7 +12,7 @@ from stemsplit.training.configfile import parse_config
 from stemsplit.training.optim import schedule_factor
 from stemsplit.training.recipes import recipe_names, recipe_text
 
-NAMES = ["bsrnn", "fine-tune", "mask-transformer", "per-stem", "scratch", "semi-supervised"]
+NAMES = ["bsrnn", "fine-tune", "mask-transformer", "per-stem", "restore", "scratch", "semi-supervised"]
 
 
 def recipe(name: str) -> Config:

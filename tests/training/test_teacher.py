@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit.models.network import Network
-from stemsplit.training.config import AugmentConfig, SemiConfig
+from stemsplit.training.config import SemiConfig
 from stemsplit.training.data import Sample
+from stemsplit.training.sampling import AugmentConfig
 from stemsplit.training.teacher import Teacher, pseudo_stems, with_residual
 
 
