@@ -68,5 +68,5 @@ def test_the_readme_lists_every_model_with_its_licence() -> None:
         found = [row for row in rows if f"`{spec.name}`" in row or f"`{short}`" in row]
         assert len(found) == 1, spec.name
         assert spec.license.replace("CC-BY-NC-SA-", "CC BY-NC-SA ") in found[0]
-        if spec.scores and spec.scores.all:
-            assert f"{spec.scores.all:.2f} dB {spec.scores.metric}" in found[0]
+        if spec.scores and spec.scores[0].all:
+            assert f"{spec.scores[0].all:.2f} dB {spec.scores[0].metric}" in found[0]

@@ -7,32 +7,47 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stemsplit.hub.entries import ModelSpec
+    from stemsplit.hub.choose import Choice
+    from stemsplit.hub.entries import ModelSpec, Scale
 
-HEADS = ("NAME", "STEMS", "SIZE", "LICENCE", "SCORE", "CACHED")
+HEADS = ("NAME", "STEMS", "SIZE", "LICENCE", "", "CACHED")  # the fifth is the metric
 LONGEST_STEMS = 34  # characters of the column of stems in a list of many models
 
 
-def print_table(specs: Sequence["ModelSpec"], stem: str | None, *, by_task: bool) -> Iterator[str]:
-    """Yield the lines of a table of models.
+def print_table(specs: Sequence["ModelSpec"], choice: "Choice", *, by_task: bool) -> Iterator[str]:
+    """Yield the lines of a table of models, and a line about their scores.
+
+    All scores of the table are of one metric and one test set.
 
     Args:
         specs: the models.
-        stem: show the score of this stem rather than of all stems.
+        choice: what was asked for: the metric, and whose score is shown.
         by_task: group the models by task; lines are cut to the width of a terminal.
     """
-    rows = [_row(spec, stem) for spec in specs]
-    if by_task:
+    from stemsplit.hub.choose import scale_of, scales
+
+    scale, counts = scale_of(specs, choice), scales(specs, choice.scored)
+    rows = [_row(spec, choice.scored, scale) for spec in specs]
+    if choice.narrow:
         rows = [(row[0], _cut(row[1], LONGEST_STEMS), *row[2:]) for row in rows]
-    widths = [max(map(len, column)) for column in zip(HEADS, *rows, strict=True)]
+    heads = tuple(head or (scale.metric if scale else "") for head in HEADS)
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     limit = shutil.get_terminal_size().columns if by_task and sys.stdout.isatty() else None
-    yield _line(HEADS, widths, limit)
+    yield _line(heads, widths, limit)
     task = None
     for spec, row in zip(specs, rows, strict=True):
         if by_task and spec.task != task:
             task = spec.task
             yield f"\n{task or 'other'}:"
         yield _line(row, widths, limit)
+    others = sorted({one.metric for one in counts} - {scale.metric if scale else ""})
+    more = f"; --by {'|'.join(others)} shows other scores" if others else ""
+    if scale is not None:
+        elsewhere = [one.data for one in counts if one.metric == scale.metric and one != scale]
+        sets = f" ({len(elsewhere)} more test sets: models info)" if elsewhere else ""
+        yield f"\n{scale.metric}: of {choice.scored or 'all stems'}, on {scale.data}{sets}{more}"
+    elif choice.metric is not None:
+        yield f"\nno model here has a published {choice.metric}{more}"
 
 
 def _line(row: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
@@ -44,17 +59,16 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _row(spec: "ModelSpec", stem: str | None) -> tuple[str, ...]:
-    score = spec.score(stem)
-    published = "" if score is None or spec.scores is None else f"{score:.2f} dB {spec.scores.metric}"
+def _row(spec: "ModelSpec", stem: str | None, scale: "Scale | None") -> tuple[str, ...]:
+    score = None if scale is None else spec.score(stem, scale)
     size = size_of(spec)
     return (
         spec.name,
         " ".join(spec.all_stems),
         "" if size is None else "none" if size == 0 else f"{size / 1e6:.0f} MB",
         spec.license,
-        published if not spec.reason else "can't be run",
-        "yes" if _cached(spec) else "no",
+        "" if score is None else f"{score:.2f}",
+        "can't be run" if spec.reason else "yes" if _cached(spec) else "no",
     )
 
 
@@ -82,7 +96,7 @@ def entry_of(spec: "ModelSpec") -> dict[str, Any]:
     """Return everything that is known about a model as JSON-ready data."""
     from stemsplit.hub.records import grade_of, pinned
 
-    files, scores = _files(spec), spec.scores
+    files = _files(spec)
     grades = [grade_of(file) for file in files]
     return {
         "name": spec.name,
@@ -102,9 +116,7 @@ def entry_of(spec: "ModelSpec") -> dict[str, Any]:
         "reason": spec.reason or None,
         "paper": spec.paper,
         "note": spec.note,
-        "scores": None
-        if scores is None
-        else {"metric": scores.metric, "data": scores.data, "all": scores.all, **scores.stems},
+        "scores": [asdict(scores) for scores in spec.scores],
         "cached": _cached(spec),
         "config": list(_addresses(spec.config)),
         "files": [
@@ -152,6 +164,8 @@ def _value_lines(key: str, value: Any) -> list[str]:
             return [", ".join(f"{k} {v}" for k, v in value.items() if v is not None)]
         case [dict(), *_] if key == "recipe":
             return [_step(one) for one in value]
+        case [dict(), *_] if key == "scores":
+            return [_scores(one) for one in value]
         case [dict(), *_]:
             return [f"{f['name']}  sha256 {f['sha256'] or 'unknown'}" for f in value]
         case list() if key in ("aliases", "config", "sources"):
@@ -167,6 +181,13 @@ def _value_lines(key: str, value: Any) -> list[str]:
         case str() if key == "verification":
             return [f"{value} ({GRADES.get(value, '')})"]  # type: ignore[call-overload]
     return str(value).strip().splitlines()
+
+
+def _scores(scores: Mapping[str, Any]) -> str:
+    values = {"all": scores["all"], **scores["stems"]}
+    shown = ", ".join(f"{stem} {value:g}" for stem, value in values.items() if value is not None)
+    source = f" ({scores['source']})" if scores["source"] else ""
+    return f"{scores['metric']} on {scores['data']}: {shown}{source}"
 
 
 def _step(step: Mapping[str, Any]) -> str:

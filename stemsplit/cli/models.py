@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stemsplit.hub.access import Access
     from stemsplit.hub.importing import Imported
 
-LIST_SCHEMA = 2
+LIST_SCHEMA = 3
 HELP = {"help_option_names": ["-h", "--help"]}
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -45,8 +45,9 @@ def list_(as_json: bool, **options: Any) -> None:
     """List models with stems, size, licence and published score.
 
     Without words or options, these are the models of this program's registry. Words and options search in
-    all that are known by name: several hundred checkpoints of other programs and their authors. Compare
-    scores within one metric only: cSDR is museval's median of medians, uSDR the mean over songs.
+    all that are known by name: several hundred checkpoints of other programs and their authors. The scores
+    of a list are of one metric and one test set: cSDR is museval's median of medians, uSDR the mean over
+    songs, in dB.
 
     \b
     stemsplit models list --stem vocals
@@ -63,7 +64,7 @@ def list_(as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({"schema": LIST_SCHEMA, "models": [entry_of(s) for s in specs]}, indent=2))
         return
     by_task = choice.narrow and choice.stem is None and choice.metric is None
-    for line in print_table(specs, choice.stem, by_task=by_task):
+    for line in print_table(specs, choice, by_task=by_task):
         click.echo(line)
     if not choice.narrow:
         click.echo(

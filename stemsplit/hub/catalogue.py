@@ -94,7 +94,7 @@ def _made(row: Mapping[str, Any]) -> ModelSpec:
     if bag := row.get("bag"):
         changed["bag"] = BagSpec(tuple(bag["members"]), tuple(map(tuple, bag.get("weights", ()))))
     if scores := row.get("scores"):
-        changed["scores"] = Scores(**scores)
+        changed["scores"] = tuple(Scores(**each) for each in scores)
     return ModelSpec(**{**row, **changed})
 
 

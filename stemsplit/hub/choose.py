@@ -1,16 +1,19 @@
 """Choose among the models of the registry and the catalogue, as `stemsplit models list` does."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.hub.access import is_under
-from stemsplit.hub.entries import ModelSpec
+from stemsplit.hub.entries import ModelSpec, Scale
 from stemsplit.hub.manage import is_here
 from stemsplit.hub.registry import all_models, list_models, members, registry
 from stemsplit.stems import canonical
+
+# Tasks that are called like the stem that counts in them
+_STEMS = ("vocals", "instrumental", "drums", "bass", "guitar", "piano", "karaoke")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Choice:
         words: parts of names, stems, tasks or families; all must be found.
         stem: a stem that the model gives; the models are sorted by its published score.
         task, family, license: of the model; `permissive` stands for all such licences.
-        metric: the models are sorted by the score in this metric, those without one last.
+        metric: the models are sorted by the score in this metric, those without one last; see `scale_of`.
         cached: only models whose files are on this machine.
         every: also models that other programs name, although nothing else is asked for.
     """
@@ -42,6 +45,11 @@ class Choice:
             self.words or self.task or self.family or self.license or self.metric or self.cached or self.every
         )
 
+    @property
+    def scored(self) -> str | None:
+        """The stem whose scores are compared; None for all stems together."""
+        return self.stem or (self.task if self.task in _STEMS else None)
+
 
 def choose(choice: Choice) -> list[ModelSpec]:
     """Return the models that are asked for: sorted by task and name, or by score.
@@ -61,7 +69,8 @@ def choose(choice: Choice) -> list[ModelSpec]:
         models = [spec for spec in models if spec.name in giving or choice.stem in spec.all_stems]
     kept = [spec for spec in models if _fits(spec, choice)]
     if choice.stem is not None or choice.metric is not None:
-        return sorted(kept, key=lambda spec: _falling(spec, choice))
+        scale, stem = scale_of(kept, choice), choice.scored
+        return sorted(kept, key=lambda spec: _falling(None if scale is None else spec.score(stem, scale)))
     own = registry()  # stands first within a task
     return sorted(kept, key=lambda spec: (spec.task or "~", spec.name not in own, spec.name.lower()))
 
@@ -82,15 +91,32 @@ def _fits(spec: ModelSpec, choice: Choice) -> bool:
     )
 
 
-def _falling(spec: ModelSpec, choice: Choice) -> tuple[bool, float]:
-    """Return a key that sorts by falling scores, models without a score in the metric last."""
-    scores = spec.scores
-    if scores is None or (choice.metric or scores.metric).lower() != scores.metric.lower():
-        return True, 0.0
-    score = spec.score(choice.stem)
-    if score is None and choice.stem is None and scores.stems:
-        score = sum(scores.stems.values()) / len(scores.stems)
+def _falling(score: float | None) -> tuple[bool, float]:
+    """Return a key that sorts by falling scores, None last."""
     return score is None, -(score or 0.0)
+
+
+def scales(specs: Iterable[ModelSpec], stem: str | None) -> Counter[Scale]:
+    """Return by metric and test set how many models have a score of a stem; None for all stems together."""
+    return Counter(
+        each.scale for spec in specs if not spec.reason for each in spec.scores if each.of(stem) is not None
+    )
+
+
+def scale_of(specs: Iterable[ModelSpec], choice: Choice) -> Scale | None:
+    """Return metric and test set of the scores that can be compared: most models have them.
+
+    Args:
+        specs: the models.
+        choice: its metric narrows what is considered, and its stem or task says what is scored.
+    """
+    found = scales(specs, choice.scored)
+    fitting = [scale for scale in found if choice.metric in (None, *_spellings(scale.metric))]
+    return max(fitting, key=lambda scale: found[scale], default=None)
+
+
+def _spellings(metric: str) -> tuple[str, ...]:
+    return metric, metric.lower(), metric.upper()
 
 
 METRICS = ("uSDR", "cSDR", "SDR")  # the first is today's usual one
@@ -114,27 +140,24 @@ def best(stem: str, license: str | None = None, free: int | None = None) -> tupl
         SettingsError: none of those that have one fits.
     """
     name = canonical(stem)
-    every = [spec for spec in all_models() if not spec.reason and spec.scores]
-    scored = [spec for spec in every if spec.score(name) is not None and _scale(spec)[0] in METRICS]
+    every = [spec for spec in all_models() if not spec.reason]
+    found = {scale for scale in scales(every, name) if scale.metric in METRICS}
+    scored = [spec for spec in every if any(spec.score(name, scale) is not None for scale in found)]
     if not scored:
-        known = {name for spec in every if spec.scores for name in spec.scores.stems}
+        known = {name for spec in every for scores in spec.scores for name in scores.stems}
         raise UnknownNameError("stem with a published score", stem, sorted(known))
     licensed = [spec for spec in scored if license is None or is_under(spec.license, license)]
     fitting = [spec for spec in licensed if free is None or _memory(spec) <= free]
     if not fitting:
         what = "the memory that is free" if licensed else f"--license {license}"
         raise SettingsError(f"best:{stem}: none of {len(scored)} models fits {what}", setting="--model")
-    scales = Counter(map(_scale, fitting))
-    scale = min(scales, key=lambda one: (METRICS.index(one[0]), -scales[one]))
-    alike = [spec for spec in fitting if _scale(spec) == scale]
-    found = max(alike, key=lambda spec: spec.score(name) or 0.0)
-    why = f"best:{stem} is {found.name}: {scale[0]} {found.score(name):.2f} dB ({scale[1]})"
+    counts = scales(fitting, name)
+    scale = min(found & counts.keys(), key=lambda one: (METRICS.index(one.metric), -counts[one], one))
+    alike = {spec.name: score for spec in fitting if (score := spec.score(name, scale)) is not None}
+    chosen = max(fitting, key=lambda spec: alike.get(spec.name, -inf))
+    why = f"best:{stem} is {chosen.name}: {scale.metric} {alike[chosen.name]:.2f} dB ({scale.data})"
     left_out = f"; licence or memory left out {len(scored) - len(fitting)}" * (fitting != scored)
-    return found, f"{why}, the highest of {len(alike)}{left_out}"
-
-
-def _scale(spec: ModelSpec) -> tuple[str, str]:
-    return (spec.scores.metric, spec.scores.data) if spec.scores else ("", "")
+    return chosen, f"{why}, the highest of {len(alike)}{left_out}"
 
 
 def _memory(spec: ModelSpec) -> float:

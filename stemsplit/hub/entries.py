@@ -1,10 +1,10 @@
 """The entries of a registry: models, with their files, scores and licences."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from stemsplit.errors import StemsplitError
 from stemsplit.hub.recipes import Recipe
@@ -129,19 +129,33 @@ class BagSpec:
         return replace(self, weights=rows)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Published scores, which are comparable only within one metric and data set.
+class Scale(NamedTuple):
+    """What scores must have in common to be compared.
 
     Attributes:
         metric: such as cSDR or uSDR.
         data: test set.
-        all: mean over the stems in dB, None if unknown.
-        stems: score of each stem in dB.
     """
 
     metric: str
     data: str
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Published scores in one metric on one test set.
+
+    Attributes:
+        metric: such as cSDR or uSDR.
+        data: test set.
+        source: where they are published, if not in the paper or with the weights.
+        all: mean over the stems, None if unknown.
+        stems: score of each stem.
+    """
+
+    metric: str
+    data: str
+    source: str = ""
     all: Number | None = None
     stems: Mapping[str, Number] = field(default_factory=dict)
 
@@ -149,14 +163,24 @@ class Scores:
     def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
         """Collect the scores of stems, which an entry has beside the other keys, under `stems`."""
         found = _without_empty(entry)
-        own: dict[str, Any] = {key: found.pop(key) for key in ("metric", "data", "all") if key in found}
+        keys = ("metric", "data", "source", "all")
+        own: dict[str, Any] = {key: found.pop(key) for key in keys if key in found}
         return {**own, "stems": found}
+
+    @property
+    def scale(self) -> Scale:
+        """Metric and test set."""
+        return Scale(self.metric, self.data)
+
+    def of(self, stem: str | None) -> float | None:
+        """Return the score of a stem, or of all stems together for None; None if there is none."""
+        return self.all if stem is None else self.stems.get(stem)
 
     def for_stems(self, stems: tuple[str, ...]) -> "Scores":
         """Return the scores in the order of `stems`; raise `Invalid` for the score of any other stem."""
         for stem in self.stems:
             if stem not in stems:
-                raise Invalid(f"scores.{stem}", f"no such key; choose from {', '.join(stems)}")
+                raise Invalid(stem, f"no such key; choose from {', '.join(stems)}")
         return replace(self, stems={stem: self.stems[stem] for stem in stems if stem in self.stems})
 
 
@@ -197,7 +221,8 @@ class ModelSpec:
         inferred: what the size of the weights says about the arguments; the YAML file must agree with one.
         reason: reason why the model can't be run; empty for one that can.
         paper: reference to the paper that describes the model.
-        scores, inference: see these classes.
+        scores: published scores, those to show first in front.
+        inference: see this class.
         note: other remarks for users, such as the origin of the files.
         listed: False for members of bags, which are found by name but not listed.
         own: whether the entry is in the user's registry file.
@@ -224,7 +249,7 @@ class ModelSpec:
     recipe: Recipe | None = None
     files: tuple[FileSpec, ...] = ()
     paper: str | None = None
-    scores: Scores | None = None
+    scores: tuple[Scores, ...] = ()
     inference: Inference = Inference()
     note: str = ""
     listed: bool = True
@@ -232,8 +257,11 @@ class ModelSpec:
 
     @classmethod
     def from_yaml(cls, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Drop keys without a value."""
-        return _without_empty(entry)
+        """Drop keys without a value; scores of one kind needn't be a list."""
+        found = _without_empty(entry)
+        if isinstance(found.get("scores"), Mapping):
+            found["scores"] = [found["scores"]]
+        return found
 
     def __post_init__(self) -> None:
         if len(set(self.stems)) < len(self.stems):
@@ -252,23 +280,30 @@ class ModelSpec:
             raise Invalid("residual", "the residual is one of the stems")
         if self.bag:
             object.__setattr__(self, "bag", self.bag.for_stems(len(self.stems)))
-        if self.scores:
-            object.__setattr__(self, "scores", self.scores.for_stems(self.stems))
+        object.__setattr__(self, "scores", tuple(self._scores()))
+
+    def _scores(self) -> Iterator[Scores]:
+        """Yield the scores in the order of the stems; raise `Invalid` for the score of any other stem."""
+        for index, scores in enumerate(self.scores):
+            try:
+                yield scores.for_stems(self.all_stems)
+            except Invalid as error:
+                raise Invalid(f"scores.{index}.{error.key}", error.rule) from None
 
     @property
     def all_stems(self) -> tuple[str, ...]:
         """All stems that the model gives, the residual last."""
         return self.stems if self.residual is None else (*self.stems, self.residual)
 
-    def score(self, stem: str | None = None) -> float | None:
-        """Return a published score in dB, None if there is none.
+    def score(self, stem: str | None = None, scale: Scale | None = None) -> float | None:
+        """Return a published score, None if there is none.
 
         Args:
             stem: name of the stem; None for all stems together.
+            scale: its metric and test set; None for the first of `scores` that has the stem.
         """
-        if self.scores is None:
-            return None
-        return self.scores.all if stem is None else self.scores.stems.get(stem)
+        fitting = (each for each in self.scores if scale in (None, each.scale))
+        return next((score for each in fitting if (score := each.of(stem)) is not None), None)
 
 
 def _without_empty(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,14 +71,15 @@ def _configured(spec: ModelSpec, config: FileSpec, access: Access, callback: Cal
     _require_inferred(spec, path, arguments)
     with torch.device("meta"):  # takes neither memory nor time
         network = empty_network(Package(path, spec.family or "", arguments, {}))
-    scores = spec.scores if spec.scores and set(spec.scores.stems) <= set(network.stems) else None
+    rest = rest_of(content, network.stems)
+    known = {*network.stems, rest}
     return replace(
         spec,
         arguments=arguments,
         stems=network.stems,
-        residual=rest_of(content, network.stems),
+        residual=rest,
         sample_rate=network.sample_rate,
-        scores=scores,
+        scores=tuple(scores for scores in spec.scores if set(scores.stems) <= known),
         inference=Inference(metadata.get("overlap")),
         config=None,
     )

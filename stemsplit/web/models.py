@@ -27,7 +27,7 @@ class Models:
 
 
 def _entry(spec: ModelSpec) -> dict[str, Any]:
-    scores = spec.scores
+    scores = spec.scores[0] if spec.scores else None
     return {
         "name": spec.name,
         "kind": "preset" if spec.recipe else "bag" if spec.bag else "model",

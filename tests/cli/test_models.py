@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from stemsplit.hub.registry import all_models
 from stemsplit.models import build
 from tests.cli.conftest import Shell
 from tests.hub.test_importing import mel_config, save_mel
@@ -60,11 +61,35 @@ def test_searching(
 
 def test_a_list_by_score_has_one_metric_first(shell: Shell, env: dict[str, str]) -> None:
     done = shell("models", "list", "--by", "usdr", env=env)
-    scores = [line for line in done.out.decode().splitlines() if " dB " in line]
-    metrics = [line.split(" dB ")[1].split()[0] for line in scores]
-    assert metrics[0] == "uSDR" and metrics == sorted(metrics, key=lambda metric: metric != "uSDR")
-    values = [float(line.split(" dB ")[0].split()[-1]) for line in scores if "uSDR" in line]
-    assert values == sorted(values, reverse=True)
+    head, *lines = done.out.decode().splitlines()
+    assert head.split()[4:] == ["uSDR", "CACHED"]
+    place = head.index("uSDR")
+    shown = [line[place : place + 6].strip() for line in lines if len(line) > place][:-1]
+    values = [float(one) for one in shown if one]
+    assert max(map(len, lines)) < 160
+    assert len(values) >= 5 and shown[: len(values)] == [f"{one:.2f}" for one in sorted(values)[::-1]]
+    assert lines[-1].startswith("uSDR: of all stems, on ") and "--by cSDR shows other" in lines[-1]
+    listed = {spec.name: spec for spec in all_models()}
+    for line, value in zip(lines, values, strict=False):
+        on = {each.data: each.all for each in listed[line.split()[0]].scores if each.metric == "uSDR"}
+        assert on[lines[-1].partition(", on ")[2].partition(" (")[0].partition(";")[0]] == value
+
+
+def test_a_metric_that_nobody_published_has_no_column(shell: Shell, env: dict[str, str]) -> None:
+    done = shell("models", "list", "--task", "vocals", "--by", "bleedless", env=env)
+    head, *_, last = done.out.decode().splitlines()
+    assert head.split() == ["NAME", "STEMS", "SIZE", "LICENCE", "CACHED"]
+    assert last.startswith("no model here has a published bleedless; --by ")
+
+
+def test_every_score_has_its_metric_its_test_set_and_its_source(shell: Shell, env: dict[str, str]) -> None:
+    entries = json.loads(shell("models", "list", "--json", env=env).out)["models"]
+    scores = [one for entry in entries for one in entry["scores"]]
+    assert len(scores) > 80 and all(one["metric"] and one["data"] for one in scores)
+    (viperx,) = [entry for entry in entries if entry["name"] == "bs_roformer_viperx"]
+    assert {one["source"].partition(",")[0] for one in viperx["scores"]} >= {"audio-separator"}
+    info = shell("models", "info", "scnet_xl_ihf", env=env).out.decode()
+    assert "uSDR on MUSDB18-HQ test: all 10.08, drums 11.81" in info and "uSDR on Multisong: all 9.92" in info
 
 
 @pytest.mark.parametrize(
@@ -85,7 +110,7 @@ def test_unknown_words_are_told(
 def test_json_is_complete(shell: Shell, env: dict[str, str]) -> None:
     done = shell("models", "list", "--json", env=env)
     content = json.loads(done.out)
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     models = {model["name"]: model for model in content["models"]}
     assert len(models) == len(content["models"]) > 480
     keys = "name aliases family task stems license license_source verification sources runnable reason cached"

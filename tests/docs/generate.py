@@ -213,7 +213,7 @@ def _models() -> list[str]:
             ", ".join(spec.all_stems),
             _megabytes(spec),
             spec.license,
-            f"{spec.scores.all:.2f} dB {spec.scores.metric}" if spec.scores and spec.scores.all else "",
+            f"{spec.scores[0].all:.2f} dB {spec.scores[0].metric}" if spec.score() else "",
         )
         for spec in list_models()
         if not spec.own

@@ -14,7 +14,7 @@ Everything that isn't in the list is in the tables of this file: short names, ta
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -480,30 +480,54 @@ def page(url: str) -> str:
     return match[0] if match else ""
 
 
-def scores_of(row: Row, stems: list[str]) -> dict[str, Any] | None:
-    """Return the scores that audio-separator publishes per track, as medians."""
+# "MUSDB test avg: 9.18 (bass: 8.11, drums: 10.96 …)", "SDR vocals: 8.82", "L1Freq: 72.23" of MSST's tables
+TABLE = re.compile(r"(MUSDB test|Multisong|DnR test) avg: ([\d.]+) \(([^)]*)\)")
+SINGLE = re.compile(r"(SDR|L1Freq)(?: (\w+))?: ([\d.]+)")
+DATA = {"MUSDB test": "MUSDB18-HQ test", "Multisong": "Multisong", "DnR test": "DnR test"}
+METRIC = {"SDR": "SDR", "L1Freq": "l1_freq"}
+UNSTATED = "a set that isn't stated"
+
+
+def scores_of(row: Row, stems: list[str]) -> list[dict[str, Any]]:
+    """Return the scores that audio-separator publishes, medians over tracks, and those of MSST's tables."""
+    made = []
     for source, scores in (row["scores"] or {}).items():
-        if not source.startswith("audio-separator") or not isinstance(scores, dict):
-            continue
-        tracks = re.search(r"over (\d+)", source)
-        named = {canonical_stems([stem])[0]: values for stem, values in scores.items()}
+        if source.startswith("audio-separator") and isinstance(scores, dict):
+            made.append(median_scores(source, scores))
+        elif isinstance(scores, str) and "MSST" in source:
+            made += table_scores(source, scores, stems)
+    kept = [{**one, "stems": {k: v for k, v in one["stems"].items() if k in stems}} for one in made]
+    return [one for one in kept if one["stems"] or one.get("all") is not None]
+
+
+def median_scores(source: str, scores: Row) -> dict[str, Any]:
+    tracks = re.search(r"over (\d+)", source)
+    named = {canonical_stems([stem])[0]: values for stem, values in scores.items()}
+    found = {stem: values["SDR"] for stem, values in named.items() if values.get("SDR", -1) >= 0}
+    data = f"{tracks[1]} tracks of MUSDB18" if tracks else "MUSDB18"
+    return {"metric": "SDR", "data": data, "source": "audio-separator, models-scores.json", "stems": found}
+
+
+def table_scores(source: str, text: str, stems: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the scores of a cell of MSST's tables: its SDR of four stems is uSDR, the mean over tracks."""
+    for data, mean, each in TABLE.findall(text):
         found = {
-            stem: values["SDR"]
-            for stem, values in named.items()
-            if stem in stems and values.get("SDR", -1) >= 0
+            canonical_stems([stem])[0]: float(score) for stem, score in re.findall(r"(\w+): ([\d.]+)", each)
         }
-        if found:
-            data = (
-                f"MUSDB18, {tracks[1]} tracks, by audio-separator"
-                if tracks
-                else "MUSDB18, by audio-separator"
-            )
-            return {"metric": "SDR", "data": data, "stems": found}
-    return None
+        yield {"metric": "uSDR", "data": DATA[data], "source": source, "all": float(mean), "stems": found}
+    if not TABLE.search(text):
+        for metric, stem, score in SINGLE.findall(text):
+            one = canonical_stems([stem])[0] if stem else stems[0] if len(stems) == 1 else None
+            if one is not None:
+                found = {one: float(score)}
+                yield {"metric": METRIC[metric], "data": UNSTATED, "source": source, "stems": found}
 
 
 def note_of(row: Row) -> str:
-    said = [f"{source}: {score}" for source, score in (row["scores"] or {}).items() if isinstance(score, str)]
+    texts = {source: one for source, one in (row["scores"] or {}).items() if isinstance(one, str)}
+    said = [
+        f"{source}: {one}" for source, one in texts.items() if not (TABLE.search(one) or SINGLE.search(one))
+    ]
     return "; ".join([*said, *(filter(None, [row.get("note"), row.get("alias_note")]))])
 
 

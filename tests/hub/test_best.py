@@ -10,16 +10,11 @@ from stemsplit.hub.registry import all_models
 
 def test_the_highest_score_of_one_metric() -> None:
     found, why = best("vocals")
-    assert found.scores is not None
-    assert found.scores.metric == "uSDR"
-    scale = (found.scores.metric, found.scores.data)
-    alike = [
-        spec
-        for spec in all_models()
-        if spec.scores and (spec.scores.metric, spec.scores.data) == scale and not spec.reason
-    ]
-    scores = [score for spec in alike if (score := spec.score("vocals")) is not None]
-    assert found.score("vocals") == max(scores)
+    (scale,) = [each.scale for each in found.scores if f"({each.data})" in why]
+    assert scale.metric == "uSDR"
+    usable = [spec for spec in all_models() if not spec.reason]
+    scores = [score for spec in usable if (score := spec.score("vocals", scale)) is not None]
+    assert found.score("vocals", scale) == max(scores)
     assert why.startswith(f"best:vocals is {found.name}: ") and why.endswith(f"the highest of {len(scores)}")
 
 

@@ -225,11 +225,11 @@ BAG = {"members": ["a", "b"], "weights": [[1, 0], [0, 1]]}
         ("files.0.hub", {**HUB, "repo": "b"}, ".files.0.hub.repo: must be OWNER/REPO, is 'b'"),
         ("files.0.hub", {**HUB, "branch": "x"}, ".files.0.hub.branch: no such key"),
         ("files.0.otherwise", {"sha256": "01234567"}, ".files.0.otherwise: needs hub, url or path"),
-        ("scores", {"metric": "cSDR"}, ".scores: data is missing"),
+        ("scores", {"metric": "cSDR"}, ".scores.0: data is missing"),
         (
             "scores",
             {"metric": "cSDR", "data": "x", "piano": 3},
-            ".scores.piano: no such key; choose from drums, v",
+            ".scores.0.piano: no such key; choose from drums, v",
         ),
         ("inference", {"overlap": 1}, ".inference.overlap: must be a number, not below 0, and below 1, is 1"),
     ],
