@@ -13,7 +13,7 @@ from songmaker.materials import find_materials, is_held_out
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.reader import read_audio
 from stemsplit.audio.resample import resample
-from stemsplit.datasets.tracks import Source, Track, find_tracks
+from stemsplit.datasets.tracks import Part, Source, Track, find_tracks
 from stemsplit.errors import StemsplitError
 
 FOLDERS = (
@@ -42,20 +42,22 @@ def missing(samples: Path, album: Path, fonts: Sequence[Path]) -> list[str]:
 
 def album_stems(track: Track) -> dict[str, Audio]:
     """Return the stems of a song of the album, without the bass lines that lie in `other`."""
-    return {stem: _without_bass(track, source) for stem, source in track.stems.items() if source.parts}
+    stems = {}
+    for stem, source in track.stems.items():
+        parts = [part for part in source.parts if "PAD + BASS" not in part.where.path.name]
+        if parts:
+            stems[stem] = np.zeros((2, source.frames), np.float32)
+        for part in parts:
+            stems[stem] += _without_bass(track.name, part, source.frames)
+    return stems
 
 
-def _without_bass(track: Track, source: Source) -> Audio:
-    total = np.zeros((2, source.frames), np.float32)
-    for part in source.parts:
-        name = part.where.path.name
-        if "PAD + BASS" in name:
-            continue
-        audio = Source((part,), source.frames, RATE, 2).read()
-        if "MINILOGUE" in name and track.name in BASS_IN_SYNTHESISER:
-            audio = filtered(audio, {BASS_HZ / 2: -48.0, BASS_HZ: 0.0})
-        total += audio
-    return total
+def _without_bass(song: str, part: Part, frames: int) -> Audio:
+    """Return a file of the album, [2, T], or what is above the bass line of its synthesiser."""
+    audio = Source((part,), frames, RATE, 2).read()
+    if "MINILOGUE" in part.where.path.name and song in BASS_IN_SYNTHESISER:
+        audio = filtered(audio, {BASS_HZ / 2: -48.0, BASS_HZ: 0.0})
+    return audio
 
 
 def voice(path: Path) -> Audio:
@@ -86,7 +88,8 @@ def prepare(out: Path, samples: Path, album: Path, fonts: Sequence[Path], songs:
             write(out / "album" / track.name, album_stems(track))
             yield out / "album" / track.name
     materials = find_materials(fonts, samples, album)
-    for kind, paths in (("singing", materials.singers), ("speech", materials.speakers)):
+    alone = [path for path in materials.singers if path.parent.name != "vocals_choir_misc"]
+    for kind, paths in (("singing", alone), ("speech", materials.speakers)):
         for path in paths:
             audio = voice(path)
             if audio.shape[1] >= SHORTEST_S * RATE:
