@@ -14,7 +14,8 @@ import torch
 from torch import Generator, Tensor
 
 from stemsplit.errors import StemsplitError
-from stemsplit.training.rng import integer, uniform
+from stemsplit.training.rng import bernoulli, integer, uniform
+from stemsplit.training.sampling import ImageConfig
 
 # libsndfile writes these with exact length and alignment.
 CODECS = {"vorbis": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III")}
@@ -70,6 +71,28 @@ def shifts(stems: int, rng: Generator, longest: int, *, same: bool) -> list[int]
 def swaps(stems: int, rng: Generator) -> list[bool]:
     """Return a flag per stem, true with probability one half: swap the stem's channels."""
     return [bool(coin) for coin in torch.randint(0, 2, (stems,), generator=rng)]
+
+
+def random_image(rng: Generator, channels: int, config: ImageConfig) -> Tensor:
+    """Return a random stereo image as a matrix that channels are multiplied by, [C, C].
+
+    With m the mean of all channels, w the width and g the gains, channel x_c becomes g_c·(m + w·(x_c − m)).
+    Mono is w = 0; where nothing is drawn, the matrix is the identity. A single channel has no image.
+    """
+    if channels == 1:
+        return torch.eye(1)
+    width, gains = 1.0, torch.ones(channels)
+    if bernoulli(rng, config.width):
+        width = 10 ** (uniform(rng, *config.width_db) / 20)
+    if bernoulli(rng, config.mono):
+        width = 0.0
+    channel = integer(rng, 0, channels - 1)
+    if bernoulli(rng, config.balance):
+        gains[channel] = 10 ** (-uniform(rng, 0, config.balance_db) / 20)
+    if bernoulli(rng, config.one_sided):
+        gains[channel] = 0.0
+    mean = torch.full((channels, channels), 1 / channels)
+    return gains[:, None] * torch.lerp(mean, torch.eye(channels), width)  # [C, C]
 
 
 def random_repitch(rng: Generator, semitones: int, tempo: float) -> tuple[int, float]:

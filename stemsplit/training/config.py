@@ -207,6 +207,8 @@ class Config:
             raise Invalid("augment.codec", "is not for semi-supervised training, which mixes later")
         if self.semi is not None and self.augment.effects != EffectPlaces():
             raise Invalid("augment.effects", "is not for semi-supervised training, which mixes later")
+        if self.semi is not None and self.augment.image.used:
+            raise Invalid("augment.image", "is not for semi-supervised training, which mixes later")
         if self.semi is not None and self.data.input == "file":
             raise Invalid("data.input", "is not for semi-supervised training, which mixes stems")
         if self.data.input == "file" and (broken := self.augment.breaks_pairs):

@@ -160,7 +160,7 @@ class Samples(Dataset[Sample]):
         else:
             stems = self._read(self._crops(index), rng, index)  # [S, C, T]
             mix = stems.sum(0)  # [C, T]
-        mix, stems = self._with_effects(mix, stems, index)
+        mix, stems = self._with_image(*self._with_effects(mix, stems, index), index)
         if change.peak and not spec.raw_stems:
             mix, stems = augment.rescale_peak(mix, stems)
         if bernoulli(rng, change.codec):
@@ -280,6 +280,14 @@ class Samples(Dataset[Sample]):
         for effect in self._effects(self.change.effects.mixture, "mixture", index):
             mix = effect(mix, mix)
         return mix, stems
+
+    def _with_image(self, mix: Tensor, stems: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return the mix [C, T] and the stems [S, C, T] after the same random change of the stereo image."""
+        if not self.change.image.used:
+            return mix, stems
+        rng = generator(self.spec.seed, "image", index)
+        matrix = augment.random_image(rng, self.spec.channels, self.change.image)  # [C, C]
+        return matrix @ mix, matrix @ stems
 
     def _effects(self, config: EffectsConfig, place: str, index: int) -> list[Effect]:
         rng = generator(self.spec.seed, f"effects {place}", index)

@@ -180,6 +180,37 @@ class EffectPlaces:
 
 
 @dataclass(frozen=True)
+class ImageConfig:
+    """Random stereo image of the whole mix: all stems are changed alike, so that they still add up.
+
+    Attributes:
+        mono: probability that all channels become their mean.
+        width: probability that the side, what the channels differ by from their mean, is amplified.
+        width_db: range of that gain, uniform in dB; negative narrows, positive widens.
+        balance: probability that one channel is attenuated. balance_db: largest attenuation.
+        one_sided: probability that one channel is silenced.
+    """
+
+    mono: float = 0.0
+    width: float = 0.0
+    width_db: tuple[float, float] = (-30.0, 6.0)
+    balance: float = 0.0
+    balance_db: float = 6.0
+    one_sided: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("mono", "width", "balance", "one_sided"):
+            fraction(key, getattr(self, key))
+        ordered("width_db", self.width_db)
+        at_least("balance_db", self.balance_db, 0)
+
+    @property
+    def used(self) -> bool:
+        """True if any change has a probability above 0."""
+        return any((self.mono, self.width, self.balance, self.one_sided))
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """Augmentations of every sample: probabilities and ranges of `augment.py`.
 
@@ -196,6 +227,7 @@ class AugmentConfig:
         equalise: probability that all stems get random equalisers. equalise_db: their standard deviation.
         codec: probability that the mix is encoded with a lossy codec and decoded.
         effects: random effects of stems, of the mixture, or of both.
+        image: random mono, width and balance of the whole mix, after the effects.
         peak: divide mix and stems by their largest absolute sample.
     """
 
@@ -216,6 +248,7 @@ class AugmentConfig:
     equalise_db: float = 3.0
     codec: float = 0.0
     effects: EffectPlaces = EffectPlaces()
+    image: ImageConfig = ImageConfig()
     peak: bool = False
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 Every track is cut into excerpts, every excerpt separated by itself. The score of a stem is the median of
 the SDR of the whole excerpt over those in which the stem sounds (rms above 0.005), and the last column is the
-mean over the stems. The mixture, taken for every stem, is always scored too.
+mean over the stems. The mixture, taken for every stem, is always scored too. `--image` scores the excerpts in
+mono, nearly mono, or on the left channel alone.
 """
 
 import json
@@ -20,6 +21,13 @@ from stemsplit.hub.load import load_model
 
 AUDIBLE = 0.005
 STEMS = ("drums", "bass", "other", "vocals")
+# matrices of the channels, [C, C]; narrow has the side 20 dB lower
+IMAGES = {
+    "stereo": torch.eye(2),
+    "mono": torch.full((2, 2), 0.5),
+    "narrow": torch.tensor([[0.55, 0.45], [0.45, 0.55]]),
+    "left": torch.tensor([[1.0, 0.0], [0.0, 0.0]]),
+}
 
 
 def excerpts(track: Track, seconds: float) -> Iterator[Tensor]:
@@ -59,15 +67,22 @@ def estimates(model: str, stems: Tensor, cache: dict) -> Tensor:
 @click.option("--seconds", default=12.0, show_default=True, help="Length of an excerpt.")
 @click.option("--every", default=1, show_default=True, help="Take every N-th excerpt only.")
 @click.option("--only", multiple=True, help="Names of tracks; default all.")
+@click.option("--image", type=click.Choice(list(IMAGES)), default="stereo", show_default=True)
 def main(
-    datasets: tuple[Path, ...], models: tuple[str, ...], seconds: float, every: int, only: tuple[str, ...]
+    datasets: tuple[Path, ...],
+    models: tuple[str, ...],
+    seconds: float,
+    every: int,
+    only: tuple[str, ...],
+    image: str,
 ) -> None:
     """Print a table of scores, and the same as one line of JSON."""
     tracks = [t for root in datasets for t in find_tracks(root) if not only or t.name in only]
     cache: dict = {}
     scores: dict[str, list[Tensor]] = {name: [] for name in ("mixture", *models)}
     for track in tracks:
-        for stems in list(excerpts(track, seconds))[::every]:
+        for stereo in list(excerpts(track, seconds))[::every]:
+            stems = IMAGES[image] @ stereo  # [S, C, T]
             for name, found in scores.items():
                 found.append(sdr(stems, estimates(name, stems, cache)))
     rows = {name: torch.stack(found).nanmedian(0).values.tolist() for name, found in scores.items()}

@@ -4,12 +4,15 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import click
 import pytest
 
 from make_songs import main as make_songs
+from prepare import FOLDERS
+from prepare import main as prepare
 from songmaker import materials
 from stemsplit.cli.evaluate import evaluate
 from stemsplit.cli.train import train
@@ -18,8 +21,9 @@ from stemsplit.training.configfile import read_config
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "examples/tiny/README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)
-COMMANDS = [shlex.split(line) for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
+COMMANDS = [[shlex.split(line) for line in block.replace("\\\n", " ").splitlines()] for block in BLOCKS]
 SCRIPT = ["python", "examples/tiny/make_songs.py"]
+PREPARE = ["python", "examples/tiny/prepare.py"]
 
 
 def _options(command: click.Command) -> set[str]:
@@ -40,7 +44,7 @@ def test_the_program_runs_from_the_root_of_the_repository(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_it_can_be_tried_as_the_guide_says(tmp_path: Path) -> None:
     pytest.importorskip("lightning")
-    install, first, second, dry_run = (shlex.split(line) for line in BLOCKS[0].splitlines())
+    install, first, second, dry_run = COMMANDS[0]
     assert install[:2] == ["pip", "install"] and first[:2] == second[:2] == SCRIPT
     for words in (first, second):
         done = _run([words[1], str(tmp_path / words[2]), *words[3:]])
@@ -51,20 +55,28 @@ def test_it_can_be_tried_as_the_guide_says(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words)[:60])
+@pytest.mark.parametrize("words", list(chain(*COMMANDS)), ids=lambda words: " ".join(words)[:60])
 def test_every_option_of_the_guide_exists(words: list[str]) -> None:
     known = {word for word in words if not word.startswith("--")}
     if words[:2] == SCRIPT:
         known |= _options(make_songs)
+    if words[:2] == PREPARE:
+        known |= _options(prepare)
     known |= _options(train) if "train" in words else _options(evaluate) if "evaluate" in words else set()
     assert set(words) <= known
 
 
 def test_the_changes_of_the_guide_are_a_valid_configuration() -> None:
-    words = next(words for words in COMMANDS if "--dry-run" in words)
+    words = next(words for words in chain(*COMMANDS) if "--dry-run" in words)
     changes = [value for option, value in zip(words, words[1:], strict=False) if option == "--set"]
     config = read_config(ROOT / words[words.index("--config") + 1], changes).config
     assert [data.path for data in config.data.train] == ["songs"] and config.fit.devices == 1
+
+
+def test_the_preparation_checks_every_folder_of_samples() -> None:
+    table = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", GUIDE, re.MULTILINE)
+    named = {name for row in table for name in re.findall(r"`(\w+_\w+)`", row)}
+    assert named == set(FOLDERS)
 
 
 def test_the_guide_names_every_folder_of_samples() -> None:

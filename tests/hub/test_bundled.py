@@ -1,10 +1,13 @@
 """The bundled model: available offline, small, silent for silence, and clean for solos."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from make_songs import make_song
 from songmaker import effects
@@ -18,6 +21,7 @@ from stemsplit.evaluation.metrics import energy, usdr
 from stemsplit.hub import registry, verified
 from stemsplit.hub.load import load_model
 from stemsplit.models.network import Network
+from tests.benchmarks.score_excerpts import IMAGES
 
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 SPEC = registry.find_model("tiny")
@@ -57,7 +61,7 @@ def test_stems_of_short_tracks_add_up(tiny: Network, samples: int) -> None:
     torch.testing.assert_close(separate_array(tiny, mix).sum(0), mix, atol=1e-5, rtol=0)
 
 
-def _solo(stem: str, rng: np.random.Generator) -> torch.Tensor:
+def _solo(stem: str, rng: np.random.Generator) -> Tensor:
     """Eight seconds of one part, played by formulas and mixed as in a song."""
     frame = ChordChart(0.13, 2, MINOR, (0, 5, 3, 4), 0.0)
     style = STYLES["pop"]
@@ -78,19 +82,44 @@ def test_a_solo_is_not_smeared_over_the_other_stems(tiny: Network, stem: str, se
     assert all(leaked_db[i] < -15 for i, s in enumerate(STEMS) if s != stem), leaked_db.tolist()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not SOUNDFONT.exists(), reason="needs FluidR3_GM.sf2")
-def test_new_songs_come_apart_better_than_with_classic(tiny: Network, shared_data: Path) -> None:
+@pytest.fixture(scope="module")
+def songs(shared_data: Path) -> Tensor:
+    """Eight songs of held-out materials, [songs, S, C, T]."""
     samples, album = shared_data / "clean-samples", shared_data / "everything-is-free-cc0"
     materials = find_materials([SOUNDFONT], samples, album, held_out=True)
-    classic, scores = load_model("classic"), []
-    for number in range(8):
-        made = make_song(f"score-{number}", 12, materials, seed=11)
-        stems = torch.from_numpy(np.stack([made[s] for s in STEMS]))
-        mix = stems.sum(0)
-        found = [separate_array(tiny, mix), separate_array(classic, mix), mix.expand_as(stems)]
-        sounding = torch.tensor([effects.rms(made[s]) > 0.005 for s in STEMS])
-        scores.append(torch.stack([usdr(stems, f).masked_fill(~sounding, torch.nan) for f in found]))
-    tiny_db, classic_db, mixture_db = torch.stack(scores).nanmedian(0).values
+    made = (make_song(f"score-{number}", 12, materials, seed=11) for number in range(8))
+    return torch.from_numpy(np.stack([np.stack([song[s] for s in STEMS]) for song in made]))
+
+
+def medians(songs: Tensor, separate: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return the median SDR of the songs [songs, S, C, T] by stem, where it sounds, [S] in dB."""
+    scores = []
+    for stems in songs:
+        sounding = torch.tensor([effects.rms(stem.numpy()) > 0.005 for stem in stems])
+        scores.append(usdr(stems, separate(stems.sum(0))).masked_fill(~sounding, torch.nan))
+    return torch.stack(scores).nanmedian(0).values
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SOUNDFONT.exists(), reason="needs FluidR3_GM.sf2")
+def test_new_songs_come_apart_better_than_with_classic(tiny: Network, songs: Tensor) -> None:
+    classic = load_model("classic")
+    tiny_db, classic_db = (medians(songs, partial(separate_array, network)) for network in (tiny, classic))
+    mixture_db = medians(songs, lambda mix: mix.expand(len(STEMS), -1, -1))
     assert (tiny_db > mixture_db + 2).all()
     assert tiny_db.mean() > classic_db.mean() + 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SOUNDFONT.exists(), reason="needs FluidR3_GM.sf2")
+@pytest.mark.parametrize("image", ["mono", "narrow"])
+def test_songs_come_apart_in_mono_too(tiny: Network, songs: Tensor, image: str) -> None:
+    separate = partial(separate_array, tiny)
+    lost_db = medians(songs, separate) - medians(IMAGES[image] @ songs, separate)  # [S]
+    assert lost_db.mean() < 0.7, lost_db.tolist()
+
+
+def test_a_silent_channel_stays_silent(tiny: Network) -> None:
+    mix = 0.1 * torch.randn(2, 50_000, generator=torch.Generator().manual_seed(1))
+    mix[1] = 0
+    assert not separate_array(tiny, mix)[:, 1].any()

@@ -136,6 +136,12 @@ BAD = [
         "augment.effects.both.reverb_s: the first must not exceed the second, is [2.0, 1.0]",
     ),
     (
+        "gain_db: [-10, 10]",
+        "image: {mono: 1.5}",
+        12,
+        "augment.image.mono: must be between 0 and 1, is 1.5",
+    ),
+    (
         "  segment_s: 4",
         "  segment_s: 4\n  input: file\n  remix: 1",
         12,
@@ -194,6 +200,14 @@ def test_what_would_break_pairs_is_refused(change: str) -> None:
     said = complaint(GOOD, "data.input=file", f"augment.{change}")
     assert f"augment.{key}: changes stems, but not the input file (data.input)" in said
     assert parse(GOOD, "data.input=file", "augment.effects.both.reverb=1").data.input == "file"
+
+
+@pytest.mark.parametrize("change", ["codec=0.1", "effects.both.reverb=1", "image.balance=0.5"])
+def test_what_comes_after_the_mix_is_refused_where_mixing_is_later(change: str) -> None:
+    key = change.split("=")[0].split(".")[0]
+    semi = ("semi={promote: false}", "data.unlabelled=[{path: x}]", "model={start: tiny}")
+    said = complaint(GOOD, *semi, f"augment.{change}")
+    assert f"augment.{key}: is not for semi-supervised training, which mixes later" in said
 
 
 def test_bytes_that_are_not_yaml() -> None:

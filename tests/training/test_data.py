@@ -13,7 +13,14 @@ from stemsplit.training.batches import MicroBatches, ResumableSampler, data_load
 from stemsplit.training.data import Sample, Samples, SampleSpec, SongSampler, random_factors
 from stemsplit.training.library import MIX, DataSpec, SampledStem, Song, SongSet, open_songs
 from stemsplit.training.rng import generator
-from stemsplit.training.sampling import AugmentConfig, DataConfig, DataSetConfig, EffectPlaces, EffectsConfig
+from stemsplit.training.sampling import (
+    AugmentConfig,
+    DataConfig,
+    DataSetConfig,
+    EffectPlaces,
+    EffectsConfig,
+    ImageConfig,
+)
 from tests.training.conftest import RATE, STEMS, WriteSongs, code
 
 LENGTH = 20
@@ -84,6 +91,7 @@ EVERYTHING = {
     "repitch": 0.5,
     "varispeed": 0.5,
     "equalise": 0.5,
+    "image": ImageConfig(mono=0.2, width=0.5, balance=0.3, one_sided=0.1),
     "peak": True,
 }
 
