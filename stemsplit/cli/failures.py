@@ -19,7 +19,9 @@ from stemsplit.outcome import Failure
 
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
-SIGNAL_RETRY_S = 0.05  # delay after which a signal that came during an import is handled again
+SIGNAL_RETRY_S = (
+    0.05  # delay after which a signal is handled again that came where an exception would be lost
+)
 EXIT_CODES = {
     "0": "everything done or skipped",
     "1": "failed: nothing separated, or an internal error",
@@ -179,6 +181,7 @@ def _catch_signals() -> None:
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+    sys.unraisablehook = _raise_again
 
 
 def _ignore_signals() -> None:
@@ -188,18 +191,36 @@ def _ignore_signals() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # An exception during an import would leave import locks taken, and other threads waiting for ever.
-    if hasattr(signal, "setitimer") and _importing(frame):
-        signal.signal(signal.SIGALRM, lambda _, later: _stop(number, later))
-        signal.setitimer(signal.ITIMER_REAL, SIGNAL_RETRY_S)
+    if hasattr(signal, "setitimer") and _would_be_lost(frame):
+        _stop_later(number)
         return
     _ignore_signals()  # a second Ctrl-C would interrupt the removal of part files
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
-def _importing(frame: FrameType | None) -> bool:
+def _stop_later(number: int) -> None:
+    signal.signal(signal.SIGALRM, lambda _, frame: _stop(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, SIGNAL_RETRY_S)
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Return whether an exception in a frame would do harm, or never arrive.
+
+    During an import it would leave import locks taken, and other threads waiting for ever. libsndfile, which
+    calls soundfile's functions for reading and seeking, would take it for a damaged file.
+    """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        code = frame.f_code
+        if code.co_filename.startswith("<frozen importlib") or code.co_name.startswith("vio_"):
             return True
         frame = frame.f_back
     return False
+
+
+def _raise_again(lost: "sys.UnraisableHookArgs") -> None:
+    """Raise a signal's exception again that Python dropped, such as in a destructor; report others."""
+    numbers = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+    if lost.exc_type in numbers and hasattr(signal, "setitimer"):
+        _stop_later(numbers[lost.exc_type])
+    else:
+        sys.__unraisablehook__(lost)

@@ -77,17 +77,30 @@ DEMUCS: dict[str, dict[str, Any]] = {
 }
 
 
+REFERENCES = {
+    *("htdemucs", "hdemucs", "bs_roformer", "mel_band_roformer", "bs_conformer", "scnet", "mdx23c"),
+    *("bandit", "bandit_v2", "apollo"),
+}
+
+
 def constructor_of(family: str) -> tuple[dict[str, Any], int, int] | None:
     """Return what the reference's constructor gets, channels and samples; None without a reference."""
     from dataclasses import asdict
 
     from stemsplit.hub.registry import find_model
+    from stemsplit.models import build
     from stemsplit.models import family as class_of
 
-    if family not in ("bs_roformer", "mel_band_roformer", "bs_conformer", "scnet", "mdx23c", "apollo"):
+    if family not in REFERENCES:
         return None
+    if family in DEMUCS:
+        samples = build(family, DEMUCS[family]).segment_samples
+        return DEMUCS[family], 2, samples
     found = class_of(family).Arguments(**find_model(CASES[family]).arguments)
     arguments = asdict(found)
+    if family.startswith("bandit"):
+        channels = {"in_channel": 1, "in_channels": 1, "stems": list(arguments["stems"])}
+        return arguments | channels, 2, found.segment_samples
     given = {key: value for key, value in arguments.items() if key not in OWN}
     if family == "mdx23c":
         keys = ("n_fft", "hop_length", "dim_f")

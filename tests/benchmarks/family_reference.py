@@ -11,22 +11,41 @@ import json
 import resource
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import torch
 from torch import nn
 
 PLACES = {
+    "htdemucs": ("demucs.htdemucs", "HTDemucs"),
+    "hdemucs": ("demucs.hdemucs", "HDemucs"),
     "bs_roformer": ("pymss_core.modules.bs_roformer", "BSRoformer"),
     "mel_band_roformer": ("pymss_core.modules.bs_roformer", "MelBandRoformer"),
     "bs_conformer": ("msst.models.bs_roformer.bs_conformer", "BSConformer"),
     "scnet": ("msst.models.scnet", "SCNet"),
+    "bandit": ("msst.models.bandit.core.model.bsrnn.wrapper", "MultiMaskMultiSourceBandSplitRNN"),
+    "bandit_v2": ("msst.models.bandit_v2.bandit", "Bandit"),
 }
+
+
+def stand_in() -> None:
+    """Replace what Bandit's packages import for training, and torchaudio's compiled part."""
+    home = Path(str(find_spec("msst").origin)).parent / "models/bandit/core"  # type: ignore[union-attr]
+    for name, place in (("msst.models.bandit.core", home), ("msst.models.bandit.core.model", home / "model")):
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(place)]
+    sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module)  # type: ignore[assignment]
+    sys.modules["torchaudio._extension"] = MagicMock(_IS_TORCHAUDIO_EXT_AVAILABLE=False)
 
 
 def made(kind: str, constructor: dict[str, Any]) -> nn.Module:
     """Return the reference's network with random weights, from the arguments that it knows."""
+    if kind.startswith("bandit"):
+        stand_in()
     if kind in PLACES:
         module, name = PLACES[kind]
         cls = getattr(importlib.import_module(module), name)
@@ -48,7 +67,9 @@ kind, path, channels, samples = sys.argv[1:]
 torch.manual_seed(0)
 torch.set_num_threads(1)
 network = made(kind, json.loads(Path(path).read_text())).eval()
-mix = 0.1 * torch.randn(1, int(channels), int(samples))
+mix: Any = 0.1 * torch.randn(1, int(channels), int(samples))
+if kind == "bandit":
+    mix = {"audio": {"mixture": mix}}
 with torch.inference_mode():
     began = time.process_time()
     network(mix)

@@ -67,6 +67,7 @@ class Shell:
         with self.patch.context() as patch:
             patch.chdir(self.folder)
             patch.setattr(os, "environ", environment(self.folder, env))
+            patch.setattr(sys, "unraisablehook", sys.unraisablehook)  # restored at the end
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input)))
             with pytest.raises(SystemExit) as caught:
                 run([str(argument) for argument in arguments])

@@ -171,9 +171,57 @@ def test_a_signal_leaves_no_import_half_done(tmp_path: Path, name: str, code: in
         capture_output=True,
         text=True,
         timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert done.returncode == code
     assert done.stdout == "whole\n"
+    assert done.stderr in ("stemsplit: interrupted\n", "stemsplit: terminated\n")
+
+
+# The signal comes while libsndfile reads from a Python object, and while an object is destroyed.
+READING = """
+import io, soundfile
+class File(io.BytesIO):
+    def tell(self):
+        os.kill(os.getpid(), signal.SIGNAL)
+        return super().tell()
+content = io.BytesIO()
+soundfile.write(content, [[0.5, 0.5]] * 9, 44100, format="WAV")
+def act():
+    soundfile.SoundFile(File(content.getvalue())).read()
+"""
+DESTROYING = """
+class Object:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGNAL)
+def act():
+    Object()
+"""
+ACTING = """
+import os, signal, sys, threading
+from stemsplit.cli.failures import guarded
+def work():
+    act()
+    threading.Event().wait(60)
+    return 0
+sys.exit(guarded(work))
+"""
+
+
+@posix
+@pytest.mark.parametrize("place", [READING, DESTROYING], ids=["reading", "destroying"])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_is_not_lost_in_a_callback(tmp_path: Path, place: str, name: str, code: int) -> None:
+    script = "import os, signal" + place.replace("SIGNAL", name) + ACTING
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.returncode == code
     assert done.stderr in ("stemsplit: interrupted\n", "stemsplit: terminated\n")
 
 

@@ -20,8 +20,16 @@ from tests.models.test_contract import FAMILIES, noise
 META = torch.device("meta")
 # Least agreement in dB of tiny networks with random weights. bf16 rounds to 8 bits: in the families of
 # `ROUGH`, so many roundings add up that fp16, which rounds to 11, is the better half precision for them.
+# Their limits are 1.5 to 2.5 dB below what was measured, because CPUs add in different orders.
 CLOSE = {torch.float16: 50, torch.bfloat16: 42}
-ROUGH = {"mdx_net": 34, "mdx_kuielab": 38, "scnet_tran": 41, "tasnet": 41}
+ROUGH = {
+    "bs_roformer": 40,
+    "mdx_kuielab": 37,
+    "mdx_net": 32,
+    "scnet_tran": 39,
+    "tasnet": 39,
+    "wave_u_net": 39,
+}
 Case = tuple[str, dict[str, Any]]
 
 
