@@ -79,7 +79,7 @@ DEMUCS: dict[str, dict[str, Any]] = {
 
 REFERENCES = {
     *("htdemucs", "hdemucs", "bs_roformer", "mel_band_roformer", "bs_conformer", "scnet", "mdx23c"),
-    *("bandit", "bandit_v2", "apollo"),
+    *("vr", "vr_v51", "bandit", "bandit_v2", "apollo"),
 }
 
 
@@ -98,6 +98,10 @@ def constructor_of(family: str) -> tuple[dict[str, Any], int, int] | None:
         return DEMUCS[family], 2, samples
     found = class_of(family).Arguments(**find_model(CASES[family]).arguments)
     arguments = asdict(found)
+    if family.startswith("vr"):
+        keys = ("vr_model_param", "primary_stem", *(("nout", "nout_lstm") if family == "vr_v51" else ()))
+        samples = build(family, find_model(CASES[family]).arguments).segment_samples
+        return {"entry": {key: arguments[key] for key in keys}, "kilobytes": 123821}, 2, samples
     if family.startswith("bandit"):
         channels = {"in_channel": 1, "in_channels": 1, "stems": list(arguments["stems"])}
         return arguments | channels, 2, found.segment_samples

@@ -8,9 +8,12 @@ prints CPU seconds and peak memory as JSON. KIND is the family; the constructor 
 import importlib
 import inspect
 import json
+import logging
 import resource
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -59,6 +62,39 @@ def made(kind: str, constructor: dict[str, Any]) -> nn.Module:
     return importlib.import_module("msst.models.look2hear.models").BaseModel.apollo(**constructor)
 
 
+def separate_vr(constructor: dict[str, Any], samples: int) -> Callable[[], object]:
+    """Return audio-separator's way from a track to both stems, with random weights."""
+    import soundfile
+    from audio_separator.separator.architectures.vr_separator import VRSeparator
+    from audio_separator.separator.uvr_lib_v5.vr_network import nets, nets_new
+
+    track, entry = Path(sys.argv[2]).with_suffix(".wav"), constructor["entry"]
+    soundfile.write(track, 0.1 * torch.randn(samples, 2).numpy(), 44100, "FLOAT")
+    common = {
+        "logger": logging.getLogger("vr"),
+        "torch_device": torch.device("cpu"),
+        "model_name": "vr",
+        "model_path": "vr.pth",
+        "model_data": entry,
+        "sample_rate": 44100,
+    }
+    package = VRSeparator(common, {})
+    package.audio_file_path, package.wav_subtype = str(track), "FLOAT"
+    bins = 2 * package.model_params.param["bins"]
+    if package.is_vr_51_model:
+        package.model_run = nets_new.CascadedNet(
+            bins, nout=entry["nout"], nout_lstm=entry["nout_lstm"]
+        ).eval()
+    else:
+        package.model_run = nets.determine_model_capacity(bins, constructor["kilobytes"]).eval()
+
+    def separate() -> object:
+        stems = package.inference_vr(package.loading_mix(), torch.device("cpu"), package.aggressiveness)
+        return [package.spec_to_wav(stem) for stem in stems]
+
+    return separate
+
+
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) and value and isinstance(value[0], int) else value
 
@@ -66,13 +102,16 @@ def _hashable(value: Any) -> Any:
 kind, path, channels, samples = sys.argv[1:]
 torch.manual_seed(0)
 torch.set_num_threads(1)
-network = made(kind, json.loads(Path(path).read_text())).eval()
-mix: Any = 0.1 * torch.randn(1, int(channels), int(samples))
-if kind == "bandit":
-    mix = {"audio": {"mixture": mix}}
+constructor = json.loads(Path(path).read_text())
+if kind.startswith("vr"):
+    act = separate_vr(constructor, int(samples))
+else:
+    network = made(kind, constructor).eval()
+    mix: Any = 0.1 * torch.randn(1, int(channels), int(samples))
+    act = partial(network, {"audio": {"mixture": mix}} if kind == "bandit" else mix)
 with torch.inference_mode():
     began = time.process_time()
-    network(mix)
+    act()
     took = time.process_time() - began
 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"cpu_s": took, "memory_mb": memory}))
