@@ -21,6 +21,7 @@ FAMILIES: dict[str, str] = {
     "bsrnn": "stemsplit.models.bsrnn:BSRNN",
     "bytesep": "stemsplit.models.bytesep:Bytesep",
     "classic": "stemsplit.models.classic:Classic",
+    "cws_presunet": "stemsplit.models.cws_presunet:CWSPResUNet",
     "d3net": "stemsplit.models.d3net:D3Net",
     "demucs": "stemsplit.models.demucs:Demucs",
     "demucs_v2": "stemsplit.models.demucs:DemucsV2",

@@ -9,10 +9,8 @@ of the released checkpoints.
 Legend: `B` batch, `S` stems, `C` channels, `Q` subbands, `F` bins, `T` samples, `W` width of features.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,18 +19,23 @@ from torch.nn import functional as F
 
 from stemsplit.chunking import Chunking
 from stemsplit.errors import StemsplitError, UnknownNameError
-from stemsplit.models.blocks.stft import istft, reflect_pad, stft
+from stemsplit.models.blocks.resunet import (
+    LEVELS,
+    MAPS,
+    MOMENTUM,
+    SUBBANDS,
+    FilterBank,
+    Residual,
+    Residuals,
+    decoupled,
+    spectrum,
+    u_net,
+)
+from stemsplit.models.blocks.stft import istft
 from stemsplit.models.network import Network
 
-FILTERS = Path(__file__).with_name("bytesep_filters.json")
-SUBBANDS = 4
-TAPS = 64  # of each filter of the bank
-MAPS = 4  # per channel and subband: the mask, real and imaginary part of the rotation, the added magnitude
-LEVELS = 6  # of the U-Net; the bins are halved by each, the frames by all but the last
 FRAMES = 32  # the frames are padded to a multiple of this
-MOMENTUM = 0.01  # of the running statistics
 LEAST_POWER = 1e-10  # of a bin
-LEAST_NORM = 1e-20  # of a rotation before it is scaled to 1
 
 
 @dataclass(frozen=True)
@@ -89,44 +92,6 @@ class BytesepArguments:
         )
 
 
-class Constant(nn.Module):
-    """A tensor that checkpoints hold as the weight of a convolution.
-
-    Args:
-        weight: the tensor.
-    """
-
-    weight: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-
-
-class FilterBank(nn.Module):
-    """PQMF: four subbands of a quarter of the bandwidth each, which sum to the signal again."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        values = json.loads(FILTERS.read_text(encoding="utf-8"))
-        self.ana_conv_filter = Constant(torch.tensor(values["analysis"])[:, None])  # [Q, 1, taps]
-        synthesis = torch.tensor(values["synthesis"])
-        self.syn_conv_filter = Constant(synthesis.view(SUBBANDS, SUBBANDS, TAPS // SUBBANDS))  # [phase, Q, ·]
-
-    def analyse(self, x: Tensor) -> Tensor:
-        """[N, T] -> [N, Q, ⌊T/4⌋ + 16]."""
-        padded = F.pad(x[:, None], (TAPS - SUBBANDS, TAPS))
-        with torch.autocast(x.device.type, enabled=False):  # samples of audio need full precision
-            return F.conv1d(padded, self.ana_conv_filter.weight, stride=SUBBANDS)
-
-    def synthesise(self, bands: Tensor, samples: int) -> Tensor:
-        """[N, Q, ⌊T/4⌋ + 16] -> [N, T] for T = `samples`."""
-        padded = F.pad(bands, (0, TAPS // SUBBANDS - 1))
-        with torch.autocast(bands.device.type, enabled=False):
-            phases = F.conv1d(padded, self.syn_conv_filter.weight)  # [N, phase, T/4]
-        return phases.transpose(1, 2).flatten(1)[:, :samples]
-
-
 class InPlaceNorm(nn.BatchNorm2d):
     """Batch normalisation of inplace_abn 1.1.0, whose scale is |γ| + ε."""
 
@@ -144,61 +109,11 @@ class InPlaceNorm(nn.BatchNorm2d):
         )
 
 
-class Residual(nn.Module):
-    """Two convolutions of three by three, each after a normalisation and an activation.
-
-    Args:
-        width: of the input.
-        out: width of the output.
-    """
-
-    second = "bn2"  # name of the second normalisation in checkpoints
-    norm = nn.BatchNorm2d  # its kind
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(width, momentum=MOMENTUM)
-        self.add_module(self.second, self.norm(out, momentum=MOMENTUM))
-        self.conv1 = nn.Conv2d(width, out, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, W, frames, F] -> [B, W, frames, F]."""
-        y = self.conv1(F.leaky_relu(self.bn1(x)))
-        y = self.conv2(F.leaky_relu(self.get_submodule(self.second)(y)))
-        return torch.add(y, self.shortcut(x))
-
-
 class InPlaceResidual(Residual):
     """As `Residual`, with the second normalisation of inplace_abn."""
 
     second = "abn2"
     norm = InPlaceNorm
-
-
-class Residuals(nn.Module):
-    """Four residual blocks.
-
-    Args:
-        width: of the input.
-        out: width of the output.
-        first: number of the first one in the names of the weights.
-    """
-
-    block = Residual
-
-    def __init__(self, width: int, out: int, first: int = 1) -> None:
-        super().__init__()
-        for i in range(first, first + 4):
-            self.add_module(f"conv_block{i}", self.block(width if i == first else out, out))
-        self.numbers = range(first, first + 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, W, frames, F] -> [B, W, frames, F]."""
-        for i in self.numbers:
-            x = self.get_submodule(f"conv_block{i}")(x)
-        return x
 
 
 class ResidualDecoder(Residuals):
@@ -404,10 +319,7 @@ class Bytesep(Network):
 
     def _of_bands(self, bands: Tensor) -> Tensor:
         """Return the stems of subbands: [B, C·Q, T] -> [B, S, C, Q, T]."""
-        half = self.n_fft // 2
-        z = stft(reflect_pad(bands, half, half), self.n_fft, self.hop_length, centred=False).mT
-        power = torch.view_as_real(z).square().sum(-1)
-        magnitude = power.clamp_min(LEAST_POWER).sqrt()  # [B, C·Q, frames, F + 1]
+        z, magnitude = spectrum(bands, self.n_fft, self.hop_length, LEAST_POWER)
         maps = self.maps(magnitude)[:, list(self.kept)]  # [B, S, C, maps, Q, frames, F]
         z, magnitude = (part.unflatten(1, (1, self.channels, -1))[..., :-1] for part in (z, magnitude))
         stems = F.pad(_apply(maps, z, magnitude, self.kind.bounded), (0, 1))  # the highest bin is silent
@@ -420,16 +332,7 @@ class Bytesep(Network):
         frames = magnitude.shape[2]
         x = self.bn0(magnitude.transpose(1, 3)).transpose(1, 3)  # normalised by bin
         x = F.pad(x[..., :-1], (0, 0, 0, -frames % FRAMES))  # [B, C·Q, padded frames, F]
-        skips = []
-        for i in range(1, LEVELS + 1):
-            x = self.get_submodule(f"encoder_block{i}")(x)
-            skips.append(x)
-            x = F.avg_pool2d(x, (1 if i == LEVELS else 2, 2))
-        for name in self.kind.middle:
-            x = self.get_submodule(name)(x)
-        for i in range(1, LEVELS + 1):
-            decoder: Any = self.get_submodule(f"decoder_block{i}")
-            x = decoder.up(x, skips.pop())
+        x = u_net(self, x, self.kind.middle, (1, 2))
         x = self.after_conv2(self.after_conv_block1(x))[:, :, :frames]
         maps: Tensor = x.unflatten(1, (-1, self.channels, MAPS, self.kind.subbands))
         return maps
@@ -448,10 +351,7 @@ def _apply(maps: Tensor, z: Tensor, magnitude: Tensor, bounded: bool) -> Tensor:
     """
     mask, real, imaginary, added = maps.float().unbind(3)  # [B, S, C, Q, frames, F] each
     rotation = torch.complex(torch.tanh(real), torch.tanh(imaginary))
-    norm = torch.view_as_real(rotation).square().sum(-1).clamp_min(LEAST_NORM).sqrt()
-    added = torch.tanh(added) if bounded else added
-    estimated = torch.relu(magnitude * torch.sigmoid(mask) + added)
-    return z * rotation * (estimated / (magnitude * norm))
+    return decoupled(z, magnitude, mask, rotation, torch.tanh(added) if bounded else added)
 
 
 def _drop_transform(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

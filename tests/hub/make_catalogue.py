@@ -209,7 +209,8 @@ def added(name: str, family: str, stems: Iterable[str], url: str, **more: Any) -
 RESUNET = {"model": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "input_channels": 2, "sample_rate": 44_100}
 FOUR = ("bass", "drums", "other", "vocals")
 # Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
-# own download script of 2021-12-25, asteroid's those of its table of models.
+# own download script of 2021-12-25, asteroid's those of its table of models, CWS-PResUNet's those of its
+# predictor.py.
 WITHOUT_ADDRESS = ("resunet143_ismir2021", "wave-u-net-pytorch")
 # Rows that are a model of models.yaml, or a part of one
 REGISTERED = {"KUIELab-MDX-Net": "mdx_kuielab_a", "kuielab mixer (leaderboard_A)": "mdx_kuielab_a"}
@@ -234,6 +235,21 @@ ADDED = (
             what="four stems: drums bass vocals",
         )
         for name, record in (("pretrained_xumx.pth", 4704231), ("pretrained_xumxl.pth", 7128659))
+    ),
+    *(
+        added(
+            f"cws_presunet_{stem}.ckpt",
+            "cws_presunet",
+            stems,
+            f"https://zenodo.org/record/5175846/files/{name}_trimed.ckpt",
+            aliases=[f"{name}_trimed.ckpt".replace("%3D", "=")],
+            config={"joint": stem == "other", "stems": stems},
+            what="vocals" if stem == "vocals" else "drums bass other",
+        )
+        for stem, stems, name in (
+            ("vocals", ["vocals"], "epoch%3D49-val_loss%3D0.0902"),
+            ("other", ["bass", "drums", "other"], "epoch%3D33-val_loss%3D0.4293"),
+        )
     ),
     added(
         "wave-u-net-pytorch",
@@ -263,7 +279,12 @@ STRUCTURE = (
 
 SIGNATURES: dict[str, str] = {}  # name of a bag's member by its signature
 
-FIXED = ("xumx", "d3net", "bytesep")  # families whose released networks all have the same shapes
+FIXED = (
+    "xumx",
+    "d3net",
+    "bytesep",
+    "cws_presunet",
+)  # families whose released networks all have the same shapes
 UNFIT = re.compile(r"(?<!d3net-mss)\.zip(\.\d+)?$")  # D3Net's is read as it is
 DEMUCS = (
     'The code is MIT. Of the weights the author wrote "only for scientific purposes" (issues 327 and 508).'
@@ -456,6 +477,8 @@ def cited(row: Row) -> Row:
         return {"family": "xumx", "arguments": {"sources": tuple(row["stems"])}, "stems": row["stems"]}
     if row["family"] == "d3net":
         return {"family": "d3net", "arguments": {}, "stems": tuple(RELEASED)}
+    if row["family"] == "cws_presunet":
+        return {"family": "cws_presunet", "arguments": row["config"], "stems": row["stems"]}
     if row["family"] == "wave_u_net":
         return wave_u_net(row)
     if row["family"] != "bytesep":

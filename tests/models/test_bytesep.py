@@ -16,7 +16,8 @@ from stemsplit.core.stream import separate_array
 from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.hub.registry import find_model
 from stemsplit.models import build
-from stemsplit.models.bytesep import Bytesep, BytesepArguments, FilterBank
+from stemsplit.models.blocks.resunet import FilterBank
+from stemsplit.models.bytesep import Bytesep, BytesepArguments
 from tests.data.bytesep import make
 from tests.models.test_contract import BYTESEP
 from tests.models.test_published_families import ZOO

@@ -83,6 +83,7 @@ BYTESEP = {
     "sample_rate": 8000,
     "segment_seconds": 0.25,
 }
+CWS = {key: value for key, value in BYTESEP.items() if key != "target_source_types"} | {"margin_seconds": 0.1}
 D3NET_SIZES = {
     "valid_signal_idx": 24,
     "band_split_idxs": [8],
@@ -214,6 +215,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("bytesep", BYTESEP),
     ("bytesep", BYTESEP | {"model_type": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "n_fft": 128}),
     ("bytesep", BYTESEP | {"model_type": "MobileNet_Subbandtime", "input_channels": 1}),
+    ("cws_presunet", CWS),
+    ("cws_presunet", CWS | {"stems": ["a", "b"], "joint": True, "channels": 1}),
     ("d3net", D3NET),
     ("d3net", D3NET | {"filter": False, "flip": False, "nb_channels": 1}),
     ("demucs", WAVEFORM),
