@@ -38,6 +38,7 @@ KEY_PATTERNS = (
     (r"pqmf\.ana_conv_filter\.", "bytesep"),
     (r"waveunets\.[^.]+\.downsampling_blocks\.", "wave_u_net"),
     (r"encoder_block1\.conv_block1\.abn2\.", "bytesep"),
+    (r"spec2spec\.encoders\.\d+\.linear_query\.", "lasaft"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -60,7 +61,7 @@ ASTEROID = {"XUMX": "xumx"}
 # Families of demucs, which MSST's configurations name in `model`
 NAMED = ("demucs", "hdemucs", "htdemucs")
 # Families whose arguments the shapes of the tensors tell, but for those that have their defaults then
-TOLD_BY_SHAPES = ("wave_u_net",)
+TOLD_BY_SHAPES = ("lasaft", "wave_u_net")
 
 
 class Described(NamedTuple):
