@@ -39,6 +39,7 @@ KEY_PATTERNS = (
     (r"waveunets\.[^.]+\.downsampling_blocks\.", "wave_u_net"),
     (r"encoder_block1\.conv_block1\.abn2\.", "bytesep"),
     (r"f_helper\.qmf\.ana_conv_filter\.", "cws_presunet"),
+    (r"spec2spec\.encoders\.\d+\.linear_query\.", "lasaft"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -61,7 +62,7 @@ ASTEROID = {"XUMX": "xumx"}
 # Families of demucs, which MSST's configurations name in `model`
 NAMED = ("demucs", "hdemucs", "htdemucs")
 # Families whose arguments the shapes of the tensors tell, but for those that have their defaults then
-TOLD_BY_SHAPES = ("cws_presunet", "wave_u_net")
+TOLD_BY_SHAPES = ("cws_presunet", "lasaft", "wave_u_net")
 
 
 class Described(NamedTuple):

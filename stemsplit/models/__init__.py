@@ -28,6 +28,7 @@ FAMILIES: dict[str, str] = {
     "hdemucs": "stemsplit.models.hdemucs:HDemucs",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "ica": "stemsplit.models.baselines:ICA",
+    "lasaft": "stemsplit.models.lasaft:LaSAFT",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
     "mdx23c": "stemsplit.models.mdx23c:MDX23C",
     "mdx_kuielab": "stemsplit.models.mdx_net:MDXKuielab",

@@ -27,6 +27,7 @@ from stemsplit.hub.entries import FileSpec
 from stemsplit.hub.registry import registry
 from stemsplit.models import FAMILIES, build, family
 from stemsplit.models.d3net import RELEASED
+from stemsplit.models.lasaft import LaSAFTArguments
 from stemsplit.stems import canonical_stems
 
 Row = Mapping[str, Any]
@@ -122,6 +123,7 @@ SHORT = {
     "bs_roformer_male_female_by_aufr33_sdr_7.2889": "male_female_aufr33",
     "d3net-mss": "d3net",
     "x-umx": "xumx",
+    "lasaft_large_2020": "lasaft",
     "wave-u-net-pytorch": "wave_u_net",
     "pretrained_xumx": "xumx_asteroid",
     "pretrained_xumxl": "xumxl_asteroid",
@@ -207,6 +209,7 @@ def added(name: str, family: str, stems: Iterable[str], url: str, **more: Any) -
 
 
 RESUNET = {"model": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "input_channels": 2, "sample_rate": 44_100}
+LASAFT = LaSAFTArguments()
 FOUR = ("bass", "drums", "other", "vocals")
 # Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
 # own download script of 2021-12-25, asteroid's those of its table of models, CWS-PResUNet's those of its
@@ -256,6 +259,26 @@ ADDED = (
         "wave_u_net",
         FOUR,
         "https://www.dropbox.com/s/r374hce896g4xlj/models.7z",
+        what="four stems: drums bass vocals",
+        licence="MIT (code; weights not stated)",
+    ),
+    added(
+        "lasaft_large_2020.ckpt",
+        "lasaft",
+        LASAFT.sources,
+        "",
+        # size and sha256 are those that the repository's pointer to the file states
+        files=[
+            {
+                "names": ["lasaft_large_2020.ckpt"],
+                "urls": [
+                    "https://github.com/ws-choi/Conditioned-Source-Separation-LaSAFT/raw/main/assets/lasaft_large_2020.ckpt"
+                ],
+                "size": 378_945_635,
+                "sha256": "d14d2dd27ed568f552be88e9ed4d8bb8ca2722e03c936ea16e8e260ab49da9f1",
+                "md5": None,
+            }
+        ],
         what="four stems: drums bass vocals",
         licence="MIT (code; weights not stated)",
     ),
@@ -481,6 +504,8 @@ def cited(row: Row) -> Row:
         return {"family": "cws_presunet", "arguments": row["config"], "stems": row["stems"]}
     if row["family"] == "wave_u_net":
         return wave_u_net(row)
+    if row["family"] == "lasaft":
+        return {"family": "lasaft", "arguments": {}, "stems": row["stems"]}
     if row["family"] != "bytesep":
         return {}
     config = {**row["config"], "model_type": row["config"]["model"], "target_source_types": row["stems"]}

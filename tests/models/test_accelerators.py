@@ -24,6 +24,7 @@ META = torch.device("meta")
 CLOSE = {torch.float16: 50, torch.bfloat16: 42}
 ROUGH = {
     "bs_roformer": 40,
+    "lasaft": 37,
     "mdx_kuielab": 37,
     "mdx_net": 32,
     "scnet_tran": 39,

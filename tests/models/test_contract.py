@@ -57,6 +57,19 @@ WAVEFORM = {
 }
 WAVEFORM2 = {"sources": ["a", "b"], "channels": 4, "depth": 2, "segment_length": 500}
 TASNET = {"sources": ["a", "b"], "N": 8, "B": 4, "H": 8, "X": 2, "R": 2, "segment_length": 500}
+# at least 5000 samples at both ends of a chunk are context
+LASAFT = {
+    "sources": ["a", "b"],
+    "n_fft": 64,
+    "hop_length": 32,
+    "num_frame": 330,
+    "n_blocks": 5,
+    "internal_channels": 4,
+    "n_internal_layers": 2,
+    "num_tdfs": 3,
+    "dk": 4,
+    "embedding_dim": 4,
+}
 UMX = {
     "targets": ["a", "b"],
     "hidden_size": 8,
@@ -227,6 +240,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("hdemucs", HDEMUCS | {"cac": False, "hybrid_old": True}),
     ("htdemucs", HTDEMUCS),
     ("htdemucs", HTDEMUCS | HASHED),
+    ("lasaft", LASAFT),
+    ("lasaft", LASAFT | {"audio_channels": 1, "n_blocks": 3, "control_n_layer": 1}),
     ("mask_transformer", MASK),
     ("mask_transformer", MASK | {"attention": "parallel"}),
     ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),
