@@ -117,12 +117,23 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def training_mode(network: nn.Module) -> None:
-    """Set the training mode, but keep the statistics of frozen batch normalisation as they are."""
+    """Set the training mode, but keep the statistics of frozen batch normalisation as they are.
+
+    One without parameters is frozen if nothing of the module that holds it is trained but adapters.
+    """
     network.train()
-    for module in network.modules():
-        own = list(module.parameters(recurse=False))
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            holder = network.get_submodule(name.rpartition(".")[0])
+            own = list(module.parameters(recurse=False)) or list(_weights(holder))
             module.train(any(parameter.requires_grad for parameter in own))
+
+
+def _weights(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters that don't belong to adapters."""
+    for name, parameter in module.named_parameters():
+        if not re.search(r"(?:^|\.)parametrizations\.\w+\.\d+\.", name):
+            yield parameter
 
 
 # ---------------------------------------------------------------- activations
