@@ -97,11 +97,10 @@ def entry_of(spec: "ModelSpec") -> dict[str, Any]:
     """Return everything that is known about a model as JSON-ready data."""
     from stemsplit.hub.costs import cost_of
     from stemsplit.hub.records import grade_of, pinned
-    from stemsplit.hub.registry import members
 
     files = _files(spec)
     grades = [grade_of(file) for file in files]
-    cost = cost_of(next((member.family for member in members(spec)), None) if not spec.reason else None)
+    cost = cost_of(spec.family)  # a bag or a recipe, which takes more than one network, has no family
     return {
         "name": spec.name,
         "aliases": list(spec.aliases),

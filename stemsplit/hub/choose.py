@@ -13,12 +13,12 @@ from stemsplit.hub.registry import all_models, list_models, members, registry
 from stemsplit.stems import canonical
 
 # Tasks that are called like the stem that counts in them
-_STEMS = ("vocals", "instrumental", "drums", "bass", "guitar", "piano", "karaoke")
+_STEMS = ("vocals", "instrumental", "drums", "karaoke")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What models must have to be chosen; without any of it, the registry's own are.
+    """Conditions on models, to choose some; without any, the registry's own are chosen.
 
     Attributes:
         words: parts of names, stems, tasks or families; all must be found.

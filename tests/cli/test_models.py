@@ -103,7 +103,17 @@ def test_memory_and_speed_are_those_of_the_family(shell: Shell, env: dict[str, s
     )
     entry = json.loads(shell("models", "info", "htdemucs", "--json", env=env).out)
     assert (entry["memory_mb"], entry["speed"]) == (cost.memory_mb, cost.speed)
-    assert json.loads(shell("models", "info", "spleeter-2stems", "--json", env=env).out)["speed"] is None
+    for other in ("spleeter-2stems", "htdemucs_ft", "vocal_balanced"):  # not measured, a bag, an ensemble
+        assert json.loads(shell("models", "info", other, "--json", env=env).out)["speed"] is None
+
+
+def test_tasks_are_single_words(shell: Shell, env: dict[str, str]) -> None:
+    entries = json.loads(shell("models", "list", "--json", "--all", env=env).out)["models"]
+    tasks = {entry["task"] for entry in entries}
+    assert tasks >= {"vocals", "instrumental", "karaoke", "drums", "dereverb", "denoise"}
+    assert all(" " not in task for task in tasks)
+    done = shell("models", "list", "--task", "drums", env=env)
+    assert done.code == 0 and "drumsep_5" in done.out.decode()
 
 
 @pytest.mark.parametrize(

@@ -175,19 +175,20 @@ TASKS = (
     ("breath", r"breath|aspiration"),
     ("bleed", r"bleed.?suppress"),
     ("restoration", r"apollo|restor"),
-    ("drum parts", r"drumsep|drum_stems|kick"),
+    ("drums", r"drumsep|drum_stems|kick"),
     ("speech", r"speech|dnr|bandit|cinematic|sfx"),
     ("singers", r"male|choir|duet|chorus"),
     ("space", r"phantom|centre|center|spatial|similarity|mono_stereo"),
     (
-        "one instrument",
+        "instrument",
         r"mega_53|single_instrument|guitar|strings|orchestra|(?<!pyt)orch|wind_inst|woodwind|drum-bass",
     ),
     (
         "stems",
         r"4.?stem|four.?stem|six_stem|6.?stem|multi_stem|drums.*bass.*vocals|vocals.*drums|jazz|drums bass",
     ),
-    ("one instrument", r"drums|bass|piano"),
+    ("drums", r"drums"),
+    ("instrument", r"bass|piano"),
     ("instrumental", r"instrumental|\binst\b|_inst|inst_|accompaniment|_hp2?-uvr|mgm_|sp-uvr"),
     ("vocals", r"voc|voices"),
 )
