@@ -25,6 +25,18 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 REPOSITORY = Path(__file__).parents[1]
 
 
+@pytest.fixture(scope="session")
+def decibels() -> Callable[[Tensor, Tensor], float]:
+    """Signal-to-error ratio of an estimate against its reference, in dB."""
+
+    def measure(reference: Tensor, estimate: Tensor) -> float:
+        assert estimate.shape == reference.shape
+        error = (reference.double() - estimate.double()).square().sum().clamp_min(1e-60)
+        return float(10 * torch.log10(reference.double().square().sum() / error))
+
+    return measure
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

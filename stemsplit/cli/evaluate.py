@@ -195,19 +195,15 @@ def _tables(evaluation: "Evaluation", tracks: Sequence[str]) -> list[str]:
 
 def _verdict(evaluation: "Evaluation") -> list[str]:
     """Return the table that says whether the first of several models pays; empty for a single one."""
-    from stemsplit.evaluation.table import METRICS
+    from stemsplit.evaluation.verdict import HEADS
 
-    cells = [("STEM", "METRIC", "BEST OTHER", "GAIN", "95 %", "DOES IT PAY")]
-    for one in evaluation.verdict():
-        interval = f"{one.low:+.2f} to {one.high:+.2f}" if one.tracks > 1 else "one track"
-        cells.append((one.stem, METRICS[one.metric].title, one.other, f"{one.gain:+.2f}", interval, one.pays))
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    rows = [gain.cells for gain in evaluation.verdict()]
+    if not rows:
+        return []
+    cells = [tuple(map(str.upper, HEADS)), *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
-    return (
-        [f"Does {evaluation.method} pay, beside the best other model of each stem?", *lines]
-        if cells[1:]
-        else []
-    )
+    return [f"Does {evaluation.method} pay, beside the best other model of each stem?", *lines]
 
 
 def _explained(summary: "Sequence[Row]", count: int) -> list[str]:

@@ -11,6 +11,7 @@ import torch
 
 from stemsplit.evaluation.results import Evaluation, Row
 from stemsplit.evaluation.table import METRICS
+from stemsplit.evaluation.verdict import HEADS
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em }
@@ -65,16 +66,9 @@ def _remarks(evaluation: Evaluation) -> Iterable[str]:
 
 def _verdict(evaluation: Evaluation) -> Iterable[str]:
     """Yield the table that says whether the method pays beside the best other model; none without one."""
-    found = evaluation.verdict()
-    if not found:
-        return
-    yield f"<p>Does {escape(evaluation.method)} pay, beside the best other model of each stem?</p>\n<table>"
-    yield _line("th", ("stem", "metric", "best other", "gain", "95 %", "does it pay"))
-    for one in found:
-        interval = f"{one.low:+.2f} to {one.high:+.2f}" if one.tracks > 1 else "one track"
-        title = METRICS[one.metric].title
-        yield _line("td", (one.stem, title, one.other, f"{one.gain:+.2f}", interval, one.pays))
-    yield "</table>"
+    if rows := [gain.cells for gain in evaluation.verdict()]:
+        yield f"<p>Does {escape(evaluation.method)} pay, beside the best other model of each stem?</p>"
+        yield table(HEADS, rows)
 
 
 def _table(rows: Sequence[Row], metrics: Sequence[str]) -> str:

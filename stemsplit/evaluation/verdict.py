@@ -1,4 +1,4 @@
-"""A verdict on a blend: does it score better than the best of its members, or of any models beside it?
+"""Verdict on a blend: its gain over the best of its members, or of any models beside it.
 
 The first method of an `Evaluation` is compared with the model that scores best without it, stem by stem. The
 tracks are paired, so that an interval of the gain says more than the models' averages.
@@ -17,12 +17,13 @@ from stemsplit.evaluation.table import METRICS, OVER_SONGS
 if TYPE_CHECKING:
     from stemsplit.evaluation.results import Evaluation
 
+HEADS = ("stem", "metric", "best other", "gain", "95 %", "does it pay")  # of `Gain.cells`
 _RESAMPLES, _SEED, _INTERVAL = 4000, 0, (0.025, 0.975)
 
 
 @dataclass(frozen=True)
 class Gain:
-    """How much the first method gains over the best other model, for a stem.
+    """Gain of the first method over the best other model, for a stem.
 
     Attributes:
         stem: the stem.
@@ -48,6 +49,13 @@ class Gain:
         if self.tracks < 2:
             return "open"
         return "yes" if self.low > 0 else "no" if self.high <= 0 else "open"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Return the gain as a row of text, under `HEADS`."""
+        interval = f"{self.low:+.2f} to {self.high:+.2f}" if self.tracks > 1 else "one track"
+        title = METRICS[self.metric].title
+        return self.stem, title, self.other, f"{self.gain:+.2f}", interval, self.pays
 
 
 def gains(evaluation: "Evaluation", metric: str) -> list[Gain]:

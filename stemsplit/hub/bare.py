@@ -66,7 +66,7 @@ TOLD_BY_SHAPES = ("cws_presunet", "lasaft", "wave_u_net")
 
 
 class Described(NamedTuple):
-    """What is known of a state dict.
+    """Family and arguments of a state dict, as far as they are known.
 
     Attributes:
         family: network family, a key of `models.FAMILIES`.

@@ -38,7 +38,7 @@ ZENODO = re.compile(r"https://zenodo\.org/records?/(?P<record>\d+)/files/(?P<nam
 
 @dataclass(frozen=True)
 class Claim:
-    """What a source states about a file.
+    """Address, size and hash of a file, as its source states them.
 
     Attributes:
         url: to download it from, at a fixed revision if the source has revisions.

@@ -14,7 +14,7 @@ CLASSES = (("fast", 2.0), ("medium", 0.5), ("slow", 0.0))
 
 
 class Cost(NamedTuple):
-    """What a family takes on one core of a CPU.
+    """Memory and speed of a family on one core of a CPU.
 
     Attributes:
         memory_mb: memory of the program in MB.
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
 
 
 def cost_of(family: str | None) -> Cost | None:
-    """Return what a family takes, None if it wasn't measured."""
+    """Return memory and speed of a family, None if they weren't measured."""
     found = _table().get(family or "")
     return None if found is None else Cost(round(found[0]), found[1])
 

@@ -132,7 +132,7 @@ class BagSpec:
 
 
 class Scale(NamedTuple):
-    """What scores must have in common to be compared.
+    """Metric and test set of scores; only scores with the same ones can be compared.
 
     Attributes:
         metric: such as cSDR or uSDR.

@@ -26,7 +26,7 @@ Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Transforms:
-    """How to compute the spectrogram of a chunk, and the stems from theirs.
+    """Recipe of a network's STFT and inverse STFT, for a program that runs the exported network.
 
     Attributes:
         fft_size: samples per frame.

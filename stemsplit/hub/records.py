@@ -27,7 +27,7 @@ GRADES: dict[Grade, str] = {
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a file since its first download.
+    """Facts about a file, written down at its first download.
 
     Attributes:
         sha256: its digest.

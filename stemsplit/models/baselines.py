@@ -25,8 +25,8 @@ TINY = 1e-12  # keeps 0/0 of silence finite
 
 
 @dataclass(frozen=True)
-class ICAArguments:
-    """Settings of independent component analysis.
+class BaselineArguments:
+    """Settings of every baseline; independent component analysis has no others.
 
     Attributes:
         sample_rate: in Hz.
@@ -38,7 +38,7 @@ class ICAArguments:
 
 
 @dataclass(frozen=True)
-class RepetArguments(ICAArguments):
+class RepetArguments(BaselineArguments):
     """Settings of REPET.
 
     Attributes:
@@ -55,7 +55,7 @@ class RepetArguments(ICAArguments):
 
 
 @dataclass(frozen=True)
-class RepetSimArguments(ICAArguments):
+class RepetSimArguments(BaselineArguments):
     """Settings of REPET-SIM.
 
     Attributes:
@@ -73,7 +73,7 @@ class RepetSimArguments(ICAArguments):
 
 
 @dataclass(frozen=True)
-class NMFArguments(ICAArguments):
+class NMFArguments(BaselineArguments):
     """Settings of the factorisation.
 
     Attributes:
@@ -266,12 +266,12 @@ class ICA(Network):
     After whitening, the sources are a rotation of the channels: that with the largest Σ kurtosis².
     """
 
-    Arguments = ICAArguments
-    arguments: ICAArguments
+    Arguments = BaselineArguments
+    arguments: BaselineArguments
     ANGLES = 4096  # of a quarter turn; the error of half a step is 74 dB below
     LEAST = 1e-8  # share of the power below which a direction is empty
 
-    def __init__(self, arguments: ICAArguments) -> None:
+    def __init__(self, arguments: BaselineArguments) -> None:
         a = arguments
         segment = int(a.segment_s * a.sample_rate)
         stems = ("source_1", "source_2")

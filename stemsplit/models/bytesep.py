@@ -32,7 +32,7 @@ from stemsplit.models.blocks.resunet import (
     u_net,
 )
 from stemsplit.models.blocks.stft import istft
-from stemsplit.models.network import Network
+from stemsplit.models.network import Network, ignore_when_loading
 
 FRAMES = 32  # the frames are padded to a multiple of this
 LEAST_POWER = 1e-10  # of a bin
@@ -302,7 +302,7 @@ class Bytesep(Network):
             width = out
         self.after_conv_block1 = kind.block(width, width)
         self.after_conv2 = nn.Conv2d(width, len(self.stems) * a.input_channels * MAPS * kind.subbands, 1)
-        self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
+        ignore_when_loading(self, "stft.", "istft.")  # convolutions in published files
 
     def padded_samples(self, samples: int) -> int:
         """Return P(n): the chunk and all of its context."""
@@ -352,9 +352,3 @@ def _apply(maps: Tensor, z: Tensor, magnitude: Tensor, bounded: bool) -> Tensor:
     mask, real, imaginary, added = maps.float().unbind(3)  # [B, S, C, Q, frames, F] each
     rotation = torch.complex(torch.tanh(real), torch.tanh(imaginary))
     return decoupled(z, magnitude, mask, rotation, torch.tanh(added) if bounded else added)
-
-
-def _drop_transform(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop the STFT, which published files hold as weights of convolutions."""
-    for key in [key for key in state if key.startswith((f"{prefix}stft.", f"{prefix}istft."))]:
-        del state[key]

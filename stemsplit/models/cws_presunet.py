@@ -30,12 +30,12 @@ from stemsplit.models.blocks.resunet import (
     u_net,
 )
 from stemsplit.models.blocks.stft import istft
-from stemsplit.models.network import Network
+from stemsplit.models.network import Network, ignore_when_loading
 
 MIDDLE = tuple(f"conv_block{i}" for i in range(7, 11))
 FRAMES = 2**LEVELS  # the frames are padded to a multiple of this
 LEAST_POWER = 1e-8  # of a bin
-# What published files hold besides: STFTs as convolutions, also those of the loss
+# Published files hold these besides the weights: STFTs as convolutions, also those of the loss
 UNUSED = ("f_helper.stft.", "f_helper.istft.", "wav_spec_loss.", "l1loss.")
 
 
@@ -155,7 +155,7 @@ class CWSPResUNet(Network):
             else:
                 self.add_module(block, layers[0])
                 self.add_module(last, layers[1])
-        self.register_load_state_dict_pre_hook(_drop_unused)  # type: ignore[no-untyped-call]
+        ignore_when_loading(self, *UNUSED)
 
     def padded_samples(self, samples: int) -> int:
         """Return P(n): the chunk and all of its context."""
@@ -189,9 +189,3 @@ class CWSPResUNet(Network):
             y = self.get_submodule(last)(self.get_submodule(block)(x))[:, :, :frames]
             stems.append(y.unflatten(1, (MAPS, self.channels, SUBBANDS)))
         return torch.stack(stems, dim=1)
-
-
-def _drop_unused(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop what published files hold besides the network."""
-    for key in [key for key in state if key.removeprefix(prefix).startswith(UNUSED)]:
-        del state[key]

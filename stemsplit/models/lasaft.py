@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
+from stemsplit.models.network import ignore_when_loading
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 KERNEL = 3  # of the time-frequency convolutions
@@ -356,7 +357,7 @@ class LaSAFT(SpectralNetwork):
         )
         self.context_samples, self.overlap = a.context_samples, 0.0
         self.spec2spec = ConditionedUNet(a)
-        self.register_load_state_dict_pre_hook(_drop_window)  # type: ignore[no-untyped-call]
+        ignore_when_loading(self, "stft.stft.window")
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -387,8 +388,3 @@ class LaSAFT(SpectralNetwork):
         frames = -(-(samples if self.training else max(samples, chunk)) // a.hop_length) + 1
         whole = -(-frames // a.frame_multiple) * a.frame_multiple
         return a.hop_length * (whole - 1)
-
-
-def _drop_window(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop the transform's window, which the authors' checkpoints hold besides the weights."""
-    state.pop(f"{prefix}stft.stft.window", None)

@@ -17,7 +17,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from stemsplit.chunking import Chunking
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.spectra import ComplexAsChannels
-from stemsplit.models.network import Network
+from stemsplit.models.network import Network, ignore_when_loading
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 GROUPS = 2  # of the group normalisation
@@ -232,7 +232,7 @@ class MDXNet(SpectralNetwork):
         )
         self.decoding_blocks = nn.ModuleList(Block(near, size, a) for near, _, size in reversed(steps))
         self.final_conv = nn.Sequential(nn.Conv2d(a.g, parts, 1))
-        self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
+        ignore_when_loading(self, "window", "freq_pad")
         for layer in self.modules():
             # PyTorch's own initial weights halve the signal at every convolution without normalisation
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -335,12 +335,6 @@ def _rest(primary: str) -> str:
     pairs = {"Vocals": "Instrumental", "Instrumental": "Vocals"}
     without = primary.removeprefix("No ")
     return pairs.get(primary, f"No {primary}" if without == primary else without)
-
-
-def _drop_transform(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop the transform's window and the silent bins, which PyTorch checkpoints hold besides the weights."""
-    for key in ("window", "freq_pad"):
-        state.pop(prefix + key, None)
 
 
 class Mixer(nn.Module):

@@ -5,6 +5,7 @@ Legend: `B` batch, `S` stems, `C` channels, `T` samples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -164,3 +165,20 @@ class Network(nn.Module):
             dtype: to compute in, one of `precisions`.
         """
         return self
+
+
+def ignore_when_loading(module: nn.Module, *beginnings: str) -> None:
+    """Leave out tensors when a module loads a state dict: published files hold more than weights.
+
+    Args:
+        module: a network or a part of it.
+        beginnings: of the tensors' names within the module.
+    """
+    module.register_load_state_dict_pre_hook(partial(_drop, beginnings))
+
+
+def _drop(
+    beginnings: tuple[str, ...], module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    for key in [key for key in state if key.startswith(tuple(prefix + each for each in beginnings))]:
+        del state[key]

@@ -8,7 +8,7 @@ Legend: `B` batch, `S` stems, `C` channels, `F` bins, `T` samples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.magnitudes import through_spectra
 from stemsplit.models.blocks.wiener import wiener
-from stemsplit.models.network import Network
+from stemsplit.models.network import Network, ignore_when_loading
 from stemsplit.stems import canonical
 
 RESIDUAL = "residual"
@@ -92,7 +92,7 @@ class Target(nn.Module):
         self.bn3 = nn.BatchNorm1d(a.nb_channels * bins)
         self.output_scale = nn.Parameter(torch.ones(bins))
         self.output_mean = nn.Parameter(torch.ones(bins))
-        self.register_load_state_dict_pre_hook(_drop_transform)  # type: ignore[no-untyped-call]
+        ignore_when_loading(self, "sample_rate", "stft.window", "transform.0.window")
 
     def forward(self, mix: Tensor) -> Tensor:
         """Return the stem's magnitudes from the mix's: [B, C, F, frames] -> [B, C, F, frames]."""
@@ -106,12 +106,6 @@ class Target(nn.Module):
         x = self.bn3(self.fc3(x)).view(frames, batch, channels, bins)  # [frames, B, C, F]
         mask = torch.relu(x * self.output_scale + self.output_mean)
         return mask.permute(1, 2, 3, 0) * mix  # [B, C, F, frames]
-
-
-def _drop_transform(target: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop the STFT's window and the sample rate, which published files hold besides the weights."""
-    for key in ("sample_rate", "stft.window", "transform.0.window"):
-        state.pop(prefix + key, None)
 
 
 class OpenUnmix(Network):

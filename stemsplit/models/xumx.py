@@ -19,7 +19,7 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.magnitudes import through_spectra
 from stemsplit.models.blocks.released import released_arguments
 from stemsplit.models.blocks.wiener import wiener
-from stemsplit.models.network import Network
+from stemsplit.models.network import Network, ignore_when_loading
 from stemsplit.stems import canonical
 
 LSTM_DROPOUT = 0.4
@@ -160,7 +160,7 @@ class XUMX(Network):
             scales[f"output_mean_{name}"] = nn.Parameter(torch.ones(a.in_chan // 2 + 1))
             scales[f"output_scale_{name}"] = nn.Parameter(torch.ones(a.in_chan // 2 + 1))
         self.mean_scale = nn.ParameterDict(scales)
-        self.register_load_state_dict_pre_hook(_drop_windows)  # type: ignore[no-untyped-call]
+        ignore_when_loading(self, "encoder.0.window", "decoder.window")
 
     def select(self, stems: Sequence[str]) -> Self:
         """Estimate only `stems`; without the filter, the decoders of the others are dropped."""
@@ -211,9 +211,3 @@ def _lstm(a: XUMXArguments) -> nn.LSTM:
         bidirectional=a.bidirectional,
         dropout=LSTM_DROPOUT if a.nb_layers > 1 else 0,
     )
-
-
-def _drop_windows(network: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Drop the STFT's windows, which published files hold besides the weights."""
-    for key in ("encoder.0.window", "decoder.window"):
-        state.pop(prefix + key, None)

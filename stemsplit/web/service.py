@@ -1,4 +1,4 @@
-"""What the handlers of requests work with: everything that a server holds while it runs."""
+"""State of a running server, which the handlers of requests work with."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping

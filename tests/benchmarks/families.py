@@ -1,8 +1,8 @@
 """CPU time and memory of every family with the arguments of a released checkpoint and random weights.
 
-`python -m tests.benchmarks.families` writes `families.json` and, from it, the table in README.md. The
-reference packages run in the environment that STEMSPLIT_ORACLES names; without it, their columns stay empty.
-Every figure is one process on one thread; rounds of ours and of the reference alternate.
+`python -m tests.benchmarks.families` writes `families.json`, from which docs/performance.md has its table,
+and `stemsplit/hub/costs.json`. The reference packages run in the environment that STEMSPLIT_ORACLES names;
+without it, their columns stay empty. Every figure is one process on one thread, run once.
 """
 
 import json
@@ -13,13 +13,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
 RESULT = HERE / "families.json"
 COSTS = HERE.parents[1] / "stemsplit/hub/costs.json"
-ROUNDS = 1
 
 # family, entry of the registry or the catalogue
 CASES = {
@@ -151,18 +149,12 @@ def reference(family: str) -> dict[str, float] | None:
 
 
 def measured(family: str) -> dict[str, Any]:
-    """Return the medians of alternated rounds."""
-    rounds = []
-    for _ in range(ROUNDS):
-        command = [sys.executable, "-m", "tests.benchmarks.families", family]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rounds.append((json.loads(done.stdout.splitlines()[-1]), reference(family)))
-    own = {key: median(one[key] for one, _ in rounds) for key in rounds[0][0]}
-    theirs = [other for _, other in rounds if other is not None]
-    if theirs:
-        own["reference_cpu_s"] = median(other["cpu_s"] for other in theirs)
-        own["reference_memory_mb"] = median(other["memory_mb"] for other in theirs)
-    return own
+    """Time a family, then its reference, if there is one."""
+    command = [sys.executable, "-m", "tests.benchmarks.families", family]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    own: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    theirs = reference(family) or {}
+    return own | {f"reference_{key}": value for key, value in theirs.items()}
 
 
 def main() -> None:

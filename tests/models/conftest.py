@@ -20,18 +20,6 @@ DEMUCS_CLASSES = {"demucs": "Demucs", "hdemucs": "HDemucs", "htdemucs": "HTDemuc
 DEMUCS_RELEASES = Path(__file__).parents[1] / "data/released/demucs"
 
 
-@pytest.fixture(scope="session")
-def decibels() -> Callable[[Tensor, Tensor], float]:
-    """Signal-to-error ratio of an estimate against its reference, in dB."""
-
-    def measure(reference: Tensor, estimate: Tensor) -> float:
-        assert estimate.shape == reference.shape
-        error = (reference.double() - estimate.double()).square().sum().clamp_min(1e-60)
-        return float(10 * torch.log10(reference.double().square().sum() / error))
-
-    return measure
-
-
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:
     """Flatten nested names of tensors, with their shapes."""
     for name, child in tree.items():

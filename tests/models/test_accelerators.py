@@ -27,7 +27,7 @@ ROUGH = {
     "lasaft": 37,
     "mdx_kuielab": 37,
     "mdx_net": 32,
-    "scnet_tran": 39,
+    "scnet_tran": 39.5,
     "tasnet": 39,
     "wave_u_net": 39,
 }

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,17 +62,14 @@ def step(network: Network, optimizer: torch.optim.Optimizer, times: int) -> list
     return losses
 
 
-def agreement_db(first: Tensor, second: Tensor) -> float:
-    error = (first - second).double().square().mean()
-    return float(10 * (first.double().square().mean() / error.clamp(min=1e-30)).log10())
-
-
 @pytest.mark.parametrize(("family", "arguments"), CASES)
-def test_adapters_of_every_family(family: str, arguments: dict[str, Any]) -> None:
+def test_adapters_of_every_family(
+    family: str, arguments: dict[str, Any], decibels: Callable[[Tensor, Tensor], float]
+) -> None:
     plain, network = adapted(family, arguments)
     mix = audio(network, True).sum(1)
     with torch.no_grad():
-        assert agreement_db(plain.eval().estimate(mix), network.eval().estimate(mix)) >= 120
+        assert decibels(plain.eval().estimate(mix), network.eval().estimate(mix)) >= 120
     state = network.state_dict().items()
     frozen = {name: value.clone() for name, value in state if not name.endswith((".up", ".down"))}
     losses = step(network, build_optimizer(network, OptimConfig(lr=1e-3)), 2)
@@ -86,7 +84,7 @@ def test_adapters_of_every_family(family: str, arguments: dict[str, Any]) -> Non
     assert changed
     plain.load_state_dict(merged)
     with torch.no_grad():
-        assert agreement_db(network.eval().estimate(mix), plain.estimate(mix)) >= 120
+        assert decibels(network.eval().estimate(mix), plain.estimate(mix)) >= 120
 
 
 def test_an_adapter_by_hand() -> None:

@@ -39,7 +39,7 @@ BOTTLENECK = 4  # of the linear layers along bins
 
 
 class Version(NamedTuple):
-    """What differs between the released versions.
+    """Differences between the released versions.
 
     Attributes:
         edges: hyperedges of a hypergraph.
