@@ -20,6 +20,7 @@ from stemsplit.audio.writer import Writer, open_writer
 from stemsplit.errors import OutputError, ResourceError, SettingsError
 from stemsplit.formats import FORMATS, Encoding
 from stemsplit.settings import OutputSettings
+from tests.memory import PRINT_PEAK
 
 RATE, FRAMES, IMPULSE = 44100, 66_273, 10_000
 EXACT = [(name, depth) for name, each in FORMATS.items() for depth in each.bit_depths]
@@ -390,8 +391,8 @@ def test_sink_reports_the_first_failure(tmp_path: Path) -> None:
         sink.close()
 
 
-_PEAK = """
-import resource, sys
+_WRITE = """
+import sys
 import numpy as np
 from stemsplit.audio.writer import open_writer
 from stemsplit.settings import OutputSettings
@@ -399,7 +400,6 @@ block = np.sin(np.arange(96000) / 7).astype(np.float32).reshape(2, 48000)
 with open_writer(sys.argv[1], 48000, 2, OutputSettings(format=sys.argv[2])) as writer:
     for _ in range(int(sys.argv[3])):
         writer.write(block)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
@@ -408,7 +408,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 def test_memory_does_not_grow_while_writing(kind: str, tmp_path: Path) -> None:
     peaks_mib = []
     for seconds in ("10", "300"):
-        command = [sys.executable, "-c", _PEAK, tmp_path / "a", kind, seconds]
+        command = [sys.executable, "-c", _WRITE + PRINT_PEAK, tmp_path / "a", kind, seconds]
         done = subprocess.run(command, capture_output=True, check=True)
         peaks_mib.append(float(done.stdout))
     # an MP4 keeps an index of its packets until the end, some 25 MiB for two hours

@@ -21,6 +21,8 @@ from typing import Any
 import click
 import numpy as np
 
+from tests.memory import peak_mb
+
 RESULT = Path(__file__).with_name("bsseval.json")
 REPOSITORY = Path(__file__).parents[2]
 PROGRAMS = ("museval", "stemsplit")
@@ -89,12 +91,6 @@ def score(program: str, stems: Path, threads: int) -> dict[str, float]:
     np.save(stems.with_name(f"{program}.npy"), scores)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"wall_s": wall_s, "cpu_s": cpu_s, "grown_mb": peak_mb() - held_mb}
-
-
-def peak_mb() -> float:
-    """The most memory that this process has held; what getrusage says includes the parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def in_a_process(program: str, stems: Path, threads: int) -> dict[str, float]:

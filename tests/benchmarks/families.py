@@ -7,13 +7,14 @@ without it, their columns stay empty. Every figure is one process on one thread,
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from tests.memory import peak_mb
 
 HERE = Path(__file__).parent
 RESULT = HERE / "families.json"
@@ -64,7 +65,7 @@ def ours(family: str) -> dict[str, float]:
     return {
         "cpu_s": took,
         "chunk_s": samples / network.sample_rate,
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mb": peak_mb(),
         "realtime": samples / network.sample_rate * (1 - overlap) / took,
     }
 

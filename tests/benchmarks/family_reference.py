@@ -9,7 +9,6 @@ import importlib
 import inspect
 import json
 import logging
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -113,5 +112,6 @@ with torch.inference_mode():
     began = time.process_time()
     act()
     took = time.process_time() - began
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# not ru_maxrss, which counts the parent's peak too
+memory = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 print(json.dumps({"cpu_s": took, "memory_mb": memory}))

@@ -11,6 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import soundfile
 
+from tests.memory import peak_mb
+
 COUNTS = (1_000, 10_000, 100_000)
 PER_FOLDER = 100
 
@@ -33,14 +35,12 @@ def make(folder: Path, count: int) -> None:
 
 def measure(folder: Path) -> dict[str, float]:
     """Plan everything below a folder; return the seconds to the first track and to the last, and memory."""
-    import resource
-
     from stemsplit.separation.inputs import find
     from stemsplit.separation.run import prepare
     from stemsplit.settings import BatchSettings, ModelSettings, Request
 
     request = Request(model=ModelSettings("tiny"), batch=BatchSettings(output=str(folder.parent / "out")))
-    began, memory = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began, memory = time.monotonic(), peak_mb()
     session = prepare(find([folder], request), request)
     if session.plan.stream is None:
         count = len(list(session.survey()))
@@ -50,13 +50,13 @@ def measure(folder: Path) -> dict[str, float]:
         next(session.plan.stream)
         first_s = time.monotonic() - began
         count = 1 + sum(1 for _ in session.plan.stream)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_mb()
     return {
         "files": count,
         "first_s": first_s,
         "planned_s": time.monotonic() - began,
-        "peak_mb": peak / 1e3,
-        "grown_mb": (peak - memory) / 1e3,
+        "peak_mb": peak,
+        "grown_mb": peak - memory,
     }
 
 

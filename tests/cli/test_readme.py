@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from stemsplit.audio.reader import read_audio
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
 from stemsplit.settings import DEFAULT_MODEL
@@ -174,16 +175,21 @@ def test_python(furnished: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["vocals"].shape == samples.shape
 
 
-def write_manifest(folder: Path, album: Path, names: tuple[str, ...]) -> None:
-    """Write a data set of some tracks of an album."""
+def write_excerpts(folder: Path, album: Path, names: tuple[str, ...]) -> None:
+    """Write a data set of a minute of some tracks of an album."""
     tracks = json.loads((album / "stems.json").read_text())
-    chosen = {
-        name: {stem: [str(album / name / file) for file in files] for stem, files in stems.items()}
-        for name, stems in tracks.items()
-        if name.startswith(names)
+    chosen = {name: stems for name, stems in tracks.items() if name.startswith(names)}
+    for name, stems in chosen.items():
+        (folder / name).mkdir(parents=True)
+        for file in {file for files in stems.values() for file in files}:
+            samples, rate = read_audio(album / name / file)
+            excerpt = samples[:, 30 * rate : 90 * rate]  # [C, frames]
+            soundfile.write(folder / name / f"{file}.flac", excerpt.T, rate)
+    excerpts = {
+        name: {stem: [f"{name}/{file}.flac" for file in files] for stem, files in stems.items()}
+        for name, stems in chosen.items()
     }
-    folder.mkdir(parents=True)
-    (folder / "stems.json").write_text(json.dumps(chosen))
+    (folder / "stems.json").write_text(json.dumps(excerpts))
 
 
 @pytest.mark.slow
@@ -191,8 +197,8 @@ def write_manifest(folder: Path, album: Path, names: tuple[str, ...]) -> None:
 def test_an_album_is_read_checked_learnt_from_and_scored(shell: Shell, shared_data: Path) -> None:
     """The README's training commands, as they stand, on real music."""
     album = (shared_data / "everything-is-free-cc0").resolve()
-    write_manifest(shell.folder / "songs/train", album, ("4.", "6."))
-    write_manifest(shell.folder / "songs/valid", album, ("5.",))
+    write_excerpts(shell.folder / "songs/train", album, ("4.", "6."))
+    write_excerpts(shell.folder / "songs/valid", album, ("5.",))
     block = re.search(r"^<!-- album -->\n```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert block
     ran = run_in_bash(shell, "set -e\n" + block[1], {}, timeout=3500)

@@ -12,16 +12,9 @@ import soundfile
 
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
+from tests.memory import RUN
 from tests.separation.networks import save_small
 
-RUN = """
-import resource, sys
-from stemsplit.cli.main import run
-try:
-    run(sys.argv[1:])
-finally:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
 TINY = {
     "sources": ["drums", "bass", "other", "vocals"],
     "channels": 8,
@@ -33,18 +26,18 @@ TINY = {
 }
 
 
-def peak_mb(song: Path, model: Path, *options: str) -> int:
+def peak_mb(song: Path, model: Path, *options: str) -> float:
     arguments = [str(song), "-m", str(model), "-o", str(song.parent / "stems"), "-y", *options]
     return peak_of(*arguments)
 
 
-def peak_of(*arguments: str, stdin: Path | None = None) -> int:
+def peak_of(*arguments: str, stdin: Path | None = None) -> float:
     """MB that the command takes at most."""
     with open(stdin or os.devnull, "rb") as file:
         done = subprocess.run(
             [sys.executable, "-c", RUN, *arguments], stdin=file, capture_output=True, text=True, check=True
         )
-    return int(done.stdout.splitlines()[-1])
+    return float(done.stdout.splitlines()[-1])
 
 
 def write_song(path: Path, minutes: int, rate: int = 44100) -> Path:
@@ -58,7 +51,7 @@ def write_song(path: Path, minutes: int, rate: int = 44100) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_thirty_minutes_take_the_memory_of_three(tmp_path: Path) -> None:
     """At a quarter of the usual rate, where the difference between the tracks is 143 MB of float32."""
     model = tmp_path / "tiny.safetensors"
@@ -70,7 +63,7 @@ def test_thirty_minutes_take_the_memory_of_three(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None:
     options = ("-m", "classic", "-s", "vocals", "--rest", "--clip", "common", "-y", "-f", "flac")
     peaks = []
@@ -83,7 +76,7 @@ def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_thirty_minutes_of_an_ensemble_and_a_chain_take_the_memory_of_three(tmp_path: Path) -> None:
     """At a tenth of the usual rate, where the difference between the tracks is 57 MB of float32."""
     models = save_small(tmp_path, slower=10)
@@ -98,11 +91,11 @@ def test_thirty_minutes_of_an_ensemble_and_a_chain_take_the_memory_of_three(tmp_
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("form", ["stem.m4a", "mka"])
 def test_stem_files_hold_no_track(tmp_path: Path, form: str) -> None:
     peaks = []
-    for minutes in (3, 12):  # nine minutes of five streams are 476 MB in 16 bits
+    for minutes in (1, 6):  # five minutes of five streams are 265 MB in 16 bits
         song = write_song(tmp_path / "song.wav", minutes)
         peaks.append(peak_mb(song, Path("classic"), "-f", form))
     assert peaks[1] - peaks[0] < 50
@@ -110,7 +103,7 @@ def test_stem_files_hold_no_track(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss is the system's own")
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program")
 def test_films_hold_no_track(tmp_path: Path) -> None:
     peaks = []
