@@ -167,7 +167,7 @@ class RunFolder:
             save_package(self.model, network, state=state, metadata=recipe, half=config.half)
 
     def state(self) -> dict[str, Any]:
-        """Return `step` of the last checkpoint and what `TrainingModule.on_save_checkpoint` added.
+        """Return `step` of the last checkpoint and the rest of its state.
 
         Raises:
             CheckpointError: the checkpoint is damaged.

@@ -12,23 +12,23 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
-from torch.utils.data import DataLoader
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.csv_logs import CSVLogger
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+from lightning.fabric.plugins.precision import MixedPrecision, Precision
+from lightning.fabric.utilities import rank_zero_only
 
-from stemsplit.core.compute import is_out_of_memory
+from stemsplit.core.compute import find_device, is_out_of_memory
 from stemsplit.errors import ResourceError
 from stemsplit.events import Callback, Event, emit
 from stemsplit.models.network import Network
 from stemsplit.training.adapters import recompute_activations, training_mode
-from stemsplit.training.batches import MicroBatches, ResumableSampler, data_loader
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
-from stemsplit.training.data import Sample
+from stemsplit.training.fit import fit
 from stemsplit.training.folder import RunFolder
 from stemsplit.training.footprint import measure
-from stemsplit.training.module import TrainingModule
 from stemsplit.training.per_stem import part_for, stems_to_train, write_bag
 from stemsplit.training.prepare import (
     Prepared,
@@ -39,8 +39,15 @@ from stemsplit.training.prepare import (
 )
 from stemsplit.training.progress import Finished
 from stemsplit.training.recorder import RunRecorder
+from stemsplit.training.state import RunState
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+class Autocast(MixedPrecision):
+    """Mixed precision that leaves a batch as it is: audio to compare with needs more than half precision."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Return the batch."""
+        return data
 
 
 class Result(NamedTuple):
@@ -55,35 +62,6 @@ class Result(NamedTuple):
     folder: Path
     step: int
     score: float | None
-
-
-class TrainingDataModule(LightningDataModule):
-    """Training samples and validation songs of the process that this object is in."""
-
-    def __init__(self, prepared: Prepared, config: Config) -> None:
-        super().__init__()
-        self.prepared, self.config = prepared, config
-
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Return a loader of this process's micro-batches, up to the next checkpoint."""
-        trainer, fit = self._trainer(), self.config.fit
-        micro_batches = MicroBatches(
-            fit.batch_size, fit.checkpoint_interval, fit.accumulate, trainer.global_rank, trainer.world_size
-        )
-        sampler = ResumableSampler(micro_batches, lambda: trainer.global_step)
-        pin = trainer.strategy.root_device.type == "cuda"
-        return data_loader(self.prepared.samples, sampler, self.config.data.workers, pin)
-
-    def val_dataloader(self) -> DataLoader[int]:
-        """Return indices of songs; every process gets equally many, so some songs may be scored twice."""
-        rank, world, count = self._trainer().global_rank, self._trainer().world_size, len(self.prepared.songs)
-        numbers = [(rank + turn * world) % count for turn in range(-(-count // world))]
-        return DataLoader(numbers, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
-
-    def _trainer(self) -> Trainer:
-        if self.trainer is None:
-            raise RuntimeError("no trainer uses this yet")
-        return self.trainer
 
 
 def train(
@@ -167,31 +145,36 @@ def _train_one(
         prepared = prepare(file, network, callback)
         if is_first_process():
             folder.begin(config, fresh=not resuming)
-        result = _fit(folder, config, prepared, RunRecorder(folder, config, callback, name), resuming)
+        result = _run(folder, config, prepared, name, resuming=resuming, callback=callback)
     emit(callback, Finished(name, str(result.folder), result.step, result.score))
     return result
 
 
-def _fit(
-    folder: RunFolder, config: Config, prepared: Prepared, recorder: RunRecorder, resuming: bool
+def _run(
+    folder: RunFolder,
+    config: Config,
+    prepared: Prepared,
+    name: str,
+    *,
+    resuming: bool,
+    callback: Callback | None,
 ) -> Result:
-    """Run the remaining steps; `resuming` first loads the last checkpoint."""
+    """Train the remaining steps; `resuming` first loads the last checkpoint."""
     network = prepared.network
     if config.fit.recompute:
         recompute_activations(network)
-    module = TrainingModule(network, config, prepared.songs, prepared.teacher)
-    with _isolated():
-        first = config.valid.at_start and not resuming
-        trainer = Trainer(**_settings(config, folder, recorder), num_sanity_val_steps=-1 if first else 0)
-        with _explained_errors(trainer):
-            trainer.fit(
-                module,
-                datamodule=TrainingDataModule(prepared, config),
-                ckpt_path=folder.last if resuming else None,
-                weights_only=True,
-            )
-    network.eval()
-    return Result(folder.path, trainer.global_step, _finite_or_none(module.best.score))
+    state = RunState(network, config, prepared.teacher)
+    with _isolated(), _explained_errors():
+        fabric = _fabric(config, folder)
+        try:
+            fabric.launch()
+            recorder = RunRecorder(fabric, folder, callback, name)
+            fit(fabric, state, prepared, recorder, resuming=resuming)
+        finally:
+            for logger in fabric.loggers:
+                logger.finalize("success" if state.finished else "failed")
+    network.cpu().eval()
+    return Result(folder.path, state.step, state.best_score)
 
 
 def _train_per_stem(
@@ -233,29 +216,22 @@ def _finite_or_none(score: float) -> float | None:
     return score if isfinite(score) else None
 
 
-def _settings(config: Config, folder: RunFolder, recorder: RunRecorder) -> dict[str, Any]:
-    """Return the arguments of Lightning's trainer; one Lightning epoch is one checkpoint interval."""
-    fit = config.fit
-    intervals = fit.steps_per_epoch // fit.checkpoint_interval  # per epoch
-    return {
-        "accelerator": fit.device,
-        "devices": fit.devices,
-        "num_nodes": fit.nodes,
-        "strategy": "ddp" if fit.devices * fit.nodes > 1 else "auto",
-        "precision": PRECISIONS[fit.precision],
-        "max_epochs": fit.epochs * intervals,
-        "check_val_every_n_epoch": intervals * config.valid.every_epochs,
-        "limit_val_batches": None if config.data.valid else 0,
-        "accumulate_grad_batches": fit.accumulate,
-        "gradient_clip_val": config.optim.clip,
-        "use_distributed_sampler": False,
-        "callbacks": [recorder],
-        "logger": _loggers(folder, config.loggers),
-        "log_every_n_steps": 1,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": folder.path,
+def _fabric(config: Config, folder: RunFolder) -> Fabric:
+    """Return what a run's processes, devices, precision and loggers are."""
+    fit, device = config.fit, find_device(config.fit.device).type
+    precisions: dict[str, Callable[[], Precision]] = {
+        "fp32": Precision,
+        "bf16": lambda: Autocast("bf16-mixed", device),
+        "fp16": lambda: Autocast("16-mixed", device),
     }
+    return Fabric(
+        accelerator=fit.device,
+        devices=fit.devices,
+        num_nodes=fit.nodes,
+        strategy="ddp" if fit.devices * fit.nodes > 1 else "auto",
+        plugins=precisions[fit.precision](),
+        loggers=_loggers(folder, config.loggers),
+    )
 
 
 def _loggers(folder: RunFolder, names: Sequence[str]) -> list[Logger]:
@@ -265,21 +241,22 @@ def _loggers(folder: RunFolder, names: Sequence[str]) -> list[Logger]:
     make: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoardLogger(folder.logs, name="tensorboard", version=start),
         "csv": lambda: CSVLogger(folder.logs, name="csv", version=start),
-        "wandb": lambda: WandbLogger(folder.path.resolve().name, folder.logs, project="stemsplit"),
+        "wandb": lambda: _wandb(folder),
     }
     return [make[name]() for name in dict.fromkeys(names)]
 
 
+def _wandb(folder: RunFolder) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    return WandbLogger(folder.path.resolve().name, folder.logs, project="stemsplit")
+
+
 @contextmanager
-def _explained_errors(trainer: Trainer) -> Iterator[None]:
-    """Turn interrupts, lack of memory and lost processes into errors that say so."""
+def _explained_errors() -> Iterator[None]:
+    """Turn lack of memory and lost processes into errors that say so."""
     try:
         yield
-    except SystemExit:
-        # Lightning 2.6 turns an interrupt into a bare exit
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             hint = "lower fit.batch_size or data.segment_s, or raise fit.accumulate"
@@ -301,8 +278,6 @@ def _isolated() -> Iterator[None]:
     devices = range(torch.cuda.device_count())
     try:
         with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
-            # validation reads one song per batch in this process, where the model is: workers would only wait
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
             # Lightning 2.6 uses a pytree API that torch 2.13 deprecates
             warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
             yield

@@ -65,7 +65,7 @@ def test_without_any_score_the_last_weights_are_exported(
     tiny_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = torch.full((4,), torch.nan, dtype=torch.float64)
-    monkeypatch.setattr("stemsplit.training.module.score_song", lambda *_: nothing)
+    monkeypatch.setattr("stemsplit.training.fit.score_song", lambda *_: nothing)
     events: list[Event] = []
     assert run(tiny_config(), callback=events.append).score is None
     assert (tmp_path / "run" / "model.safetensors").is_file()

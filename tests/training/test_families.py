@@ -9,11 +9,12 @@ from torch.utils.data import default_collate
 from stemsplit.models import FAMILIES, build
 from stemsplit.training.config import Config, ModelConfig
 from stemsplit.training.data import Sample, Samples, SampleSpec
+from stemsplit.training.fit import Objective
 from stemsplit.training.learning import LossConfig, OptimConfig
 from stemsplit.training.library import SampledStem, Song, SongSet
-from stemsplit.training.module import TrainingModule
 from stemsplit.training.rng import generator
 from stemsplit.training.sampling import AugmentConfig, DataConfig, DataSetConfig
+from stemsplit.training.state import RunState
 from tests.models.test_band_unet import SMALL
 from tests.models.test_contract import FAMILIES as CONTRACT
 
@@ -59,18 +60,18 @@ def test_two_steps_lower_the_loss(family: str, arguments: dict[str, Any], term: 
         [SongSet(1.0, (Song("x", Noise.frames, sampled),))], spec, config.data, AugmentConfig(polarity=True)
     )
     batch = Sample(*default_collate([source[i] for i in range(2)]))
-    module = TrainingModule(network, config, [])
-    optimizer = module.configure_optimizers()["optimizer"]
+    state = RunState(network, config)
+    objective, optimizer = Objective(state), state.optimizer
 
     def loss() -> float:
         torch.manual_seed(0)
         with torch.no_grad():
-            return module.criterion(network, batch.mix, batch.stems)[0].item()
+            return objective(batch)[0].item()
 
     before = loss()
     for _ in range(2):
         torch.manual_seed(0)
         optimizer.zero_grad()
-        module.training_step(batch, 0).backward()
+        objective(batch)[0].backward()
         optimizer.step()
     assert loss() < before

@@ -13,7 +13,9 @@ from stemsplit.core.stream import separate_array
 from stemsplit.errors import Cancelled, ResourceError, SettingsError, StemsplitError
 from stemsplit.events import Event
 from stemsplit.hub.load import load_model
+from stemsplit.models.network import Network
 from stemsplit.training.configfile import parse_config, read_config
+from stemsplit.training.criterion import Criterion
 from stemsplit.training.prepare import build_network
 from stemsplit.training.progress import Finished, Preparing, Trained, Validated
 from stemsplit.training.run import Result, dry_run, train
@@ -201,14 +203,24 @@ def test_accumulation_trains_the_same(tiny_config: MakeConfig, tmp_path: Path) -
     assert records(tmp_path / "1")[-1]["loss"] == pytest.approx(records(tmp_path / "2")[-1]["loss"], rel=1e-5)
 
 
-def test_bf16_trains(tiny_config: MakeConfig) -> None:
+def test_bf16_trains(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     losses: list[float] = []
 
     def listen(event: Event) -> None:
         losses.extend([event.loss] if isinstance(event, Trained) else [])
 
+    seen: list[Any] = []
+
+    def see(self: Criterion, network: Network, mix: torch.Tensor, target: torch.Tensor) -> Any:
+        seen.append((torch.is_autocast_enabled("cpu"), mix.dtype, target.dtype))
+        return compare(self, network, mix, target)
+
+    compare = Criterion.__call__
+    monkeypatch.setattr(Criterion, "__call__", see)
     run(tiny_config(), "fit.precision=bf16", "data.valid=[]", callback=listen)
     assert losses[-1] < losses[0]
+    # the network computes in half precision, but what it is compared with isn't rounded to it
+    assert set(seen) == {(True, torch.float32, torch.float32)}
 
 
 def test_groups_schedule_and_penalty_reach_the_optimiser(tiny_config: MakeConfig, tmp_path: Path) -> None:
@@ -394,9 +406,9 @@ def test_settings_that_do_not_fit_the_network_are_refused(
 
 
 def test_a_lost_process_has_its_own_error(tiny_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fit(self: Any, *args: Any, **how: Any) -> None:
+    def fit(*args: Any, **how: Any) -> None:
         raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:64142.")
 
-    monkeypatch.setattr("stemsplit.training.run.Trainer.fit", fit)
+    monkeypatch.setattr("stemsplit.training.run.fit", fit)
     with pytest.raises(ResourceError, match="another process of this run has died"):
         run(tiny_config())
