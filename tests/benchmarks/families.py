@@ -1,8 +1,9 @@
 """CPU time and memory of every family with the arguments of a released checkpoint and random weights.
 
 `python -m tests.benchmarks.families` writes `families.json`, from which docs/performance.md has its table,
-and `stemsplit/hub/costs.json`. The reference packages run in the environment that STEMSPLIT_ORACLES names;
-without it, their columns stay empty. Every figure is one process on one thread, run once.
+and `stemsplit/hub/costs.json`. The reference packages run in the environment that STEMSPLIT_ORACLES names,
+with demucs 2.0.3 from the folder STEMSPLIT_DEMUCS2; without them, their columns stay empty. Every figure is
+one process on one thread, run once.
 """
 
 import json
@@ -74,11 +75,12 @@ DEMUCS: dict[str, dict[str, Any]] = {
     name: {"sources": ["drums", "bass", "other", "vocals"]}
     for name in ("htdemucs", "hdemucs", "demucs_v2", "tasnet")
 }
+DEMUCS["tasnet"]["X"] = 10  # layers of a block in the released networks
 
 
 REFERENCES = {
     *("htdemucs", "hdemucs", "bs_roformer", "mel_band_roformer", "bs_conformer", "scnet", "mdx23c"),
-    *("vr", "vr_v51", "bandit", "bandit_v2", "apollo"),
+    *("vr", "vr_v51", "bandit", "bandit_v2", "apollo", "demucs_v2", "tasnet", "openunmix", "mdx_net"),
 }
 
 
@@ -90,7 +92,7 @@ def constructor_of(family: str) -> tuple[dict[str, Any], int, int] | None:
     from stemsplit.models import build
     from stemsplit.models import family as class_of
 
-    if family not in REFERENCES:
+    if family not in REFERENCES or (family in FIRST and "STEMSPLIT_DEMUCS2" not in os.environ):
         return None
     if family in DEMUCS:
         samples = build(family, DEMUCS[family]).segment_samples
@@ -104,6 +106,12 @@ def constructor_of(family: str) -> tuple[dict[str, Any], int, int] | None:
     if family.startswith("bandit"):
         channels = {"in_channel": 1, "in_channels": 1, "stems": list(arguments["stems"])}
         return arguments | channels, 2, found.segment_samples
+    if family == "openunmix":
+        return arguments, 2, round(found.segment_s * found.sample_rate)
+    if family == "mdx_net":
+        sizes = ("dim_f", "dim_t", "n_fft", "num_blocks", "l", "g", "k", "bn", "bias")
+        given = {key: arguments[key] for key in sizes} | {"hop_length": 1024}
+        return given, 2, 1024 * (arguments["dim_t"] - 1)
     given = {key: value for key, value in arguments.items() if key not in OWN}
     if family == "mdx23c":
         keys = ("n_fft", "hop_length", "dim_f")
@@ -120,6 +128,7 @@ def constructor_of(family: str) -> tuple[dict[str, Any], int, int] | None:
     return kept, 2, found.segment_samples
 
 
+FIRST = ("demucs_v2", "tasnet")  # of demucs 2.0.3, in the folder that STEMSPLIT_DEMUCS2 names
 VARIANTS = {
     "use_shared_bias",
     "use_pope",

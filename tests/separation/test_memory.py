@@ -67,7 +67,7 @@ def test_thirty_minutes_take_the_memory_of_three(tmp_path: Path) -> None:
 def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path) -> None:
     options = ("-m", "classic", "-s", "vocals", "--rest", "--clip", "common", "-y", "-f", "flac")
     peaks = []
-    for minutes in (3, 12):  # nine minutes of stereo are 95 MB in 16 bits
+    for minutes in (1, 8):  # seven minutes of stereo are 74 MB in 16 bits
         song = write_song(tmp_path / "song.wav", minutes)
         peaks.append(peak_of("-", *options, "-o", str(tmp_path / "stems"), stdin=song))
     short, long = peaks
@@ -107,10 +107,10 @@ def test_stem_files_hold_no_track(tmp_path: Path, form: str) -> None:
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg program")
 def test_films_hold_no_track(tmp_path: Path) -> None:
     peaks = []
-    for minutes in (3, 12):  # nine minutes of this picture are 65 MB, and of the sound 95 MB
+    for minutes in (1, 8):  # seven minutes of this picture are 100 MB, and of the sound 74 MB
         song = write_song(tmp_path / "song.wav", minutes)
         made = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", f"testsrc2=s=320x240:d={minutes * 60}"]
-        made += ["-i", str(song), "-c:v", "mpeg4", "-b:v", "1M", "-c:a", "flac", str(tmp_path / "film.mkv")]
+        made += ["-i", str(song), "-c:v", "mpeg4", "-b:v", "2M", "-c:a", "flac", str(tmp_path / "film.mkv")]
         subprocess.run(made, check=True)
         peaks.append(peak_mb(tmp_path / "film.mkv", Path("classic"), "-s", "bass", "--mux"))
     assert peaks[1] - peaks[0] < 50
