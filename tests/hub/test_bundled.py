@@ -88,11 +88,11 @@ def test_new_songs_come_apart_better_than_with_classic(tiny: Network, songs: Ten
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SOUNDFONT.exists(), reason="needs FluidR3_GM.sf2")
-@pytest.mark.parametrize("image", ["mono", "narrow"])
-def test_songs_come_apart_in_mono_too(tiny: Network, songs: Tensor, image: str) -> None:
+@pytest.mark.parametrize(("image", "most_db"), [("mono", 0.7), ("narrow", 0.7), ("left", 2.5)])
+def test_songs_come_apart_in_mono_too(tiny: Network, songs: Tensor, image: str, most_db: float) -> None:
     separate = partial(separate_array, tiny)
     lost_db = medians(songs, separate) - medians(IMAGES[image] @ songs, separate)  # [S]
-    assert lost_db.mean() < 0.7, lost_db.tolist()
+    assert lost_db.mean() < most_db, lost_db.tolist()
 
 
 def test_a_silent_channel_stays_silent(tiny: Network) -> None:
