@@ -1,5 +1,8 @@
 """Check the materials of tiny and make its data sets: python examples/tiny/prepare.py OUT --samples DIR."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,15 +31,17 @@ SONGS = ("1.Hydrogen", "2.Lithium", "3.Sodium", "4.Potassium", "5.Rubidium", "6.
 # In these songs the bass line lies inside a track of `other`; of the fourth, that track is pad and bass.
 BASS_IN_SYNTHESISER = ("1.Hydrogen", "5.Rubidium", "6.Caesium", "7.Francium")
 BASS_HZ = 250.0
+RECIPE = Path(__file__).resolve().with_name("tiny.yaml")
 SHORTEST_S = 5.0  # of a voice; training takes segments of 4.5 s
 
 
 def missing(samples: Path, album: Path, fonts: Sequence[Path]) -> list[str]:
     """Return what isn't there or is empty, one line each."""
-    folders = [samples / name for name in FOLDERS]
+    folders = [samples / name for name in FOLDERS] if samples.is_dir() else [samples]
     lines = [f"{f}: no such folder, or empty" for f in folders if not f.is_dir() or not any(f.iterdir())]
     names = {track.name for track in find_tracks(album)} if album.is_dir() else set()
-    lines += [f"{album}: no song {song}" for song in SONGS if song not in names]
+    songs = [song for song in SONGS if song not in names]
+    lines += [f"{album}: no song {song}" for song in songs] if names else [f"{album}: no album"]
     return [*lines, *(f"{font}: no such file" for font in fonts if not font.is_file())]
 
 
@@ -105,6 +110,13 @@ def prepare(out: Path, samples: Path, album: Path, fonts: Sequence[Path], songs:
         yield folder
 
 
+def run_training(out: Path) -> None:
+    """Train in the folder `out`, or continue there, and exit with the exit code of `stemsplit train`."""
+    command = [sys.executable, "-m", "stemsplit", "train", "--config", str(RECIPE), "--resume"]
+    # one thread for each of the two processes
+    raise SystemExit(subprocess.run(command, cwd=out, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--samples", required=True, type=click.Path(path_type=Path), help="Folder of recorded sounds.")
@@ -114,10 +126,15 @@ def prepare(out: Path, samples: Path, album: Path, fonts: Sequence[Path], songs:
 )
 @click.option("--songs", type=click.IntRange(8), default=160, show_default=True, help="Songs to make.")
 @click.option("--check", is_flag=True, help="Only check that all materials are there.")
-def main(out: Path, samples: Path, album: Path, fonts: tuple[Path, ...], songs: int, check: bool) -> None:
+@click.option("--train", is_flag=True, help="Then train with tiny.yaml.")
+def main(
+    out: Path, samples: Path, album: Path, fonts: tuple[Path, ...], songs: int, check: bool, train: bool
+) -> None:
     """Check the materials, and write the data sets that tiny.yaml trains on and validates with.
 
-    What exists is kept, so the command can be repeated after an interruption.
+    What exists is kept, and training continues, so the command can be repeated after an interruption.
+
+    Example: python examples/tiny/prepare.py out --samples samples --album album --font Fluid.sf2 --train
     """
     try:
         if lines := missing(samples, album, fonts):
@@ -126,6 +143,8 @@ def main(out: Path, samples: Path, album: Path, fonts: tuple[Path, ...], songs: 
             click.echo(str(folder))
     except StemsplitError as error:
         raise click.ClickException(str(error)) from error
+    if train and not check:
+        run_training(out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Preparation of tiny's training: what is missing, the album's stems, voices and validation songs."""
 
 import json
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,39 @@ def test_everything_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
     for part in ("bass_meat: no such folder, or empty", "no song 3.Sodium", "font.sf2: no such file"):
         assert part in said.output
     assert "Lithium" not in said.output and not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_missing_take_a_line_each(tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "out"), "--check"]
+    arguments += [f"--{name}={tmp_path}/{name}" for name in ("samples", "album", "font")]
+    said = CliRunner().invoke(prepare.main, arguments)
+    assert said.exit_code == 1
+    first, *lines = said.output.splitlines()
+    assert first == "Error: materials are missing:"
+    reasons = ("samples: no such folder, or empty", "album: no album", "font: no such file")
+    assert lines == [f"  {tmp_path}/{reason}" for reason in reasons]
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_one_command_prepares_and_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
+) -> None:
+    done: list[object] = []
+
+    def run(command: list[str], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        done.append((command[1:], cwd, env["OMP_NUM_THREADS"]))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(prepare.subprocess, "run", run)
+    monkeypatch.setattr(prepare, "prepare", lambda *_: done.append("prepared") or ())
+    arguments = [str(tmp_path / "out"), *complete(tmp_path), "--train", *["--check"] * check]
+    said = CliRunner().invoke(prepare.main, arguments)
+    if check:
+        assert said.exit_code == 0 and not done
+    else:
+        train = ["-m", "stemsplit", "train", "--config", str(prepare.RECIPE), "--resume"]
+        assert done == ["prepared", (train, tmp_path / "out", "1")] and said.exit_code == 3
+        assert prepare.RECIPE.is_file()
 
 
 def test_data_sets_are_made_without_what_is_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

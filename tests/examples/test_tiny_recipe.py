@@ -38,7 +38,7 @@ def test_its_network_can_be_built_and_takes_its_segments() -> None:
 def test_a_step_of_the_recipe_trains_on_generated_songs(tmp_path: Path) -> None:
     run = pytest.importorskip("stemsplit.training.run")
     for name, seed in (("songs", "1"), ("songs-held-out", "2")):
-        arguments = [str(tmp_path / name), "--songs", "1", "--seconds", "4", "--seed", seed]
+        arguments = [str(tmp_path / name), "--songs", "2", "--seconds", "4", "--seed", seed]
         assert CliRunner().invoke(main, arguments).exit_code == 0
     changes = [
         f"folder={tmp_path}/run",

@@ -89,7 +89,8 @@ def _voicing(chart: ChordChart, chord: int, low: int, rng: Rng, power: bool) -> 
 def chord_part(chart: ChordChart, style: styles.Style, program: int, rng: Rng) -> tuple[Note, ...]:
     """Return chords in one of the style's patterns: struck, strummed or as an arpeggio."""
     pattern, power = pick(rng, style.chord_patterns), program in (29, 30)  # overdriven, distorted guitar
-    low = int(rng.integers(38, 44) if power else rng.integers(48, 62))
+    deep = power or rng.random() < 0.35  # as a left hand plays
+    low = int(rng.integers(36, 44) if deep else rng.integers(48, 62))
     arpeggio, strum_s = rng.random() < 0.2, (0.012 if 24 <= program <= 31 else 0.0)  # guitars are strummed
     notes = []
     for bar, chord in enumerate(chart.chords):
@@ -196,7 +197,8 @@ def compose(name: str, duration_s: float, takes: Sequence[Path], rng: Rng) -> So
     else:
         drums = beat(chart, style, rng)
     parts = [Part("drums", pick(rng, style.kits), drums)]
-    parts.append(Part("bass", pick(rng, style.basses), bass_line(chart, style, rng)))
+    bass = Part("bass", pick(rng, style.basses), bass_line(chart, style, rng))
+    parts.append(bass.legato() if rng.random() < 0.25 else bass)
     for _ in range(int(rng.integers(1, 4))):
         program = pick(rng, style.chords)
         parts.append(Part("other", program, chord_part(chart, style, program, rng)))

@@ -64,7 +64,10 @@ def random_eq(audio: Audio, rng: Rng, spread_db: float = 3.0) -> Audio:
 
 
 def compressed(audio: Audio, threshold_db: float, ratio: float, release_s: float) -> Audio:
-    """Apply a feed-forward compressor with instant attack, exponential release and a gain every 6 ms."""
+    """Apply a feed-forward compressor with instant attack, exponential release and a gain every 6 ms.
+
+    A ratio below 1 expands: what is above the threshold gets louder.
+    """
     blocks = np.arange(0, audio.shape[1], _COMPRESSOR_HOP)
     peaks = np.maximum.reduceat(np.abs(audio).max(0), blocks)  # [blocks]
     held, decay = np.empty_like(peaks), np.exp(-_COMPRESSOR_HOP / RATE / release_s)

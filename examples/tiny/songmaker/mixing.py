@@ -6,7 +6,7 @@ from songmaker import effects, sampler, soundfont, tones, voices
 from songmaker.compose import pick
 from songmaker.effects import RATE, Audio, Rng
 from songmaker.materials import Materials
-from songmaker.notes import STEMS, Part, Song
+from songmaker.notes import KICKS, STEMS, Part, Song
 
 # level of each stem in dBFS: mean and standard deviation over songs
 LEVELS = {"drums": (-18.0, 2.5), "bass": (-19.5, 2.5), "other": (-19.5, 3.0), "vocals": (-18.5, 3.0)}
@@ -40,6 +40,7 @@ def _repeated(recording: Audio, duration_s: float, rng: Rng) -> Audio:
 
 def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
     """Render the drums with a SoundFont, recorded hits, a recorded loop or formulas, [2, T]."""
+    part = part.accented(rng.uniform(0.8, 2.5))
     weights = {
         "font": 0.42 * bool(materials.fonts),
         "kit": 0.33 * bool(materials.kit.sounds),
@@ -57,11 +58,23 @@ def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audi
         audio = _repeated(sampler.read(pick(rng, materials.loops)), duration_s, rng)
     else:
         audio = _by_formulas(part, duration_s, rng)
-    audio = effects.random_eq(effects.level(audio, -20), rng)
-    audio = effects.compressed(audio, rng.uniform(-24, -8), rng.uniform(1.5, 6), rng.uniform(0.05, 0.2))
-    if rng.random() < 0.4:
-        audio = effects.saturated(audio, rng.uniform(0.5, 3))
-    return effects.room(audio, rng.uniform(0.02, 0.35), rng.uniform(0.15, 1.2), rng)
+    audio = effects.level(audio, -20)
+    if source in ("font", "kit") and rng.random() < 0.35:
+        kicks = _by_formulas(part.only(KICKS), duration_s, rng)
+        audio = audio + effects.level(kicks, rng.uniform(-24, -14))
+    return _drum_bus(effects.random_eq(audio, rng), rng)
+
+
+def _drum_bus(audio: Audio, rng: Rng) -> Audio:
+    """Compress, expand and saturate some kits, and put all of them into a room."""
+    if rng.random() < 0.8:
+        ratio = 10 ** rng.uniform(-0.5, 0.4)  # below 1, loud hits get louder
+        audio = effects.compressed(audio, rng.uniform(-26, -8), ratio, rng.uniform(0.05, 0.2))
+        audio = effects.level(audio, -20)
+    if rng.random() < 0.25:
+        audio = effects.saturated(audio, rng.uniform(0.5, 2))
+    audio = effects.room(audio, 10 ** rng.uniform(-1.3, -0.2), rng.uniform(0.15, 1.8), rng)
+    return effects.widened(audio, 10 ** rng.uniform(-0.15, 0.6))
 
 
 def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
@@ -75,11 +88,28 @@ def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio
     else:
         audio = _by_formulas(part, duration_s, rng)
         audio = effects.filtered(audio, {300: 0, rng.uniform(600, 3000): -12, 9000: -40})
-    audio = effects.random_eq(effects.level(audio, -20), rng)
+    audio = effects.level(audio, -20)
+    if rng.random() < 0.15:
+        octave = _by_formulas(part.transposed(pick(rng, (-12, 12))), duration_s, rng)
+        audio = audio + effects.level(octave, rng.uniform(-32, -22))
+    audio = effects.random_eq(audio, rng)
     if rng.random() < 0.5:
         audio = effects.saturated(audio, 10 ** rng.uniform(-0.3, 1.0))
+    if rng.random() < 0.7:  # played softly, or with the tone turned down
+        corner_hz = 10 ** rng.uniform(2.1, 2.9)
+        audio = effects.filtered(audio, {corner_hz: 0, 4 * corner_hz: rng.uniform(-36, -12), 20000: -50})
     audio = effects.compressed(audio, rng.uniform(-30, -14), rng.uniform(2, 8), rng.uniform(0.05, 0.3))
-    return effects.widened(audio, rng.uniform(0, 0.4))
+    return _bass_in_stereo(audio, rng)
+
+
+def _bass_in_stereo(audio: Audio, rng: Rng) -> Audio:
+    """Make the bass mono, or add a little of a chorus or of a room."""
+    image = _weighted(rng, {"mono": 0.3, "chorus": 0.3, "room": 0.4})
+    if image == "chorus":
+        return effects.widened(effects.doubled(audio, rng), 10 ** rng.uniform(-1.6, -0.3))
+    if image == "room":
+        return effects.room(audio, 10 ** rng.uniform(-1.9, -0.7), rng.uniform(0.15, 0.8), rng)
+    return effects.widened(audio, 0)
 
 
 def _distorted(audio: Audio, rng: Rng) -> Audio:
@@ -126,6 +156,8 @@ def others(song: Song, materials: Materials, rng: Rng) -> Audio:
     if materials.textures and rng.random() < 0.12:
         texture = _repeated(sampler.read(pick(rng, materials.textures)), song.duration_s, rng)
         total = total + _in_stereo(effects.level(texture, -25 + rng.normal(0, 3)), rng)
+    if rng.random() < 0.6:
+        total = effects.filtered(total, {80: rng.uniform(0, 15), 200: rng.uniform(0, 5), 500: 0})
     return effects.compressed(total, rng.uniform(-20, -8), rng.uniform(1.2, 3), 0.2)
 
 
@@ -179,13 +211,13 @@ def vocals(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Aud
 def _produced(audio: Audio, rng: Rng) -> Audio:
     if rng.random() < 0.25:
         audio = voices.harmonised(audio, rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.2:
         audio = effects.doubled(audio, rng)
     if rng.random() < 0.15:
         audio = effects.saturated(audio, rng.uniform(0.5, 4))
     if rng.random() < 0.3:
         audio = effects.echo(audio, rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.4))
-    return effects.room(audio, rng.uniform(0.02, 0.4), rng.uniform(0.4, 2.5), rng)
+    return effects.room(audio, 10 ** rng.uniform(-1.6, -0.4), rng.uniform(0.4, 2.5), rng)
 
 
 def render(song: Song, materials: Materials, rng: Rng) -> dict[str, Audio]:

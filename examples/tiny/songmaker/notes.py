@@ -1,9 +1,12 @@
 """Notes, the parts of instruments, and songs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 DRUM_CHANNEL = 9
 STEMS = ("drums", "bass", "other", "vocals")
+KICKS = (35, 36)  # General MIDI percussion keys
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,23 @@ class Part:
         """Return the part with all times multiplied by `factor`."""
         notes = (replace(n, start_s=n.start_s * factor, length_s=n.length_s * factor) for n in self.notes)
         return replace(self, notes=tuple(notes))
+
+    def accented(self, power: float) -> "Part":
+        """Return the part with velocities v → 127·(v/127)^power; above 1, soft notes get softer."""
+        notes = (replace(n, velocity=max(1, round(127 * (n.velocity / 127) ** power))) for n in self.notes)
+        return replace(self, notes=tuple(notes))
+
+    def only(self, pitches: Sequence[int]) -> "Part":
+        """Return the notes of some pitches."""
+        return replace(self, notes=tuple(n for n in self.notes if n.pitch in pitches))
+
+    def legato(self) -> "Part":
+        """Return the part with every note held until the next one begins."""
+        notes = sorted(self.notes, key=lambda n: n.start_s)
+        held = (
+            replace(n, length_s=max(n.length_s, after.start_s - n.start_s)) for n, after in pairwise(notes)
+        )
+        return replace(self, notes=(*held, *notes[-1:]))
 
     def transposed(self, semitones: int) -> "Part":
         """Return the part in another key; drums stay as they are."""

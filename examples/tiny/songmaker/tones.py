@@ -86,7 +86,7 @@ class Drums:
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
-        self.kick_hz, self.kick_s = rng.uniform(42, 65), rng.uniform(0.08, 0.35)
+        self.kick_hz, self.kick_s = rng.uniform(38, 75), 10 ** rng.uniform(-1.2, -0.25)
         self.snare_hz, self.snare_s = rng.uniform(160, 240), rng.uniform(0.05, 0.16)
         self.hat_s = rng.uniform(0.02, 0.06)
 
