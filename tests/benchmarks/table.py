@@ -62,6 +62,24 @@ def roformers(result: dict[str, Any]) -> list[str]:
     return [*rows, "", f"On one thread of an {result['cpu']}."]
 
 
+def gpu(result: dict[str, Any]) -> list[str]:
+    """Speed, memory and agreement of every variant of every network; whole programs after them."""
+    rows = ["| network | real time | batch | weights | peak memory | agreement |", "|---" * 6 + "|"]
+    for family, case in result["networks"].items():
+        for name, found in case["variants"].items():
+            if "reason" in found:
+                rows.append(f"| {family}, {name} | {found['reason']} |  |  |  |  |")
+                continue
+            speed = case["audio_s"] / min(found["s"], found.get("batch_s", found["s"]))
+            peak = "" if found["peak_mb"] is None else f"{found['peak_mb']:.0f} MB"
+            cells = f"{found.get('batch', 1)} | {found['weights_mb']:.1f} MB | {peak} | {_decibels(found)}"
+            rows.append(f"| {family}, {name} | {speed:.1f} × | {cells} |")
+    for name, found in result["whole"].items():
+        what = found.get("reason") or f"{found['wall_s']:.1f} s, {_decibels(found)}"
+        rows.append(f"| whole program, {name} | {what} |  |  |  |  |")
+    return rows
+
+
 def _decibels(run: dict[str, float]) -> str:
     return "same" if run["agreement_db"] > 300 else f"{run['agreement_db']:.0f} dB"
 
