@@ -15,23 +15,26 @@ from tests.models.test_contract import HTDEMUCS
 LATE = {"torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "sympy"}
 OTHERS = {"fsspec", "h5py", "huggingface_hub", "onnx", "stemsplit.evaluation", "stemsplit.training"}
 CODE = """
-import sys
+import gc, sys
 from stemsplit.cli.main import run
 try:
     run(sys.argv[1:])
 finally:
     print(*sys.modules)
+    print(gc.isenabled(), gc.get_freeze_count())
 """
 
 
 @pytest.mark.slow
-def test_nothing_more_is_imported(shell: Shell, tmp_path: Path) -> None:
+def test_nothing_more_is_imported_and_no_garbage_sought_in_it(shell: Shell, tmp_path: Path) -> None:
     save_package(tmp_path / "model.safetensors", build("htdemucs", HTDEMUCS))
     song = shell.write("song.wav")
     line = [sys.executable, "-c", CODE, song, "-m", "model.safetensors", "-d", "cpu"]
     done = subprocess.run(
         line, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=True
     )
-    imported = set(done.stdout.split())
-    assert "torch" in imported
-    assert imported & (LATE | OTHERS) == set()
+    modules, collector = done.stdout.splitlines()[-2:]
+    assert "torch" in modules.split()
+    assert set(modules.split()) & (LATE | OTHERS) == set()
+    enabled, frozen = collector.split()
+    assert enabled == "True" and int(frozen) > 100_000
