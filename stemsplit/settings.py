@@ -103,7 +103,7 @@ class ComputeSettings:
         "Floating-point precision of the model; auto is fp32 on a CPU, and the fastest on other devices.",
     )
     threads: int | None = option(
-        None, "Number of CPU threads.", default="PyTorch's choice, about one per core"
+        None, "Number of CPU threads.", default="PyTorch's choice, about one per core, shared by --jobs"
     )
     reduced: bool = False
     compile: bool = option(

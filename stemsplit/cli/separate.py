@@ -1,6 +1,7 @@
 """`stemsplit separate`: separate inputs into stems, in a folder or on stdout."""
 
 import codecs
+import gc
 import importlib
 import json
 import os
@@ -108,9 +109,17 @@ def _stream(report: str | None) -> "ReportStream | None":
 
 
 def _import_torch() -> None:
-    # Ignore errors: the thread that needs torch gets the same one, and reports it.
-    with suppress(Exception):
-        importlib.import_module("torch")
+    """Import torch, without collecting garbage again and again among its objects, which all stay."""
+    if "torch" in sys.modules:
+        return
+    gc.disable()
+    try:
+        # Ignore errors: the thread that needs torch gets the same one, and reports it.
+        with suppress(Exception):
+            importlib.import_module("torch")
+        gc.freeze()  # later collections pass over them
+    finally:
+        gc.enable()
 
 
 def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:

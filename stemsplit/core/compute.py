@@ -15,6 +15,11 @@ from stemsplit.settings import ComputeSettings
 
 M = TypeVar("M")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Layers that only multiply by their weights, which autocast does in half precision
+PRODUCTS = {
+    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+}
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,8 @@ def _place(module: nn.Module, compute: Compute) -> None:
         module.to(compute.device)
         if compute.compiled:
             module.compile(dynamic=False)  # chunks have one length, so one compilation serves them all
+        elif compute.dtype != torch.float32:
+            keep_cast(module, compute.device.type)
         return
     if not hasattr(model, "prepare"):  # a user's own module
         if compute.dtype != torch.float32 and not compute.optional:
@@ -137,6 +144,29 @@ def _place(module: nn.Module, compute: Compute) -> None:
         _trim_during(model.prepare(compute.dtype if compute.dtype in model.precisions else torch.float32))
         return
     raise _inaccurate(module, compute)
+
+
+def keep_cast(module: nn.Module, kind: str) -> None:
+    """Keep the weights of linear layers and convolutions as autocast first casts them.
+
+    By itself, autocast casts them again at every use, and they take twice the memory. Layers that a network
+    uses without autocast keep theirs.
+
+    Args:
+        module: for inference. Layers of other classes count if their attribute `only_products` is true.
+        kind: of device, such as cuda.
+    """
+
+    def cast(layer: nn.Module, _: Any) -> None:
+        if torch.is_autocast_enabled(kind):
+            hooks[layer].remove()
+            layer.to(torch.get_autocast_dtype(kind))
+
+    hooks = {
+        layer: layer.register_forward_pre_hook(cast)
+        for layer in module.modules()
+        if type(layer) in PRODUCTS or getattr(layer, "only_products", False)
+    }
 
 
 def _inaccurate(module: nn.Module, compute: Compute) -> SettingsError:

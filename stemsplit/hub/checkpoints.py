@@ -162,6 +162,9 @@ def _of_nnabla(
 def empty_network(package: Package) -> Network:
     """Build the network of a package with uninitialised weights, which `fill` sets.
 
+    Until something is written into them, they take no memory. To ask for stems alone this is quicker than the
+    meta device, whose operators in Python import PyTorch's compiler.
+
     Raises:
         CheckpointError: the family is unknown, or doesn't take the arguments.
         ResourceError: it doesn't fit into memory.
@@ -328,8 +331,7 @@ def _package(path: Path, content: Mapping[str, Any]) -> Package:
 
 def _dequantised(path: Path, family: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> State:
     """Return quantised weights by name; they are stored in the order of the network's parameters."""
-    with torch.device("meta"):
-        outline = empty_network(Package(path, family, arguments, {}))
+    outline = empty_network(Package(path, family, arguments, {}))
     shapes = {name: parameter.shape for name, parameter in outline.named_parameters()}
     try:
         if "compressed" in state:

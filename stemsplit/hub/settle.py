@@ -39,8 +39,6 @@ def settle(spec: ModelSpec, access: Access, callback: Callback | None = None) ->
 
 def _described_by_files(spec: ModelSpec, access: Access, callback: Callback | None) -> ModelSpec:
     """Return an entry with what its file says about the network, or what the first member of a bag does."""
-    import torch
-
     from stemsplit.hub.checkpoints import empty_network, read_package
 
     if spec.bag is not None:
@@ -49,8 +47,7 @@ def _described_by_files(spec: ModelSpec, access: Access, callback: Callback | No
         return replace(spec, stems=first.stems, sample_rate=first.sample_rate, bag=bag)
     path = download.fetch(spec.files[0], model=spec.name, offline=access.offline, callback=callback)
     package = read_package(path)
-    with torch.device("meta"):
-        network = empty_network(package)
+    network = empty_network(package)
     arguments = package.arguments if package.described else {}
     stems, rate = network.stems, network.sample_rate
     return replace(spec, family=package.family, arguments=arguments, stems=stems, sample_rate=rate)
@@ -58,8 +55,6 @@ def _described_by_files(spec: ModelSpec, access: Access, callback: Callback | No
 
 def _configured(spec: ModelSpec, config: FileSpec, access: Access, callback: Callback | None) -> ModelSpec:
     """Return an entry with the arguments and stems of its YAML file."""
-    import torch
-
     from stemsplit.hub.bare import from_config, read_foreign, rest_of
     from stemsplit.hub.checkpoints import Package, empty_network
 
@@ -69,8 +64,7 @@ def _configured(spec: ModelSpec, config: FileSpec, access: Access, callback: Cal
         content = {**content, "model": {**spec.variant, **content.get("model", {})}}
     _, arguments, metadata = from_config(path, spec.family or "", content)
     _require_inferred(spec, path, arguments)
-    with torch.device("meta"):  # takes neither memory nor time
-        network = empty_network(Package(path, spec.family or "", arguments, {}))
+    network = empty_network(Package(path, spec.family or "", arguments, {}))
     rest = rest_of(content, network.stems)
     known = {*network.stems, rest}
     return replace(

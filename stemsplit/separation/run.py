@@ -75,8 +75,8 @@ class Session:
     started: float = field(default_factory=monotonic)
     device: str = ""
 
-    def load(self, callback: Callback | None = None) -> "Runner":
-        """Load the models that all tracks go through.
+    def load(self, callback: Callback | None = None, *, jobs: int = 1) -> "Runner":
+        """Load the models that all tracks go through, for `jobs` of them at once.
 
         Raises:
             ModelUnavailableError: a model can't be had.
@@ -86,7 +86,7 @@ class Session:
         # Importing torch takes seconds, so it waits until the cheap checks have passed.
         from stemsplit.separation.runner import load_runner
 
-        runner = load_runner(self.flow.narrow(self.outputs), self.request, callback)
+        runner = load_runner(self.flow.narrow(self.outputs), self.request, callback, jobs=jobs)
         self.device = runner.device
         emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return runner
@@ -163,7 +163,8 @@ class Session:
             # Locks hold on one machine only, and not at addresses.
             claiming = isinstance(engine, Ray) or isinstance(place_of(self.request.batch.output), Url)
             run = uuid4().hex if claiming else None
-            engine, make = self._workers(engine, run, callback, stack)
+            jobs = min(self.request.jobs, total or self.request.jobs)
+            engine, make = self._workers(engine, run, jobs, callback, stack)
             while items:
                 taken = list[Item]()
                 for item, result in self._results(engine, make, items, run, callback):
@@ -179,14 +180,14 @@ class Session:
                     emit(callback, Notice(what))
 
     def _workers(
-        self, engine: Engine | None, run: str | None, callback: Callback | None, stack: ExitStack
+        self, engine: Engine | None, run: str | None, jobs: int, callback: Callback | None, stack: ExitStack
     ) -> "tuple[Engine, Callable[[], TrackWorker]]":
         """Return the engine and the factory of its workers, which the stack closes."""
         from stemsplit.separation.batch import TrackWorker, WorkerFactory
 
         request = self.request
         if engine is None:  # two threads more, for a track that is measured and one that is published
-            runner, jobs = self.load(callback), request.jobs
+            runner = self.load(callback, jobs=jobs)
             shared = TrackWorker(runner, self.outputs, self.fingerprint, request, jobs, run)
             stack.enter_context(closing(shared))
             return Threads(jobs + 2), lambda: shared

@@ -6,7 +6,7 @@
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import monotonic
 
@@ -269,17 +269,24 @@ def _shared_out(flow: Flow, options: Mapping[str, object]) -> dict[int, dict[str
     }
 
 
-def load_runner(flow: Flow, request: Request, callback: Callback | None = None) -> Runner:
+def load_runner(flow: Flow, request: Request, callback: Callback | None = None, *, jobs: int = 1) -> Runner:
     """Load the models of a flow as a request asks.
+
+    Args:
+        flow: narrowed to the models and stems that are needed.
+        request: the settings.
+        callback: receives the events of downloads; returning False cancels.
+        jobs: tracks that are computed at once, which share the CPU threads if the request has no number.
 
     Raises:
         As `Runner`.
     """
+    count = request.compute.threads or max(1, torch.get_num_threads() // jobs)
     # Tracks are computed in other threads; OpenMP threads that loading leaves behind would slow them down.
     with computing.threads(1):
         return Runner(
             flow,
-            compute=request.compute,
+            compute=replace(request.compute, threads=count),
             chunks=request.chunks,
             segment_s=request.model.segment_s,
             access=Access.of(request.model),

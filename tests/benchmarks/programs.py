@@ -35,13 +35,15 @@ def _chords() -> np.ndarray:
     return (0.1 * (notes * decay)[:, None] + 0.02 * noise).astype(np.float32)
 
 
-def command(program: str, python: Path, checkpoint: Path, audio: Path, out: Path, *more: str) -> list[str]:
+def command(
+    program: str, python: Path, checkpoint: Path, audio: Path, out: Path, *more: str, device: str = "cpu"
+) -> list[str]:
     """The command line that separates `audio` into float stems below `out`."""
     if program == "demucs":
         repo = ["--repo", str(checkpoint.parent), "-n", checkpoint.stem]
-        how = ["-d", "cpu", "--shifts", "0", "--float32", "--clip-mode", "none", *more]
+        how = ["-d", device, "--shifts", "0", "--float32", "--clip-mode", "none", *more]
         return [str(python), "-m", "demucs", *repo, *how, "-o", str(out), str(audio)]
-    how = ["-d", "cpu", "--bit-depth", "32f", "--clip", "none", "-y", *more]
+    how = ["-d", device, "--bit-depth", "32f", "--clip", "none", "-y", *more]
     return [str(python), "-m", "stemsplit", str(audio), "-m", str(checkpoint), "-o", str(out), *how]
 
 

@@ -62,6 +62,77 @@ def roformers(result: dict[str, Any]) -> list[str]:
     return [*rows, "", f"On one thread of an {result['cpu']}."]
 
 
+def shared(result: dict[str, Any]) -> list[str]:
+    """Wall-clock seconds of both programs on an idle machine and beside two busy loops."""
+    rows = ["| machine | demucs | stemsplit | × demucs | × demucs (CPU) |", "|---|---|---|---|---|"]
+    for load, both in result["loads"].items():
+        theirs, ours = both["demucs"], both["stemsplit"]
+        what = {"idle": "idle", "busy": "beside two busy loops"}[load]
+        rows.append(
+            f"| {what} | {theirs['wall_s']:.1f} s, {theirs['peak_mb']:.0f} MB "
+            f"| {ours['wall_s']:.1f} s, {ours['peak_mb']:.0f} MB | {theirs['wall_s'] / ours['wall_s']:.2f} "
+            f"| {theirs['cpu_s'] / ours['cpu_s']:.2f} |"
+        )
+    what = (
+        f"HT Demucs, {result['seconds']:.0f} s of audio, two cores of an {result['cpu']}, {result['rounds']}"
+    )
+    first = (
+        f"The first progress comes {result['first_progress_s']:.1f} s after the start on the idle machine."
+    )
+    return [*rows, "", f"{what} rounds; the stems agree to {_decibels(result)}. {first}"]
+
+
+def jobs(result: dict[str, Any]) -> list[str]:
+    """Throughput of several tracks at once over that of one track on all cores: measured, then computed."""
+    seconds, peaks = result["seconds"], result["peak_mb"]
+    rows = ["| two cores, measured | s a chunk | throughput | peak memory |", "|---|---|---|---|"]
+    for name, took in seconds.items():
+        jobs, _, threads = name.partition(" × ")
+        what = (
+            f"{jobs} job{'s' * (jobs > '1')} of {threads} thread{'s' * (threads > '1')}" if threads else name
+        )
+        rows.append(f"| {what} | {took:.2f} | {seconds['1 × 2'] / took:.2f} | {peaks[name]:.0f} MB |")
+    # Amdahl's law, by the gain of the second thread: 1/s(2) = f + (1 − f)/2
+    serial = 2 * seconds["1 × 2"] / seconds["1 × 1"] - 1
+    beside = seconds["1 × 1"] / (2 * seconds["2 × 1"])  # what a job loses to another on the next core
+    chunk = peaks["2 × 1"] - peaks["1 × 1"]
+
+    def gain(threads: float) -> float:
+        return 1 / (serial + (1 - serial) / threads)
+
+    counts = (1, 2, 4, 8, 16)
+    rows += ["", f"| cores, computed | {' | '.join(f'`-j {count}`' for count in counts)} |", "|---" * 6 + "|"]
+    for cores in (2, 4, 8, 16, 32, 64):
+        one = gain(cores)
+        cells = (
+            f"{count * gain(cores / count) * (beside if count > 1 else 1) / one:.2f}"
+            if count <= cores
+            else ""
+            for count in counts
+        )
+        rows.append(f"| {cores} | {' | '.join(cells)} |")
+    extra = (f"{(count - 1) * chunk:.0f} MB" for count in counts)
+    return [*rows, f"| more memory | {' | '.join(extra)} |"]
+
+
+def gpu(result: dict[str, Any]) -> list[str]:
+    """Speed, memory and agreement of every variant of every network; whole programs after them."""
+    rows = ["| network | real time | batch | weights | peak memory | agreement |", "|---" * 6 + "|"]
+    for family, case in result["networks"].items():
+        for name, found in case["variants"].items():
+            if "reason" in found:
+                rows.append(f"| {family}, {name} | {found['reason']} |  |  |  |  |")
+                continue
+            speed = case["audio_s"] / min(found["s"], found.get("batch_s", found["s"]))
+            peak = "" if found["peak_mb"] is None else f"{found['peak_mb']:.0f} MB"
+            cells = f"{found.get('batch', 1)} | {found['weights_mb']:.1f} MB | {peak} | {_decibels(found)}"
+            rows.append(f"| {family}, {name} | {speed:.1f} × | {cells} |")
+    for name, found in result["whole"].items():
+        what = found.get("reason") or f"{found['wall_s']:.1f} s, {_decibels(found)}"
+        rows.append(f"| whole program, {name} | {what} |  |  |  |  |")
+    return rows
+
+
 def _decibels(run: dict[str, float]) -> str:
     return "same" if run["agreement_db"] > 300 else f"{run['agreement_db']:.0f} dB"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit.core import compute, cuda
-from stemsplit.core.compute import Compute, arithmetic, batch_size, place, resolve
+from stemsplit.core.compute import Compute, arithmetic, batch_size, keep_cast, place, resolve
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import SettingsError
 from stemsplit.settings import QUALITIES, ChunkSettings, ComputeSettings
@@ -96,6 +96,30 @@ def test_on_other_devices_models_are_moved_and_compiled_not_prepared(monkeypatch
     assert model.weight.device.type == "meta" and not model.prepared and not compiled
     place(Model(), Compute(torch.device("meta"), compiled=True))
     assert compiled == [{"dynamic": False}]
+
+
+def test_weights_are_kept_in_half_precision_only_where_autocast_casts_them() -> None:
+    layer, norm, apart = nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 3)
+    keep_cast(nn.ModuleList([layer, norm, apart]), "cpu")
+    x = torch.ones(1, 3)
+    layer(x)
+    assert layer.weight.dtype == torch.float32  # there was no autocast
+    for _ in range(2):
+        with torch.inference_mode(), torch.autocast("cpu", HALF):
+            norm(layer(x))
+            with torch.autocast("cpu", enabled=False):
+                apart(x)
+    assert layer.weight.dtype == layer.bias.dtype == HALF
+    assert norm.weight.dtype == apart.weight.dtype == torch.float32
+
+
+def test_weights_are_kept_so_in_half_precision_unless_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr(compute, "keep_cast", lambda model, kind: kept.append(kind))
+    monkeypatch.setattr(Model, "compile", lambda self, **options: None)
+    for dtype, compiled in ((torch.float32, False), (HALF, True), (HALF, False)):
+        place(Model(), Compute(torch.device("meta"), dtype, compiled=compiled))
+    assert kept == ["meta"]
 
 
 def test_single_precision_is_exact_on_a_gpu_and_the_settings_are_restored() -> None:

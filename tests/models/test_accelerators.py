@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stemsplit.core.compute import keep_cast
 from stemsplit.models import build
 from tests.models.test_contract import FAMILIES, noise
 
@@ -139,6 +140,25 @@ def test_half_precision_is_close(
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     with torch.autocast("cpu", dtype):
         rough = network(mix)
+        keep_cast(network, "cpu")
+        kept = [network(mix) for _ in range(2)]
     assert rough.dtype == torch.float32
+    assert all(torch.equal(again, rough) for again in kept)
     least = ROUGH.get(case[0]) if dtype == torch.bfloat16 else None
     assert decibels(exact, rough) >= (least or CLOSE[dtype])
+
+
+@pytest.mark.parametrize("name", ["htdemucs", "hdemucs", "bs_roformer", "mel_band_roformer", "mdx23c", "vr"])
+@torch.inference_mode()
+def test_weights_take_half_the_memory(name: str) -> None:
+    arguments = next(arguments for family, arguments in FAMILIES if family == name)
+    network = build(name, arguments | ({"bottom_channels": 16} if name == "htdemucs" else {})).eval()
+    before = _bytes(network)
+    keep_cast(network, "cpu")
+    with torch.autocast("cpu", torch.float16):
+        network(noise(network, network.segment_samples))
+    assert _bytes(network) <= 0.54 * before  # the rest are norms and the like, many in tiny networks
+
+
+def _bytes(network: nn.Module) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in network.parameters())

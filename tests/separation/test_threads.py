@@ -1,4 +1,4 @@
-"""Only the inference thread has OpenMP threads."""
+"""Only the inference thread has OpenMP threads, and jobs share the cores."""
 
 import subprocess
 import sys
@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
+from stemsplit.core import compute
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
+from stemsplit.separation.run import separate_files
+from stemsplit.settings import BatchSettings, ComputeSettings, ModelSettings, Request
 
 # More threads than cores make OpenMP's helpers sleep between any two layers. The program counts those threads
 # that aren't Python's own, after every chunk.
@@ -54,3 +58,31 @@ def test_only_the_inference_thread_has_openmp_threads(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", RUN, *line], capture_output=True, text=True, check=True)
     counts = [int(count) for count in done.stdout.splitlines()[-1].split()]
     assert len(counts) > 1 and max(counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("tracks", "jobs", "chosen", "threads"),
+    [(1, 1, None, 6), (3, 2, None, 3), (1, 2, None, 6), (8, 8, None, 1), (3, 2, 5, 5)],
+    ids=["one job", "two jobs", "more jobs than tracks", "more jobs than cores", "by number"],
+)
+def test_jobs_share_the_cores(
+    tracks: int, jobs: int, chosen: int | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, inner = set[int](), compute.run
+
+    def counted(*arguments: object) -> object:
+        counts.add(torch.get_num_threads())
+        return inner(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compute, "run", counted)
+    for number in range(tracks):
+        soundfile.write(tmp_path / f"{number}.wav", np.full((4000, 2), 0.1), 8000)
+    request = Request(
+        model=ModelSettings("classic"),
+        batch=BatchSettings(output=str(tmp_path / "out")),
+        compute=ComputeSettings(threads=chosen),
+        jobs=jobs,
+    )
+    with compute.threads(6):
+        assert separate_files(sorted(tmp_path.glob("*.wav")), request).exit_code == 0
+    assert counts == {threads}

@@ -81,7 +81,12 @@ class Attention(nn.Module):
         channels: a multiple of `heads`.
         heads: attention heads.
         dropout: on the attention weights.
+
+    Attributes:
+        only_products: True, for it only multiplies by its weights.
     """
+
+    only_products = True
 
     def __init__(self, channels: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -14,9 +14,7 @@ from torch.nn import functional as F
 STEPS = 4  # outputs at a time
 BLOCK_BYTES = 2**22  # of output that is computed together, so that what it is made from stays in the cache
 # G, whose rows stand for the points 0, 1, −1, 2, −2 and ∞
-TAPS = torch.tensor(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
-).div(24)
+TAPS = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).div(24)
 
 
 class WinogradConvolution(nn.Module):
@@ -31,11 +29,11 @@ class WinogradConvolution(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
-        products = (weight.detach().double() @ TAPS.t()).float()  # [outputs, inputs, bins, 6]
-        self.products = [
-            product.unsqueeze(-1).contiguous(memory_format=torch.channels_last)
-            for product in products.unbind(-1)  # [outputs, inputs, bins, 1] each
-        ]
+        outputs, inputs, bins, _ = weight.shape
+        # Inputs last, so that the products are channels-last without a copy of each.
+        taps = weight.detach().permute(3, 0, 2, 1).reshape(3, -1)  # [3, outputs·bins·inputs]
+        products = (TAPS @ taps).view(6, outputs, bins, 1, inputs)
+        self.products = products.permute(0, 1, 4, 2, 3).unbind()  # [outputs, inputs, bins, 1] each
         self.bias = bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
