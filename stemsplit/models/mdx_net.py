@@ -7,6 +7,7 @@ Remover (UVR) trained more of them. Keys and arguments are those of its class `C
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -58,6 +59,37 @@ class AlongBins(nn.Linear):
         return y.view(len(x), -1, *y.shape[1:]).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
 
 
+class FoldedAlongBins(nn.Module):
+    """`AlongBins` with the batch normalisation of the channels that follows it, for inference on a CPU.
+
+    (W·x + b)·s + t for the scale s and the shift t of a channel: where W has fewer inputs than outputs, s is
+    applied to the inputs, which is the same.
+
+    Args:
+        linear: W [F', F] and perhaps b [F'].
+        norm: in evaluation mode.
+    """
+
+    def __init__(self, linear: AlongBins, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        self.weight = linear.weight.detach()
+        self.scale = (norm.weight * torch.rsqrt(var + norm.eps)).detach()  # [C]
+        self.shift = (norm.bias - mean * self.scale).detach()  # [C]
+        if linear.bias is not None:
+            self.shift = (linear.bias[:, None] * self.scale + self.shift).detach()  # [F', C]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, frames, F] -> [B, C, frames, F']."""
+        columns = x.permute(0, 2, 3, 1).flatten(0, 1)  # [B·frames, F, C]
+        weight = self.weight.expand(len(columns), -1, -1)  # [B·frames, F', F]
+        if self.weight.shape[0] < self.weight.shape[1]:
+            y = torch.addcmul(self.shift, torch.bmm(weight, columns), self.scale)
+        else:
+            y = torch.baddbmm(self.shift, weight, columns * self.scale)
+        return y.view(len(x), -1, *y.shape[1:]).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
+
+
 class Convolutions(nn.Module):
     """Convolutions at one scale (TFC).
 
@@ -102,8 +134,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, frames, F] -> [B, C, frames, F]."""
         x = self.tfc(x)
-        y: Tensor = x + self.tdf(x)
-        return y
+        y: Tensor = self.tdf(x)
+        return y + x if torch.is_grad_enabled() else y.add_(x)
 
 
 class MDXNet(SpectralNetwork):
@@ -281,7 +313,8 @@ class MDXNet(SpectralNetwork):
             y = down(saved[-1])
         y = self.bottleneck_block(y)
         for up, block in zip(self.us, self.decoding_blocks, strict=True):
-            y = block(up(y) * saved.pop())
+            y = up(y)
+            y = block(y * saved.pop() if torch.is_grad_enabled() else y.mul_(saved.pop()))
         out: Tensor = self.final_conv(y)
         return out.transpose(2, 3)
 
@@ -297,13 +330,17 @@ class MDXNet(SpectralNetwork):
         return int(a.hop_length * (whole - 1))
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Fold the convolutions' batch normalisations into their weights."""
+        """Fold the batch normalisations into the weights of the layers before them."""
         for layer in [m for m in self.modules() if isinstance(m, Layer)]:
-            convolution, norm = layer[0], layer[1]
-            if isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
-                transposed = isinstance(convolution, nn.ConvTranspose2d)
-                layer[0] = fuse_conv_bn_eval(convolution, norm, transposed)
-                layer[1] = nn.Identity()
+            for i, (part, norm) in enumerate(pairwise(layer)):
+                if not isinstance(norm, nn.BatchNorm2d):
+                    continue
+                if isinstance(part, AlongBins):
+                    layer[i] = FoldedAlongBins(part, norm)
+                else:
+                    transposed = isinstance(part, nn.ConvTranspose2d)
+                    layer[i] = fuse_conv_bn_eval(cast(nn.Conv2d, part), norm, transposed)
+                layer[i + 1] = nn.Identity()
         return self
 
 

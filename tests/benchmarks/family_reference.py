@@ -76,6 +76,7 @@ def made(kind: str, constructor: dict[str, Any]) -> nn.Module:
 
 def unmix(constructor: dict[str, Any]) -> nn.Module:
     """Return the separator of Open-Unmix with its networks."""
+    sys.modules["torchaudio._extension"] = MagicMock(_IS_TORCHAUDIO_EXT_AVAILABLE=False)
     model = importlib.import_module("openunmix.model")
     sizes = {key: constructor[key] for key in ("nb_channels", "hidden_size", "nb_layers", "max_bin")}
     targets = {name: model.OpenUnmix(nb_bins=2049, **sizes) for name in constructor["targets"]}
