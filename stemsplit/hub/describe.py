@@ -92,6 +92,7 @@ def _of_files(name: str, found: Path | BagFile, located: Located) -> Description
     package = located.packages.look(paths[0])
     with torch.device("meta"):  # takes neither memory nor time
         network = empty_network(package)
+    paths = (*paths, *package.parts)
     digest = joint_digest([verified.digest(path) for path in paths])
     size = sum(path.stat().st_size for path in paths)
     return Description(name, network.stems, digest, network.sample_rate, size=size, located=located)

@@ -7,7 +7,7 @@ list of such prefixes would be complete, so the prefix that matches most of the 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -82,6 +82,20 @@ def fit(state: Mapping[str, Tensor], wanted: Collection[str]) -> Fitted:
             else:
                 foreign.append(name)
     return Fitted(prefix, kept, tuple(foreign))
+
+
+def different_shape(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return which tensor has another shape than the network's, for an error message; "" if none has."""
+    for key, value in state.items():
+        if key in own and own[key].shape != value.shape:
+            return f": {key} is {list(value.shape)}, not {list(own[key].shape)}"
+    return ""
+
+
+def shortened(keys: Sequence[str]) -> str:
+    """Return the first two names, and the number of the others."""
+    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+    return ", ".join(keys[:2]) + more
 
 
 def _walk(content: Mapping[Any, Any], place: str, depth: int) -> Iterator[tuple[str, Tensor]]:

@@ -283,8 +283,9 @@ def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:
 
 
 def _file(path: Path, packages: Packages, options: Options) -> Loaded:
-    network = build_network(_with_options(packages.take(path), options))
-    return Loaded(network, (verified.digest(path),))
+    package = packages.take(path)
+    network = build_network(_with_options(package, options))
+    return Loaded(network, tuple(map(verified.digest, (path, *package.parts))))
 
 
 def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:

@@ -7,11 +7,10 @@ works.
 
 import sys
 import types
-from importlib.util import find_spec
 from typing import Any
 
 import torch
-from exchange import answer, asked, scattered, seeded
+from exchange import answer, asked, scattered, seeded, skip_init
 from torch import Tensor, nn
 
 
@@ -21,11 +20,7 @@ class BaseModel(nn.Module):
         self.sample_rate = sample_rate
 
 
-place = find_spec("asteroid")
-assert place is not None and place.submodule_search_locations
-for name, folder in (("asteroid", ""), ("asteroid.models", "/models")):
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [place.submodule_search_locations[0] + folder]
+skip_init("asteroid", "asteroid.models")
 sys.modules["asteroid.models.base_models"] = types.ModuleType("base_models")
 sys.modules["asteroid.models.base_models"].BaseModel = BaseModel  # type: ignore[attr-defined]
 
