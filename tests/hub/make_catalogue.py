@@ -518,9 +518,14 @@ def cited(row: Row) -> Row:
 def wave_u_net(row: Row) -> Row:
     """Return why a network can't be run by its name: the archives are of kinds that aren't read."""
     if row["name"] != "wave-u-net-pytorch":
-        return {
-            "reason": "a network of the first Wave-U-Net program (TensorFlow 1), which isn't computed here"
+        reason = "its file is a .zip archive: unpack it, and give the folder of the network in it by its path"
+        arguments = {
+            "source_names": row["stems"],
+            "learned_upsampling": row["config"]["upsampling"] == "learned",
+            "expected_sr": row["config"]["expected_sr"],
         }
+        known = {"family": "first_wave_u_net", "arguments": arguments, "stems": row["stems"]}
+        return known | {"reason": reason}
     reason = "its file is a .7z archive: unpack it, and give checkpoints/waveunet/model in it by its path"
     return {"arguments": {}, "stems": row["stems"], "reason": reason}
 
