@@ -1,5 +1,8 @@
 """Copies of Spleeter in PyTorch and ONNX are read by the names that their programs give the layers."""
 
+import random
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit import load_model
-from stemsplit.errors import CheckpointError
+from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.hub.describe import describe_model
 from stemsplit.models import build
 from stemsplit.models.spleeter import Spleeter
@@ -211,6 +214,11 @@ class Exported(nn.Module):
         return self.up7(x).sigmoid().transpose(0, 1) * mix
 
 
+def export(network: nn.Module, path: str, mix: Tensor) -> None:
+    names: dict[str, Any] = {"input_names": ["x"], "dynamic_axes": {"x": {1: "groups"}}}
+    torch.onnx.export(network, (mix,), path, dynamo=False, opset_version=13, **names)
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.filterwarnings("ignore")  # of the exporter
 def test_onnx_files_tell_sizes_and_activations(tmp_path: Path, half: bool, decibels: Decibels) -> None:
@@ -219,10 +227,7 @@ def test_onnx_files_tell_sizes_and_activations(tmp_path: Path, half: bool, decib
     mix = torch.rand(2, 1, 64, 128)
     for stem, network in networks.items():
         path = str(tmp_path / f"{stem}.onnx")
-        axes = {"x": {1: "groups"}}
-        torch.onnx.export(
-            network, (mix,), path, dynamo=False, opset_version=13, input_names=["x"], dynamic_axes=axes
-        )
+        export(network, path, mix)
         if half:
             model = onnx.load(path)
             for tensor in model.graph.initializer:
@@ -237,6 +242,38 @@ def test_onnx_files_tell_sizes_and_activations(tmp_path: Path, half: bool, decib
         ours = found.magnitudes(mix.permute(1, 0, 3, 2))[0].transpose(-1, -2)  # [S, C, T, F]
         theirs = [network(mix)[:, 0] for network in networks.values()]
     assert all(decibels(*pair) >= (50 if half else 110) for pair in zip(theirs, ours, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the exporter
+def test_two_hundred_damaged_files_give_one_clear_error_each(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    path = tmp_path / "vocals.onnx"
+    for stem in TWO:
+        export(scattered(Exported(F.relu)), str(tmp_path / f"{stem}.onnx"), torch.rand(2, 1, 64, 64))
+    good, refused = path.read_bytes(), 0
+    for seed in range(200):
+        generator = random.Random(seed)
+        content = bytearray(good)
+        for _ in range(generator.randint(1, 8)):
+            at = generator.randrange(len(content))
+            content[at] = generator.choice((0, 0xFF, content[at] ^ 1 << generator.randrange(8)))
+        if seed % 3 == 0:
+            del content[generator.randrange(len(content)) :]
+        path.write_bytes(content)
+        began = time.process_time()
+        tracemalloc.start()
+        try:
+            found = load_model(path)
+        except StemsplitError as error:
+            refused += 1
+            assert "\n" not in error.reason
+        else:  # ONNX files have no check values: weights may have changed
+            assert found.stems == TWO
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert time.process_time() - began < 5 and peak < 20_000_000
+    assert refused > 100
 
 
 @pytest.mark.slow
