@@ -42,6 +42,8 @@ network = scattered(BrokenXUMX(**arguments)).eval()
 for name, value in network.state_dict().items():
     if name.endswith("window"):
         value.copy_(torch.hann_window(len(value)))  # which `scattered` moved, too
+    elif "output_" in name:
+        value.uniform_(-1, 1.5)  # so that the stems differ
 with torch.inference_mode():
     _, stems = network(given["mix"])  # [S, B, C, T]
 torch.save(
