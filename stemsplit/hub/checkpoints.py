@@ -16,7 +16,7 @@ Nothing in a file is ever executed or imported; see `pickles`.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ from torch import Tensor
 
 from stemsplit import models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
-from stemsplit.hub import arguments as args
 from stemsplit.hub import (
+    archives,
     bare,
     diffq,
     first_demucs,
@@ -40,7 +40,8 @@ from stemsplit.hub import (
     tensorflow_names,
     torchaudio_names,
 )
-from stemsplit.hub.fitting import State, different_shape, fit, flat, shortened
+from stemsplit.hub import arguments as args
+from stemsplit.hub.fitting import State, different_shape, fit, flat, require_finite, shortened
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.uninitialised import Uninitialised
 from stemsplit.hub.writing import write
@@ -77,6 +78,7 @@ def read_package(
     family: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
+    member: str = "",
 ) -> Package:
     """Read a checkpoint without building the network.
 
@@ -87,19 +89,22 @@ def read_package(
             registry entry with its hash.
         arguments: arguments of a bare state dict.
         config: YAML file that describes a bare state dict.
+        member: the file of an archive, or its folder, that is the checkpoint; empty for a checkpoint's own.
 
     Raises:
         CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
-        StemsplitError: it's an ONNX file or one of NNabla, and the package onnx or h5py isn't installed.
+        StemsplitError: the package isn't installed that reads ONNX (onnx), NNabla (h5py) or 7z (py7zr).
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
     refuse_placeholder(path)
+    if archives.kind(path) == "7z":
+        path, member = archives.unpacked(path, member), ""
     if not _is_safetensors(path) and onnx_weights.is_onnx(path):
         return _exported(path, family, dict(arguments or {}), config)
-    if not _is_safetensors(path) and tensor_bundles.is_bundle(path):
-        return _of_tensorflow(path, family, arguments, config)
+    if member or (not _is_safetensors(path) and tensor_bundles.is_bundle(path)):
+        return _of_tensorflow(path, family, arguments, config, member)
     if not _is_safetensors(path) and nnabla_weights.is_nnabla(path):
         return _of_nnabla(path, family, arguments, config)
     content = _content(path)
@@ -157,10 +162,14 @@ def _copy_of_spleeter(
 
 
 def _of_tensorflow(
-    path: Path, family: str | None, arguments: Mapping[str, Any] | None, config: str | Path | None
+    path: Path,
+    family: str | None,
+    arguments: Mapping[str, Any] | None,
+    config: str | Path | None,
+    member: str,
 ) -> Package:
     """Return the package of a checkpoint of TensorFlow, described by a YAML file or by its tensors."""
-    state = tensorflow_names.named(path, tensor_bundles.read(path))
+    state = tensorflow_names.named(path, tensor_bundles.read(path, member))
     if family is None:
         described = config or bare.configs_beside(path)
         family, arguments = (
@@ -219,7 +228,7 @@ def fill(network: Network, package: Package) -> Network:
     if said := " and ".join(f"{how} {shortened(keys)}" for how, keys in parts if keys):
         where = f" (its names begin with {found.prefix})" if found.prefix else ""
         raise CheckpointError(package.path, f"its weights don't fit a {package.family}: {said}{where}")
-    _require_finite(package.path, network.state_dict().items())
+    require_finite(package.path, network.state_dict().items())
     return network
 
 
@@ -283,7 +292,7 @@ def convert(source: str | Path, target: str | Path, *, half: bool = False) -> Pa
     state = found if found.keys() == own.keys() else own
     if half:
         state = halved(state)
-        _require_finite(package.path, state.items(), "in fp16 ")
+        require_finite(package.path, state.items(), "in fp16 ")
     write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
 
@@ -376,19 +385,6 @@ def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
     if state and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         return dict(state)
     raise CheckpointError(path, "not a checkpoint: it holds no state dict")
-
-
-def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]], where: str = "") -> None:
-    """Refuse weights that would make every output NaN.
-
-    Raises:
-        CheckpointError: a tensor has a NaN or infinite value.
-    """
-    for key, value in state:
-        real = torch.view_as_real(value) if value.is_complex() else value
-        # NaN and infinity survive a sum, and no sum of float32 values overflows float64
-        if real.is_floating_point() and not real.sum(dtype=torch.float64).isfinite():
-            raise CheckpointError(path, f"its weights are damaged: {where}{key} holds NaN or infinite values")
 
 
 def _family_of(network: Network) -> str:
