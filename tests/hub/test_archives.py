@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from stemsplit import load_model
+from stemsplit.cli.main import main
 from stemsplit.errors import CheckpointError, DownloadError, ModelUnavailableError, StemsplitError
 from stemsplit.hub import archives, catalogue, download, manage
 from stemsplit.hub.access import Access
@@ -129,6 +131,8 @@ def test_three_networks_of_one_archive_run_by_their_names(first):
     for name in FIRST:
         assert same(load_model(name, trust_first=name == FIRST[0]), first.networks[name])
     assert first.gets() == 1 and copies(FIRST[0]) == []  # one download, and read into memory
+    shown = CliRunner().invoke(main, ["models", "info", FIRST[1]]).output
+    assert "models.zip (full_44KHz)  sha256 " in shown and "unknown" not in shown  # it is recorded
     assert manage.is_cached(FIRST[1]) and manage.remove_model(FIRST[0]) >= len(first.content)
     assert not manage.is_cached(FIRST[1])
 
