@@ -78,6 +78,7 @@ def encode(tmp_path: Path) -> Encode:
 # Programs whose reference packages have an environment of their own: what names its Python, and the packages
 ENVIRONMENTS = {
     "spleeter_tf.py": ("STEMSPLIT_TENSORFLOW", "tensorflow.txt"),
+    "wave_u_net_tf.py": ("STEMSPLIT_TENSORFLOW", "tensorflow.txt"),
     "d3net_nnabla.py": ("STEMSPLIT_NNABLA", "nnabla.txt"),
     "xumx_nnabla.py": ("STEMSPLIT_NNABLA", "nnabla.txt"),
 }

@@ -125,7 +125,13 @@ def entry_of(spec: "ModelSpec") -> dict[str, Any]:
         "cached": _cached(spec),
         "config": list(_addresses(spec.config)),
         "files": [
-            {"name": file.name, "url": file.url, "sha256": pinned(file).sha256, "size": file.size}
+            {
+                "name": file.name,
+                "member": file.member or None,
+                "url": file.url,
+                "sha256": pinned(file).sha256,
+                "size": file.size,
+            }
             for file in files
         ],
         "sources": [address for file in files for address in _addresses(file)],
@@ -172,7 +178,7 @@ def _value_lines(key: str, value: Any) -> list[str]:
         case [dict(), *_] if key == "scores":
             return [_scores(one) for one in value]
         case [dict(), *_]:
-            return [f"{f['name']}  sha256 {f['sha256'] or 'unknown'}" for f in value]
+            return [_file(one) for one in value]
         case list() if key in ("aliases", "config", "sources"):
             return value
         case list():
@@ -197,6 +203,11 @@ def _scores(scores: Mapping[str, Any]) -> str:
     shown = ", ".join(f"{stem} {value:g}" for stem, value in values.items() if value is not None)
     source = f" ({scores['source']})" if scores["source"] else ""
     return f"{scores['metric']} on {scores['data']}: {shown}{source}"
+
+
+def _file(file: Mapping[str, Any]) -> str:
+    inside = f" ({file['member']})" if file["member"] else ""
+    return f"{file['name']}{inside}  sha256 {file['sha256'] or 'unknown'}"
 
 
 def _step(step: Mapping[str, Any]) -> str:

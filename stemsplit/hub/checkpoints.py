@@ -7,7 +7,8 @@
 | package of demucs 1 (`.th`, `.th.gz`) | the same as a tuple; see `first_demucs` |
 | bare state dict | tensors by name, pickled or as safetensors, wrapped or not (see `fitting`) |
 | file of asteroid | the same, with `model_name` and `model_args` |
-| ONNX file of an MDX-Net | a graph with weights (see `onnx_weights`) |
+| ONNX file of an MDX-Net or of Spleeter | a graph with weights (see `onnx_weights`) |
+| copy of Spleeter in PyTorch or ONNX | tensors by name, perhaps a file per stem (see `spleeter_copies`) |
 | checkpoint of TensorFlow, perhaps in an archive | tensors by name (see `tensor_bundles`) |
 | file of NNabla (HDF5), perhaps in an archive | parameters by name (see `nnabla_weights`) |
 
@@ -15,7 +16,7 @@ Nothing in a file is ever executed or imported; see `pickles`.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,21 @@ from torch import Tensor
 
 from stemsplit import models
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
-from stemsplit.hub import arguments as args
 from stemsplit.hub import (
+    archives,
     bare,
     diffq,
     first_demucs,
     nnabla_weights,
     onnx_weights,
     pickles,
+    spleeter_copies,
     tensor_bundles,
     tensorflow_names,
     torchaudio_names,
 )
-from stemsplit.hub.fitting import Fitted, State, fit, flat
+from stemsplit.hub import arguments as args
+from stemsplit.hub.fitting import State, different_shape, fit, flat, require_finite, shortened
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.uninitialised import Uninitialised
 from stemsplit.hub.writing import write
@@ -57,6 +60,7 @@ class Package:
         state: tensors by name, which may be memory-mapped from the file.
         metadata: other data in the file, such as the training recipe; `overlap` is the network's own.
         described: whether family and arguments come from outside the file.
+        parts: other files that it was read from.
     """
 
     path: Path
@@ -65,6 +69,7 @@ class Package:
     state: State
     metadata: Mapping[str, Any] = field(default_factory=dict)
     described: bool = False
+    parts: tuple[Path, ...] = ()
 
 
 def read_package(
@@ -73,6 +78,7 @@ def read_package(
     family: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
+    member: str = "",
 ) -> Package:
     """Read a checkpoint without building the network.
 
@@ -83,19 +89,22 @@ def read_package(
             registry entry with its hash.
         arguments: arguments of a bare state dict.
         config: YAML file that describes a bare state dict.
+        member: the file of an archive, or its folder, that is the checkpoint; empty for a checkpoint's own.
 
     Raises:
         CheckpointError: the file doesn't exist, is damaged, of an unknown kind, or not safe to open.
-        StemsplitError: it's an ONNX file or one of NNabla, and the package onnx or h5py isn't installed.
+        StemsplitError: the package isn't installed that reads ONNX (onnx), NNabla (h5py) or 7z (py7zr).
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(path, "no such file")
     refuse_placeholder(path)
+    if archives.kind(path) == "7z":
+        path, member = archives.unpacked(path, member), ""
     if not _is_safetensors(path) and onnx_weights.is_onnx(path):
         return _exported(path, family, dict(arguments or {}), config)
-    if not _is_safetensors(path) and tensor_bundles.is_bundle(path):
-        return _of_tensorflow(path, family, arguments, config)
+    if member or (not _is_safetensors(path) and tensor_bundles.is_bundle(path)):
+        return _of_tensorflow(path, family, arguments, config, member)
     if not _is_safetensors(path) and nnabla_weights.is_nnabla(path):
         return _of_nnabla(path, family, arguments, config)
     content = _content(path)
@@ -103,6 +112,8 @@ def read_package(
         return _package(path, content)
     quantised = diffq.is_quantised(content)
     state = {} if quantised else _bare(path, content)
+    if spleeter_copies.is_copy(state):
+        return _copy_of_spleeter(path, state, arguments or {}, config)
     metadata: Mapping[str, Any] = {}
     if family is None:
         found = None if config else bare.of_asteroid(path, content)
@@ -121,6 +132,8 @@ def _exported(
         CheckpointError: nothing says what the graph doesn't show.
     """
     found = onnx_weights.read(path)
+    if spleeter_copies.is_copy(found.state):
+        return _copy_of_spleeter(path, found.state, {**found.arguments, **arguments}, config)
     if family is None:
         family, arguments, _ = bare.describe(path, found.state, config)
     if family != onnx_weights.FAMILY:
@@ -133,11 +146,30 @@ def _exported(
     return Package(path, family, {**found.arguments, **arguments}, found.state, described=True)
 
 
+def _copy_of_spleeter(
+    path: Path, state: State, arguments: Mapping[str, Any], config: str | Path | None
+) -> Package:
+    """Return the package of a copy of Spleeter, described by itself and perhaps by a YAML file."""
+
+    def read(file: Path) -> State:
+        return onnx_weights.read(file).state if onnx_weights.is_onnx(file) else _bare(file, _content(file))
+
+    found = spleeter_copies.whole(path, state, read)
+    if config or bare.configs_beside(path):
+        arguments = {**arguments, **bare.describe(path, found.state, config).arguments}
+    given = {**found.arguments, **arguments}
+    return Package(path, spleeter_copies.FAMILY, given, found.state, described=True, parts=found.parts)
+
+
 def _of_tensorflow(
-    path: Path, family: str | None, arguments: Mapping[str, Any] | None, config: str | Path | None
+    path: Path,
+    family: str | None,
+    arguments: Mapping[str, Any] | None,
+    config: str | Path | None,
+    member: str,
 ) -> Package:
     """Return the package of a checkpoint of TensorFlow, described by a YAML file or by its tensors."""
-    state = tensorflow_names.named(path, tensor_bundles.read(path))
+    state = tensorflow_names.named(path, tensor_bundles.read(path, member))
     if family is None:
         described = config or bare.configs_beside(path)
         family, arguments = (
@@ -193,12 +225,13 @@ def fill(network: Network, package: Package) -> Network:
     try:
         missing, surplus = network.load_state_dict(found.state, strict=False)
     except (RuntimeError, StemsplitError) as error:
-        raise CheckpointError(package.path, _mismatch(network, package, found, str(error))) from error
+        said = different_shape(found.state, network.state_dict()) or f" ({str(error).splitlines()[0]})"
+        raise CheckpointError(package.path, f"its weights don't fit a {package.family}{said}") from error
     parts = (("missing", missing), ("unexpected", (*surplus, *found.foreign)))
-    if said := " and ".join(f"{how} {_shortened(keys)}" for how, keys in parts if keys):
+    if said := " and ".join(f"{how} {shortened(keys)}" for how, keys in parts if keys):
         where = f" (its names begin with {found.prefix})" if found.prefix else ""
         raise CheckpointError(package.path, f"its weights don't fit a {package.family}: {said}{where}")
-    _require_finite(package.path, network.state_dict().items())
+    require_finite(package.path, network.state_dict().items())
     return network
 
 
@@ -262,7 +295,7 @@ def convert(source: str | Path, target: str | Path, *, half: bool = False) -> Pa
     state = found if found.keys() == own.keys() else own
     if half:
         state = halved(state)
-        _require_finite(package.path, state.items(), "in fp16 ")
+        require_finite(package.path, state.items(), "in fp16 ")
     write(Path(target), package.family, network.arguments, state, package.metadata)
     return package
 
@@ -354,33 +387,6 @@ def _tensors(path: Path, state: Mapping[Any, Any]) -> State:
     if state and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         return dict(state)
     raise CheckpointError(path, "not a checkpoint: it holds no state dict")
-
-
-def _require_finite(path: Path, state: Iterable[tuple[str, Tensor]], where: str = "") -> None:
-    """Refuse weights that would make every output NaN.
-
-    Raises:
-        CheckpointError: a tensor has a NaN or infinite value.
-    """
-    for key, value in state:
-        real = torch.view_as_real(value) if value.is_complex() else value
-        # NaN and infinity survive a sum, and no sum of float32 values overflows float64
-        if real.is_floating_point() and not real.sum(dtype=torch.float64).isfinite():
-            raise CheckpointError(path, f"its weights are damaged: {where}{key} holds NaN or infinite values")
-
-
-def _mismatch(network: Network, package: Package, found: Fitted, error: str) -> str:
-    own = network.state_dict()
-    for key, value in found.state.items():
-        if key in own and own[key].shape != value.shape:
-            shapes = f"{list(value.shape)}, not {list(own[key].shape)}"
-            return f"its weights don't fit a {package.family}: {key} is {shapes}"
-    return f"its weights don't fit a {package.family} ({error.splitlines()[0]})"
-
-
-def _shortened(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
-    return ", ".join(keys[:2]) + more
 
 
 def _family_of(network: Network) -> str:

@@ -89,6 +89,7 @@ def _of_files(name: str, found: Path | BagFile, located: Located) -> Description
     paths = (found,) if isinstance(found, Path) else found.files
     package = located.packages.look(paths[0])
     network = empty_network(package)
+    paths = (*paths, *package.parts)
     digest = joint_digest([verified.digest(path) for path in paths])
     size = sum(path.stat().st_size for path in paths)
     return Description(name, network.stems, digest, network.sample_rate, size=size, located=located)

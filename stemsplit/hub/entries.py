@@ -60,6 +60,7 @@ class FileSpec:
         about_mb: approximate size in MB for display, if only the number of weights is known.
         shaped: whether the entry tells the shapes of all tensors, which verify a file of unknown size.
         prefix: prefix to add to the names of its tensors.
+        member: of an archive the file that is the checkpoint, or the folder of a checkpoint of TensorFlow.
         otherwise: another file with the same weights, used if this one can't be downloaded.
     """
 
@@ -73,6 +74,7 @@ class FileSpec:
     about_mb: Count | None = None
     shaped: bool = False
     prefix: str = ""
+    member: str = ""
     otherwise: "FileSpec | None" = None
 
     def __post_init__(self) -> None:

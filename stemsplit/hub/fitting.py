@@ -7,10 +7,14 @@ list of such prefixes would be complete, so the prefix that matches most of the 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from stemsplit.errors import CheckpointError
 
 State = dict[str, Tensor]
 
@@ -82,6 +86,33 @@ def fit(state: Mapping[str, Tensor], wanted: Collection[str]) -> Fitted:
             else:
                 foreign.append(name)
     return Fitted(prefix, kept, tuple(foreign))
+
+
+def different_shape(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return which tensor has another shape than the network's, for an error message; "" if none has."""
+    for key, value in state.items():
+        if key in own and own[key].shape != value.shape:
+            return f": {key} is {list(value.shape)}, not {list(own[key].shape)}"
+    return ""
+
+
+def shortened(keys: Sequence[str]) -> str:
+    """Return the first two names, and the number of the others."""
+    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+    return ", ".join(keys[:2]) + more
+
+
+def require_finite(path: Path, state: Iterable[tuple[str, Tensor]], where: str = "") -> None:
+    """Refuse weights that would make every output NaN.
+
+    Raises:
+        CheckpointError: a tensor has a NaN or infinite value.
+    """
+    for key, value in state:
+        real = torch.view_as_real(value) if value.is_complex() else value
+        # NaN and infinity survive a sum, and no sum of float32 values overflows float64
+        if real.is_floating_point() and not real.sum(dtype=torch.float64).isfinite():
+            raise CheckpointError(path, f"its weights are damaged: {where}{key} holds NaN or infinite values")
 
 
 def _walk(content: Mapping[Any, Any], place: str, depth: int) -> Iterator[tuple[str, Tensor]]:

@@ -232,7 +232,7 @@ def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     if len(spec.files) > 1 or spec.files[0].prefix:
         return _in_parts(spec, family, stems, fetcher)
     path = fetcher.file(spec.files[0])
-    package = read_package(path, family=family, arguments=spec.arguments)
+    package = read_package(path, family=family, arguments=spec.arguments, member=spec.files[0].member)
     network = build_network(_with_options(package, fetcher.options))
     if network.stems != spec.stems:
         raise CheckpointError(path, f"it estimates {', '.join(network.stems)}, not what {spec.name} does")
@@ -249,7 +249,7 @@ def _in_parts(spec: ModelSpec, family: str, stems: Sequence[str], fetcher: _Fetc
     for file in spec.files:
         if any(key.startswith(file.prefix) for key in keys):
             path = fetcher.file(file)
-            part = read_package(path, family=family, arguments=spec.arguments)
+            part = read_package(path, family=family, arguments=spec.arguments, member=file.member)
             state.update({file.prefix + key: value for key, value in part.state.items()})
             digests.append(verified.digest(path))
     fill(network, replace(whole, state=state))
@@ -283,8 +283,9 @@ def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:
 
 
 def _file(path: Path, packages: Packages, options: Options) -> Loaded:
-    network = build_network(_with_options(packages.take(path), options))
-    return Loaded(network, (verified.digest(path),))
+    package = packages.take(path)
+    network = build_network(_with_options(package, options))
+    return Loaded(network, tuple(map(verified.digest, (path, *package.parts))))
 
 
 def _known(stems: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from stemsplit import documents, folders
 from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
 from stemsplit.events import Callback
 from stemsplit.files import locked, write_whole
-from stemsplit.hub import download, hf, records, transfer, verified
+from stemsplit.hub import archives, download, hf, records, transfer, verified
 from stemsplit.hub.access import Access
 from stemsplit.hub.bags import YAML
 from stemsplit.hub.entries import FileSpec, ModelSpec
@@ -166,7 +166,10 @@ def add_model(
     """
     _require_free(name, replace)
     file, path = _source(str(source), sha256, callback)
-    entry = {**_describe(path, config, _known(name)), "license": license, "files": [file]}
+    known = _known(name)
+    if member := _member(path, known):
+        file["member"] = member
+    entry = {**_describe(path, config, known, member), "license": license, "files": [file]}
     document = documents.Document({"models": {name: entry}}, name)
     found = parse_registry(document, own=True)[name]
     with _own_entries() as entries:
@@ -206,8 +209,15 @@ def _remove(file: FileSpec) -> int:
         freed += hf.remove(path)
     if file.url is not None:
         folder = download.url_path(file.url).parent
-        freed += sum(p.stat().st_size for p in folder.glob("*") if p.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
+        freed += _remove_folder(folder)
+    if file.path is not None and file.member:
+        freed += _remove_folder(archives.folder_of(Path(file.path)))
+    return freed
+
+
+def _remove_folder(folder: Path) -> int:
+    freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    shutil.rmtree(folder, ignore_errors=True)
     return freed
 
 
@@ -252,7 +262,14 @@ def _known(name: str) -> ModelSpec | None:
     return None if spec is None or spec.config is not None or not spec.stems else spec
 
 
-def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) -> dict[str, Any]:
+def _member(path: Path, known: ModelSpec | None) -> str:
+    """Return the part of an archive that a known entry reads; empty for another file."""
+    member = known.files[0].member if known is not None and known.files else ""
+    is_archive = archives.kind(path) in ("tar", "7z") or archives.has(path, archives.within(member))
+    return member if is_archive else ""
+
+
+def _describe(path: Path, config: str | Path | None, known: ModelSpec | None, member: str) -> dict[str, Any]:
     """Return the registry entry of a checkpoint; `known` describes a bare state dict without a `config`."""
     from stemsplit.hub import bare
     from stemsplit.hub.checkpoints import build_network, read_package
@@ -260,7 +277,7 @@ def _describe(path: Path, config: str | Path | None, known: ModelSpec | None) ->
     if path.suffix in YAML:
         raise SettingsError(f"{path}: a bag needs no entry: use its path", hint=f"-m {path}")
     family, arguments = (known.family, known.arguments) if known and not config else (None, None)
-    package = read_package(path, family=family, arguments=arguments, config=config)
+    package = read_package(path, family=family, arguments=arguments, config=config, member=member)
     network = build_network(package)
     entry: dict[str, Any] = {
         "family": package.family,

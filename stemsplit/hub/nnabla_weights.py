@@ -6,7 +6,6 @@ other files, which HDF5 knows, aren't followed.
 
 import io
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -17,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub import archives
 from stemsplit.hub.fitting import State
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 SUFFIX = ".h5"
-MOST_BYTES = 1 << 30  # of all parameters, and of a file in an archive; X-UMX has 140 MB
-MOST_PACKED = 100  # times the size of the archive
+MOST_BYTES = 1 << 30  # of all parameters; X-UMX has 140 MB
 MOST_PARAMETERS = 50_000
 
 _KINDS = {
@@ -58,13 +57,7 @@ def is_nnabla(path: Path) -> bool:
     with path.open("rb") as file:
         if file.read(len(MAGIC)) == MAGIC:
             return True
-    if not zipfile.is_zipfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(SUFFIX) for name in archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return False
+    return archives.has(path, _is_file)
 
 
 def read(path: Path) -> Found:
@@ -97,13 +90,12 @@ def _parameters(path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
     if plain:
         yield from _of_file(path)
         return
-    with zipfile.ZipFile(path) as archive:
-        inside = [info for info in archive.infolist() if info.filename.endswith(SUFFIX)]
-        if sum(info.file_size for info in inside) > min(MOST_BYTES, MOST_PACKED * path.stat().st_size):
-            raise StemsplitError("its archive is larger than that of any network")
-        for info in inside:
-            with archive.open(info) as member:
-                yield from _of_file(io.BytesIO(member.read(info.file_size)))
+    for _, content in archives.contents(path, _is_file):
+        yield from _of_file(io.BytesIO(content))
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(SUFFIX)
 
 
 def _of_file(file: Path | IO[bytes]) -> Iterator[tuple[str, NDArray[np.float32]]]:

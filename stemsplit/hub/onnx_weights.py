@@ -1,8 +1,10 @@
-"""Read the weights of an exported MDX-Net from an ONNX file, whose graph is never run.
+"""Read the weights of an exported MDX-Net or Spleeter from an ONNX file, whose graph is never run.
 
-Exporters fold the normalisation after a convolution into the convolution, and leave anonymous tensors
-(`onnx::Conv_266`, in older files bare numbers). Names are therefore ignored: the layers are taken in the
-order of the graph, which is that of the computation, and have to be those of an MDX-Net, one by one.
+Spleeter's have the names of PyTorch's layers (see `spleeter_copies`).
+
+Exporters of MDX-Nets fold the normalisation after a convolution into the convolution, and leave anonymous
+tensors (`onnx::Conv_266`, in older files bare numbers). Names are therefore ignored: the layers are taken in
+the order of the graph, which is that of the computation, and have to be those of an MDX-Net, one by one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub import spleeter_copies
 from stemsplit.hub.fitting import State
 
 FAMILY = "mdx_net"  # of the networks that are read
@@ -36,7 +39,7 @@ class Exported(NamedTuple):
     """Content of an ONNX file.
 
     Attributes:
-        state: tensors by the names of `models.mdx_net.MDXNet`.
+        state: tensors by the names of `models.mdx_net.MDXNet`, or by those of a copy of Spleeter.
         arguments: the network's arguments that the graph shows, which are all but those of the transform.
     """
 
@@ -73,7 +76,7 @@ def is_onnx(path: Path) -> bool:
 
 
 def read(path: Path) -> Exported:
-    """Return the weights and the arguments of an MDX-Net.
+    """Return the weights and the arguments of an MDX-Net, or of a copy of Spleeter.
 
     Raises:
         CheckpointError: the file is damaged, too large, or another network.
@@ -103,7 +106,10 @@ def read(path: Path) -> Exported:
 def _exported(graph: Any) -> Exported:
     if len(graph.node) > MOST_NODES:
         raise StemsplitError("an ONNX graph of more nodes than an MDX-Net has")
-    layers = _layers(graph.node, {tensor.name: _tensor(tensor) for tensor in graph.initializer})
+    tensors = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
+    if spleeter_copies.is_copy(tensors):
+        return Exported(tensors, spleeter_copies.of_graph(graph))
+    layers = _layers(graph.node, tensors)
     blocks, convolutions = _shape("".join(layer.kind for layer in layers))
     grouped = layers[0].scale is not None
     named = dict(zip(_names(blocks, convolutions), layers, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 from stemsplit.errors import CheckpointError, DownloadError
 from stemsplit.events import Callback
-from stemsplit.hub import download, first_use
+from stemsplit.hub import archives, download, first_use
 from stemsplit.hub.access import Access
 from stemsplit.hub.entries import BagSpec, FileSpec, Inference, ModelSpec
 from stemsplit.hub.registry import find_model
@@ -29,10 +29,16 @@ def settle(spec: ModelSpec, access: Access, callback: Callback | None = None) ->
         raise CheckpointError(spec.name, f"can't be run: {spec.reason}")
     if spec.config is not None:
         spec = _configured(spec, spec.config, access, callback)
+    for file in spec.files:
+        archives.require_reader(file.name, spec.name)  # before the download
     if not all(file.sha256 or file.path for file in spec.files):
         download.announce(spec, spec.files, callback)
-        fits = partial(_require_fit, spec)
-        files = [first_use.pin(f, access, model=spec.name, fits=fits, callback=callback) for f in spec.files]
+        files = [
+            first_use.pin(
+                file, access, model=spec.name, fits=partial(_require_fit, spec, file), callback=callback
+            )
+            for file in spec.files
+        ]
         spec = replace(spec, files=tuple(files))
     return spec if spec.stems else _described_by_files(spec, access, callback)
 
@@ -46,7 +52,7 @@ def _described_by_files(spec: ModelSpec, access: Access, callback: Callback | No
         bag = BagSpec(spec.bag.members)
         return replace(spec, stems=first.stems, sample_rate=first.sample_rate, bag=bag)
     path = download.fetch(spec.files[0], model=spec.name, offline=access.offline, callback=callback)
-    package = read_package(path)
+    package = read_package(path, member=spec.files[0].member)
     network = empty_network(package)
     arguments = package.arguments if package.described else {}
     stems, rate = network.stems, network.sample_rate
@@ -120,7 +126,7 @@ def _require_inferred(spec: ModelSpec, path: Path, arguments: Mapping[str, Any])
         )
 
 
-def _require_fit(spec: ModelSpec, path: Path) -> None:
+def _require_fit(spec: ModelSpec, file: FileSpec, path: Path) -> None:
     """Refuse weights that don't have the names and shapes that the entry's arguments demand.
 
     Raises:
@@ -128,6 +134,6 @@ def _require_fit(spec: ModelSpec, path: Path) -> None:
     """
     from stemsplit.hub.checkpoints import build_network, read_package
 
-    package = read_package(path, family=spec.family, arguments=spec.arguments)
+    package = read_package(path, family=spec.family, arguments=spec.arguments, member=file.member)
     if len(spec.files) == 1:  # one of several files has only a part of the weights
         build_network(package)

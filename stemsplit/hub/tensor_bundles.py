@@ -4,16 +4,14 @@
 |---|---|
 | `X.index` | table from each tensor's name to a `BundleEntryProto`: type, shape, place, check value |
 | `X.data-00000-of-00001` … | the bytes |
-| archive (`.tar.gz`) | both, as Spleeter's releases have them |
+| archive (`.tar.gz`, `.zip`) | both, as the releases of Spleeter and of the first Wave-U-Net have them |
 
-Nothing is unpacked to disk, no name in an archive is used as a path, and the graph (`.meta`) isn't read.
+The graph (`.meta`) isn't read.
 Reference: tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 import math
 import re
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,18 +22,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stemsplit.errors import CheckpointError, StemsplitError
-from stemsplit.hub import sstables
+from stemsplit.hub import archives, sstables
+from stemsplit.hub.archives import MOST_DATA, BadArchive
 from stemsplit.hub.bags import INDEX
-from stemsplit.hub.compressed import opened
 from stemsplit.hub.fitting import State
 from stemsplit.hub.sstables import FOOTER_BYTES, MOST_BYTES, Damaged, Varints
 
 Bytes = NDArray[np.uint8]
 
 SHARD = re.compile(r"\.data-(\d{5})-of-(\d{5})$")
-MOST_MEMBERS = 1_000  # of an archive
-MOST_DATA = 4 << 30  # bytes of an archive's files; Spleeter's largest has 200 MB
-MOST_PACKED = 100  # times the size of the archive; weights compress badly
 MOST_DIMENSIONS = 8
 TYPES = {
     1: torch.float32,
@@ -72,33 +67,31 @@ class Entry:
 
 
 def is_bundle(path: Path) -> bool:
-    """Return whether a file is the index of a checkpoint, or an archive of tar."""
+    """Return whether a file is the index of a checkpoint, a zip archive with one, or any archive of tar."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - FOOTER_BYTES))
         if sstables.is_table(file.read()):
             return True
-    try:
-        with opened(path) as content, tarfile.open(fileobj=content, mode="r|") as archive:
-            return archive.next() is not None
-    except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error):
-        return False
+    return archives.kind(path) == "tar" or archives.has(path, lambda name: name.endswith(INDEX))
 
 
-def read(path: Path) -> State:
+def read(path: Path, member: str = "") -> State:
     """Return the tensors of a checkpoint by name, without strings and other things that aren't numbers.
 
     Args:
         path: the `.index` file, with the others beside it, or an archive.
+        member: the folder in the archive; empty for all of it.
 
     Raises:
         CheckpointError: a file is damaged, missing or too large.
     """
     try:
-        index, shards = _beside(path) if path.suffix == INDEX else _archived(path)
+        index, shards = _beside(path) if path.suffix == INDEX else _archived(path, member)
         return dict(_tensors(index, shards))
-    except (StemsplitError, tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
-        said = error.reason if isinstance(error, Damaged) else f"not a readable checkpoint ({error})"
-        raise CheckpointError(path, said) from error
+    except StemsplitError as error:
+        raise CheckpointError(path, error.reason) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(path, f"not a readable checkpoint ({error})") from error
 
 
 def _beside(path: Path) -> tuple[bytes, dict[int, Bytes]]:
@@ -113,34 +106,27 @@ def _beside(path: Path) -> tuple[bytes, dict[int, Bytes]]:
     return path.read_bytes(), dict(shards)
 
 
-def _archived(path: Path) -> tuple[bytes, dict[int, Bytes]]:
+def _archived(path: Path, member: str) -> tuple[bytes, dict[int, Bytes]]:
     """Return the index and the data files in an archive, which are read into memory."""
-    left = min(MOST_DATA, MOST_PACKED * path.stat().st_size)
+    inside = archives.within(member)
     indices: list[bytes] = []
     shards: dict[int, Bytes] = {}
-    with opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-        for count, member in enumerate(archive):
-            left -= member.size
-            if count >= MOST_MEMBERS or left < 0 or member.size < 0:
-                raise Damaged("its archive is larger than that of any network")
-            match = SHARD.search(member.name)
-            is_index = member.name.endswith(INDEX)
-            wanted = member.isreg() and (match or is_index)
-            inside = archive.extractfile(member) if wanted else None
-            if inside is None:
-                continue
-            content = inside.read(member.size)
-            if len(content) < member.size:
-                raise Damaged("its archive is cut short")
-            if is_index:
-                indices.append(content)
-            elif match:
-                if int(match[1]) in shards:
-                    raise Damaged("its archive has several checkpoints")
-                shards[int(match[1])] = np.frombuffer(content, np.uint8)
+    for name, content in archives.contents(path, lambda n: inside(n) and _is_part(n)):
+        match = SHARD.search(name)
+        if match is None:
+            indices.append(bytes(content))
+            continue
+        if int(match[1]) in shards:
+            raise BadArchive("its archive has several checkpoints")
+        shards[int(match[1])] = np.frombuffer(content, np.uint8)
     if len(indices) != 1:
-        raise Damaged(f"its archive has {len(indices)} checkpoints of TensorFlow, not one")
+        where = f" in {member}" if member else ""
+        raise BadArchive(f"its archive has {len(indices)} checkpoints of TensorFlow{where}, not one")
     return indices[0], shards
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(INDEX) or SHARD.search(name) is not None
 
 
 def _tensors(index: bytes, shards: Mapping[int, Bytes]) -> Iterator[tuple[str, Tensor]]:

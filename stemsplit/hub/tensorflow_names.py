@@ -1,7 +1,8 @@
 """Tensors in checkpoints of TensorFlow, and the names and layouts that the families have for them.
 
 TensorFlow numbers the layers of a kind in the order in which they were made. Spleeter makes the U-Net of one
-stem after the other, each from the outside inwards and back.
+stem after the other, each from the outside inwards and back; the first Wave-U-Net makes one, then the outputs
+of all stems but one.
 """
 
 import re
@@ -24,6 +25,7 @@ _PARTS = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+_WAVE = re.compile(r"separator/(?:conv1d(?:_(\d+))?/(kernel|bias)|interp_(\d+))")
 LEVELS = 6  # of Spleeter's U-Nets
 # Spleeter's released networks by their number of stems, which is all that their checkpoints tell of them
 SPLEETER: Mapping[int, Mapping[str, Any]] = {
@@ -41,6 +43,9 @@ SPLEETER: Mapping[int, Mapping[str, Any]] = {
     },
 }
 
+# Stems of the first Wave-U-Net by their number
+WAVE_STEMS = {2: ("accompaniment", "vocals"), 4: ("bass", "drums", "other", "vocals")}
+
 
 def named(path: Path, tensors: State) -> State:
     """Return the tensors of a checkpoint of TensorFlow as the network's, without those of its optimiser.
@@ -52,7 +57,7 @@ def named(path: Path, tensors: State) -> State:
     Raises:
         CheckpointError: they are those of no known network.
     """
-    found: State = {}
+    found = _of_wave_u_net(tensors)
     for name, tensor in tensors.items():
         if match := _LAYER.fullmatch(name):
             found |= _of_spleeter(match[1], int(match[2] or 0), match[3], tensor)
@@ -68,6 +73,8 @@ def describe(path: Path, state: State) -> tuple[str, Mapping[str, Any]]:
     Raises:
         CheckpointError: it isn't.
     """
+    if "bottleneck.weight" in state:
+        return "first_wave_u_net", _wave_u_net(path, state)
     count = len({name.split(".")[1] for name in state})
     if count not in SPLEETER:
         raise CheckpointError(
@@ -96,3 +103,49 @@ def _of_spleeter(kind: str, number: int, part: str, tensor: Tensor) -> State:
     name = f"unets.{net}.{home}"
     counted = {f"{name}.num_batches_tracked": torch.tensor(0)} if part == "moving_mean" else {}
     return {f"{name}.{_PARTS[part]}": tensor, **counted}
+
+
+def _of_wave_u_net(tensors: State) -> State:
+    """Return the tensors of a first Wave-U-Net as those of our network; none if they are another's.
+
+    The widest convolution is that of the lowest level, in the middle.
+    """
+    parts = {match: tensor for name, tensor in tensors.items() if (match := _WAVE.fullmatch(name))}
+    kernels = {match: tensor for match, tensor in parts.items() if tensor.dim() == 3}
+    widest = max(kernels, key=lambda match: kernels[match].shape[2], default=None)
+    levels = int(widest[1] or 0) if widest else 0
+    found: State = {}
+    for match, tensor in parts.items():
+        if match[3]:
+            found[f"interpolation.{match[3]}"] = tensor
+            continue
+        number = int(match[1] or 0)
+        if number <= levels:
+            home = "bottleneck" if number == levels else f"down.{number}"
+        else:
+            ups = number - levels - 1
+            home = f"up.{ups}" if ups < levels else f"outputs.{ups - levels}"
+        # [size, in, out] -> [out, in, size]
+        values = tensor.permute(2, 1, 0).contiguous() if tensor.dim() == 3 else tensor
+        found[f"{home}.{_PARTS[match[2]]}"] = values
+    return found
+
+
+def _wave_u_net(path: Path, state: State) -> Mapping[str, Any]:
+    """Return the arguments of a first Wave-U-Net; the released ones of 44.1 kHz learned to interpolate."""
+    outputs = sum(name.startswith("outputs.") and name.endswith("weight") for name in state)
+    first, up = (state.get(f"{way}.0.weight", torch.zeros(0)) for way in ("down", "up"))
+    if outputs + 1 not in WAVE_STEMS or first.dim() != 3 or up.dim() != 3:
+        raise CheckpointError(path, "not a first Wave-U-Net of two or four stems")
+    features, channels, size = first.shape
+    learned = "interpolation.0" in state
+    return {
+        "source_names": WAVE_STEMS[outputs + 1],
+        "num_initial_filters": features,
+        "num_layers": sum(name.startswith("down.") and name.endswith("weight") for name in state),
+        "filter_size": size,
+        "merge_filter_size": up.shape[2],
+        "learned_upsampling": learned,
+        "channels": channels,
+        "expected_sr": 44100 if learned else 22050,
+    }

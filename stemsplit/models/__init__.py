@@ -25,6 +25,7 @@ FAMILIES: dict[str, str] = {
     "d3net": "stemsplit.models.d3net:D3Net",
     "demucs": "stemsplit.models.demucs:Demucs",
     "demucs_v2": "stemsplit.models.demucs:DemucsV2",
+    "first_wave_u_net": "stemsplit.models.first_wave_u_net:FirstWaveUNet",
     "hdemucs": "stemsplit.models.hdemucs:HDemucs",
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "ica": "stemsplit.models.baselines:ICA",

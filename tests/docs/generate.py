@@ -12,6 +12,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, get_args
 
 import stemsplit
@@ -327,7 +328,7 @@ def _baselines() -> list[str]:
 
     def cell(model: str, stem: str) -> str:
         found = scores[model].get(stem)
-        return "" if found is None else f"{found['usdr']:.1f}"
+        return "" if found is None else f"{mean(found):.1f} ± {stdev(found):.1f}"
 
     return as_table(("", *stems), [(f"`{name}`", *(cell(name, stem) for stem in stems)) for name in scores])
 

@@ -11,7 +11,7 @@ from tests.docs.pages import DOCS, ROOT
 
 PAGE = DOCS / "papers.md"
 RECIPES = {path.stem for path in (ROOT / "stemsplit/training/recipes").glob("*.yaml")}
-OTHERS = {"_extra", "-16khz", "hdf5", "hpss", "consecutive", ".stem.mp4", ".zip"}
+OTHERS = {"_extra", "-16khz", "hdf5", "archives", ".7z", "hpss", "consecutive", ".stem.mp4", ".zip"}
 
 
 def words_of_tables() -> list[str]:

@@ -125,6 +125,9 @@ SHORT = {
     "x-umx": "xumx",
     "lasaft_large_2020": "lasaft",
     "wave-u-net-pytorch": "wave_u_net",
+    "wave-u-net M4 (baseline_stereo)": "wave_u_net_m4",
+    "wave-u-net M5-HighSR (full_44KHz)": "wave_u_net_m5",
+    "wave-u-net M6 (full_multi_instrument)": "wave_u_net_m6",
     "pretrained_xumx": "xumx_asteroid",
     "pretrained_xumxl": "xumxl_asteroid",
     "resunet143_ismir2021_vocals_8.9dB_350k_steps": "resunet_decouple_vocals",
@@ -134,6 +137,14 @@ SHORT = {
 
 SPLEETER = {
     f"spleeter:{n}stems{khz}": f"spleeter-{n}stems{khz.lower()}" for n in "245" for khz in ("", "-16kHz")
+}
+
+# Files and folders in archives, by the names that their programs' instructions use
+MEMBERS = {
+    "wave-u-net-pytorch": "waveunet/model",
+    "wave-u-net M4 (baseline_stereo)": "baseline_stereo",
+    "wave-u-net M5-HighSR (full_44KHz)": "full_44KHz",
+    "wave-u-net M6 (full_multi_instrument)": "full_multi_instrument",
 }
 
 # sha256 of archives that their authors' programs compare with (spleeter, tests/test_github_model_provider.py)
@@ -259,7 +270,7 @@ ADDED = (
         "wave-u-net-pytorch",
         "wave_u_net",
         FOUR,
-        "https://www.dropbox.com/s/r374hce896g4xlj/models.7z",
+        "https://www.dropbox.com/s/r374hce896g4xlj/models.7z?dl=1",
         what="four stems: drums bass vocals",
         licence="MIT (code; weights not stated)",
     ),
@@ -303,13 +314,9 @@ STRUCTURE = (
 
 SIGNATURES: dict[str, str] = {}  # name of a bag's member by its signature
 
-FIXED = (
-    "xumx",
-    "d3net",
-    "bytesep",
-    "cws_presunet",
-)  # families whose released networks all have the same shapes
-UNFIT = re.compile(r"(?<!d3net-mss)\.zip(\.\d+)?$")  # D3Net's is read as it is
+# families whose released networks all have the same shapes
+FIXED = ("xumx", "d3net", "bytesep", "cws_presunet", "wave_u_net", "first_wave_u_net")
+UNFIT = re.compile(r"\.zip\.\d+$")
 DEMUCS = (
     'The code is MIT. Of the weights the author wrote "only for scientific purposes" (issues 327 and 508).'
 )
@@ -378,7 +385,8 @@ def stem_of(name: str) -> str:
 
 
 def names_of(row: Row) -> list[str]:
-    files = [name for file in row["files"] for name in file["names"]] if len(row["files"]) == 1 else []
+    alone = len(row["files"]) == 1 and row["name"] not in MEMBERS
+    files = [name for file in row["files"] for name in file["names"]] if alone else []
     names = [row["name"], *filter(None, [signature(row)]), *row["aliases"], *row["labels"], *files]
     every = [found for name in names for found in (name, stem_of(name))]
     return list(dict.fromkeys(name for name in every if len(name) > 2))
@@ -414,6 +422,8 @@ def entry(row: Row, name: str, known: Row) -> dict[str, Any]:
             and "size" not in files[0]
         ):
             files[0]["shaped"] = True
+        if member := MEMBERS.get(row["name"]):
+            files[0]["member"] = member
     if arguments is not None:
         made["arguments"] = plain(arguments, made["family"])
         network = outputs(made["family"], arguments)
@@ -454,6 +464,8 @@ def address(url: str) -> str:
         return f"https://raw.githubusercontent.com/{match[1]}/{match[2]}"
     if not url.startswith("https://") or "/tree/" in url:
         return ""
+    if url.startswith("https://www.dropbox.com/"):
+        return url  # whose query asks for the file instead of a page about it
     url = url.replace("/blob/", "/resolve/")
     return url.split("?")[0].replace("/refs/heads/", "/")
 
@@ -492,7 +504,7 @@ def vr(row: Row) -> Row:
 
 
 def cited(row: Row) -> Row:
-    """Return what is known of a network that papers compare with, or why its file can't be read."""
+    """Return what is known of a network that papers compare with."""
     if row["family"] == "spleeter":
         return spleeter(row)
     if row["family"] == "xumx" and row["name"].endswith(".pth"):
@@ -516,13 +528,15 @@ def cited(row: Row) -> Row:
 
 
 def wave_u_net(row: Row) -> Row:
-    """Return why a network can't be run by its name: the archives are of kinds that aren't read."""
-    if row["name"] != "wave-u-net-pytorch":
-        return {
-            "reason": "a network of the first Wave-U-Net program (TensorFlow 1), which isn't computed here"
-        }
-    reason = "its file is a .7z archive: unpack it, and give checkpoints/waveunet/model in it by its path"
-    return {"arguments": {}, "stems": row["stems"], "reason": reason}
+    """Return what is known of a Wave-U-Net of the first program, or of the second, which has the defaults."""
+    if row["name"] == "wave-u-net-pytorch":
+        return {"arguments": {}, "stems": row["stems"]}
+    arguments = {
+        "source_names": row["stems"],
+        "learned_upsampling": row["config"]["upsampling"] == "learned",
+        "expected_sr": row["config"]["expected_sr"],
+    }
+    return {"family": "first_wave_u_net", "arguments": arguments, "stems": row["stems"]}
 
 
 def spleeter(row: Row) -> Row:

@@ -204,6 +204,14 @@ WAVE_U_NET = {
     "sr": 8000,
     "output_size": 0.1,
 }
+FIRST_WAVE_U_NET = {
+    "num_initial_filters": 2,
+    "num_layers": 3,
+    "filter_size": 5,
+    "merge_filter_size": 3,
+    "expected_sr": 8000,
+    "num_frames": 200,
+}
 
 # the smallest arguments with which a family is still itself
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
@@ -236,6 +244,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("demucs", WAVEFORM | {"normalize": False, "lstm_layers": 1, "dconv_mode": 3}),
     ("demucs_v2", WAVEFORM2),
     ("demucs_v2", WAVEFORM2 | {"normalize": True, "resample": False, "glu": False}),
+    ("first_wave_u_net", FIRST_WAVE_U_NET),
+    ("first_wave_u_net", FIRST_WAVE_U_NET | {"source_names": ["a", "b", "c"], "learned_upsampling": True}),
     ("hdemucs", HDEMUCS),
     ("hdemucs", HDEMUCS | {"cac": False, "hybrid_old": True}),
     ("htdemucs", HTDEMUCS),

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stemsplit import load_model
 from stemsplit.errors import CheckpointError, StemsplitError
+from stemsplit.hub.checkpoints import build_network, read_package
 from stemsplit.models import build
 from stemsplit.models.network import Network
 from stemsplit.models.xumx import XUMXArguments
@@ -65,6 +66,23 @@ def test_outputs_are_asteroids(decibels: Decibels) -> None:
     assert "output_mean_bass" not in network.state_dict() and torch.equal(
         network(tensors["input"]), stems[:, 2:3]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changed", [{}, {"nb_channels": 1, "bidirectional": False, "max_bin": None}])
+@torch.inference_mode()
+def test_files_that_asteroid_saves_give_its_stems(
+    changed: dict[str, Any],
+    oracle: Callable[..., dict[str, Tensor]],
+    tmp_path: Path,
+    decibels: Decibels,
+) -> None:
+    asked = ASTEROID | changed | {"return_time_signals": True, "path": str(tmp_path / "pytorch_model.bin")}
+    mix = torch.randn(2, asked["nb_channels"], 16 * 40)
+    stems = oracle("xumx_asteroid.py", asked, mix=mix)["stems"]
+    package = read_package(tmp_path / "pytorch_model.bin")
+    network = build_network(replace(package, arguments={**package.arguments, "niter": 0}))
+    assert decibels(stems, network.estimate(mix)) >= 110
 
 
 @torch.inference_mode()

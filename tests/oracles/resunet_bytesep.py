@@ -7,10 +7,9 @@ of the network are loaded.
 
 import sys
 import types
-from importlib.util import find_spec
 
 import torch
-from exchange import answer, asked, scattered, seeded, weights
+from exchange import answer, asked, scattered, seeded, skip_init, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,11 +30,7 @@ class InPlaceABNSync(nn.BatchNorm2d):
 sys.modules["inplace_abn"] = types.ModuleType("inplace_abn")
 sys.modules["inplace_abn.abn"] = types.ModuleType("inplace_abn.abn")
 sys.modules["inplace_abn.abn"].InPlaceABNSync = InPlaceABNSync  # type: ignore[attr-defined]
-place = find_spec("bytesep")
-assert place is not None and place.submodule_search_locations
-for name, folder in (("bytesep", ""), ("bytesep.models", "/models")):
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [place.submodule_search_locations[0] + folder]
+skip_init("bytesep", "bytesep.models")
 
 from bytesep.models import resunet_ismir2021 as original  # noqa: E402
 
