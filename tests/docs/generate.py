@@ -322,6 +322,14 @@ def _speed() -> list[str]:
     return table.lines(_measured("speed.json"))
 
 
+def _shared() -> list[str]:
+    return table.shared(_measured("shared.json"))
+
+
+def _jobs() -> list[str]:
+    return table.jobs(_measured("jobs.json"))
+
+
 def _baselines() -> list[str]:
     scores = _measured("baselines.json")
     stems = ("drums", "bass", "other", "vocals")
@@ -399,6 +407,8 @@ PARTS: dict[str, Callable[[], Any]] = {
     "losses": _losses,
     "recipes": _recipes,
     "speed": _speed,
+    "shared": _shared,
+    "jobs": _jobs,
     "families": _families,
     "roformers": _roformers,
     "machine": _machine,
