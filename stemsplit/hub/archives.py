@@ -39,11 +39,16 @@ class BadArchive(StemsplitError):
     """An archive is damaged, too large, or doesn't have the file."""
 
 
+def is_7z(path: Path) -> bool:
+    """Return whether a file is a 7z archive."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC_7Z)) == MAGIC_7Z
+
+
 def kind(path: Path) -> Kind | None:
     """Return the kind of an archive, None for another file; a zip may also be a checkpoint of PyTorch."""
-    with path.open("rb") as file:
-        if file.read(len(MAGIC_7Z)) == MAGIC_7Z:
-            return "7z"
+    if is_7z(path):
+        return "7z"
     if zipfile.is_zipfile(path):
         return "zip"
     try:

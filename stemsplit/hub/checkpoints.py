@@ -99,7 +99,7 @@ def read_package(
     if not path.is_file():
         raise CheckpointError(path, "no such file")
     refuse_placeholder(path)
-    if archives.kind(path) == "7z":
+    if archives.is_7z(path):
         path, member = archives.unpacked(path, member), ""
     if not _is_safetensors(path) and onnx_weights.is_onnx(path):
         return _exported(path, family, dict(arguments or {}), config)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.network import Network
+from stemsplit.models.blocks.context import InContext
 
 LEAK = 0.2
 
@@ -60,7 +60,7 @@ class FirstWaveUNetArguments:
             raise StemsplitError("first_wave_u_net: needs a level, a feature, a sample and two stems")
 
 
-class FirstWaveUNet(Network):
+class FirstWaveUNet(InContext):
     """The network; its chunks follow each other without overlap, as in the original."""
 
     Arguments = FirstWaveUNetArguments
@@ -90,17 +90,7 @@ class FirstWaveUNet(Network):
             nn.Conv1d(a.channels + widths[1], a.channels, 1) for _ in a.source_names[:-1]
         )
 
-    def forward(self, mix: Tensor) -> Tensor:
-        """Separate one batch of chunks: [B, C, context + n + context] -> [B, S, C, n]."""
-        samples = mix.shape[-1] - 2 * self.context_samples
-        return self._separate(mix, samples, max(samples, self.segment_samples))
-
-    def estimate(self, mix: Tensor) -> Tensor:
-        """Separate [B, C, T], with silence around it, into [B, S, C, T]."""
-        context = self.context_samples
-        return self._separate(F.pad(mix, (context, context)), mix.shape[-1], mix.shape[-1])
-
-    def _separate(self, audio: Tensor, samples: int, least: int) -> Tensor:
+    def separate(self, audio: Tensor, samples: int, least: int) -> Tensor:
         """[B, C, context + `samples` + context] -> [B, S, C, `samples`], in a chunk of `least` samples."""
         taken, given = lengths(self.arguments, least)
         audio = F.pad(audio, (0, taken - audio.shape[-1]))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError, UnknownNameError
-from stemsplit.models.network import Network
+from stemsplit.models.blocks.context import InContext
 from stemsplit.stems import canonical
 
 NORMS = ("gn", "bn", "normal")
@@ -289,7 +289,7 @@ class Lengths(NamedTuple):
     given: int
 
 
-class WaveUNet(Network):
+class WaveUNet(InContext):
     """The networks; chunks follow each other without overlap, as in the program.
 
     The program continues the last chunk of a track by silence to full length, and so does `forward`, because
@@ -323,17 +323,7 @@ class WaveUNet(Network):
                 del self.waveunets[name]
         return self
 
-    def forward(self, mix: Tensor) -> Tensor:
-        """Separate one batch of chunks: [B, C, context + n + context] -> [B, S, C, n]."""
-        samples = mix.shape[-1] - 2 * self.context_samples
-        return self._separate(mix, samples, max(samples, self.segment_samples))
-
-    def estimate(self, mix: Tensor) -> Tensor:
-        """Separate [B, C, T], with silence around it, into [B, S, C, T]."""
-        context = self.context_samples
-        return self._separate(F.pad(mix, (context, context)), mix.shape[-1], mix.shape[-1])
-
-    def _separate(self, audio: Tensor, samples: int, least: int) -> Tensor:
+    def separate(self, audio: Tensor, samples: int, least: int) -> Tensor:
         """[B, C, context + `samples` + context] -> [B, S, C, `samples`], in a chunk of `least` samples."""
         taken = lengths_of(self.arguments, least).taken
         audio = F.pad(audio, (0, taken - audio.shape[-1]))

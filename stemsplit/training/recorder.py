@@ -1,4 +1,4 @@
-"""What a run leaves and tells: checkpoints, exports, metrics and progress events."""
+"""Recorder of a run: writes checkpoints, exports and metrics, and emits progress events."""
 
 import shutil
 import time
@@ -70,7 +70,7 @@ class RunRecorder:
             self._record(state, {"step": 0, "epoch": 0, **self._scores(state)})
         emit(
             self.callback,
-            Validated(self.name, state.epoch, state.step, state.scores, state.best_score, improved),
+            Validated(self.name, state.epoch, state.step, state.scores, state.best.finite_score, improved),
         )
 
     def finish_interval(self, state: RunState) -> None:
@@ -84,7 +84,7 @@ class RunRecorder:
 
     def finish_run(self, state: RunState) -> None:
         """Export the last weights if validations gave no score, so that none is the best."""
-        if self.fabric.is_global_zero and state.scores and state.best_score is None:
+        if self.fabric.is_global_zero and state.scores and state.best.finite_score is None:
             self._export(state, next(reversed(state.candidates())))
 
     def _finish_epoch(self, state: RunState) -> None:

@@ -5,7 +5,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -18,6 +17,7 @@ from lightning.fabric.loggers.logger import Logger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from lightning.fabric.plugins.precision import MixedPrecision, Precision
 from lightning.fabric.utilities import rank_zero_only
+from lightning.pytorch.loggers import WandbLogger
 
 from stemsplit.core.compute import find_device, is_out_of_memory
 from stemsplit.errors import ResourceError
@@ -39,7 +39,8 @@ from stemsplit.training.prepare import (
 )
 from stemsplit.training.progress import Finished
 from stemsplit.training.recorder import RunRecorder
-from stemsplit.training.state import RunState
+from stemsplit.training.state import RunState, is_finished
+from stemsplit.training.validation import BestCandidate
 
 
 class Autocast(MixedPrecision):
@@ -174,7 +175,7 @@ def _run(
             for logger in fabric.loggers:
                 logger.finalize("success" if state.finished else "failed")
     network.cpu().eval()
-    return Result(folder.path, state.step, state.best_score)
+    return Result(folder.path, state.step, state.best.finite_score)
 
 
 def _train_per_stem(
@@ -203,21 +204,13 @@ def is_first_process() -> bool:
 
 def _finished_result(folder: RunFolder, config: Config) -> Result | None:
     """Return the result of a run that has no steps left or has stopped early; None if it can continue."""
-    state, patience = folder.state(), config.valid.patience
-    total = config.fit.epochs * config.fit.steps_per_epoch
-    stopped_early = patience is not None and state["contest"]["losses"] >= patience
-    if state["step"] < total and not stopped_early:
-        return None
-    return Result(folder.path, state["step"], _finite_or_none(state["contest"]["score"]))
-
-
-def _finite_or_none(score: float) -> float | None:
-    """Return a best score, or None if no validation gave one."""
-    return score if isfinite(score) else None
+    state = folder.state()
+    step, best = state["step"], BestCandidate.from_state(state["contest"])
+    return Result(folder.path, step, best.finite_score) if is_finished(config, step, best) else None
 
 
 def _fabric(config: Config, folder: RunFolder) -> Fabric:
-    """Return what a run's processes, devices, precision and loggers are."""
+    """Return the launcher of a run's processes, with its devices, precision and loggers."""
     fit, device = config.fit, find_device(config.fit.device).type
     precisions: dict[str, Callable[[], Precision]] = {
         "fp32": Precision,
@@ -241,15 +234,9 @@ def _loggers(folder: RunFolder, names: Sequence[str]) -> list[Logger]:
     make: dict[str, Callable[[], Logger]] = {
         "tensorboard": lambda: TensorBoardLogger(folder.logs, name="tensorboard", version=start),
         "csv": lambda: CSVLogger(folder.logs, name="csv", version=start),
-        "wandb": lambda: _wandb(folder),
+        "wandb": lambda: WandbLogger(folder.path.resolve().name, folder.logs, project="stemsplit"),
     }
     return [make[name]() for name in dict.fromkeys(names)]
-
-
-def _wandb(folder: RunFolder) -> Logger:
-    from lightning.pytorch.loggers import WandbLogger
-
-    return WandbLogger(folder.path.resolve().name, folder.logs, project="stemsplit")
 
 
 @contextmanager

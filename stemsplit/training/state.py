@@ -1,7 +1,6 @@
 """State of a run, everything that an exact resume needs."""
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 import torch
@@ -70,9 +69,7 @@ class RunState:
     @property
     def finished(self) -> bool:
         """Return True if no steps are left, or if validations don't improve any more."""
-        patience = self.config.valid.patience
-        stale = patience is not None and self.best.stale_validations >= patience
-        return stale or self.step >= self.total_steps
+        return is_finished(self.config, self.step, self.best)
 
     @property
     def validation_due(self) -> bool:
@@ -80,11 +77,6 @@ class RunState:
         fit, valid = self.config.fit, self.config.valid
         every = fit.steps_per_epoch * valid.every_epochs
         return self.step % every == 0 or self.step == self.total_steps
-
-    @property
-    def best_score(self) -> float | None:
-        """Return the best score so far, or None if no validation gave one."""
-        return self.best.score if isfinite(self.best.score) else None
 
     @property
     def learning_rate(self) -> float:
@@ -155,3 +147,10 @@ class RunState:
         self.loss_sums = state["tally"]
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
+
+
+def is_finished(config: Config, step: int, best: BestCandidate) -> bool:
+    """Return True if a run has no steps left, or if its validations don't improve any more."""
+    patience = config.valid.patience
+    stale = patience is not None and best.stale_validations >= patience
+    return stale or step >= config.fit.epochs * config.fit.steps_per_epoch

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import torch
@@ -95,6 +96,11 @@ class BestCandidate:
     candidate: str = ""
     step: int = 0
     stale_validations: int = 0
+
+    @property
+    def finite_score(self) -> float | None:
+        """Return the score, or None if no validation gave one."""
+        return self.score if isfinite(self.score) else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, under the keys of checkpoints and metrics.jsonl, which never change."""

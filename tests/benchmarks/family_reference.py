@@ -38,13 +38,11 @@ PLACES = {
 
 
 def stand_in() -> None:
-    """Replace what Bandit's packages import for training, and torchaudio's compiled part."""
+    """Let Bandit's network be imported without the rest of its package, which is for training."""
     home = Path(str(find_spec("msst").origin)).parent / "models/bandit/core"  # type: ignore[union-attr]
     for name, place in (("msst.models.bandit.core", home), ("msst.models.bandit.core.model", home / "model")):
         sys.modules[name] = ModuleType(name)
         sys.modules[name].__path__ = [str(place)]
-    sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module)  # type: ignore[assignment]
-    sys.modules["torchaudio._extension"] = MagicMock(_IS_TORCHAUDIO_EXT_AVAILABLE=False)
 
 
 def first_demucs() -> None:
@@ -76,7 +74,6 @@ def made(kind: str, constructor: dict[str, Any]) -> nn.Module:
 
 def unmix(constructor: dict[str, Any]) -> nn.Module:
     """Return the separator of Open-Unmix with its networks."""
-    sys.modules["torchaudio._extension"] = MagicMock(_IS_TORCHAUDIO_EXT_AVAILABLE=False)
     model = importlib.import_module("openunmix.model")
     sizes = {key: constructor[key] for key in ("nb_channels", "hidden_size", "nb_layers", "max_bin")}
     targets = {name: model.OpenUnmix(nb_bins=2049, **sizes) for name in constructor["targets"]}
@@ -88,7 +85,6 @@ def separate_mdx(constructor: dict[str, Any], samples: int) -> Callable[[], obje
     import onnxruntime
 
     sys.modules["onnx2torch"] = ModuleType("onnx2torch")
-    sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module)  # type: ignore[assignment]
     network = importlib.import_module("audio_separator.separator.uvr_lib_v5.mdxnet").ConvTDFNet(
         target_name="x", lr=0, optimizer="rmsprop", dim_c=4, overlap=0, **constructor
     )
@@ -154,6 +150,9 @@ def _hashable(value: Any) -> Any:
 
 SEPARATE = {"vr": separate_vr, "vr_v51": separate_vr, "mdx_net": separate_mdx}
 kind, path, channels, samples = sys.argv[1:]
+# some packages import Lightning for training, and torchaudio, whose compiled part needn't fit this torch
+sys.modules["pytorch_lightning"] = SimpleNamespace(LightningModule=nn.Module)  # type: ignore[assignment]
+sys.modules["torchaudio._extension"] = MagicMock(_IS_TORCHAUDIO_EXT_AVAILABLE=False)
 torch.manual_seed(0)
 torch.set_num_threads(1)
 constructor = json.loads(Path(path).read_text())

@@ -3,7 +3,6 @@
 `STEMSPLIT_DEMUCS2=FOLDER python tests/data/references/make.py` (see demucs2.py) with openunmix installed.
 """
 
-import json
 import math
 import os
 import subprocess
@@ -14,10 +13,10 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stemsplit.models import build
+from tests.data.references.writing import write
 
 HERE = Path(__file__).parent
 WAVEFORM = {"sources": ["a", "b"], "samplerate": 8000, "segment_length": 1500}
@@ -111,12 +110,7 @@ def make(name: str, family: str, arguments: dict[str, Any]) -> None:
     mono = 1 in (arguments.get("audio_channels"), arguments.get("nb_channels"))
     mix = track(1 if mono else 2, 5100 if family == "openunmix" else 3700)  # over 300 frames; three chunks
     stems = (openunmix if family == "openunmix" else demucs2)(family, arguments, state, mix)
-    tensors = {f"weights/{key}": value for key, value in state.items()} | {"mix": mix, "stems": stems}
-    save_file(
-        {key: value.contiguous() for key, value in tensors.items()},
-        HERE / f"{name}.safetensors",
-        {"family": family, "arguments": json.dumps(arguments)},
-    )
+    write(name, family, arguments, state, mix, stems)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ chunks are cut by its own class, without overlap.
 """
 
 import ast
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,13 +15,12 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from tests.data.references.make import track
+from tests.data.references.writing import write
 
-HERE = Path(__file__).parent
 ARGUMENTS: dict[str, Any] = {
     "sources": ["vocals", "drums"],
     "n_fft": 64,
@@ -137,13 +135,7 @@ def make(clone: Path) -> None:
         kept = [network.separate(cut[k][0][None], torch.tensor([i])) for k in range(len(cut))]
         whole = torch.cat([one[0, trim(hop) : -trim(hop)] for one in kept])  # [T, C], to the last chunk's end
         stems.append(whole[: mix.shape[1]].T)
-    tensors = {f"weights/{key}": value for key, value in state.items()}
-    tensors |= {"mix": mix, "stems": torch.stack(stems)}
-    save_file(
-        {key: value.contiguous() for key, value in tensors.items()},
-        HERE / "lasaft.safetensors",
-        {"family": "lasaft", "arguments": json.dumps(ARGUMENTS)},
-    )
+    write("lasaft", "lasaft", ARGUMENTS, state, mix, torch.stack(stems))
     print(len(cut), torch.stack(stems).std(dim=(1, 2)))
 
 

@@ -3,20 +3,11 @@
 `STEMSPLIT_TENSORFLOW=PYTHON python -m tests.data.references.make_spleeter` (see tests/oracles/tensorflow.txt)
 """
 
-import json
-import os
-import subprocess
-import tempfile
-from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
-from stemsplit.hub import tensor_bundles, tensorflow_names
 from tests.data.references.make import track
+from tests.data.references.writing import run_tensorflow, write
 
-HERE = Path(__file__).parent
-PROGRAM = HERE.parents[1] / "oracles/spleeter_tf.py"
 SIZES = {
     "n_channels": 2,
     "T": 64,
@@ -52,22 +43,8 @@ def params(arguments: dict[str, Any]) -> dict[str, Any]:
 def make(name: str, arguments: dict[str, Any]) -> None:
     """Write one reference."""
     mix = track(2, 6000)  # one and a half groups of frames
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        asked = params(arguments) | {"checkpoint": folder}
-        save_file({"mix": mix}, place / "asked", {"arguments": json.dumps(asked)})
-        command = [os.environ["STEMSPLIT_TENSORFLOW"], PROGRAM, place / "asked", place / "answer"]
-        subprocess.run(command, check=True)
-        stems = load_file(place / "answer")["stems"]
-        index = place / "model.index"
-        state = tensorflow_names.named(index, tensor_bundles.read(index))
-    tensors = {f"weights/{key}": value for key, value in state.items()} | {"mix": mix, "stems": stems}
-    own = {**arguments, "sample_rate": 8000, "groups": 1}
-    save_file(
-        {key: value.contiguous() for key, value in tensors.items()},
-        HERE / f"{name}.safetensors",
-        {"family": "spleeter", "arguments": json.dumps(own)},
-    )
+    stems, state = run_tensorflow("spleeter_tf.py", params(arguments), mix)
+    write(name, "spleeter", {**arguments, "sample_rate": 8000, "groups": 1}, state, mix, stems)
 
 
 if __name__ == "__main__":

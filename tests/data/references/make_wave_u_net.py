@@ -8,7 +8,6 @@ module imports what isn't needed for it.
 import ast
 import contextlib
 import io
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from tests.data.references.make import track
+from tests.data.references.writing import write
 
-HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"features": 8, "levels": 3, "kernel_size": 3, "sr": 8000, "output_size": 0.1}
 CASES: dict[str, dict[str, Any]] = {
     "wave_u_net": SMALL | {"instruments": ["bass", "vocals"]},
@@ -79,12 +77,7 @@ def make(name: str, arguments: dict[str, Any], clone: Path) -> None:
     mix = track(2, 3000)
     stems = predict(mix.numpy(), network)
     found = torch.from_numpy(np.stack([stems[stem] for stem in a["instruments"]]))
-    tensors = {f"weights/{key}": value for key, value in state.items()} | {"mix": mix, "stems": found}
-    save_file(
-        {key: value.contiguous() for key, value in tensors.items()},
-        HERE / f"{name}.safetensors",
-        {"family": "wave_u_net", "arguments": json.dumps(arguments)},
-    )
+    write(name, "wave_u_net", arguments, state, mix, found)
 
 
 if __name__ == "__main__":
