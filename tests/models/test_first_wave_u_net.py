@@ -48,7 +48,8 @@ def test_checkpoints_of_tensorflow_give_the_stems_of_its_graph(
     name: str, oracle: Callable[..., dict[str, Tensor]], tmp_path: Path, decibels: Decibels
 ) -> None:
     mix = 0.3 * torch.randn(2, 777)
-    stems = oracle("wave_u_net_tf.py", asked(CASES[name], tmp_path), mix=mix)["stems"]
+    arguments = {**asked(CASES[name]), "checkpoint": str(tmp_path)}
+    stems = oracle("wave_u_net_tf.py", arguments, mix=mix)["stems"]
     (tmp_path / "model.yaml").write_text(f"family: first_wave_u_net\narguments: {CASES[name]}")
     network = load_model(tmp_path / "model.index")
     assert isinstance(network, Network)
