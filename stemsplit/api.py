@@ -1,7 +1,8 @@
 """Public functions above the services: `evaluate` separates the tracks of a data set and scores the stems."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from stemsplit.cluster import Ray
 from stemsplit.core.separable import Separable
 from stemsplit.datasets.names import MIXTURE
 from stemsplit.engines import Engine
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.evaluation import run
 from stemsplit.evaluation.oracles import ORACLES
-from stemsplit.evaluation.plan import plan_dataset, plan_files
+from stemsplit.evaluation.plan import Job, plan_dataset, plan_files
 from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.store import Store
 from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS
@@ -24,6 +26,7 @@ from stemsplit.events import Callback
 from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import MIX, Recipe
+from stemsplit.separation.nodes import check_nodes
 from stemsplit.separation.samples import samples_of
 from stemsplit.separation.separator import Separator
 from stemsplit.settings import DEFAULT_MODEL, ChunkSettings, ComputeSettings
@@ -95,6 +98,7 @@ def evaluate(
         UnknownNameError: no such model, oracle or metric.
         DeviceError: no such device.
         ModelUnavailableError: the weights can't be downloaded or read.
+        ResourceError: a node of the cluster has too little room.
         Cancelled: the callback returned False.
     """
     if models is not None and estimates is not None:
@@ -119,18 +123,44 @@ def evaluate(
         if members:
             named = _with_members(named, Access(offline=offline), callback)
         methods = [_method(name, model, make) for name, model in named]
-    return run.evaluate(
-        planned,
-        methods,
-        oracles=oracles,
-        metrics=DEFAULT_METRICS if metrics is None else metrics,
-        bss=bss,
-        workers=jobs,
-        engine=engine,
-        store=Store(),
-        fresh=fresh,
-        callback=callback,
-    )
+    with _connected(engine, planned, methods, Access(offline=offline), callback):
+        return run.evaluate(
+            planned,
+            methods,
+            oracles=oracles,
+            metrics=DEFAULT_METRICS if metrics is None else metrics,
+            bss=bss,
+            workers=jobs,
+            engine=engine,
+            store=Store(),
+            fresh=fresh,
+            callback=callback,
+        )
+
+
+@contextmanager
+def _connected(
+    engine: Engine | None,
+    jobs: Sequence[Job],
+    methods: Sequence[run.Method],
+    access: Access,
+    callback: Callback | None,
+) -> Iterator[None]:
+    """Connect to the engine's cluster, if it is one, for the `with` block, and check its nodes.
+
+    Raises:
+        As `check_nodes`.
+    """
+    if not isinstance(engine, Ray):
+        yield
+        return
+    with engine.connected():
+        separators = [method.separator for method in methods if isinstance(method.separator, Separator)]
+        models = [model for separator in separators for model in separator.models]
+        check_nodes(
+            engine, models, [path for job in jobs for path in job.paths], access=access, callback=callback
+        )
+        yield
 
 
 def _label(folder: str | Path) -> str:

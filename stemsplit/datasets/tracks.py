@@ -123,6 +123,12 @@ class Track:
     left_out: tuple[str, ...] = ()
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of the stems and the mixture, each once."""
+        sources = [*self.stems.values(), *([self.mixture] if self.mixture else [])]
+        return tuple(dict.fromkeys(part.where.path for source in sources for part in source.parts))
+
+    @property
     def channels(self) -> int:
         """The channels of the mixture, or the most that a stem has."""
         return self.mix.channels

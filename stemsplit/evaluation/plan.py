@@ -36,6 +36,11 @@ class Job:
         """The track's duration in seconds; None if it can't be read."""
         return self.track.frames / self.track.sample_rate if self.track else None
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read to score it."""
+        return tuple(path for track in (self.track, self.estimate) if track for path in track.paths)
+
 
 def plan_dataset(root: str | Path, only: Sequence[str] = ()) -> list[Job]:
     """Return a job for every track of a data set, whose mixtures are to be separated.

@@ -5,7 +5,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -18,8 +18,7 @@ from stemsplit.hub.access import Access
 from stemsplit.hub.bags import BagFile
 from stemsplit.hub.describe import joint_digest
 from stemsplit.hub.load import fetch_model
-from stemsplit.separation.flow import Flow, Run
-from stemsplit.separation.inputs import Input
+from stemsplit.separation.flow import Run
 from stemsplit.urls import Place, Url, delete, exists, put_small
 
 _LAG_S = 5.0  # that a network file system may take to show a new file on another machine
@@ -28,9 +27,9 @@ _ROOM_BYTES = 1_000_000_000  # to be free in a node's temporary folder
 
 def check_nodes(
     engine: Ray,
-    flow: Flow,
-    root: Place,
-    inputs: Sequence[Input],
+    runs: Sequence[Run],
+    paths: Sequence[Path],
+    root: Place | None = None,
     *,
     access: Access = Access(),
     callback: Callback | None = None,
@@ -39,9 +38,9 @@ def check_nodes(
 
     Args:
         engine: the cluster.
-        flow: the models that the workers will load.
-        root: the output folder.
-        inputs: some of the inputs.
+        runs: the models that the workers will load.
+        paths: files that the workers will read.
+        root: the output folder; None if the workers write none.
         access: conditions of downloads.
         callback: receives the events of this machine's own download.
 
@@ -50,15 +49,12 @@ def check_nodes(
         ResourceError: a node has too little room.
         ModelUnavailableError: a model can't be had.
     """
-    for run in flow.runs.values():
+    for run in runs:
         fetch_model(run.about, run.stems, access, callback)
     if engine.address is None:  # this machine only
         return
-    with _probe(root) as probe:
-        paths = tuple(
-            dict.fromkeys(entry.path for entry in inputs if entry.url is None and not entry.failure)
-        )
-        answers = engine.on_every_node(look, tuple(flow.runs.values()), probe, paths, access)
+    with nullcontext() if root is None else _probe(root) as probe:
+        answers = engine.on_every_node(look, tuple(runs), tuple(dict.fromkeys(paths)), probe, access)
     for name, answer in answers.items():
         if isinstance(answer, StemsplitError):
             answer.reason = f"node {name}: {answer}"
@@ -91,14 +87,14 @@ def _probe(root: Place) -> Iterator[Place]:
         remove(probe)
 
 
-def look(runs: Sequence[Run], probe: Place, paths: Sequence[Path], access: Access) -> None:
+def look(runs: Sequence[Run], paths: Sequence[Path], probe: Place | None, access: Access) -> None:
     """Check the machine that this is called on.
 
     Raises:
         StemsplitError: it can't take part in the work; the message says why.
     """
     until = time.monotonic() + _LAG_S
-    while not exists(probe):
+    while probe is not None and not exists(probe):
         if time.monotonic() > until:
             hint = "all nodes need the folder under the same path; or use an address such as s3://"
             raise OutputError(probe.parent, "isn't this machine's output folder", hint=hint)

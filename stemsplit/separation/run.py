@@ -197,7 +197,8 @@ class Session:
 
             stack.enter_context(engine.connected())
             root, access = place_of(request.batch.output), Access.of(request.model)
-            check_nodes(engine, flow, root, self.samples, access=access, callback=callback)
+            paths = [entry.path for entry in self.samples if entry.url is None and not entry.failure]
+            check_nodes(engine, [*flow.runs.values()], paths, root, access=access, callback=callback)
         self.device = request.compute.device
         emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return engine, WorkerFactory(flow, self.outputs, self.fingerprint, request, run)

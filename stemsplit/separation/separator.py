@@ -27,7 +27,7 @@ from stemsplit.events import Callback
 from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
-from stemsplit.separation.flow import resolve
+from stemsplit.separation.flow import Run, resolve
 from stemsplit.separation.outputs import plan_outputs
 from stemsplit.separation.runner import Runner
 from stemsplit.separation.samples import rate_of, samples_of
@@ -137,6 +137,11 @@ class Separator:
         """Text that changes with everything but the audio that the stems depend on; None if unknown."""
         known = self._runner.fingerprint
         return known and json.dumps([known, [(output.name, str(output.sum)) for output in self._outputs]])
+
+    @property
+    def models(self) -> tuple[Run, ...]:
+        """The models, and the stems that are taken from each."""
+        return tuple(self._runner.flow.runs.values())
 
     def close(self) -> None:
         """Free the model and its memory; the separator can't be used any more."""

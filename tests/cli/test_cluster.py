@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import separate_files
+from stemsplit import evaluate, separate_files
 from stemsplit.cluster import Ray
+from stemsplit.errors import SettingsError
+from stemsplit.evaluation.plan import Job, plan_dataset
+from stemsplit.events import Event, TrackStart
 from stemsplit.hub.access import Access
 from stemsplit.settings import BatchSettings, OutputSettings, Request
 from tests.separation.deadly import Deadly
@@ -229,13 +232,18 @@ def test_fail_fast_stops(machines: Machines) -> None:
     assert finished(machines.folder / "fast") < TRACKS
 
 
-def test_an_evaluation_gives_the_same_scores(machines: Machines) -> None:
-    machines.repair()
+def songs(folder: Path) -> None:
+    """Write a data set of two songs."""
     for number, track in enumerate("ab"):
-        (machines.folder / f"set/{track}").mkdir(parents=True)
+        (folder / track).mkdir(parents=True)
         for stem in ("drums", "bass", "other", "vocals"):
             noise = 0.1 * np.random.default_rng(number).standard_normal((44100, 2))
-            soundfile.write(machines.folder / f"set/{track}/{stem}.wav", noise, 44100)
+            soundfile.write(folder / track / f"{stem}.wav", noise, 44100)
+
+
+def test_an_evaluation_gives_the_same_scores(machines: Machines) -> None:
+    machines.repair()
+    songs(machines.folder / "set")
     words = ["evaluate", "--dataset", "set", "-m", "classic", "--no-bss", "--json", "--fresh"]
     ray = ["--engine", "ray", "--address", machines.cluster.address, "--worker-cpus", "1"]
     command = [sys.executable, "-m", "stemsplit", *words]
@@ -255,10 +263,30 @@ def test_a_node_without_the_files_is_named(machines: Machines, tmp_path: Path) -
     for probe, inputs, words in (
         (tmp_path / "no", [], "output folder"),
         (tmp_path, [tmp_path / "x"], "no such"),
+        (None, [tmp_path / "x"], "no such"),
     ):
-        answers = engine.on_every_node(look, (), probe, inputs, Access())
+        answers = engine.on_every_node(look, (), inputs, probe, Access())
         assert len(answers) == 2
         assert all(words in str(answer) for answer in answers.values())
+
+
+def test_an_evaluation_checks_the_nodes_first(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.repair()
+    data = tmp_path / "set"
+    songs(data)
+    planned = plan_dataset(data)
+
+    def moved(root: str | Path, only: Sequence[str] = ()) -> list[Job]:
+        data.rename(tmp_path / "elsewhere")  # as if this machine alone saw the files
+        return planned
+
+    monkeypatch.setattr("stemsplit.api.plan_dataset", moved)
+    events = list[Event]()
+    with pytest.raises(SettingsError, match=r"node .*no such file"):
+        evaluate(data, "tiny", engine=Ray(machines.cluster.address), callback=events.append)
+    assert not any(isinstance(event, TrackStart) for event in events)
 
 
 def test_a_poisoned_track_fails_and_the_others_are_done(machines: Machines, tmp_path: Path) -> None:
