@@ -251,7 +251,9 @@ def _not_runnable() -> list[str]:
 def _megabytes(spec: ModelSpec) -> str:
     files = [file for member in members(spec) for file in member.files]
     sizes = [file.size / 1e6 if file.size else file.about_mb for file in files]
-    return f"{sum(size or 0 for size in sizes):.0f} MB" if sizes else "none"
+    if None in sizes:
+        return "not known"
+    return f"{sum(filter(None, sizes)):.0f} MB" if sizes else "none"
 
 
 def _formats() -> list[str]:

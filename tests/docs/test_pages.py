@@ -4,6 +4,7 @@ import io
 import re
 import shlex
 import shutil
+import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = (page.parent / path).resolve() if path else page
         assert target.is_relative_to(ROOT) and target.exists(), f"{link}: no such file"
         assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+def test_every_extra_is_explained() -> None:
+    page = (DOCS / "installing.md").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"'\.\[([a-z0-9,]+)\]'", page)
+    assert {*extras} == {extra for text in named for extra in text.split(",")}
 
 
 def test_every_page_is_reached_from_the_index() -> None:

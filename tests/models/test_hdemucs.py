@@ -1,6 +1,7 @@
 """Hybrid Demucs equals the network of the demucs package, at any length."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from stemsplit.core.stream import separate_array
 from stemsplit.errors import StemsplitError
+from stemsplit.hub.checkpoints import build_network, read_package
 from stemsplit.models import build
 from stemsplit.models.network import Network
 
@@ -188,3 +190,17 @@ def test_it_learns(case: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[2] < losses[0]
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_checkpoints_of_torchaudio_give_the_stems_of_its_network(
+    oracle: Callable[..., dict[str, Tensor]], tmp_path: Path, decibels: Decibels
+) -> None:
+    arguments = {"sources": TINY["sources"], "channels": 8}
+    mix = noise_and_notes(60_000)
+    answer = oracle("hdemucs_torchaudio.py", arguments, mix=mix)
+    stems = answer.pop("stems")
+    torch.save({name.removeprefix("weights/"): value for name, value in answer.items()}, tmp_path / "high.pt")
+    package = read_package(tmp_path / "high.pt", family="hdemucs", arguments=arguments)
+    assert decibels(stems, build_network(package).eval()(mix)) > 110
