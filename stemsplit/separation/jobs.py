@@ -203,7 +203,7 @@ def refuse_overwriting(found: Ready | TrackResult, inputs: Collection[str]) -> R
     """Return a failure for a job that would overwrite an input (given by real paths), or else `found`."""
     if isinstance(found, Ready):
         for path in found.job.paths:
-            if isinstance(path, Path) and os.path.realpath(path) in inputs:
+            if isinstance(path, Path) and path.exists() and os.path.realpath(path) in inputs:
                 error = OutputError(
                     path, "is an input", hint="choose another folder with -o, or a --template"
                 )

@@ -297,9 +297,10 @@ def _check_collisions(jobs: Sequence[Job], layout: Layout) -> None:
                     setting="--template",
                     hint=f"use {{dir}}{'' if together else ', {stem}'} and {{name}} in it",
                 )
-    folders = {_comparable(parent) for job in jobs for path in job.paths for parent in path.parents}
+    holders = {path.parent for job in jobs for path in job.paths}
+    folders = {_comparable(folder) for folder in {above for one in holders for above in (one, *one.parents)}}
     folders.add(_comparable(layout.root))
-    for job in jobs:
+    for job in jobs if seen.keys() & folders else ():
         for path in job.paths:
             if _comparable(path) in folders:
                 raise SettingsError(
