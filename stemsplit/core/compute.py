@@ -220,9 +220,15 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:
+    """Run a model on a batch of chunks, and wait for its result, as `start` explains."""
+    return start(model, batch, compute)()
+
+
+def start(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Callable[[], Tensor]:
     """Run a model on a batch of chunks, in halves if the batch doesn't fit the device's memory.
 
-    This is the only place that calls a model for inference.
+    This is the only place that calls a model for inference. On CUDA the device is still computing when it
+    returns.
 
     Args:
         model: a `Separable`.
@@ -230,7 +236,7 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
         compute: the device that the model is on, and the precision.
 
     Returns:
-        [B, S, C, n] in float32 on the CPU.
+        A function that waits for the result, [B, S, C, n] in float32 on the CPU.
 
     Raises:
         ResourceError: not even one chunk fits.
@@ -249,7 +255,8 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
     if compute.device.type == "cuda":
         torch.cuda.empty_cache()
     half = (len(batch) + 1) // 2
-    return torch.cat([run(model, part, compute) for part in torch.split(batch, half)])  # [B, S, C, n]
+    stems = torch.cat([run(model, part, compute) for part in torch.split(batch, half)])  # [B, S, C, n]
+    return lambda: stems
 
 
 def batch_size(compute: Compute) -> int:
@@ -258,11 +265,12 @@ def batch_size(compute: Compute) -> int:
     return cuda.fitting_batch(compute.device) if compute.device.type == "cuda" else 1
 
 
-def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:
+def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Callable[[], Tensor]:
     with torch.inference_mode(), arithmetic(compute):
         if compute.device.type == "cuda":
             return cuda.to_cpu(model(cuda.to_device(batch, compute.device)).float())
-        return model(batch.to(compute.device)).float().cpu()
+        stems = model(batch.to(compute.device)).float().cpu()
+    return lambda: stems
 
 
 @contextmanager
