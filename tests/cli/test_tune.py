@@ -1,0 +1,54 @@
+"""`stemsplit tune`, and the runs after it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stemsplit.hub.checkpoints import save_package
+from tests.separation.networks import small
+
+Shell = Any
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "home/tiny.safetensors"
+    path.parent.mkdir()
+    save_package(path, small("htdemucs"))
+    return path
+
+
+def test_tune_prints_what_it_timed_and_later_runs_say_what_they_use(shell: Shell, model: Path) -> None:
+    ran = shell("tune", model, "-d", "cpu", "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["schema"] and found["model"] == str(model) and found["choice"]["precision"]
+    assert "precision fp32: " in ran.err and "s a chunk" in ran.err
+    (path,) = (shell.folder / "home").rglob("tuned/*.json")
+    kept = json.loads(path.read_text())
+    assert found == {"schema": found["schema"], **kept}
+
+    path.write_text(json.dumps(kept | {"choice": {"precision": "bf16"}, "agreement_db": 55.0}))
+    shell.write("a.wav", seconds=0.2)
+    run = ("a.wav", "-m", model, "-d", "cpu", "-s", "bass")
+    ran = shell(*run, "--json")
+    assert ran.code == 0 and "tuned for this machine (precision bf16; 55 dB from plain fp32)" in ran.err
+    assert json.loads(ran.out)["settings"]["precision"] == "bf16"
+    ran = shell(*run, "-o", "plain", "--json", "--no-tuned")
+    assert ran.code == 0 and "tuned" not in ran.err
+    assert json.loads(ran.out)["settings"]["precision"] == "auto"
+
+
+def test_the_conclusion_names_what_a_lower_limit_allows(shell: Shell, model: Path) -> None:
+    ran = shell("tune", "--model", model, "-d", "cpu", "--progress", "none")
+    assert ran.code == 0 and ran.err == ""
+    assert ran.out.decode().startswith(f"{model} on ") and "dB from plain fp32" in ran.out.decode()
+
+
+def test_unknown_models_and_devices_are_refused(shell: Shell) -> None:
+    ran = shell("tune", "no-such-model")
+    assert ran.code == 2 and "no-such-model" in ran.err
+    ran = shell("tune", "classic", "-d", "nonsense")
+    assert ran.code != 0 and "nonsense" in ran.err
