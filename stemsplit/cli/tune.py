@@ -6,8 +6,10 @@ from math import floor
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from stemsplit.cli import progress
+from stemsplit.cli.failures import usage_error
 from stemsplit.cli.options import PROGRESS, flag, setting
 from stemsplit.fields import collect
 from stemsplit.outcome import SCHEMA
@@ -48,6 +50,9 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
     stemsplit tune htdemucs_ft --min-agreement 50
     stemsplit song.mp3 -m htdemucs_ft --no-tuned
     """
+    source = click.get_current_context().get_parameter_source("model")
+    if name is not None and source is ParameterSource.COMMANDLINE:
+        raise usage_error(f"MODEL {name} and --model exclude each other")
     request = collect({**options, "model": name or options["model"]}, Request)
     from stemsplit.core.devices import check_device
     from stemsplit.separation.tuning import tune as measure

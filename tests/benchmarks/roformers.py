@@ -30,7 +30,8 @@ from stemsplit.hub.registry import find_model
 from stemsplit.models import build
 from stemsplit.models import family as class_of
 
-peaks: Any = importlib.import_module("peaks")  # by its own name: an oracle has a package called tests
+# As a program it runs where `tests` is another project's package
+peaks: Any = importlib.import_module(f"{__package__}.peaks" if __package__ else "peaks")
 RESULT = Path(__file__).with_name("roformers.json")
 MODELS = ("bs_roformer", "mel_band_roformer_kim")
 UVR = "audio_separator.separator.uvr_lib_v5.roformer"

@@ -47,6 +47,13 @@ def test_the_conclusion_names_what_a_lower_limit_allows(shell: Shell, model: Pat
     assert ran.out.decode().startswith(f"{model} on ") and "dB from plain fp32" in ran.out.decode()
 
 
+def test_a_typed_model_prevails_over_the_environment_and_is_named_once(shell: Shell, model: Path) -> None:
+    ran = shell("tune", model, "-d", "cpu", "--json", env={"STEMSPLIT_MODEL": "no-such-model"})
+    assert json.loads(ran.out)["model"] == str(model)
+    ran = shell("tune", model, "-m", "classic")
+    assert ran.code == 2 and "exclude each other" in ran.err
+
+
 def test_unknown_models_and_devices_are_refused(shell: Shell) -> None:
     ran = shell("tune", "no-such-model")
     assert ran.code == 2 and "no-such-model" in ran.err
