@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
 from stemsplit.cli.options import PROGRESS, flag, setting
+from stemsplit.events import Notice
 from stemsplit.fields import collect
 from stemsplit.outcome import SCHEMA
 from stemsplit.settings import MIN_AGREEMENT_DB, Request
@@ -55,17 +56,18 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
         raise usage_error(f"MODEL {name} and --model exclude each other")
     request = collect({**options, "model": name or options["model"]}, Request)
     from stemsplit.core.devices import check_device
+    from stemsplit.core.memory import share_memory
     from stemsplit.separation.tuning import tune as measure
 
     check_device(request.compute.device)
+    share_memory()  # as `separate` does
     timed = list["Timed"]()
-
-    def report(one: "Timed") -> None:
-        timed.append(one)
-        if style != "none":
-            click.echo(f"{one.choice}: {one.chunk_s:.2f} s a chunk, {one.agreement_db:.0f} dB", err=True)
-
     with progress.display(style) as show:
+
+        def report(one: "Timed") -> None:
+            timed.append(one)
+            show(Notice(f"{one.choice}: {one.chunk_s:.2f} s a chunk, {one.agreement_db:.0f} dB"))
+
         record = measure(
             request.model,
             request.compute.device,
@@ -74,17 +76,16 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
             callback=show,
         )
     found = {"schema": SCHEMA, **asdict(record)}
-    click.echo(json.dumps(found, indent=2) if as_json else _conclusion(record, timed))
+    click.echo(json.dumps(found, indent=2) if as_json else _conclusion(record, timed, min_agreement))
 
 
-def _conclusion(record: "Record", timed: "list[Timed]") -> str:
+def _conclusion(record: "Record", timed: "list[Timed]", min_agreement: float) -> str:
     """Return what was found, and what a lower limit would allow."""
-    gain, faster = record.before_s / record.chunk_s, min(timed, key=lambda one: one.chunk_s)
+    gain = record.before_s / record.chunk_s
     how = f"{record.choice}, {gain:.2f} × as fast as before" if gain > 1 else "nothing is faster than before"
     lines = [f"{record.model} on {record.device}: {how}, {record.agreement_db:.0f} dB from plain fp32"]
-    if faster.chunk_s < record.chunk_s and faster.agreement_db < record.agreement_db:
-        limit = floor(faster.agreement_db)
-        lines.append(
-            f"{faster.choice} takes {faster.chunk_s:.2f} s a chunk; --min-agreement {limit} allows it"
-        )
+    excluded = [one for one in timed if one.agreement_db < min_agreement and one.chunk_s < record.chunk_s]
+    for one in sorted(excluded, key=lambda one: one.chunk_s)[:1]:
+        limit = floor(one.agreement_db)
+        lines.append(f"{one.choice} takes {one.chunk_s:.2f} s a chunk; --min-agreement {limit} allows it")
     return "\n".join(lines)

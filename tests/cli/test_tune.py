@@ -1,12 +1,16 @@
 """`stemsplit tune`, and the runs after it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stemsplit.hub.checkpoints import save_package
+from stemsplit.separation import tuning
+from stemsplit.separation.tuned import Choice, Record
+from stemsplit.separation.tuning import Timed
 from tests.separation.networks import small
 
 Shell = Any
@@ -25,7 +29,7 @@ def test_tune_prints_what_it_timed_and_later_runs_say_what_they_use(shell: Shell
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
     assert found["schema"] and found["model"] == str(model) and found["choice"]["precision"]
-    assert "precision fp32: " in ran.err and "s a chunk" in ran.err
+    assert "note: precision fp32: " in ran.err and "s a chunk" in ran.err
     (path,) = (shell.folder / "home").rglob("tuned/*.json")
     kept = json.loads(path.read_text())
     assert found == {"schema": found["schema"], **kept}
@@ -41,10 +45,28 @@ def test_tune_prints_what_it_timed_and_later_runs_say_what_they_use(shell: Shell
     assert json.loads(ran.out)["settings"]["precision"] == "auto"
 
 
-def test_the_conclusion_names_what_a_lower_limit_allows(shell: Shell, model: Path) -> None:
+def test_progress_is_shown_as_asked(shell: Shell, model: Path) -> None:
     ran = shell("tune", "--model", model, "-d", "cpu", "--progress", "none")
     assert ran.code == 0 and ran.err == ""
     assert ran.out.decode().startswith(f"{model} on ") and "dB from plain fp32" in ran.out.decode()
+    lines = shell("tune", "-m", model, "-d", "cpu", "--progress", "json").err.splitlines()
+    assert {json.loads(line)["event"] for line in lines} == {"notice"}
+
+
+@pytest.mark.parametrize("limit", [50, 100])
+def test_the_conclusion_names_what_a_lower_limit_allows(
+    shell: Shell, model: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    def slower(settings: object, device: str, *, report: Callable[[Timed], object], **_: object) -> Record:
+        report(Timed(Choice("fp32"), 2.0, 119.0))
+        report(Timed(Choice("bf16"), 1.95, 55.6))
+        return Record("m", "a CPU", "2", Choice("fp32"), 2.0, 2.0, 119.0)
+
+    monkeypatch.setattr(tuning, "tune", slower)
+    first, *more = shell("tune", model, "--min-agreement", str(limit)).out.decode().splitlines()
+    assert first == "m on a CPU: nothing is faster than before, 119 dB from plain fp32"
+    allowed = "precision bf16 takes 1.95 s a chunk; --min-agreement 55 allows it"
+    assert more == ([allowed] if limit == 100 else [])
 
 
 def test_a_typed_model_prevails_over_the_environment_and_is_named_once(shell: Shell, model: Path) -> None:
