@@ -32,6 +32,7 @@ DEFAULT_OVERLAP = 0.25  # for models without an overlap of their own, as in Demu
 # At 0.99, a hundred chunks cover every sample; the time grows with 1 / (1 - overlap), the quality doesn't
 MAX_OVERLAP = 0.99
 MAX_THREADS = 4096
+MIN_AGREEMENT_DB = 100  # with plain fp32, of what `stemsplit tune` chooses
 MAX_SHIFTS = 1000
 LONGEST_SEGMENT_S = 3600
 HIGHEST_RATE = 768_000  # in Hz
@@ -74,8 +75,7 @@ class ChunkSettings:
         default="auto",
     )
     tta: bool = option(
-        False,
-        "Average over three runs: unchanged, inverted, and with swapped channels; three times slower.",
+        False, "Average over three runs: unchanged, inverted, and with swapped channels; three times slower."
     )
 
     def __post_init__(self) -> None:
@@ -93,6 +93,7 @@ class ComputeSettings:
 
     Attributes:
         reduced: with precision auto, use half precision also on a CPU if that is faster for the model.
+        channels_last: lay the weights of two-dimensional convolutions out channels last, except on a CPU.
     """
 
     device: str = option(
@@ -106,9 +107,9 @@ class ComputeSettings:
         None, "Number of CPU threads.", default="PyTorch's choice, about one per core, shared by --jobs"
     )
     reduced: bool = False
-    compile: bool = option(
-        False, "Compile the model for a GPU with torch.compile: takes minutes first, then runs faster."
-    )
+    compile: bool = option(False, "Compile for a GPU with torch.compile: takes minutes, then runs faster.")
+    channels_last: bool = False
+    tuned: bool = option(True, "Compute as `stemsplit tune` found fastest, where no option says how.")
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -137,7 +138,6 @@ class ModelSettings:
     license: str | None = option(
         None, "Refuse models under other licences: permissive, or MIT,...", metavar="NAME", default="any"
     )
-
     model_options: tuple[tuple[str, object], ...] = option(
         (),
         "Setting of the model's own, which `models info` lists, such as denoise=true.",

@@ -76,3 +76,35 @@ def test_both_programs_are_measured_beside_busy_loops(tmp_path: Path) -> None:
     assert found["agreement_db"] > 100
     assert 0 < found["first_progress_s"] < found["loads"]["idle"]["stemsplit"]["wall_s"]
     assert [row.split(" | ")[0] for row in table.shared(found)[2:4]] == ["| idle", "| beside two busy loops"]
+
+
+def chunk(wall_s: float, cpu_s: float, memory_mb: float, agreement_db: float) -> dict[str, float]:
+    return {"wall_s": wall_s, "cpu_s": cpu_s, "chunk_mb": memory_mb, "agreement_db": agreement_db}
+
+
+def of_a_model(stemsplit_s: float, agreement_db: float) -> dict[str, object]:
+    packages = {
+        "pymss-core": chunk(30.0, 55.0, 1000.0, 999.0),
+        "audio-separator": chunk(40.0, 70.0, 900.0, 35.0),
+        "stemsplit": chunk(stemsplit_s, 2 * stemsplit_s, 200.0, agreement_db),
+    }
+    peak = {"wall": 250e9, "cpu": 125e9}
+    about = {"seconds": 8.0, "threads": 2, "rounds": 5, "flop": 4000e9, "gemm_flop_per_s": peak}
+    return {**about, "packages": packages}
+
+
+def test_a_roformers_row_has_both_ratios_and_the_share_of_the_peak() -> None:
+    result = {"cpu": "X", "models": {"one": of_a_model(20.0, 120.0), "two": of_a_model(25.0, 110.0)}}
+    rows = table.roformers(result)
+    cells = "30.0 s, 1000 MB | 40.0 s, 900 MB | 20.0 s, 200 MB | 1.50, 2.00 | 1.38, 1.75 | 80 % | 120 dB"
+    assert rows[2] == f"| one | 8 s | {cells} |"
+    assert rows[-1] == "Medians of 5 alternated rounds, 2 threads, X."
+    whole = {
+        "demucs": {"wall_s": 40.0, "peak_mb": 1500.0, "agreement_db": 999.0},
+        "stemsplit": {"wall_s": 32.0, "peak_mb": 900.0, "agreement_db": 118.0},
+    }
+    speed = {"machine": {"cpu": "X"}, "whole": {"htdemucs": {"20": {}, "60": whole}}}
+    text = " ".join(table.headline(speed, result))
+    assert "60 s of music in 32 s and 900 MB, demucs 4.1.0 in 40 s and 1500 MB: 1.25 times as fast" in text
+    assert "1.20 to 1.50 times as fast as pymss-core and 1.60 to 2.00 times as fast as audio-sep" in text
+    assert "agree to 110 dB" in text

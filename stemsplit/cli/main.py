@@ -26,6 +26,7 @@ COMMANDS = {
     "play": ("stemsplit.cli.play:play", "Open a page to hear, mix, compare and separate."),
     "serve": ("stemsplit.cli.play:serve", "Serve the page and its HTTP API without a browser."),
     "train": ("stemsplit.cli.train:train", "Train and fine-tune models; find mislabelled stems."),
+    "tune": ("stemsplit.cli.tune:tune", "Find out how a model runs fastest here, for later runs."),
     "doctor": ("stemsplit.cli.doctor:doctor", "Show versions, devices, codecs, folders and free space."),
     "completion": ("stemsplit.cli.completion:completion", "Print a shell's completion script."),
     "man": ("stemsplit.cli.man:man", "Print the manual page."),

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ from stemsplit.errors import DeviceError, ResourceError, SettingsError
 from stemsplit.settings import ComputeSettings
 
 M = TypeVar("M")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[Literal["fp32", "bf16", "fp16"], torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 # Layers that only multiply by their weights, which autocast does in half precision
 PRODUCTS = {
     *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
@@ -31,12 +35,14 @@ class Compute:
         dtype: precision of the model's computations.
         optional: fall back to fp32 if the model doesn't support `dtype`.
         compiled: compile the model with torch.compile.
+        channels_last: lay the weights of two-dimensional convolutions out channels last.
     """
 
     device: torch.device = torch.device("cpu")
     dtype: torch.dtype = torch.float32
     optional: bool = False
     compiled: bool = False
+    channels_last: bool = False
 
 
 class Preparable(Protocol):
@@ -65,17 +71,18 @@ def resolve(settings: ComputeSettings) -> Compute:
         SettingsError: the device doesn't support that precision, or compilation.
     """
     device = find_device(settings.device)
+    how = {"compiled": settings.compile, "channels_last": settings.channels_last}
     if settings.compile and device.type == "cpu":
         raise SettingsError("--compile: not on a CPU, where models are prepared instead", setting="compile")
     if settings.precision == "auto":
         dtype, optional = fastest_dtype(device), False
         if settings.reduced and dtype == torch.float32 and has_bf16():
             dtype, optional = torch.bfloat16, True
-        return Compute(device, dtype, optional, settings.compile)
+        return Compute(device, dtype, optional, **how)
     dtype = DTYPES[settings.precision]
     if dtype == torch.float16 and device.type == "cpu":
         raise SettingsError("--precision fp16: not on a CPU", setting="precision", hint="use bf16 or fp32")
-    return Compute(device, dtype, compiled=settings.compile)
+    return Compute(device, dtype, **how)
 
 
 def find_device(name: str) -> torch.device:
@@ -131,6 +138,8 @@ def _place(module: nn.Module, compute: Compute) -> None:
     model = cast(Preparable, module)
     if compute.device.type != "cpu":
         module.to(compute.device)
+        if compute.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compute.compiled:
             module.compile(dynamic=False)  # chunks have one length, so one compilation serves them all
         elif compute.dtype != torch.float32:
@@ -220,9 +229,15 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:
+    """Run a model on a batch of chunks, and wait for its result, as `start` explains."""
+    return start(model, batch, compute)()
+
+
+def start(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Callable[[], Tensor]:
     """Run a model on a batch of chunks, in halves if the batch doesn't fit the device's memory.
 
-    This is the only place that calls a model for inference.
+    This is the only place that calls a model for inference. On CUDA the device is still computing when it
+    returns.
 
     Args:
         model: a `Separable`.
@@ -230,7 +245,7 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
         compute: the device that the model is on, and the precision.
 
     Returns:
-        [B, S, C, n] in float32 on the CPU.
+        A function that waits for the result, [B, S, C, n] in float32 on the CPU.
 
     Raises:
         ResourceError: not even one chunk fits.
@@ -249,7 +264,8 @@ def run(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> T
     if compute.device.type == "cuda":
         torch.cuda.empty_cache()
     half = (len(batch) + 1) // 2
-    return torch.cat([run(model, part, compute) for part in torch.split(batch, half)])  # [B, S, C, n]
+    stems = torch.cat([run(model, part, compute) for part in torch.split(batch, half)])  # [B, S, C, n]
+    return lambda: stems
 
 
 def batch_size(compute: Compute) -> int:
@@ -258,11 +274,12 @@ def batch_size(compute: Compute) -> int:
     return cuda.fitting_batch(compute.device) if compute.device.type == "cuda" else 1
 
 
-def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Tensor:
+def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Callable[[], Tensor]:
     with torch.inference_mode(), arithmetic(compute):
         if compute.device.type == "cuda":
             return cuda.to_cpu(model(cuda.to_device(batch, compute.device)).float())
-        return model(batch.to(compute.device)).float().cpu()
+        stems = model(batch.to(compute.device)).float().cpu()
+    return lambda: stems
 
 
 @contextmanager

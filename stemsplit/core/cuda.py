@@ -1,7 +1,8 @@
 """CUDA: exact float32, batches that fill the device's memory, asynchronous copies."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,9 +54,25 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     return x.pin_memory().to(device, non_blocking=True)
 
 
-def to_cpu(x: Tensor) -> Tensor:
-    """Copy to the CPU, into pinned memory, which the device writes without a staging buffer."""
+def to_cpu(x: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy to the CPU beside later computations; return a function that waits for the copy."""
+    # Into pinned memory, which the device writes without a staging buffer
     out = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
-    out.copy_(x, non_blocking=True)
-    torch.cuda.current_stream(x.device).synchronize()
-    return out
+    stream = _copies(x.device)
+    stream.wait_stream(torch.cuda.current_stream(x.device))  # which computes x
+    with torch.cuda.stream(stream):
+        out.copy_(x, non_blocking=True)
+    done = stream.record_event()
+    x.record_stream(stream)  # its memory isn't used again before the copy is done
+
+    def copied() -> Tensor:
+        done.synchronize()
+        return out
+
+    return copied
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of a device's copies to the CPU."""
+    return torch.cuda.Stream(device)

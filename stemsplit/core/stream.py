@@ -211,6 +211,7 @@ def _lockstep(
         yield from _mean(runs, stems)
     for batch in batches.values():
         batch.flush()
+        batch.collect()
     for run in runs:
         run.done(run.merge.finish())
     yield from _mean(runs, stems)
@@ -252,13 +253,15 @@ def _weighted(parts: Sequence[tuple[Pass, Tensor]], stem: str) -> Tensor:
 class _Batch:
     """Chunks of equal length that wait to be computed in one call.
 
-    If no size is given, the first chunk is computed by itself, to measure how many fit into memory.
+    If no size is given, the first chunk is computed by itself, to measure how many fit into memory. CUDA
+    computes a batch while the stems of the one before are copied and added up here.
     """
 
     def __init__(self, model: Separable, size: int | None, compute: Compute) -> None:
         self.model, self.compute = model, compute
         self.size, self.measured = size or 1, size is not None
         self.waiting: list[tuple[_Run, Chunk]] = []
+        self.started: list[tuple[list[tuple[_Run, Chunk]], Callable[[], Tensor]]] = []  # one at most
         self.calls = 0
 
     def add(self, run: _Run, chunk: Chunk) -> None:
@@ -273,15 +276,24 @@ class _Batch:
             return
         batch = torch.stack([chunk.audio for _, chunk in self.waiting])  # [B, C, context + n + context]
         with computing.evaluating(self.model):
-            outputs = computing.run(self.model, batch, self.compute)
+            outputs = computing.start(self.model, batch, self.compute)
         if not self.measured:
             self.size, self.measured = computing.batch_size(self.compute), True
-        for (run, chunk), stems in zip(self.waiting, outputs, strict=True):
-            run.done(run.merge.push(chunk.start, stems))
-        self.waiting.clear()
+        self.collect()
+        self.started.append((self.waiting, outputs))
+        self.waiting = []
+        if self.compute.device.type != "cuda":
+            self.collect()
         self.calls += 1
         if self.calls % CALLS_PER_TRIM == 0:
             memory.trim()
+
+    def collect(self) -> None:
+        """Wait for the batch that was started, and add its stems up."""
+        while self.started:
+            chunks, outputs = self.started.pop()
+            for (run, chunk), stems in zip(chunks, outputs(), strict=True):
+                run.done(run.merge.push(chunk.start, stems))
 
 
 def _delays(model: Separable, chunks: ChunkSettings) -> list[int]:

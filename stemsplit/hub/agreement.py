@@ -29,9 +29,13 @@ def agreement_db(network: Network, other: Callable[[Tensor], Tensor], mix: Tenso
         other: what is compared, such as another network's `estimate`.
         mix: [1, C, T] for a T that the network can take.
     """
-    ours = network.estimate(mix)
-    error = (ours - other(mix)).double().square().sum().item()
-    energy = ours.double().square().sum().item()
+    return decibels(network.estimate(mix), other(mix))
+
+
+def decibels(reference: Tensor, estimate: Tensor) -> float:
+    """Return the energy of a reference over that of an estimate's difference to it, in dB."""
+    error = (reference - estimate).double().square().sum().item()
+    energy = reference.double().square().sum().item()
     return 10 * math.log10(energy / error) if error and energy else math.inf
 
 

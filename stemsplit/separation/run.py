@@ -42,6 +42,7 @@ from stemsplit.separation.plan import Job, Layout, Plan, plan_jobs, stream_jobs,
 from stemsplit.separation.project import add_project
 from stemsplit.separation.report import STATUSES, Report, ReportStream, TrackResult, announce
 from stemsplit.separation.stem_file import plan_streams
+from stemsplit.separation.tuned import tuned
 from stemsplit.settings import DEFAULT_REQUEST, Request
 from stemsplit.urls import Url, place_of
 
@@ -274,6 +275,7 @@ def prepare(
     if request.engine.address is None:  # another machine may have the device
         check_device(request.compute.device)
     flow = _resolve(request, request.model.model if model is None else model, callback)
+    request = tuned(request, flow, callback)
     if form.together:
         outputs = plan_streams(flow.stems, request.stems, flow.divided, form)
     else:
@@ -309,8 +311,7 @@ def prepare(
         _require_one(len(outputs), "-o -", "outputs of a track, and a stream", _ONE_STEM)
     else:
         check_folder(root)
-    remarks = () if plan.stream else found.notices()
-    for notice in (*flow.remarks(outputs), *remarks, *plan.notices):
+    for notice in (*flow.remarks(outputs), *(() if plan.stream else found.notices()), *plan.notices):
         emit(callback, Notice(notice))
     samples = (*found.inputs[:1], *found.inputs[-1:])
     return Session(request, flow, outputs, plan, fingerprint_of(flow, request), samples)

@@ -32,6 +32,7 @@ from stemsplit.core.compute import DTYPES, Compute
 from stemsplit.hub.registry import find_model
 from stemsplit.models import build
 from tests.benchmarks import families, networks, programs, roformers, table
+from tests.benchmarks.peaks import decibels
 
 RESULT = Path(__file__).with_name("gpu.json")
 PACKAGES = {
@@ -149,7 +150,7 @@ class Bench:
             first_s = time.monotonic() - began
             self.first = stems if self.first is None else self.first
             both = [one[..., : min(self.first.shape[-1], stems.shape[-1])] for one in (self.first, stems)]
-            found = {"first_s": first_s, "agreement_db": roformers.decibels(*both)}
+            found = {"first_s": first_s, "agreement_db": decibels(*both)}
             found |= {"s": self._seconds(act, 1), "weights_mb": _megabytes(network)}
             found["peak_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20 if cuda else None
             if batch > 1:

@@ -5,19 +5,15 @@ python -m tests.benchmarks.inside htdemucs --quick
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from stemsplit.models import build
-from stemsplit.models.fast.packed import PackedLinear
-from tests.benchmarks import networks
+from tests.benchmarks import engines, networks
+from tests.benchmarks.peaks import Variant, decibels, gemm_peak, operations, timed
 
 ROFORMER: dict[str, Any] = {  # a quarter of the released one's blocks, for time's sake
     "stems": networks.SOURCES,
@@ -29,7 +25,6 @@ ROFORMER: dict[str, Any] = {  # a quarter of the released one's blocks, for time
     "freq_transformer_depth": 1,
     "segment_samples": 131072,
 }
-Variant = Callable[[Tensor], Tensor]
 
 
 def plain(kind: str, quick: bool) -> nn.Module:
@@ -43,7 +38,7 @@ def plain(kind: str, quick: bool) -> nn.Module:
     return network
 
 
-def variants(kind: str, quick: bool) -> dict[str, Variant]:
+def variants(kind: str, quick: bool, other: bool = False) -> dict[str, Variant]:
     """What is compared, the reference first."""
     found: dict[str, Variant] = {}
     if kind in networks.CLASSES:
@@ -53,45 +48,15 @@ def variants(kind: str, quick: bool) -> dict[str, Variant]:
     for dtype in ours.precisions:
         prepared: Any = plain(kind, quick)
         found[f"prepared {str(dtype).removeprefix('torch.')}"] = prepared.prepare(dtype).estimate
+    if other:
+        found |= engines.variants(kind, quick)
     return found
 
 
-def decibels(reference: Tensor, estimate: Tensor) -> float:
-    """How far an estimate's error lies below its reference."""
-    error = (reference.double() - estimate.double()).square().sum().clamp_min(1e-60)
-    return float(10 * torch.log10(reference.double().square().sum() / error))
-
-
-def timed(variant: Variant, mix: Tensor) -> tuple[Tensor, float, float]:
-    """Its output, wall-clock and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    out = variant(mix)
-    return out, time.perf_counter() - wall, time.process_time() - cpu
-
-
-def gemm_peak() -> dict[str, float]:
-    """The fastest of ten products of large matrices through oneDNN, in FLOP per wall-clock and CPU second."""
-    size = 2048
-    layer = PackedLinear(torch.randn(size, size), None)
-    x = torch.randn(size, size)
-    times = [timed(layer, x)[1:] for _ in range(10)]
-    return {
-        name: 2 * size**3 / min(column)
-        for name, column in zip(("wall", "cpu"), zip(*times, strict=True), strict=True)
-    }
-
-
-def operations(network: Any, mix: Tensor) -> int:
-    """Floating-point operations of products and convolutions in one segment."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        network.estimate(mix)
-    return int(counter.get_total_flops())
-
-
 @torch.inference_mode()
-def measure(kind: str, quick: bool, rounds: int) -> dict[str, Any]:
+def measure(kind: str, quick: bool, rounds: int, other: bool = False) -> dict[str, Any]:
     """Medians of alternated runs, and how well the outputs agree with the first variant's."""
-    names = variants(kind, quick)
+    names = variants(kind, quick, other)
     network: Any = plain(kind, quick)
     samples = min(network.segment_samples, 10 * network.sample_rate)
     mix = torch.randn(1, 2, samples)
@@ -129,9 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--engines", action="store_true", help="also ONNX Runtime and OpenVINO")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(json.dumps(measure(options.kind, options.quick, options.rounds)))
+    print(json.dumps(measure(options.kind, options.quick, options.rounds, options.engines)))
 
 
 if __name__ == "__main__":

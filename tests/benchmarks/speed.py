@@ -21,12 +21,13 @@ from typing import Any
 
 import click
 
-from tests.benchmarks import programs, table
+from tests.benchmarks import engines, programs, table
 
 REPOSITORY = Path(__file__).parents[2]
 RESULT = Path(__file__).with_name("speed.json")
 KINDS = ("htdemucs", "hdemucs", "demucs", "bs_roformer")
 WHOLE = ("htdemucs", "hdemucs", "demucs")
+ENGINES = ("htdemucs", "hdemucs")  # also in ONNX Runtime and OpenVINO
 ORACLE = "demucs==4.1.0"
 
 
@@ -34,16 +35,17 @@ def environment(folder: Path) -> Path:
     """A fresh environment with demucs and this package; its Python."""
     venv.create(folder, with_pip=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", str(REPOSITORY), ORACLE], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", str(REPOSITORY), ORACLE, *engines.PACKAGES], check=True
+    )
     return python
 
 
 def inside(python: Path, kind: str, quick: bool, rounds: int) -> dict[str, Any]:
     """Segments through the networks alone."""
     line = [python, "-m", "tests.benchmarks.inside", kind, "--rounds", str(rounds)]
-    done = subprocess.run(
-        [*line, *(["--quick"] if quick else [])], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE
-    )
+    more = ["--quick"] if quick else ["--engines"] if kind in ENGINES else []
+    done = subprocess.run([*line, *more], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 

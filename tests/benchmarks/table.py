@@ -1,5 +1,6 @@
 """The tables in README.md, from the JSON of a run."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,42 @@ def _whole(found: dict[str, Any]) -> list[str]:
 
 
 def roformers(result: dict[str, Any]) -> list[str]:
-    """CPU seconds and memory of a chunk, ours against the other packages'."""
+    """Seconds and memory of a chunk, ours against the other packages'."""
     names = list(next(iter(result["models"].values()))["packages"])
-    rows = [f"| network | audio | {' | '.join(names)} | × | agreement |", "|---" * (len(names) + 4) + "|"]
+    heads = ["network", "audio", *names, "× (wall)", "× (CPU)", "of the GEMM peak", "agreement"]
+    rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for model, found in result["models"].items():
-        packages = found["packages"]
-        cells = [f"{one['cpu_s']:.1f} s, {one['chunk_mb']:.0f} MB" for one in packages.values()]
-        ours = packages["stemsplit"]
-        times = [f"{packages[name]['cpu_s'] / ours['cpu_s']:.2f}" for name in names if name != "stemsplit"]
-        rows.append(
-            f"| {model} | {found['seconds']:.0f} s | {' | '.join(cells)} | {', '.join(times)} "
-            f"| {_decibels(ours)} |"
-        )
-    return [*rows, "", f"On one thread of an {result['cpu']}."]
+        packages, ours = found["packages"], found["packages"]["stemsplit"]
+        cells = [f"{one['wall_s']:.1f} s, {one['chunk_mb']:.0f} MB" for one in packages.values()]
+        for clock in ("wall_s", "cpu_s"):
+            cells.append(", ".join(f"{packages[name][clock] / ours[clock]:.2f}" for name in names[:-1]))
+        cells.append(f"{100 * found['flop'] / ours['wall_s'] / found['gemm_flop_per_s']['wall']:.0f} %")
+        rows.append(f"| {model} | {found['seconds']:.0f} s | {' | '.join(cells)} | {_decibels(ours)} |")
+    rounds = " and ".join(dict.fromkeys(str(found["rounds"]) for found in result["models"].values()))
+    threads = next(iter(result["models"].values()))["threads"]
+    return [*rows, "", f"Medians of {rounds} alternated rounds, {threads} threads, {result['cpu']}."]
+
+
+def headline(speed: dict[str, Any], chunks: dict[str, Any]) -> list[str]:
+    """A paragraph for the README: HT Demucs against demucs, RoFormers against two packages."""
+    seconds, runs = list(speed["whole"]["htdemucs"].items())[-1]
+    ours, theirs = runs["stemsplit"], runs["demucs"]
+    gains = []
+    for package in ("pymss-core", "audio-separator"):
+        found = [one["packages"] for one in chunks["models"].values()]
+        ratios = sorted(f"{one[package]['wall_s'] / one['stemsplit']['wall_s']:.2f}" for one in found)
+        gains.append(f"{' to '.join(dict.fromkeys(ratios))} times as fast as {package}")
+    networks = [one["packages"]["stemsplit"] for one in chunks["models"].values()]
+    text = (
+        f"On two cores of an {speed['machine']['cpu']}, HT Demucs separates {seconds} s of music in "
+        f"{ours['wall_s']:.0f} s and {ours['peak_mb']:.0f} MB, demucs 4.1.0 in {theirs['wall_s']:.0f} s and "
+        f"{theirs['peak_mb']:.0f} MB: {theirs['wall_s'] / ours['wall_s']:.2f} times as fast, and the stems "
+        f"agree to {_decibels(ours)}. RoFormers are {' and '.join(gains)}, agree to "
+        f"{min(one['agreement_db'] for one in networks):.0f} dB, and take at most "
+        f"{max(one['chunk_mb'] for one in networks):.0f} MB beside their weights. "
+        "[All measurements](docs/performance.md), losses included."
+    )
+    return textwrap.wrap(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def shared(result: dict[str, Any]) -> list[str]:

@@ -65,7 +65,8 @@ def leaves(cls: Any) -> Iterator[str]:
 def test_the_names_of_fields_are_each_used_once() -> None:
     names = list(leaves(Request))
     assert len(set(names)) == len(names)
-    assert set(names) - set(FIELDS) == {"others", "reduced"}  # of -m and --quality
+    # of -m, of --quality, and of what `tune` recorded
+    assert set(names) - set(FIELDS) == {"others", "reduced", "channels_last"}
 
 
 def test_the_command_has_every_field_once() -> None:
@@ -121,6 +122,7 @@ def test_defaults_in_words(name: str, shown: str) -> None:
 
 SAMPLES = {
     "STEM=NAME|PATH": "vocals=a model",
+    "DB": "50",
     "NAME=A+B": "band=drums+bass",
     "W,W,...": "2,1",
     "I/N": "2/3",

@@ -1,5 +1,6 @@
 """Placing models and running them, on a CPU and as far as possible for a GPU without one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -176,11 +177,80 @@ def test_the_first_chunk_is_computed_alone_and_shows_what_fits(monkeypatch: pyte
     assert given.batches == [4, 4]
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_cuda_computes_a_batch_while_the_one_before_is_added_up(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is a fake: a batch is computed only when somebody waits for it."""
+    order: list[str] = []
+
+    def start(model: Model, batch: Tensor, compute: Compute) -> Callable[[], Tensor]:
+        number = sum(one.startswith("start") for one in order)
+        order.append(f"start {number}")
+
+        def wait() -> Tensor:
+            order.append(f"wait {number}")
+            return model(batch)
+
+        return wait
+
+    monkeypatch.setattr(compute, "start", start)
+    monkeypatch.setattr(compute, "batch_size", lambda compute: 3)
+    mix = torch.randn(2, 85)
+    out = separate_array(Model(), mix, ChunkSettings(overlap=0.5), Compute(torch.device(kind)))
+    assert torch.allclose(out[0], mix, rtol=1e-5, atol=1e-6)
+    ahead = ["start 0", "start 1", "wait 0", "start 2", "wait 1", "start 3", "wait 2"]
+    alone = ["start 0", "wait 0", "start 1", "wait 1", "start 2", "wait 2", "start 3"]
+    assert order[:7] == (ahead if kind == "cuda" else alone)
+    calls = [f"{what} {number}" for what in ("start", "wait") for number in range(len(order) // 2)]
+    assert sorted(order) == sorted(calls)
+
+
+def test_the_copy_to_the_cpu_runs_beside_later_computations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The streams are fakes that write down what they are asked for."""
+    order: list[str] = []
+
+    class Event:
+        def synchronize(self) -> None:
+            order.append("wait")
+
+    class Stream:
+        def __init__(self, device: object) -> None:
+            order.append("new stream")
+
+        def wait_stream(self, other: str) -> None:
+            order.append(f"after {other}")
+
+        def record_event(self) -> Event:
+            return Event()
+
+        def __enter__(self) -> None:
+            order.append("copy")
+
+        def __exit__(self, *_: object) -> None:
+            order.append("copied")
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, pin_memory, **more: empty(*size, **more))
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the computation")
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda x, stream: order.append("kept"), raising=False)
+    cuda._copies.cache_clear()
+    x = torch.randn(3)
+    first, second = cuda.to_cpu(x), cuda.to_cpu(x + 1)
+    copy = ["after the computation", "copy", "copied", "kept"]
+    assert order == ["new stream", *copy, *copy]  # one stream, and nobody has waited
+    assert torch.equal(second(), x + 1) and torch.equal(first(), x)
+    assert order[-2:] == ["wait", "wait"]
+    cuda._copies.cache_clear()
+
+
 @pytest.mark.gpu
 def test_copies_and_arithmetic_on_a_gpu() -> None:
     device = torch.device("cuda")
     x = torch.randn(3, 5, 1000)
-    assert torch.equal(cuda.to_cpu(cuda.to_device(x, device)), x)
+    assert torch.equal(cuda.to_cpu(cuda.to_device(x, device))(), x)
     a, b = torch.randn(512, 512), torch.randn(512, 512)
     torch.backends.cuda.matmul.allow_tf32 = True
     try:

@@ -40,6 +40,7 @@ from tests.benchmarks import table
 from tests.docs.command_line import command_line, variables
 from tests.docs.pages import COMMAND_LINE, PAGES, ROOT, as_table
 
+GENERATED = [ROOT / "README.md", *PAGES]
 MARKS = re.compile(r"(^<!-- begin (\w+) -->\n)(.*?)(^<!-- end -->$)", re.DOTALL | re.MULTILINE)
 
 
@@ -347,6 +348,14 @@ def _roformers() -> list[str]:
     return table.roformers(_measured("roformers.json"))
 
 
+def _headline() -> list[str]:
+    return table.headline(_measured("speed.json"), _measured("roformers.json"))
+
+
+def _speed_amx() -> list[str]:
+    return table.lines(_measured("speed-amx.json"))
+
+
 def _machine() -> list[str]:
     machine = _measured("speed.json")["machine"]
     return [f"{machine['cpu']}, Python {machine['python']}, two threads."]
@@ -408,7 +417,9 @@ PARTS: dict[str, Callable[[], Any]] = {
     "about_metrics": _about_metrics,
     "losses": _losses,
     "recipes": _recipes,
+    "headline": _headline,
     "speed": _speed,
+    "speed_amx": _speed_amx,
     "shared": _shared,
     "jobs": _jobs,
     "families": _families,
@@ -429,7 +440,7 @@ def generated(page: Path) -> str:
     return command_line() if page == COMMAND_LINE else MARKS.sub(part, page.read_text())
 
 
-def main(pages: list[Path] = PAGES) -> None:
+def main(pages: list[Path] = GENERATED) -> None:
     """Write all pages."""
     for page in pages:
         page.write_text(generated(page))

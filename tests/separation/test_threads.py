@@ -32,7 +32,7 @@ def counted(*arguments):
     return stems
 
 torch.set_num_threads(2)
-inner, compute.run, before, seen = compute.run, counted, natives(), []
+inner, compute.start, before, seen = compute.start, counted, natives(), []
 try:
     run(sys.argv[1:])
 finally:
@@ -68,13 +68,13 @@ def test_only_the_inference_thread_has_openmp_threads(tmp_path: Path) -> None:
 def test_jobs_share_the_cores(
     tracks: int, jobs: int, chosen: int | None, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts, inner = set[int](), compute.run
+    counts, inner = set[int](), compute.start
 
     def counted(*arguments: object) -> object:
         counts.add(torch.get_num_threads())
         return inner(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compute, "run", counted)
+    monkeypatch.setattr(compute, "start", counted)
     for number in range(tracks):
         soundfile.write(tmp_path / f"{number}.wav", np.full((4000, 2), 0.1), 8000)
     request = Request(
