@@ -40,6 +40,7 @@ KEY_PATTERNS = (
     (r"encoder_block1\.conv_block1\.abn2\.", "bytesep"),
     (r"f_helper\.qmf\.ana_conv_filter\.", "cws_presunet"),
     (r"spec2spec\.encoders\.\d+\.linear_query\.", "lasaft"),
+    (r"spec2spec\.decoders\.\d+\.tfc_lightsaft\.", "lasaft_v2"),
 )
 
 # Arguments that published configurations leave out, by tensor names that only networks with them have. The
@@ -86,8 +87,9 @@ def describe(path: Path, state: Mapping[str, Tensor], config: str | Path | None 
         path: the file.
         state: its tensors by name, which tell the sizes of some families' networks.
         config: the YAML file that describes it, with `family` and `arguments`, or with `model` (Bandit v2:
-            `kwargs`) and `training` like published configurations, with `train` like bytesep's, or with `vr`
-            like an entry of UVR's table; None for the one that `configs_beside` finds.
+            `kwargs`) and `training` like published configurations, with `train` like bytesep's, with `model`
+            and `trainer` like LASAFT-Net-v2's, or with `vr` like an entry of UVR's table; None for the one
+            that `configs_beside` finds.
 
     Raises:
         CheckpointError: there is no description, it is malformed, or several files might be it.
@@ -202,7 +204,7 @@ def _from_yaml(path: Path, config: Path, keys: Sequence[str]) -> Described:
     if isinstance(content.get("family"), str) and isinstance(arguments, dict):
         return Described(content["family"], arguments, {})
     plain = "training" in content and {"model", "kwargs"} & content.keys()
-    if not (plain or {"vr", "train"} & content.keys()):
+    if not (plain or {"vr", "train", "trainer"} & content.keys()):
         raise CheckpointError(config, "not a description of a network: it needs `family` and `arguments`")
     named = content.get("model")
     family = named if isinstance(named, str) else _family_by_keys(keys)
@@ -282,7 +284,7 @@ def _registered(path: Path, state: Mapping[str, Tensor]) -> Described | None:
     for spec in registry().values():
         if spec.family and any(_has_digest(file, digest) for file in spec.files):
             return Described(spec.family, spec.arguments, {})
-    known = catalogue.with_digest(digest)
+    known = catalogue.with_digest(digest) or catalogue.with_git_hash(path, _family_by_keys(list(state)))
     if known is not None and known.family is not None and known.config is None:
         return Described(known.family, known.arguments, {})
     return _of_uvr(path, state)

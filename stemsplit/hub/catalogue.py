@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stemsplit.hub.entries import BagSpec, FileSpec, ModelSpec, Scores
+from stemsplit.hub.verified import Hash
 
 _SUFFIX = re.compile(r"\.(ckpt|pth|onnx|th|pt|bin|safetensors)$")
 _BETWEEN = re.compile(r"[\s_-]+")
@@ -80,6 +81,17 @@ def with_digest(sha256: str) -> ModelSpec | None:
         if len(row.get("files", ())) == 1 and row["files"][0].get("sha256") == sha256:
             return _made(row)
     return None
+
+
+def with_git_hash(path: Path, family: str | None) -> ModelSpec | None:
+    """Return the entry of a family that has git's hash of a file on this machine, None if there is none.
+
+    The file is only hashed if the family has such entries.
+    """
+    rows = [row for row in load().rows.values() if row.get("family") == family]
+    stated = {file["git"]: row for row in rows for file in row.get("files", ()) if "git" in file}
+    row = stated.get(Hash("git", "").of(path)) if stated else None
+    return None if row is None else _made(row)
 
 
 def _made(row: Mapping[str, Any]) -> ModelSpec:

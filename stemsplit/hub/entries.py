@@ -14,7 +14,7 @@ from stemsplit.stems import canonical, canonical_stems
 BUNDLED = Path(__file__).with_name("bundled")
 
 _HEX = re.compile("[0-9a-f]+")
-Revision = Annotated[str, Rule("40 hexadecimal digits", lambda v: len(v) == 40 and bool(_HEX.fullmatch(v)))]
+Sha1 = Annotated[str, Rule("40 hexadecimal digits", lambda v: len(v) == 40 and bool(_HEX.fullmatch(v)))]
 Repository = Annotated[str, Rule("OWNER/REPO", lambda v: v.count("/") == 1)]
 Digest = Annotated[
     str,
@@ -43,7 +43,7 @@ class HubFile:
     """
 
     repo: Repository
-    revision: Revision
+    revision: Sha1
     name: str
 
 
@@ -56,6 +56,7 @@ class FileSpec:
         mirrors: further URLs of the same bytes, tried in this order if the file can't be had from `url`.
         sha256: its digest or the first digits of it (8 or more); None if unknown, see `records` then.
         md5: its md5, for a file without a sha256.
+        git: git's hash of it, for a file without a sha256.
         size: in bytes, None if unknown.
         about_mb: approximate size in MB for display, if only the number of weights is known.
         shaped: whether the entry tells the shapes of all tensors, which verify a file of unknown size.
@@ -70,6 +71,7 @@ class FileSpec:
     mirrors: tuple[str, ...] = ()
     sha256: Digest | None = None
     md5: Md5 | None = None
+    git: Sha1 | None = None
     size: Count | None = None
     about_mb: Count | None = None
     shaped: bool = False

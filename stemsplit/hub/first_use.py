@@ -67,7 +67,7 @@ def _from_any(
 def _from_source(
     file: FileSpec, url: str, access: Access, path: Path, fits: Fits, report: transfer.Report
 ) -> Record:
-    claim = claims.ask(url)
+    claim = Claim(url, Hash("git", file.git)) if file.git is not None else claims.ask(url)
     if None not in (file.size, claim.size) and file.size != claim.size:
         raise DownloadError(f"{url}: holds {claim.size} bytes, not {file.size}: another file", url=url)
     size = claim.size if file.size is None else file.size

@@ -79,6 +79,9 @@ _UNUSED = (
     "torch._C._nn.gelu",  # neuraloperator keeps its arguments among the tensors, as `_metadata`
     *(f"numpy.dtypes.{kind}DType" for kind in ("Bool", "Float32", "Float64", "Int32", "Int64")),
     "torch.torch_version.TorchVersion",
+    # classes by which Lightning's checkpoints until 1.4 name what its callbacks save
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     # settings of a training in Lightning's checkpoints
     *(f"omegaconf.{kind}" for kind in ("dictconfig.DictConfig", "listconfig.ListConfig")),
     *(f"omegaconf.base.{kind}" for kind in ("Metadata", "ContainerMetadata")),

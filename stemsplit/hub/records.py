@@ -85,6 +85,8 @@ def grade_of(file: FileSpec) -> Grade | None:
 
 def expected_grade(file: FileSpec) -> Grade | None:
     """Return how a file can be verified at its first download, None if it can't."""
+    if file.git is not None:
+        return "declared"  # by the repository; the entry repeats it
     if any(claims.declares(url) for url in file.urls if file.md5 is None or not claims.ZENODO.match(url)):
         return "declared"
     if file.md5 is not None:

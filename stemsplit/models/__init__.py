@@ -30,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "htdemucs": "stemsplit.models.htdemucs:HTDemucs",
     "ica": "stemsplit.models.baselines:ICA",
     "lasaft": "stemsplit.models.lasaft:LaSAFT",
+    "lasaft_v2": "stemsplit.models.lasaft_v2:LaSAFTv2",
     "mask_transformer": "stemsplit.models.mask_transformer:MaskTransformer",
     "mdx23c": "stemsplit.models.mdx23c:MDX23C",
     "mdx_kuielab": "stemsplit.models.mdx_net:MDXKuielab",

@@ -222,6 +222,22 @@ def added(name: str, family: str, stems: Iterable[str], url: str, **more: Any) -
 
 RESUNET = {"model": "ResUNet143_DecouplePlusInplaceABN_ISMIR2021", "input_channels": 2, "sample_rate": 44_100}
 LASAFT = LaSAFTArguments()
+# LASAFT-Net-v2's checkpoints at 56ec6cc of its repository, with git's hashes of its tree, and their arguments
+# (lasaft/pretrained/*/config.yaml)
+LASAFT_V2: Mapping[str, tuple[str, str, Mapping[str, Any]]] = {
+    "large": ("epoch%3D709.ckpt", "b9fb56e423bb2dd200649c609626d974c291acf7", {}),
+    "light": (
+        "epoch%3D669.ckpt",
+        "dfe269aa25b378856cef9dc9e93de96792e36941",
+        {
+            **{"n_fft": 2048, "n_blocks": 7, "internal_channels": 20, "embedding_dim": 32, "num_tdfs": 12},
+            "activation": "leaky_relu",
+        },
+    ),
+}
+LASAFT_V2_URL = (
+    "https://raw.githubusercontent.com/ws-choi/LASAFT-Net-v2/56ec6cc6908ab0ffc9dcdff97fcd1ed7c43a46d2"
+)
 FOUR = ("bass", "drums", "other", "vocals")
 # Rows of the list without an address, and those that take their place. bytesep's addresses are those of its
 # own download script of 2021-12-25, asteroid's those of its table of models, CWS-PResUNet's those of its
@@ -293,6 +309,26 @@ ADDED = (
         ],
         what="four stems: drums bass vocals",
         licence="MIT (code; weights not stated)",
+    ),
+    *(
+        added(
+            f"lasaft_v2_{size}",
+            "lasaft_v2",
+            LASAFT.sources,
+            "",
+            aliases=["LASAFT-Net-v2" if size == "large" else "LASAFT-Net-v2 (light)"],
+            files=[
+                {
+                    "names": [],
+                    "urls": [f"{LASAFT_V2_URL}/lasaft/pretrained/v2_{size}/{name}"],
+                    **{"size": None, "sha256": None, "md5": None, "git": git},
+                }
+            ],
+            config=arguments,
+            what="four stems: drums bass vocals",
+            licence="MIT (code; weights not stated)",
+        )
+        for size, (name, git, arguments) in LASAFT_V2.items()
     ),
 )
 
@@ -443,9 +479,11 @@ def file_of(file: Row) -> dict[str, Any]:
     if not urls:
         return {}
     urls.sort(key=rank)
-    digits = re.search(r"-([0-9a-f]{8})\.th$", file["names"][0])  # demucs names its packages by their sha256
-    sha256 = file["sha256"] or (digits[1] if digits else None) or DIGESTS.get(file["names"][0])
-    found = {"url": urls[0], "mirrors": urls[1:], "sha256": sha256, "md5": file["md5"], "size": file["size"]}
+    name = next(iter(file["names"]), "")
+    digits = re.search(r"-([0-9a-f]{8})\.th$", name)  # demucs names its packages by their sha256
+    sha256 = file["sha256"] or (digits[1] if digits else None) or DIGESTS.get(name)
+    hashes = {"sha256": sha256, "md5": file["md5"], "git": file.get("git")}
+    found = {"url": urls[0], "mirrors": urls[1:], **hashes, "size": file["size"]}
     return {key: value for key, value in found.items() if value}
 
 
@@ -513,8 +551,8 @@ def cited(row: Row) -> Row:
         return {"family": "xumx", "arguments": {"sources": tuple(row["stems"])}, "stems": row["stems"]}
     if row["family"] == "d3net":
         return {"family": "d3net", "arguments": {}, "stems": tuple(RELEASED)}
-    if row["family"] == "cws_presunet":
-        return {"family": "cws_presunet", "arguments": row["config"], "stems": row["stems"]}
+    if row["family"] in ("cws_presunet", "lasaft_v2"):
+        return {"family": row["family"], "arguments": row["config"], "stems": row["stems"]}
     if row["family"] == "wave_u_net":
         return wave_u_net(row)
     if row["family"] == "lasaft":

@@ -30,7 +30,7 @@ from stemsplit.hub.registry import find_model
 from stemsplit.models import build
 from stemsplit.models.network import Network
 from tests.hub.bundles import archive, bundle
-from tests.models.test_contract import FIRST_WAVE_U_NET, LASAFT, WAVE_U_NET
+from tests.models.test_contract import FIRST_WAVE_U_NET, LASAFT, LASAFT_V2, WAVE_U_NET
 from tests.models.test_first_wave_u_net import written
 
 FIRST = ("wave_u_net_m4", "wave_u_net_m5", "wave_u_net_m6")
@@ -206,6 +206,26 @@ def test_lasaft_runs_by_its_name(world, monkeypatch):
     monkeypatch.setitem(row, "files", [{**row["files"][0], **digest}])
     world.put("lasaft", content)
     assert same(load_model("lasaft"), network)
+
+
+@pytest.mark.parametrize("name", ["lasaft_v2_large", "lasaft_v2_light"])
+def test_lasaft_net_v2_runs_by_name_and_by_path(world, monkeypatch, name, tmp_path):
+    """Its file is known by git's hash only."""
+    activation = {"activation": build("lasaft_v2", find_model(name).arguments).arguments.activation}
+    small = shrink(monkeypatch, name, LASAFT_V2 | activation)
+    network = build("lasaft_v2", small).eval()
+    content = saved(network)
+    row: Any = catalogue.load().rows[name]
+    digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    monkeypatch.setitem(row, "files", [{**row["files"][0], "git": digest}])
+    world.put(name, content)
+    path = tmp_path / "epoch=1.ckpt"
+    path.write_bytes(content)
+    for found in (load_model(path), load_model(name)):
+        assert same(found, network) and found.arguments.activation == activation["activation"]
+    path.write_bytes(saved(build("lasaft_v2", small)))
+    with pytest.raises(CheckpointError, match="doesn't say what network"):
+        load_model(path)
 
 
 # ---------------------------------------------------------------- damage

@@ -122,6 +122,15 @@ def test_a_file_of_a_github_repository_has_gits_hash(world):
     assert pin(FileSpec(url=world.place(RAW))).sha256 == SHA256
 
 
+def test_a_registered_hash_of_git_is_compared_and_nobody_asked(world):
+    file = FileSpec(url=world.place(RAW), git=GIT)
+    assert records.grade_of(file) == records.grade_of(FileSpec(url=PLAIN, git=GIT)) == "declared"
+    with pytest.raises(DownloadError, match="git is .* expected 000000000000…"):
+        pin(FileSpec(url=RAW, git="0" * 40))
+    assert pin(file).sha256 == SHA256
+    assert world.gets("api.github.com") == 0
+
+
 @pytest.mark.parametrize("etag", ["0" * 64, "0" * 40])
 def test_a_file_that_is_not_what_its_source_declares_is_refused(world, etag):
     file = FileSpec(url=world.hugging_face(etag=etag))

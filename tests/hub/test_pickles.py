@@ -233,6 +233,20 @@ def test_settings_of_a_training_become_placeholders(tmp_path, monkeypatch, zippe
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_callbacks_of_lightning_until_1_4_are_classes(tmp_path, monkeypatch, zipped):
+    """Lightning 1.4.9 names what its callbacks save by their classes, later versions by texts."""
+    home = "pytorch_lightning.callbacks"
+    stopping = stand_in_for(f"{home}.early_stopping.EarlyStopping", object, monkeypatch)
+    kept = stand_in_for(f"{home}.model_checkpoint.ModelCheckpoint", object, monkeypatch)
+    callbacks = {kept: {"best_model_score": torch.tensor(8.5)}, stopping: {"wait_count": 3}}
+    content = {"state_dict": {"w": torch.ones(2)}, "callbacks": callbacks}
+    torch.save(content, tmp_path / "m.ckpt", _use_new_zipfile_serialization=zipped)
+    assert torch.equal(pickles.load(tmp_path / "m.ckpt")["state_dict"]["w"], torch.ones(2))
+    torch.save({**content, "callbacks": {kept(): {}}}, tmp_path / "m.ckpt")  # an instance, too, is nothing
+    assert list(map(type, pickles.load(tmp_path / "m.ckpt")["callbacks"])) == [pickles.Ignored]
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("kind", [list, dict, str])
 def test_types_that_settings_name_make_nothing(tmp_path, kind, zipped):
     content = {"w": torch.ones(1), "made": Calls(kind, ())}

@@ -26,6 +26,7 @@ CLOSE = {torch.float16: 50, torch.bfloat16: 42}
 ROUGH = {
     "bs_roformer": 40,
     "lasaft": 37,
+    "lasaft_v2": 34,
     "mdx_kuielab": 37,
     "mdx_net": 32,
     "scnet_tran": 39.5,

@@ -70,6 +70,8 @@ LASAFT = {
     "dk": 4,
     "embedding_dim": 4,
 }
+# with a shorter embedding, a ReLU may leave nothing of it
+LASAFT_V2 = LASAFT | {"activation": "leaky_relu", "embedding_dim": 8}
 UMX = {
     "targets": ["a", "b"],
     "hidden_size": 8,
@@ -252,6 +254,8 @@ FAMILIES: list[tuple[str, dict[str, Any]]] = [
     ("htdemucs", HTDEMUCS | HASHED),
     ("lasaft", LASAFT),
     ("lasaft", LASAFT | {"audio_channels": 1, "n_blocks": 3, "control_n_layer": 1}),
+    ("lasaft_v2", LASAFT_V2),
+    ("lasaft_v2", LASAFT_V2 | {"audio_channels": 1, "n_blocks": 3, "activation": "relu"}),
     ("mask_transformer", MASK),
     ("mask_transformer", MASK | {"attention": "parallel"}),
     ("mask_transformer", MASK | {"attention": "consecutive", "rmse": True, "zcr": True, "phase": True}),

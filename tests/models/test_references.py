@@ -29,6 +29,7 @@ def reference(request: pytest.FixtureRequest) -> Reference:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     mix, stems = tensors.pop("mix"), tensors.pop("stems")
     network = build(metadata["family"], json.loads(metadata["arguments"]))
+    network.overlap = float(metadata["overlap"]) if "overlap" in metadata else network.overlap
     network.load_state_dict({key.removeprefix("weights/"): value for key, value in tensors.items()})
     return network.eval(), mix, stems
 

@@ -49,11 +49,15 @@ def write(
     state: Mapping[str, Tensor],
     mix: Tensor,
     stems: Tensor,
+    **more: float,
 ) -> None:
-    """Write a reference: weights by name, the mix [C, T] and its stems [S, C, T]."""
+    """Write a reference: weights by name, the mix [C, T] and its stems [S, C, T].
+
+    `more` may have `overlap`, if the stems were made with another one than the network's own.
+    """
     tensors = {f"weights/{key}": value for key, value in state.items()} | {"mix": mix, "stems": stems}
     save_file(
         {key: value.contiguous() for key, value in tensors.items()},
         HERE / f"{name}.safetensors",
-        {"family": family, "arguments": json.dumps(arguments)},
+        {"family": family, "arguments": json.dumps(arguments)} | {k: str(v) for k, v in more.items()},
     )
