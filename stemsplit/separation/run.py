@@ -29,14 +29,7 @@ from stemsplit.outcome import Failure
 from stemsplit.separation.fingerprint import Fingerprint, fingerprint_of
 from stemsplit.separation.flow import Flow, resolve
 from stemsplit.separation.inputs import Found, Input, find
-from stemsplit.separation.jobs import (
-    Ready,
-    check_folder,
-    check_room,
-    known,
-    refuse_overwriting,
-    survey,
-)
+from stemsplit.separation.jobs import Ready, check_folder, check_room, known, refuse_overwriting, survey
 from stemsplit.separation.outputs import Output, plan_outputs
 from stemsplit.separation.plan import Job, Layout, Plan, plan_jobs, stream_jobs, take_shard, template_of
 from stemsplit.separation.project import add_project
@@ -311,7 +304,8 @@ def prepare(
         _require_one(len(outputs), "-o -", "outputs of a track, and a stream", _ONE_STEM)
     else:
         check_folder(root)
-    for notice in (*flow.remarks(outputs), *(() if plan.stream else found.notices()), *plan.notices):
+    remarks = () if plan.stream else found.notices()
+    for notice in (*flow.remarks(outputs), *remarks, *plan.notices):
         emit(callback, Notice(notice))
     samples = (*found.inputs[:1], *found.inputs[-1:])
     return Session(request, flow, outputs, plan, fingerprint_of(flow, request), samples)
