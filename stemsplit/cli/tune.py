@@ -57,6 +57,7 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
     request = collect({**options, "model": name or options["model"]}, Request)
     from stemsplit.core.devices import check_device
     from stemsplit.core.memory import share_memory
+    from stemsplit.separation.tuned import agreement
     from stemsplit.separation.tuning import tune as measure
 
     check_device(request.compute.device)
@@ -66,7 +67,7 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
 
         def report(one: "Timed") -> None:
             timed.append(one)
-            show(Notice(f"{one.choice}: {one.chunk_s:.2f} s a chunk, {one.agreement_db:.0f} dB"))
+            show(Notice(f"{one.choice}: {one.chunk_s:.2f} s a chunk, {agreement(one.agreement_db)}"))
 
         record = measure(
             request.model,
@@ -81,9 +82,11 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
 
 def _conclusion(record: "Record", timed: "list[Timed]", min_agreement: float) -> str:
     """Return what was found, and what a lower limit would allow."""
+    from stemsplit.separation.tuned import agreement
+
     gain = record.before_s / record.chunk_s
     how = f"{record.choice}, {gain:.2f} × as fast as before" if gain > 1 else "nothing is faster than before"
-    lines = [f"{record.model} on {record.device}: {how}, {record.agreement_db:.0f} dB from plain fp32"]
+    lines = [f"{record.model} on {record.device}: {how}, {agreement(record.agreement_db)}"]
     excluded = [one for one in timed if one.agreement_db < min_agreement and one.chunk_s < record.chunk_s]
     for one in sorted(excluded, key=lambda one: one.chunk_s)[:1]:
         limit = floor(one.agreement_db)

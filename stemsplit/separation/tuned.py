@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Threads = Annotated[int, Rule(f"from 1 to {MAX_THREADS}", lambda count: 1 <= count <= MAX_THREADS)]
 
+SAME_DB = 300.0  # agreement of equal stems
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -55,6 +57,11 @@ class Record:
     chunk_s: Number
     before_s: Number
     agreement_db: float
+
+
+def agreement(decibels: float) -> str:
+    """Return in words how far stems are from those of plain fp32, in dB."""
+    return f"{decibels:.0f} dB from plain fp32" if decibels < SAME_DB else "the stems of plain fp32"
 
 
 def path_of(about: Description, device: str) -> Path:
@@ -102,7 +109,7 @@ def tuned(request: Request, flow: Flow, callback: Callback | None = None) -> Req
         return request
     changed = _filled(request, record.choice, computing.DTYPES[record.choice.precision] != usual.dtype)
     if changed != request:
-        how = f"{record.choice}; {record.agreement_db:.0f} dB from plain fp32"
+        how = f"{record.choice}; {agreement(record.agreement_db)}"
         emit(callback, Notice(f"tuned for this machine ({how}); --no-tuned computes as usual"))
     return changed
 

@@ -1,6 +1,7 @@
 """Time a model on a device in the ways that it can be computed, and record the fastest accurate one."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
@@ -11,19 +12,19 @@ import torch
 
 from stemsplit.core import compute as computing
 from stemsplit.core import memory
-from stemsplit.errors import StemsplitError
-from stemsplit.events import Callback
+from stemsplit.errors import SettingsError, StemsplitError
+from stemsplit.events import Callback, Notice, emit
 from stemsplit.files import os_errors, write_whole
 from stemsplit.hub.access import Access
 from stemsplit.hub.agreement import decibels, noise_for
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.load import load_model
-from stemsplit.separation.tuned import Choice, Record, machine, path_of
+from stemsplit.separation.tuned import SAME_DB, Choice, Record, machine, path_of
 from stemsplit.settings import MIN_AGREEMENT_DB, ComputeSettings, ModelSettings
 
 ROUNDS = 3  # after one to warm up
 FASTER = 1.1  # a smaller gain may be chance, or not worth the memory of a batch
-SAME_DB = 300.0  # of equal stems
+BUSY = 0.5  # programs that want to run, per core
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def tune(
         OutputError: the record can't be written.
         Others: as `load_model`.
     """
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1):
+        emit(callback, Notice("other programs use this machine, which changes what is fastest"))
     bench = _Bench(settings, device, callback)
     limit, best = min_agreement_db, bench.usual
     for changes in bench.variations():
@@ -96,6 +99,10 @@ class _Bench:
         usual = computing.resolve(ComputeSettings(device))
         self.settings, self.callback, self.device = settings, callback, usual.device
         self.about = describe_model(settings.model, Access.of(settings), callback)
+        if self.about.recipe is not None:
+            raise SettingsError(
+                f"{settings.model} combines models, and only single ones are tuned", setting="model"
+            )
         self.usual = next(Choice(name) for name, dtype in computing.DTYPES.items() if dtype == usual.dtype)
         self.placed: dict[Choice, tuple[Sequence[Any], computing.Compute, int]] = {}
         plain = [network.to(self.device) for network in self._load()]

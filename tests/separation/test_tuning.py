@@ -1,6 +1,7 @@
 """The command's `tune`: what it times, what it records, and what later runs make of the record."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,8 +165,21 @@ def test_what_the_device_cannot_do_is_left_out(model: Path, paced: Pace) -> None
 def test_a_recipe_is_refused(model: Path) -> None:
     recipe = model.parent / "two.yaml"
     recipe.write_text(f"steps: [{{models: [{model}, {model}]}}]\n")
-    with pytest.raises(SettingsError, match="recipe of several models"):
+    with pytest.raises(SettingsError, match=r"two\.yaml combines models"):
         tune(ModelSettings(str(recipe)), "cpu")
+
+
+@pytest.mark.parametrize("programs", [3.5, 8.0])
+def test_a_busy_machine_is_noticed(
+    model: Path, paced: Pace, monkeypatch: pytest.MonkeyPatch, programs: float
+) -> None:
+    paced(quick)
+    monkeypatch.setattr(os, "getloadavg", lambda: (programs, 0, 0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    events = list[Event]()
+    tune(ModelSettings(str(model)), "cpu", callback=events.append)
+    said = [event for event in events if isinstance(event, Notice) and "other programs" in event.message]
+    assert bool(said) == (programs == 8)
 
 
 def test_on_a_gpu_its_own_ways_are_timed() -> None:
