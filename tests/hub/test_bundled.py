@@ -42,7 +42,7 @@ def test_its_card_names_everybody_to_whom_credit_is_due() -> None:
     for name in (
         "WaivOps", "Muldjord", "Berklee", "VocalSet", "vocadito", "EMVD", "Dagstuhl", "LibriSpeech", "VCTK",
         "Groove MIDI", "MTG", "Alexander Holm", "Freedoom", "oatsu", "Software-Entwicklungskit", "Frank Wen",
-        "S. Christian Collins", "Karoryfer", "freesound",
+        "S. Christian Collins", "Karoryfer", "freesound", "Carlos Viola Iborra",
     ):  # fmt: skip
         assert name in card
 
