@@ -13,6 +13,7 @@ import soundfile
 from make_songs import make_songs
 from songmaker.effects import RATE, Audio, filtered
 from songmaker.materials import find_materials, is_held_out
+from songmaker.sampler import sound_files
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.reader import read_audio
 from stemsplit.audio.resample import resample
@@ -23,16 +24,16 @@ FOLDERS = (
     "midi_groove", "midi_freedoom", "drums_muldjord", "drums_gogodze", "drums_frankensnare", "drums_uzu",
     "drums_sonicpi", "drums_olpc", "drums_waivops", "bass_gm_finger", "bass_growly", "bass_meat", "other_gm",
     "other_gm_piano_ccby", "other_blackgreenguitar", "other_emilyguitar", "other_shinyguitar",
-    "other_horsepulse", "other_weresax", "other_smstools", "other_sonicpi", "vocals_olpc", "vocals_smstools",
-    "vocals_vocalset_vocadito", "vocals_emvd", "vocals_dagstuhl", "vocals_choir_misc", "vocals_oatsu",
-    "voice_speech",
+    "other_horsepulse", "other_weresax", "other_smstools", "other_sonicpi", "other_sectoid", "vocals_olpc",
+    "vocals_smstools", "vocals_vocalset_vocadito", "vocals_emvd", "vocals_dagstuhl", "vocals_choir_misc",
+    "vocals_oatsu", "voice_speech",
 )  # fmt: skip
 SONGS = ("1.Hydrogen", "2.Lithium", "3.Sodium", "4.Potassium", "5.Rubidium", "6.Caesium", "7.Francium")
 # In these songs the bass line lies inside a track of `other`; of the fourth, that track is pad and bass.
 BASS_IN_SYNTHESISER = ("1.Hydrogen", "5.Rubidium", "6.Caesium", "7.Francium")
 BASS_HZ = 250.0
 RECIPE = Path(__file__).resolve().with_name("tiny.yaml")
-SHORTEST_S = 5.0  # of a voice; training takes segments of 4.5 s
+SHORTEST_S = 5.0  # of a recording; training takes segments of 4.5 s
 
 
 def missing(samples: Path, album: Path, fonts: Sequence[Path]) -> list[str]:
@@ -65,7 +66,7 @@ def _without_bass(song: str, part: Part, frames: int) -> Audio:
     return audio
 
 
-def voice(path: Path) -> Audio:
+def recording(path: Path) -> Audio:
     """Return a recording at `RATE`, [2, T]."""
     audio, rate = read_audio(path)
     return convert_channels(resample(audio, rate, RATE), 2)
@@ -84,7 +85,7 @@ def write(folder: Path, stems: dict[str, Audio]) -> None:
 
 
 def prepare(out: Path, samples: Path, album: Path, fonts: Sequence[Path], songs: int) -> Iterator[Path]:
-    """Write `album`, `singing`, `speech`, `songs`, `songs-valid` and `songs-valid-mono`; yield every folder.
+    """Write the data sets of training and validation; yield every folder.
 
     The validation songs sing with voices that are never trained on, and without the album.
     """
@@ -94,11 +95,17 @@ def prepare(out: Path, samples: Path, album: Path, fonts: Sequence[Path], songs:
             yield out / "album" / track.name
     materials = find_materials(fonts, samples, album)
     alone = [path for path in materials.singers if path.parent.name != "vocals_choir_misc"]
-    for kind, paths in (("singing", alone), ("speech", materials.speakers)):
+    guitars = sound_files(samples / "other_sectoid")
+    recordings = (
+        ("singing", "vocals", alone),
+        ("speech", "vocals", materials.speakers),
+        ("guitars", "other", guitars),
+    )
+    for kind, stem, paths in recordings:
         for path in paths:
-            audio = voice(path)
+            audio = recording(path)
             if audio.shape[1] >= SHORTEST_S * RATE:
-                write(out / kind / path.stem, {"vocals": audio})
+                write(out / kind / path.stem, {stem: audio})
                 yield out / kind / path.stem
     names = [f"song-{number:04d}" for number in range(songs)]
     yield from make_songs(out / "songs", names, 40.0, materials, seed=11)

@@ -15,6 +15,8 @@ import prepare
 from songmaker.effects import RATE, Audio
 from stemsplit.datasets.tracks import Track, find_tracks
 
+KINDS = ("album", "singing", "speech", "guitars")
+
 
 def sine(hz: float, rate: int = RATE, seconds: float = 2.0) -> np.ndarray:
     return 0.2 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)
@@ -137,16 +139,17 @@ def test_data_sets_are_made_without_what_is_held_out(tmp_path: Path, monkeypatch
     complete(tmp_path)
     sounds = {"vocals_dagstuhl/quartet": 6.0, "vocals_emvd/Singer2_Clear": 6.0, "vocals_emvd/short": 2.0,
               "vocals_choir_misc/crowd": 8.0,
-              "voice_speech/reader": 7.0}  # fmt: skip
+              "voice_speech/reader": 7.0, "other_sectoid/metal": 6.0}  # fmt: skip
     for name, seconds in sounds.items():
         samples = sine(300, 22_050, seconds)
         soundfile.write(tmp_path / "samples" / f"{name}.ogg", samples, 22_050)
     monkeypatch.setattr(prepare, "make_songs", short_songs)
     out = tmp_path / "out"
     list(prepare.prepare(out, tmp_path / "samples", tmp_path / "album", [], 9))
-    made = {kind: sorted(f.name for f in (out / kind).iterdir()) for kind in ("album", "singing", "speech")}
+    made = {kind: sorted(f.name for f in (out / kind).iterdir()) for kind in KINDS}
     assert made["album"] == sorted(set(prepare.SONGS) - {"3.Sodium"})
-    assert made["singing"] == ["quartet"] and made["speech"] == ["reader"]
+    assert made["singing"] == ["quartet"] and made["speech"] == ["reader"] and made["guitars"] == ["metal"]
+    assert [f.name for f in (out / "guitars/metal").iterdir()] == ["other.flac"]
     info = soundfile.info(out / "singing/quartet/vocals.flac")
     assert (info.samplerate, info.channels, info.frames) == (RATE, 2, 6 * RATE)
     stereo, mono = (

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from measure_songs import Sound, crest_db, share_db, side_db
-from songmaker import effects, mixing
+from songmaker import compose, effects, mixing, tones, voices
 from songmaker.compose import ChordChart, bass_line, beat, chord_part
 from songmaker.effects import RATE, Audio
 from songmaker.materials import Materials
-from songmaker.notes import KICKS, Note, Part
+from songmaker.notes import KICKS, Note, Part, Song
 from songmaker.styles import MINOR, STYLES
 
 CHART = ChordChart(0.12, 2, MINOR, (0, 5, 3, 4), 0.0)
@@ -68,3 +68,81 @@ def test_drums_differ_in_dynamics_and_width() -> None:
 def test_some_chords_lie_as_low_as_a_left_hand() -> None:
     lowest = [min(n.pitch for n in chord_part(CHART, STYLES["pop"], 0, rng(seed))) for seed in range(20)]
     assert 0.15 < np.mean(np.array(lowest) < 46) < 0.6
+
+
+def test_some_songs_have_a_low_line_beside_the_bass(monkeypatch: pytest.MonkeyPatch) -> None:
+    melody, lows = compose.melody, []
+
+    def remember(chart: ChordChart, low: int, rng: np.random.Generator) -> tuple[Note, ...]:
+        lows.append(low)
+        return melody(chart, low, rng)
+
+    monkeypatch.setattr(compose, "melody", remember)
+    songs = [compose.compose("x", 12, [], rng(seed)) for seed in range(40)]
+    assert len(lows) - 2 * len(songs) in range(4, 20)  # beside a melody and a voice in every song
+
+
+def test_a_side_chain_lowers_while_the_kick_sounds() -> None:
+    audio, time = np.full((2, 2 * RATE), 0.1, np.float32), np.arange(RATE // 10) / RATE
+    key = np.zeros_like(audio)
+    key[:, RATE // 2 : RATE // 2 + len(time)] = 0.5 * np.sin(2 * np.pi * 60 * time)
+    key += 0.5 * np.sin(2 * np.pi * 3000 * np.arange(2 * RATE) / RATE).astype(np.float32)  # not a kick
+    gain_db = 20 * np.log10(effects.ducked(audio, key, 12, 0.1)[0] / 0.1)
+    assert gain_db[RATE // 2 + len(time) // 2] == pytest.approx(-12, abs=1)
+    assert gain_db[RATE // 4] == pytest.approx(0, abs=0.2) and gain_db[-RATE // 4] == pytest.approx(
+        0, abs=0.2
+    )
+    assert np.array_equal(effects.ducked(audio, 0 * key, 12, 0.1), audio)
+
+
+def test_some_basses_are_ducked_by_the_drums(monkeypatch: pytest.MonkeyPatch) -> None:
+    ducked: list[float] = []
+
+    def remember(audio: Audio, key: Audio, depth_db: float, release_s: float) -> Audio:
+        ducked.append(depth_db)
+        return audio
+
+    monkeypatch.setattr(effects, "ducked", remember)
+    parts = (Part("drums", 0, (Note(0, 0.1, 36, 90),)), Part("bass", 33, (Note(0, 0.5, 40, 90),)))
+    for seed in range(20):
+        mixing.render(Song("x", 0.5, parts), Materials(), rng(seed))
+    assert 3 < len(ducked) < 16
+
+
+@pytest.mark.parametrize("pitch", [28, 40])
+def test_an_808_falls_to_its_note_and_rings(pitch: int) -> None:
+    sound = tones.Boom(rng(1)).play(Note(0, 2.0, pitch, 100))[RATE // 2 : RATE]
+    crossings = np.sum((sound[1:] > 0) & (sound[:-1] <= 0)) / 0.5
+    assert crossings == pytest.approx(tones.frequency_hz(pitch), abs=2.1)
+
+
+def spoken(from_hz: float, to_hz: float, seconds: float) -> Audio:
+    """Return a tone with overtones whose pitch glides, [2, T]."""
+    phase = 2 * np.pi * np.cumsum(np.linspace(from_hz, to_hz, int(seconds * RATE))) / RATE
+    return np.stack([sum(np.sin(k * phase) / k for k in range(1, 8))] * 2).astype(np.float32) * 0.1
+
+
+def test_the_pitch_of_a_voice_is_followed() -> None:
+    found = voices.pitch_hz(spoken(120, 200, 1.0)[0])
+    assert found[5] == pytest.approx(130, rel=0.03) and found[40] == pytest.approx(186, rel=0.03)
+    assert not voices.pitch_hz(rng(0).standard_normal(RATE // 2).astype(np.float32)).any()
+
+
+def test_speech_becomes_singing() -> None:
+    pytest.importorskip("python_stretch")
+    notes = (Note(0.2, 1.5, 57, 100), Note(2.0, 0.5, 60, 100))
+    out = voices.sung([spoken(170, 260, 0.6)], Part("vocals", 0, notes), 3.0, rng(0))
+    assert out.shape == (2, 3 * RATE) and not out[:, : RATE // 5].any() and not out[:, -RATE // 4 :].any()
+    heard = voices.pitch_hz(out[0])
+    assert np.median(heard[25:70]) == pytest.approx(220, rel=0.03)  # it glided by seven semitones
+    assert heard[25:70].std() < 0.03 * 220
+    assert np.median(heard[105:120]) == pytest.approx(261.6, rel=0.04)
+    assert not voices.sung([], Part("vocals", 0, notes), 3.0, rng(0)).any()
+
+
+def test_a_second_take_lies_in_the_middle() -> None:
+    pytest.importorskip("python_stretch")
+    audio = spoken(200, 200, 1.0)
+    out = voices.double_tracked(audio, rng(0))
+    assert out.shape == audio.shape and np.allclose(out[0], out[1], atol=1e-6)
+    assert effects.rms(out - audio) > 0.1 * effects.rms(audio)

@@ -204,6 +204,9 @@ def compose(name: str, duration_s: float, takes: Sequence[Path], rng: Rng) -> So
         parts.append(Part("other", program, chord_part(chart, style, program, rng)))
     lead = Part("other", pick(rng, style.leads), melody(chart, int(rng.integers(55, 70)), rng))
     sung = Part("vocals", 0, melody(chart, int(rng.integers(45, 62)), rng))
+    if rng.random() < 0.25:
+        low_line = melody(chart, int(rng.integers(40, 50)), rng)
+        parts.append(Part("other", pick(rng, styles.LOW_LEADS), low_line))
     section_s = 4 * _STEPS * chart.step_s
     sections = len(chart.chords) // 4 + 1
     parts = [_with_rests(p, section_s, sections, rng, 0.12) for p in parts]

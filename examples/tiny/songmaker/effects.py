@@ -68,15 +68,30 @@ def compressed(audio: Audio, threshold_db: float, ratio: float, release_s: float
 
     A ratio below 1 expands: what is above the threshold gets louder.
     """
-    blocks = np.arange(0, audio.shape[1], _COMPRESSOR_HOP)
-    peaks = np.maximum.reduceat(np.abs(audio).max(0), blocks)  # [blocks]
+    over_db = np.maximum(20 * np.log10(_held_peaks(audio, release_s) + 1e-9) - threshold_db, 0)  # [blocks]
+    return _amplified(audio, -over_db * (1 - 1 / ratio))
+
+
+def ducked(audio: Audio, key: Audio, depth_db: float, release_s: float) -> Audio:
+    """Lower `audio` by up to `depth_db` while the low end of `key`, its kick, is loud: a side-chain."""
+    held = _held_peaks(filtered(key, {120: 0, 240: -48}), release_s)  # [blocks]
+    return _amplified(audio, -depth_db * held / max(float(held.max(initial=0)), 1e-6))
+
+
+def _held_peaks(audio: Audio, release_s: float) -> NDArray[np.float32]:
+    """Return the peak of every `_COMPRESSOR_HOP` samples, or what is left of an earlier one, [blocks]."""
+    peaks = np.maximum.reduceat(np.abs(audio).max(0), np.arange(0, audio.shape[1], _COMPRESSOR_HOP))
     held, decay = np.empty_like(peaks), np.exp(-_COMPRESSOR_HOP / RATE / release_s)
     state = 0.0
     for i, peak in enumerate(peaks):
         held[i] = state = max(float(peak), state * decay)
-    over_db = np.maximum(20 * np.log10(held + 1e-9) - threshold_db, 0)
-    gain = 10 ** (-over_db * (1 - 1 / ratio) / 20)
-    return (audio * np.interp(np.arange(audio.shape[1]), blocks, gain)).astype(np.float32)
+    return held
+
+
+def _amplified(audio: Audio, gain_db: NDArray[np.float32]) -> Audio:
+    """Apply a gain for every `_COMPRESSOR_HOP` samples, interpolated."""
+    at = np.arange(len(gain_db)) * _COMPRESSOR_HOP
+    return (audio * np.interp(np.arange(audio.shape[1]), at, 10 ** (gain_db / 20))).astype(np.float32)
 
 
 def saturated(audio: Audio, drive: float) -> Audio:

@@ -25,8 +25,8 @@ def _weighted(rng: Rng, weights: dict[str, float]) -> str:
     return str(rng.choice(names, p=[weights[name] / total for name in names]))
 
 
-def _by_formulas(part: Part, duration_s: float, rng: Rng) -> Audio:
-    return effects.stereo(tones.play(part, duration_s, rng), 0.0)
+def _by_formulas(part: Part, duration_s: float, rng: Rng, player: tones.Player | None = None) -> Audio:
+    return effects.stereo(tones.play(part, duration_s, rng, player), 0.0)
 
 
 def _repeated(recording: Audio, duration_s: float, rng: Rng) -> Audio:
@@ -59,7 +59,7 @@ def drums(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audi
     else:
         audio = _by_formulas(part, duration_s, rng)
     audio = effects.level(audio, -20)
-    if source in ("font", "kit") and rng.random() < 0.35:
+    if source in ("font", "kit") and rng.random() < 0.5:
         kicks = _by_formulas(part.only(KICKS), duration_s, rng)
         audio = audio + effects.level(kicks, rng.uniform(-24, -14))
     return _drum_bus(effects.random_eq(audio, rng), rng)
@@ -79,15 +79,23 @@ def _drum_bus(audio: Audio, rng: Rng) -> Audio:
 
 def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
     """Render the bass with a SoundFont, recorded notes or formulas, through an amplifier, [2, T]."""
-    weights = {"font": 0.5 * bool(materials.fonts), "notes": 0.3 * bool(materials.basses), "formula": 0.2}
+    weights = {
+        "font": 0.45 * bool(materials.fonts),
+        "notes": 0.25 * bool(materials.basses),
+        "formula": 0.2,
+        "boom": 0.1,
+    }
     source = _weighted(rng, weights)
     if source == "font":
         audio = soundfont.play(part, duration_s, pick(rng, materials.fonts))
     elif source == "notes":
         audio = sampler.play(part, duration_s, pick(rng, materials.basses).play, rng)
+    elif source == "boom":
+        audio = _by_formulas(part.legato(), duration_s, rng, tones.Boom(rng))
     else:
         audio = _by_formulas(part, duration_s, rng)
-        audio = effects.filtered(audio, {300: 0, rng.uniform(600, 3000): -12, 9000: -40})
+        if rng.random() < 0.65:
+            audio = effects.filtered(audio, {300: 0, rng.uniform(600, 3000): -12, 9000: -40})
     audio = effects.level(audio, -20)
     if rng.random() < 0.15:
         octave = _by_formulas(part.transposed(pick(rng, (-12, 12))), duration_s, rng)
@@ -122,7 +130,7 @@ def instrument(part: Part, duration_s: float, materials: Materials, rng: Rng) ->
     """Render one part of `other` with a SoundFont, recorded notes or formulas, panned, [2, T]."""
     guitar = part.program in _GUITAR_PROGRAMS or part.program in _FUZZ_PROGRAMS
     recorded = materials.guitars if guitar else materials.others
-    weights = {"font": 0.58 * bool(materials.fonts), "notes": 0.25 * bool(recorded), "formula": 0.17}
+    weights = {"font": 0.58 * bool(materials.fonts), "notes": 0.25 * bool(recorded), "formula": 0.22}
     source = _weighted(rng, weights)
     if source == "font":
         audio = soundfont.play(part, duration_s, pick(rng, materials.fonts))
@@ -151,6 +159,8 @@ def others(song: Song, materials: Materials, rng: Rng) -> Audio:
     """Render the stem `other`: the parts with most notes, in some songs over a texture, [2, T]."""
     total = _silence(song.duration_s)
     parts = sorted((p for p in song.parts if p.stem == "other"), key=lambda p: -len(p.notes))
+    if parts and rng.random() < 0.12:
+        parts = [pick(rng, parts)]
     for part in parts[:_PARTS]:
         total = total + instrument(part, song.duration_s, materials, rng)
     if materials.textures and rng.random() < 0.12:
@@ -180,7 +190,8 @@ def _singing(part: Part, duration_s: float, materials: Materials, rng: Rng) -> t
     weights = {
         "album": 0.38 * bool(materials.album),
         "singer": 0.27 * bool(materials.singers),
-        "speaker": 0.1 * bool(materials.speakers),
+        "speaker": 0.06 * bool(materials.speakers),
+        "sung": 0.12 * bool(materials.speakers),
         "vowels": 0.1 * bool(materials.vowels),
         "formula": 0.15,
     }
@@ -190,13 +201,16 @@ def _singing(part: Part, duration_s: float, materials: Materials, rng: Rng) -> t
     if source in ("singer", "speaker"):
         path = pick(rng, materials.singers if source == "singer" else materials.speakers)
         return source, _recorded_voice(duration_s, sampler.read(path), rng)
+    if source == "sung":
+        words = voices.phrases(sampler.read(pick(rng, materials.speakers)), -25, 0.04, 0.6)
+        return source, voices.sung(words, part, duration_s, rng)
     if source == "vowels":
         return source, sampler.play(part, duration_s, pick(rng, materials.vowels).play, rng)
     return source, _by_formulas(part, duration_s, rng)
 
 
 def vocals(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """Render the vocals: an album's, phrases of a singer or speaker, sung vowels or formulas, [2, T]."""
+    """Render the vocals: an album's, a singer's or speaker's, sung speech or vowels, or formulas, [2, T]."""
     source, audio = _singing(part, duration_s, materials, rng)
     samples = int(duration_s * RATE)
     audio = np.pad(audio[:, :samples], ((0, 0), (0, max(0, samples - audio.shape[1]))))
@@ -211,13 +225,16 @@ def vocals(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Aud
 def _produced(audio: Audio, rng: Rng) -> Audio:
     if rng.random() < 0.25:
         audio = voices.harmonised(audio, rng)
+    if rng.random() < 0.3:
+        audio = voices.double_tracked(audio, rng)
     if rng.random() < 0.2:
         audio = effects.doubled(audio, rng)
     if rng.random() < 0.15:
         audio = effects.saturated(audio, rng.uniform(0.5, 4))
     if rng.random() < 0.3:
         audio = effects.echo(audio, rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.4))
-    return effects.room(audio, 10 ** rng.uniform(-1.6, -0.4), rng.uniform(0.4, 2.5), rng)
+    audio = effects.room(audio, 10 ** rng.uniform(-1.6, -0.4), rng.uniform(0.4, 2.5), rng)
+    return effects.widened(audio, rng.uniform(0.3, 1))
 
 
 def render(song: Song, materials: Materials, rng: Rng) -> dict[str, Audio]:
@@ -239,6 +256,10 @@ def render(song: Song, materials: Materials, rng: Rng) -> dict[str, Audio]:
         if stem in parts:
             stems[stem] = play(parts[stem], song.duration_s, materials, rng)
     stems["other"] = others(song, materials, rng)
+    for stem, share in (("bass", 0.3), ("other", 0.12)):
+        if rng.random() < share:
+            depth_db, release_s = rng.uniform(3, 24), rng.uniform(0.05, 0.25)
+            stems[stem] = effects.ducked(stems[stem], stems["drums"], depth_db, release_s)
     stems = {s: effects.level(a, rng.normal(*LEVELS[s])) for s, a in stems.items()}
     peak = float(np.abs(sum(stems.values())).max())
     gain = np.float32(min(1.0, _PEAK / max(peak, 1e-9)))

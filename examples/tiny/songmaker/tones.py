@@ -117,6 +117,23 @@ class Drums:
         return np.float32(0.4) * loudness * self._noise(ring_s.get(note.pitch, self.hat_s), 3)
 
 
+class Boom:
+    """Bass of an 808: a tuned kick with a long tail that plays a line."""
+
+    def __init__(self, rng: Rng) -> None:
+        self.decay_s = 10 ** rng.uniform(-0.6, 0.3)
+        self.sweep, self.sweep_s = rng.uniform(0.5, 5), 10 ** rng.uniform(-2.0, -1.2)
+
+    def play(self, note: Note) -> Mono:
+        """Return one note, [T]."""
+        held = int(note.length_s * RATE)
+        samples = held + int(0.06 * RATE)
+        time = np.arange(samples) / RATE
+        hz = frequency_hz(note.pitch) * (1 + self.sweep * np.exp(-time / self.sweep_s))
+        tone = np.sin(2 * np.pi * np.cumsum(hz) / RATE) * (note.velocity / 127) ** 1.5
+        return np.asarray(tone * _envelope(samples, held, 0.002, self.decay_s), np.float32)
+
+
 def _formant_gains(hz: Curve, vowel: tuple[int, int, int], size: float) -> Curve:
     """Return the gains of resonances at a vowel's formants, scaled in frequency by `size`, like `hz`."""
     gains = np.full_like(hz, 0.01)
@@ -131,8 +148,8 @@ class Singer:
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
-        self.size, self.breath = rng.uniform(0.9, 1.25), rng.uniform(0.005, 0.06)
-        self.rolloff, self.vibrato = rng.uniform(0.8, 1.5), rng.uniform(0.002, 0.012)
+        self.size, self.breath = rng.uniform(0.9, 1.25), 10 ** rng.uniform(-2.3, -0.6)
+        self.rolloff, self.vibrato = rng.uniform(0.5, 1.5), rng.uniform(0.002, 0.012)
 
     def _pitch_hz(self, note: Note, samples: int) -> Curve:
         time = np.arange(samples) / RATE
@@ -168,17 +185,21 @@ class Singer:
         return np.concatenate([hiss * np.abs(sung).max() * self.rng.uniform(0.05, 0.25), sung])
 
 
-class _Player(Protocol):
-    def play(self, note: Note) -> Mono: ...
+class Player(Protocol):
+    """Synthesiser that plays one note at a time."""
+
+    def play(self, note: Note) -> Mono:
+        """Return one note, [T]."""
+        ...
 
 
-def _player(stem: str, rng: Rng) -> _Player:
+def _player(stem: str, rng: Rng) -> Player:
     return Drums(rng) if stem == "drums" else Singer(rng) if stem == "vocals" else Tone(rng)
 
 
-def play(part: Part, duration_s: float, rng: Rng) -> Mono:
-    """Render a part with a synthesiser, [T]."""
-    player = _player(part.stem, rng)
+def play(part: Part, duration_s: float, rng: Rng, player: Player | None = None) -> Mono:
+    """Render a part with a synthesiser, by default a random one for its stem, [T]."""
+    player = player or _player(part.stem, rng)
     out = np.zeros(int(duration_s * RATE), np.float32)
     for note in part.notes:
         at = int(note.start_s * RATE)

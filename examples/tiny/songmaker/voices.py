@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from songmaker.compose import pick
 from songmaker.effects import RATE, Audio, Rng, level, stereo
+from songmaker.notes import Note, Part
 
 _HOP = RATE // 50
+_WINDOW = 2048  # samples in which a voice's pitch is found
+_SHORTEST, _LONGEST = RATE // 400, RATE // 70  # period of a speaker's voice in samples
 
 
 def phrases(audio: Audio, quiet_db: float = -38, gap_s: float = 0.25, longest_s: float = 10) -> list[Audio]:
@@ -78,3 +82,53 @@ def harmonised(audio: Audio, rng: Rng) -> Audio:
     second = pitch_shifted(audio, float(rng.choice([-12, -5, 3, 4, 5, 7])), 1.0)[:, : audio.shape[1]].mean(0)
     second = np.pad(second, (0, audio.shape[1] - len(second)))
     return audio + np.float32(rng.uniform(0.2, 0.6)) * stereo(second, rng.uniform(-0.8, 0.8))
+
+
+def double_tracked(audio: Audio, rng: Rng) -> Audio:
+    """Add a second take in the middle: a little later and out of tune."""
+    late, cents = int(rng.uniform(0.008, 0.04) * RATE), rng.normal(0, 15)
+    take = pitch_shifted(audio, cents / 100, 1.0).mean(0)  # [T]
+    take = np.pad(take, (late, max(0, audio.shape[1] - late - len(take))))[: audio.shape[1]]
+    return audio + np.float32(rng.uniform(0.3, 1)) * stereo(take, 0.0)
+
+
+def pitch_hz(mono: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return a speaker's pitch every 20 ms, from 70 to 400 Hz, by autocorrelation; 0 where there is none."""
+    padded = np.pad(mono, (0, _WINDOW))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[: len(mono) : _HOP]  # [blocks, n]
+    spectra = np.abs(np.fft.rfft(frames * np.hanning(_WINDOW), 2 * _WINDOW)) ** 2
+    correlation = np.fft.irfft(spectra)  # [blocks, 2n]
+    found = correlation[:, _SHORTEST:_LONGEST]
+    voiced = found.max(1) > 0.4 * correlation[:, 0]
+    return np.where(voiced, RATE / (_SHORTEST + found.argmax(1)), 0)
+
+
+def sung(words: Sequence[Audio], part: Part, duration_s: float, rng: Rng) -> Audio:
+    """Turn speech into singing: every note of a part gets the next word, at its pitch and length, [2, T]."""
+    out = np.zeros((2, int(duration_s * RATE)), np.float32)
+    first, depth = int(rng.integers(max(1, len(words)))), rng.uniform(0, 0.015)
+    for i, note in enumerate(part.notes if words else ()):
+        at = int(note.start_s * RATE)
+        sound = _sung_word(words[(first + i) % len(words)], note, depth)[:, : out.shape[1] - at]
+        out[:, at : at + sound.shape[1]] += sound
+    return out
+
+
+def _sung_word(word: Audio, note: Note, vibrato: float) -> Audio:
+    """Return a word with a steady pitch, that of the note in the octave nearest to the voice, [2, T]."""
+    hz, tempo = pitch_hz(word.mean(0)), word.shape[1] / RATE / note.length_s
+    (voiced,) = hz.nonzero()
+    if not voiced.size:
+        return word[:, :0]
+    time, own_hz = np.arange(word.shape[1]), float(np.median(hz[voiced]))
+    wave = 1 + vibrato * np.sin(2 * np.pi * 5.5 * time / RATE / tempo)
+    speed = (
+        np.interp(time, voiced * _HOP + _WINDOW // 2, np.clip(own_hz / hz[voiced], 0.7, 1.4)) * wave
+    )  # [T]
+    until = np.cumsum(1 / speed)  # when each sample is heard
+    at = np.interp(np.arange(int(until[-1])), until, time)
+    steady = np.stack([np.interp(at, time, channel) for channel in word]).astype(np.float32)  # [2, T]
+    semitones = note.pitch - 69 - 12 * np.log2(own_hz / 440)
+    sound = level(pitch_shifted(steady, (semitones + 6) % 12 - 6, tempo), -26 + 6 * note.velocity / 127)
+    fade = np.clip((sound.shape[1] - np.arange(sound.shape[1])) / (0.02 * RATE), 0, 1)
+    return np.asarray(sound * fade, np.float32)
