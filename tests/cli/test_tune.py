@@ -24,6 +24,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_tune_prints_what_it_timed_and_later_runs_say_what_they_use(shell: Shell, model: Path) -> None:
     ran = shell("tune", model, "-d", "cpu", "--json")
     assert ran.code == 0, ran.err
@@ -45,6 +46,7 @@ def test_tune_prints_what_it_timed_and_later_runs_say_what_they_use(shell: Shell
     assert json.loads(ran.out)["settings"]["precision"] == "auto"
 
 
+@pytest.mark.slow
 def test_progress_is_shown_as_asked(shell: Shell, model: Path) -> None:
     ran = shell("tune", "--model", model, "-d", "cpu", "--progress", "none")
     assert ran.code == 0 and ran.err == ""
@@ -69,6 +71,7 @@ def test_the_conclusion_names_what_a_lower_limit_allows(
     assert more == ([allowed] if limit == 100 else [])
 
 
+@pytest.mark.slow
 def test_a_typed_model_prevails_over_the_environment_and_is_named_once(shell: Shell, model: Path) -> None:
     ran = shell("tune", model, "-d", "cpu", "--json", env={"STEMSPLIT_MODEL": "no-such-model"})
     assert json.loads(ran.out)["model"] == str(model)

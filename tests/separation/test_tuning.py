@@ -120,6 +120,7 @@ def quick(choice: Choice) -> float:
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_timed_and_recorded(model: Path, tmp_path: Path) -> None:
     reported = list[Timed]()
     found = tune(ModelSettings(str(model)), "cpu", report=reported.append)
@@ -134,6 +135,7 @@ def test_a_model_is_timed_and_recorded(model: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_is_accurate_enough_is_chosen_by_its_time(model: Path, paced: Pace) -> None:
     order = paced(quick)
     accurate = tune(ModelSettings(str(model)), "cpu", min_agreement_db=125)
@@ -145,6 +147,7 @@ def test_what_is_accurate_enough_is_chosen_by_its_time(model: Path, paced: Pace)
     assert 100 < fast.agreement_db < 125 < accurate.agreement_db  # so small a network rounds little
 
 
+@pytest.mark.slow
 def test_gains_build_on_each_other_and_small_ones_are_chance(model: Path, paced: Pace) -> None:
     paced(lambda choice: 1.0 - 0.2 * (choice.threads == 1) - 0.2 * (choice.batch_size == 2))
     assert tune(ModelSettings(str(model)), "cpu").choice == Choice("fp32", threads=1, batch_size=2)
@@ -152,6 +155,7 @@ def test_gains_build_on_each_other_and_small_ones_are_chance(model: Path, paced:
     assert tune(ModelSettings(str(model)), "cpu").choice == Choice("fp32")
 
 
+@pytest.mark.slow
 def test_what_the_device_cannot_do_is_left_out(model: Path, paced: Pace) -> None:
     def seconds(choice: Choice) -> float:
         if choice.batch_size == 2:
