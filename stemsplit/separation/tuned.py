@@ -25,7 +25,7 @@ SAME_DB = 300.0  # agreement of equal stems
 
 @dataclass(frozen=True)
 class Choice:
-    """How to compute a model, as in `ComputeSettings` and `ChunkSettings`; None leaves the default."""
+    """Settings for computing a model, as in `ComputeSettings` and `ChunkSettings`; None is the default."""
 
     precision: Literal["fp32", "bf16", "fp16"]
     threads: Threads | None = None

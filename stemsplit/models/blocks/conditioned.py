@@ -1,4 +1,4 @@
-"""What LaSAFT and LASAFT-Net-v2 share: one network for all stems, told by embeddings which to estimate.
+"""Layers and bases of LaSAFT and LASAFT-Net-v2: networks for all stems that get a stem as an embedding.
 
 Choi, Kim, Chung, Jung, "LaSAFT: Latent Source Attentive Frequency Transformation for Conditioned Source
 Separation" (ICASSP 2021, arXiv 2010.11631). Names and shapes of weights are those of the authors' programs.

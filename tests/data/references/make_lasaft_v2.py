@@ -14,21 +14,10 @@ from torch import Tensor
 
 from tests.data.references.lasaft_programs import cutter, make_importable, separate
 from tests.data.references.make import track
+from tests.data.references.make_lasaft import ARGUMENTS as FIRST
 from tests.data.references.writing import write
 
-ARGUMENTS: dict[str, Any] = {
-    "sources": ["vocals", "drums"],
-    "n_fft": 64,
-    "hop_length": 32,
-    "num_frame": 504,
-    "n_blocks": 5,
-    "internal_channels": 4,
-    "n_internal_layers": 2,
-    "num_tdfs": 3,
-    "dk": 4,
-    "embedding_dim": 4,
-    "activation": "leaky_relu",
-}
+ARGUMENTS: dict[str, Any] = {**FIRST, "activation": "leaky_relu"}
 
 
 def program(clone: Path, given: dict[str, Any]) -> tuple[Any, Any]:
