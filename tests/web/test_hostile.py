@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -356,15 +357,23 @@ def test_readers_that_stop_reading_hold_little_memory(folder: Path) -> None:
     write(folder / "stems/long/vocals.wav", np.zeros((2, 44100 * 60)), subtype="PCM_16")
     with running(folder) as (client, resident):
         id = client.stem("long", "vocals")["id"]
-        before = resident()
-        held = []
-        for _ in range(20):
-            connection = socket.create_connection(("127.0.0.1", client.port))
-            connection.sendall(request(client, f"/{KEY}/api/files/{id}/pcm?start=0&frames={1 << 20}"))
-            held.append(connection)
+        ask = request(client, f"/{KEY}/api/files/{id}/pcm?start=0&frames={1 << 20}")
+        with _held(client, ask):  # starts the worker threads, each with a heap of its own
+            time.sleep(1)
         time.sleep(1)
-        grown = resident() - before
-        for connection in held:
-            connection.close()
+        before = resident()
+        with _held(client, ask):
+            time.sleep(1)
+            grown = resident() - before
         assert grown < 40e6, f"{grown / 1e6:.0f} MB"  # of 168 MB that were asked for
         assert client("GET", "api").status == 200
+
+
+@contextmanager
+def _held(client: Client, ask: bytes) -> Iterator[None]:
+    """Hold twenty connections open that sent a request and read no answer."""
+    with ExitStack() as held:
+        for _ in range(20):
+            connection = held.enter_context(socket.create_connection(("127.0.0.1", client.port)))
+            connection.sendall(ask)
+        yield
