@@ -70,7 +70,7 @@ class Other:
         return quarters(source, sample_rate)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_functions_modules_and_separators_score_alike(songs: Path, jobs: int) -> None:
     models = {
         "function": quarters,

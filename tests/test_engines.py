@@ -365,6 +365,7 @@ def test_ctrl_c(engine: Engine) -> None:
     assert not active_children()
 
 
+@pytest.mark.slow
 @posix
 def test_silent_processes_are_terminated(tmp_path: Path) -> None:
     files = [tmp_path / "a", tmp_path / "b"]

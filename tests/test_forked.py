@@ -49,6 +49,7 @@ def said(tmp_path: Path, *arguments: str) -> str:
     return ran.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("before", ["loaded", "separated"])
 @pytest.mark.parametrize("inherited", ["yes", "no"])
@@ -62,5 +63,6 @@ def test_forked_before_that(tmp_path: Path) -> None:
     assert said(tmp_path, "imported", "fork", "no") == "separated 4\n"
 
 
+@pytest.mark.slow
 def test_spawned(tmp_path: Path) -> None:
     assert said(tmp_path, "separated", "spawn", "no") == "separated 4\n"

@@ -163,6 +163,7 @@ from tests.hub.conftest import Site, site  # noqa: E402, F401
 STEMS = [f"{stem}.wav" for stem in ("bass", "drums", "other", "vocals")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="acts on Linux")
 @pytest.mark.parametrize("system", ["win32", "darwin"])
 def test_another_system(tmp_path: Path, site: Site, system: str) -> None:  # noqa: F811

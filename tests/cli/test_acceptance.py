@@ -144,6 +144,7 @@ def test_04_a_second_run_skips(shell: Shell) -> None:
     assert [(shell.folder / name).stat().st_mtime_ns for name in stems_of("a")] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [".f32.part", ".wav.part"])
 def test_05_killed_while_writing(shell: Shell, part: str) -> None:
     shell.write("a.wav", seconds=30)

@@ -191,6 +191,7 @@ def test_an_ensemble_beside_its_members(shell: Shell, songs: Path) -> None:
     assert ran.code == 2 and "--members: classic isn't an ensemble of models" in ran.err
 
 
+@pytest.mark.slow
 def test_several_models_and_oracles_stand_beside_each_other(shell: Shell, songs: Path) -> None:
     (shell.folder / "mine").mkdir()
     save_package(shell.folder / "mine/model.safetensors", small())
@@ -276,6 +277,7 @@ def test_a_stem_mp4(shell: Shell, songs: Path) -> None:
 # ---------------------------------------------------------------- again, in processes, interrupted
 
 
+@pytest.mark.slow
 def test_earlier_scores_are_reused(shell: Shell, songs: Path) -> None:
     first = shell("evaluate", *QUICK, "--json")
     second = shell("evaluate", *QUICK, "--json")
@@ -303,6 +305,7 @@ def test_a_killed_run_goes_on(shell: Shell, songs: Path) -> None:
     assert "skipped a (done already)" in shell("evaluate", *QUICK).err
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(shell: Shell, songs: Path) -> None:
     together = shell.process("evaluate", *CLASSIC, "-j", "2", "--json")
     assert together.code == 0

@@ -398,6 +398,7 @@ def test_signals_remove_the_parts(shell: Shell, number: signal.Signals, code: in
     assert shell.files() == ["song.wav"]
 
 
+@pytest.mark.slow
 def test_kill_leaves_no_final_name_and_the_next_run_completes(shell: Shell) -> None:
     shell.write("song.wav", seconds=20)
     with shell.start("song.wav", *CLASSIC) as running:

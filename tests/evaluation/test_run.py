@@ -114,6 +114,7 @@ def test_all_tracks_in_order(tmp_path: Path) -> None:
         assert outcome.scores.stems["vocals"]["usdr"] == pytest.approx(10 * math.log10(2), abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_processes_find_the_same(tmp_path: Path) -> None:
     jobs = plan_dataset(dataset(tmp_path))
@@ -123,7 +124,7 @@ def test_processes_find_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_events(tmp_path: Path, workers: int) -> None:
     events: list[Event] = []
     jobs, separator = plan_dataset(dataset(tmp_path, ("A", "B"))), Leaky()
@@ -135,6 +136,7 @@ def test_events(tmp_path: Path, workers: int) -> None:
     assert len(events) == 6 and separator.callback is None
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", [TrackStart, Progress, TrackDone])

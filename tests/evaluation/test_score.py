@@ -221,6 +221,7 @@ def test_a_model_of_two_stems_whose_other_is_all_the_rest(tmp_path: Path) -> Non
     assert found.notes == ("bass, drums counted as part of other",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["accompaniment", "no_vocals", "linear_mixture", "karaoke", "band"])
 @pytest.mark.parametrize("mixed", [True, False])
 def test_sums_beside_the_references_change_nothing(tmp_path: Path, name: str, mixed: bool) -> None:

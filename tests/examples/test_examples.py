@@ -42,6 +42,7 @@ def test_a_recipe_of_three_models_runs_over_a_folder(tmp_path: Path) -> None:
     assert [line.split()[0] for line in again] == ["skipped", "skipped"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["toy_family.py"])
 def test_a_family_in_one_file_trains_is_saved_and_runs(tmp_path: Path, name: str) -> None:
     assert run(tmp_path, name).strip() == "{'vocals': (2, 100000), 'other': (2, 100000)}"

@@ -325,6 +325,7 @@ def test_no_width_is_mono() -> None:
 # materials
 
 
+@pytest.mark.slow
 def test_held_out_and_training_material_share_nothing(shared_data: Path) -> None:
     samples, album = shared_data / "clean-samples", shared_data / "everything-is-free-cc0"
     train, held_out = (find_materials([], samples, album, side) for side in (False, True))

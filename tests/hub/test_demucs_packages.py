@@ -137,6 +137,7 @@ def test_a_folder_that_demucs_loads_as_a_repository(tmp_path):
     assert load_model(tmp_path / "mine.yaml", stems=["other"]).members[0].stems == ("other",)
 
 
+@pytest.mark.slow
 def test_loading_needs_no_demucs(tmp_path):
     for family in SMALL:
         torch.save(package(reference(family)), tmp_path / f"{family}.th")

@@ -98,6 +98,7 @@ def test_other_networks_are_refused(tmp_path: Path, parameters: dict[str, Any]) 
         nnabla_weights.read(tmp_path / "a.h5")
 
 
+@pytest.mark.slow
 def test_two_hundred_damaged_files_give_one_clear_error_each(tmp_path: Path) -> None:
     good = (FILES / "x-umx.h5").read_bytes()
     state = nnabla_weights.read(FILES / "x-umx.h5").state

@@ -73,6 +73,7 @@ def test_real_arithmetic_is_the_complex_one(family: str, arguments: dict[str, An
     assert agreement_db(network, run, mix) > 110
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "arguments"), NETWORKS, ids=IDS)
 def test_a_program_can_compute_the_transforms(tmp_path: Path, family: str, arguments: dict[str, Any]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -138,6 +139,7 @@ def test_the_metadata_say_how_to_run_it(tmp_path: Path) -> None:
     assert int(facts(tmp_path / "m.onnx")["segment_samples"]) == 240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "arguments"), [NETWORKS[0], NETWORKS[7], NETWORKS[8]], ids=["ht", "sc", "mdx"]
 )
@@ -158,6 +160,7 @@ def test_half_precision_halves_the_weights(tmp_path: Path, family: str, argument
     assert left == numbers("half.onnx", onnx.TensorProto.FLOAT16)
 
 
+@pytest.mark.slow
 def test_what_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"tiny is a band_unet; exported are {', '.join(EXPORTED)}"):
         export_onnx("tiny", tmp_path / "m.onnx")

@@ -140,6 +140,7 @@ def test_prepared_networks_agree(
         assert decibels(plain.estimate(mix), prepared.estimate(mix)) >= 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if "former" in case])
 @torch.inference_mode()
 def test_slices_of_a_few_rows_agree(case: str, decibels: Decibels, monkeypatch: pytest.MonkeyPatch) -> None:

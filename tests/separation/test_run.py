@@ -66,6 +66,7 @@ def test_every_engine_gives_the_same_files(tmp_path: Path, engine: Engine | None
     assert any(isinstance(event, Progress) and event.done_s for event in events)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_costs_one_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed while it writes: the others are done, and the same call again does the one that is missing."""
     folder, killed = songs(tmp_path, "a.wav", "bb.wav", "ccc.wav"), list[int]()

@@ -49,6 +49,7 @@ WIDE = {  # enough for torch to share the work of preparing it
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
 def test_only_the_inference_thread_has_openmp_threads(tmp_path: Path) -> None:
     song, model = tmp_path / "song.wav", tmp_path / "wide.safetensors"

@@ -178,6 +178,7 @@ def test_a_recipe_is_refused(model: Path) -> None:
         tune(ModelSettings(str(recipe)), "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("programs", [3.5, 8.0])
 def test_a_busy_machine_is_noticed(
     model: Path, paced: Pace, monkeypatch: pytest.MonkeyPatch, programs: float

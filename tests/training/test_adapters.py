@@ -20,14 +20,7 @@ from stemsplit.training.criterion import Criterion
 from stemsplit.training.learning import LoraConfig, LossConfig, OptimConfig
 from stemsplit.training.optim import Ema, build_optimizer
 from stemsplit.training.rng import generator
-from tests.models.test_band_unet import SMALL
-from tests.models.test_contract import FAMILIES as CONTRACT
-
-HEAVY = ("vr", "vr_v51")
-CASES = [
-    pytest.param(name, arguments, id=name, marks=[pytest.mark.slow] if name in HEAVY else [])
-    for name, arguments in [*CONTRACT, ("band_unet", SMALL)]
-]
+from tests.training.cases import CASES
 
 
 def adapted(family: str, arguments: dict[str, Any], **lora: Any) -> tuple[Network, Network]:

@@ -15,10 +15,7 @@ from stemsplit.training.library import SampledStem, Song, SongSet
 from stemsplit.training.rng import generator
 from stemsplit.training.sampling import AugmentConfig, DataConfig, DataSetConfig
 from stemsplit.training.state import RunState
-from tests.models.test_band_unet import SMALL
-from tests.models.test_contract import FAMILIES as CONTRACT
-
-CASES = [*CONTRACT, ("band_unet", SMALL)]
+from tests.training.cases import CASES, NETWORKS
 
 
 class Noise:
@@ -36,10 +33,10 @@ class Noise:
 
 def test_no_family_is_left_out() -> None:
     without_weights = {"classic", "ica", "nmf", "repet", "repet_sim"}
-    assert {name for name, _ in CASES} | without_weights == set(FAMILIES)
+    assert {name for name, _ in NETWORKS} | without_weights == set(FAMILIES)
 
 
-@pytest.mark.parametrize(("family", "arguments"), CASES, ids=[name for name, _ in CASES])
+@pytest.mark.parametrize(("family", "arguments"), CASES)
 @pytest.mark.parametrize("term", ["l1", "frequency_time"])
 def test_two_steps_lower_the_loss(family: str, arguments: dict[str, Any], term: str) -> None:
     network = build(family, arguments).train()

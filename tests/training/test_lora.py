@@ -73,6 +73,7 @@ def test_a_run_with_adapters_exports_a_plain_model(tiny_config: MakeConfig, tmp_
 POINTS = Random(19).sample(range(1, 16), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [DEMUCS, MASK], ids=["demucs", "mask"])
 def test_a_killed_run_with_adapters_ends_with_the_same_bits(
     tiny_config: MakeConfig, tmp_path: Path, model: str

@@ -353,6 +353,7 @@ def test_many_connections_are_turned_away_and_the_server_lives(target: Client) -
     raise AssertionError("the server stays busy")
 
 
+@pytest.mark.slow
 def test_readers_that_stop_reading_hold_little_memory(folder: Path) -> None:
     write(folder / "stems/long/vocals.wav", np.zeros((2, 44100 * 60)), subtype="PCM_16")
     with running(folder) as (client, resident):

@@ -316,6 +316,7 @@ def test_an_upload_that_is_cut_leaves_nothing(client: Client, sent: int) -> None
 # ---------------------------------------------------------------- the process
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_killed_server_leaves_no_half_file_under_a_final_name(folder: Path) -> None:
     write_song(folder, seconds=60, name="long")
