@@ -119,7 +119,7 @@ def cancelled(item: int, callback: Callback) -> None:
     raise Cancelled
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it never came to that"

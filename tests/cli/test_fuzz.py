@@ -189,7 +189,7 @@ def test_two_hundred_damaged_files_as_one_batch(shell: Shell, damaged: list[Dama
 @pytest.mark.timeout(900)
 def test_damaged_files_each_in_a_process_of_its_own(shell: Shell, damaged: list[Damaged]) -> None:
     for each in damaged[:: COUNT // ALONE]:
-        ran = shell.process(each.path.name, *OPTIONS, "--json", timeout=30)
+        ran = shell.process(each.path.name, *OPTIONS, "--json", timeout=60)
         require_lines(ran.err)
         [track] = json.loads(ran.out)["tracks"]
         assert ran.code == (0 if track["status"] == "done" else 1)

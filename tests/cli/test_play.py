@@ -71,7 +71,7 @@ def test_the_printed_address_answers_until_it_is_interrupted(shell: Shell) -> No
             assert answer.status == 200 and b"<title>stemsplit</title>" in answer.read()
     finally:
         server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=30)
+        out, err = server.communicate(timeout=60)
     assert (server.returncode, out) == (130, b"")
     assert err.decode().splitlines() == ["Ctrl-C ends the server", "stemsplit: interrupted"]
 
@@ -97,5 +97,5 @@ def test_a_browser_is_opened_where_there_is_one(shell: Shell) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             server.wait(0.1)
     server.terminate()
-    server.communicate(timeout=30)
+    server.communicate(timeout=60)
     assert opened.read_text() == address

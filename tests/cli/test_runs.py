@@ -236,7 +236,7 @@ def test_a_signal_at_any_moment_ends_the_run(shell: Shell, delay: float) -> None
             running.wait(delay)
         running.send_signal(signal.SIGINT)
         running.send_signal(signal.SIGINT)  # a second Ctrl-C
-        err = running.communicate(timeout=30)[1].decode()
+        err = running.communicate(timeout=60)[1].decode()
     assert (running.returncode, err) == (130, "stemsplit: interrupted\n")
     assert [name for name in shell.files() if name != "list"] == ["a.wav"]
 

@@ -388,7 +388,7 @@ def start(url: str, env: dict[str, str] | None = None) -> subprocess.Popen[bytes
     return subprocess.Popen(command, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE)
 
 
-def wait_until(good, patience_s: float = 20.0) -> None:
+def wait_until(good, patience_s: float = 60.0) -> None:
     end = time.monotonic() + patience_s
     while not good():
         assert time.monotonic() < end, "nothing happened"

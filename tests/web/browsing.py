@@ -39,7 +39,7 @@ def check(url: str, faults: list[str]) -> None:
         faults.append(f"a request to {url}")
 
 
-def until(page: Page, script: str, seconds: float = 20) -> Any:
+def until(page: Page, script: str, seconds: float = 60) -> Any:
     """Wait until a script in the page returns something, and return that."""
     end = time.monotonic() + seconds
     while not (found := page.evaluate(script)):

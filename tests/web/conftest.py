@@ -67,7 +67,7 @@ class Client:
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Send a request to a path behind the key."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         sent = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -132,7 +132,7 @@ def served(folder: Path, *paths: Path, host: str = "127.0.0.1", **options: Any) 
 
     thread = Thread(target=work)
     thread.start()
-    found = ready.get(timeout=30)
+    found = ready.get(timeout=60)
     if isinstance(found, BaseException):
         raise found
     address, stop = found
@@ -140,7 +140,7 @@ def served(folder: Path, *paths: Path, host: str = "127.0.0.1", **options: Any) 
         yield Client(int(address.split(":")[2].split("/")[0]), folder)
     finally:
         stop()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive(), "the server doesn't end"
 
 

@@ -22,7 +22,7 @@ def running(folder: Path, *arguments: str) -> Iterator[tuple[Client, Callable[[]
         yield Client(int(address.split(":")[2].split("/")[0]), folder), lambda: _resident(server.pid)
     finally:
         server.terminate()
-        server.communicate(timeout=30)
+        server.communicate(timeout=60)
 
 
 def _resident(pid: int) -> int:
