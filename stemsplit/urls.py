@@ -120,9 +120,25 @@ class _BrokenError(Exception):
     """A connection broke while a file was read."""
 
 
+def _web_failure(error: Exception) -> Exception | None:
+    """Return why a web server gave nothing: fsspec raises FileNotFoundError for whatever goes wrong."""
+    cause = error.__cause__
+    missing = getattr(cause, "status", None) in (404, 410)
+    return (
+        cause
+        if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and not missing
+        else None
+    )
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, _BrokenError):
         return str(error)
+    if (failure := _web_failure(error)) is not None:
+        status = getattr(failure, "status", None)
+        if status is not None:
+            return f"the server answers {status} ({getattr(failure, 'message', '')})"
+        return f"the server can't be reached ({getattr(failure, 'strerror', None) or _line(failure)})"
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
@@ -132,15 +148,21 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {_line(error)}"
 
 
+def _is_final(error: Exception) -> bool:
+    """Return whether repeating a request can't help: there is no file, or no access to it."""
+    if (failure := _web_failure(error)) is not None:
+        return 400 <= getattr(failure, "status", 0) < 500
+    final = (FileNotFoundError, PermissionError, FileExistsError, NotImplementedError, StemsplitError)
+    return isinstance(error, final)
+
+
 def _retried(work: Callable[[], Value]) -> Value:
     """Return the result of `work`, repeating it if a connection breaks."""
     for attempt in range(ATTEMPTS):
         try:
             return work()
-        except (FileNotFoundError, PermissionError, FileExistsError, NotImplementedError, StemsplitError):
-            raise
-        except Exception:  # every library has its own class for a connection that breaks
-            if attempt + 1 == ATTEMPTS:
+        except Exception as error:  # every library has its own class for a connection that breaks
+            if attempt + 1 == ATTEMPTS or _is_final(error):
                 raise
             time.sleep(PAUSE_S * 2**attempt)
     raise AssertionError  # the loop ends by returning or raising

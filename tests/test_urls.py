@@ -2,9 +2,12 @@
 
 import io
 import os
+import socket
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -173,6 +176,65 @@ def test_the_reader_s_own_errors_aren_t_tried_again(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="not audio"):
         urls.copy_to("x://a", refuse)
     assert len(calls) == 1
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, list[int]]]:
+    """Address of a web server, and the statuses that it answers with before it gives the file."""
+    pytest.importorskip("aiohttp")
+    statuses = list[int]()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status = statuses.pop(0) if statuses else 200
+            self.send_response(status)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"song")
+
+        def do_HEAD(self) -> None:
+            self.send_error(405)  # as servers do that know GET only
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield f"http://127.0.0.1:{server.server_port}/a.wav?token=secret", statuses
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([404], "no such file"),
+        ([410], "no such file"),
+        ([403], r"the server answers 403 \(Forbidden\)"),
+        ([503] * 3, r"the server answers 503 \(Service Unavailable\)"),
+    ],
+)
+def test_a_web_server_that_gives_no_file(web: tuple[str, list[int]], answers: list[int], reason: str) -> None:
+    address, statuses = web
+    statuses += answers
+    with pytest.raises(InputError, match=reason) as error:
+        urls.copy_to(address, read_all)
+    assert "secret" not in str(error.value)
+    assert statuses == []
+
+
+def test_a_busy_web_server_is_asked_again(web: tuple[str, list[int]]) -> None:
+    address, statuses = web
+    statuses += [503, 500]
+    assert urls.copy_to(address, read_all) == b"song"
+
+
+def test_a_web_server_that_is_not_there() -> None:
+    pytest.importorskip("aiohttp")
+    with socket.socket() as taken:  # bound, and refuses connections
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/a.wav"
+        with pytest.raises(InputError, match=r"the server can't be reached \(.*127\.0\.0\.1"):
+            urls.copy_to(address, read_all)
 
 
 def test_what_nothing_opens() -> None:
