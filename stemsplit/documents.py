@@ -77,8 +77,11 @@ def load(path: str | Path, name: str | None = None, *, foreign: bool = False) ->
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: can't be read ({error})", setting=str(path)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: can't be read (it isn't text in UTF-8)", setting=str(path)) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SettingsError(f"{path}: can't be read ({reason})", setting=str(path)) from None
     return parse(text, name or str(path), foreign=foreign)
 
 

@@ -66,7 +66,7 @@ def test_recipes_are_printed(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--config", "missing.yaml"], "missing.yaml: can't be read"),
+        (["--config", "missing.yaml"], "missing.yaml: can't be read (No such file or directory)"),
         (["--config", "mine.yaml", "--resume", "--fresh"], "--resume and --fresh exclude each other"),
         (["--config", "mine.yaml", "--set", "optim.lt=1"], "optim.lt: no such key; did you mean lr?"),
         (["--config", "mine.yaml", "--set", "model.family=demux"], "did you mean demucs?"),

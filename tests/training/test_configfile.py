@@ -315,7 +315,7 @@ def test_reading_files(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=re.escape("mine.yaml:14: optim.rl: no such key")):
         read_config(file)
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingsError, match="can't be read"):
+    with pytest.raises(SettingsError, match="can't be read \\(it isn't text in UTF-8\\)"):
         read_config(file)
     with pytest.raises(SettingsError, match="can't be read"):
         read_config(tmp_path / "missing.yaml")
