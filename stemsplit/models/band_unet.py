@@ -24,7 +24,7 @@ TINY = 1e-8  # keeps divisions by zero and roots of zero finite
 LEVEL_FLOOR = 0.15  # of the mix's level: quieter stems count as if they were that loud
 ROOT_FLOOR = 1e-6  # keeps the gradient of √0 finite
 ERROR_FLOOR = 1e-3  # of the mix's energy: smaller errors hardly count
-SDR_WEIGHT = 0.5  # of 10 dB of error, relative to the mean distance of the groups
+SDR_WEIGHT = 1.5  # of 10 dB of error, relative to the mean distance of the groups
 
 
 class Region(NamedTuple):

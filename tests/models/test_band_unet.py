@@ -101,7 +101,7 @@ def test_the_mask_error_is_that_of_the_masked_spectrogram(network: BandUNet) -> 
     def energy(x: Tensor) -> Tensor:
         return x[..., :128, :].abs().square().sum((2, 3, 4))
 
-    expected = distance + 0.5 * (1 + 1000 * energy(estimate - s) / energy(z)).log10()
+    expected = distance + 1.5 * (1 + 1000 * energy(estimate - s) / energy(z)).log10()
     torch.testing.assert_close(network.mask_error(mix, target), expected, rtol=2e-3, atol=1e-3)
 
 
