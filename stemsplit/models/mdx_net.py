@@ -18,6 +18,7 @@ from torch.nn.utils import fuse_conv_bn_eval
 from stemsplit.chunking import Chunking
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.spectra import ComplexAsChannels
+from stemsplit.models.fast.winograd import use_winograd
 from stemsplit.models.network import Network, ignore_when_loading
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
@@ -330,7 +331,7 @@ class MDXNet(SpectralNetwork):
         return int(a.hop_length * (whole - 1))
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Fold the batch normalisations into the weights of the layers before them."""
+        """Fold the batch normalisations into the weights before them; compute wide convolutions faster."""
         for layer in [m for m in self.modules() if isinstance(m, Layer)]:
             for i, (part, norm) in enumerate(pairwise(layer)):
                 if not isinstance(norm, nn.BatchNorm2d):
@@ -341,6 +342,7 @@ class MDXNet(SpectralNetwork):
                     transposed = isinstance(part, nn.ConvTranspose2d)
                     layer[i] = fuse_conv_bn_eval(cast(nn.Conv2d, part), norm, transposed)
                 layer[i + 1] = nn.Identity()
+        use_winograd(self)
         return self
 
 

@@ -5,7 +5,7 @@
     python -m tests.benchmarks.families --quick               # tiny networks, to see that it works
 
 The same random weights and the same chunk of the checkpoint's own length, each package in a process of its
-own (`chunk.py`), in turn; medians of the rounds. The reference packages run in the environment that
+own (`family_chunk.py`), in turn; medians of the rounds. The reference packages run in the environment that
 STEMSPLIT_ORACLES names, demucs 2.0.3 from the folder STEMSPLIT_DEMUCS2; without them, they are left out. The
 GEMM peak is measured between the rounds, on as many threads. It writes families.json, from which
 docs/performance.md has its tables, and `stemsplit/hub/costs.json` from the runs on one thread.
@@ -72,7 +72,7 @@ def packages_of(family: str) -> list[str]:
 
 
 def constructor_of(family: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what references are made from; `chunk.py` leaves out what their classes don't know."""
+    """Return what references are made from; `family_chunk.py` leaves out what their classes don't know."""
     from dataclasses import asdict
 
     from stemsplit.models import family as class_of
@@ -138,14 +138,18 @@ def written(family: str, quick: bool, folder: Path) -> tuple[dict[str, Any], dic
     network = randomised(family, arguments)
     torch.save(network.state_dict(), folder / "weights.pt")
     segment = network.segment_samples
-    samples = network.padded_samples(segment) - network.chunking.lead * family.startswith("vr")
+    samples = network.padded_samples(segment)
+    flop = peaks.operations(network, samples)
+    if family.startswith("vr"):  # the core puts half a window before the track, in one that isn't computed
+        samples -= network.chunking.lead
+        flop = flop * network.arguments.windows // (network.arguments.windows + 1)
     torch.save(0.1 * torch.randn(1, network.channels, samples), folder / "mix.pt")
     overlap = DEFAULT_OVERLAP if network.overlap is None else network.overlap
     about = {
         "model": CASES[family] or family,
         "audio_s": min(samples, segment) / network.sample_rate,
         "overlap": overlap,
-        "flop": peaks.operations(network, samples),
+        "flop": flop,
     }
     job = {"family": family, "weights": str(folder / "weights.pt"), "mix": str(folder / "mix.pt")}
     stems = network.stems[:1] if family == "mdx_net" else None  # the other is the rest of the mix
@@ -162,7 +166,7 @@ def process(package: str, job: dict[str, Any], folder: Path) -> Iterator[subproc
     with (
         (folder / f"{package}.log").open("w") as log,
         subprocess.Popen(
-            [python, str(HERE / "chunk.py"), str(path)],
+            [python, str(HERE / "family_chunk.py"), str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

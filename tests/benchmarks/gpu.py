@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from stemsplit.core import compute as computing
 from stemsplit.core.compute import DTYPES, Compute
 from stemsplit.models import build
-from tests.benchmarks import chunk, families, networks, programs, table
+from tests.benchmarks import families, family_chunk, networks, programs, table
 from tests.benchmarks.peaks import decibels
 
 RESULT = Path(__file__).with_name("gpu.json")
@@ -110,7 +110,7 @@ class Bench:
             raise ModuleNotFoundError(f"{package} isn't installed")
         precision, _, kernels = how.partition(", ")
         arguments, dtype = asdict(self.network.arguments), DTYPES[precision]
-        network = chunk.reference(place, arguments, self.network.state_dict()).to(self.device)
+        network = family_chunk.reference(place, arguments, self.network.state_dict()).to(self.device)
         cast = torch.autocast(self.device.type, dtype, enabled=precision != "fp32" and package != "unblend")
         if package == "unblend":
             network.to(dtype)

@@ -19,7 +19,7 @@ import click
 
 from stemsplit.cli.main import SPINS
 from tests.benchmarks import table
-from tests.benchmarks.chunk import memory_mb
+from tests.benchmarks.family_chunk import memory_mb
 from tests.benchmarks.peaks import processor
 
 RESULT = Path(__file__).with_name("jobs.json")

@@ -1,6 +1,6 @@
 """One chunk through a network, again and again, in a process of its own: this package's or another one's.
 
-    python tests/benchmarks/chunk.py JOB.json
+    python tests/benchmarks/family_chunk.py JOB.json
 
 runs in the environment of the package that the job names. For every line on its standard input it computes
 the chunk, and prints wall-clock seconds, CPU seconds and memory as JSON; after the first line it has written
