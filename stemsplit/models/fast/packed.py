@@ -104,8 +104,8 @@ class PackedPointwise(PackedLinear):
     """A convolution of kernel size 1, as a linear layer over the channels; the output is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, T] -> [B, outputs, T]."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)  # [B, T, outputs] -> [B, outputs, T]
+        """[B, inputs, ...] -> [B, outputs, ...]."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)  # [B, ..., outputs] -> [B, outputs, ...]
 
 
 class PackedSequenceNorm(nn.Module):

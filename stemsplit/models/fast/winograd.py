@@ -8,6 +8,8 @@ All tensors are [B, C, F, T] (`B` batch, `C` channels, `F` bins, `T` frames), ch
 network has its frames before its bins, F and T change their roles.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,13 +75,17 @@ class PaddedWinograd(WinogradConvolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, F, T] -> [B, outputs, F, T]."""
+        return self.convolve(x, lambda tile: tile)
+
+    def convolve(self, x: Tensor, before: Callable[[Tensor], Tensor]) -> Tensor:
+        """Convolve what `before` makes of every tile, as `forward`."""
         bins = x.shape[2]
         out = self._empty(x, bins)
         widest = max(x.shape[1], out.shape[1]) * out.shape[-1] * len(x) * x.element_size()
         size = max(1, BLOCK_BYTES // widest)
         for start in range(0, bins, size):
             stop = min(bins, start + size)
-            seen = x[:, :, max(0, start - 1) : stop + 1]
+            seen = before(x[:, :, max(0, start - 1) : stop + 1])
             around = (1, out.shape[-1] + 1 - x.shape[-1], int(start == 0), int(stop == bins))
             self._fill(F.pad(seen, around), out[:, :, start:stop])
         return out[..., : x.shape[-1]]
