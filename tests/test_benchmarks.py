@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from tests.benchmarks import families, gpu, peaks, shared, table
+from tests.benchmarks import families, gpu, operators, peaks, shared, table
 
 
 def measured(tmp_path: Path, *options: str) -> tuple[dict[str, Any], str]:
@@ -161,6 +161,12 @@ def test_operations_of_convolutions_and_recurrent_layers_are_counted() -> None:
     gru = 3 * 3 * (8 + 3)
     transposed = 3 * 2 * 4
     assert peaks.operations(Layers(), 100) == 2 * 100 * (grouped + lstm + gru + transposed)
+
+
+def test_the_operators_of_a_chunk_are_listed() -> None:
+    ran = CliRunner().invoke(operators.main, ["mdx_net", "--quick", "--threads", "1"], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert ran.output.startswith("mdx_net: ") and "aten::bmm" in ran.output
 
 
 @pytest.mark.slow

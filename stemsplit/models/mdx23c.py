@@ -18,7 +18,7 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
 from stemsplit.models.blocks.spectra import ComplexAsChannels
 from stemsplit.models.blocks.tfc_tdf import TfcTdf
-from stemsplit.models.fast.packed import PackedPointwise
+from stemsplit.models.fast.packed import pack_pointwise
 from stemsplit.models.fast.tfc_tdf import ActivatedLayer, TiledTfcTdf
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
@@ -346,12 +346,7 @@ class MDX23C(SpectralNetwork):
                 module.blocks = nn.Sequential(*(TiledTfcTdf(cast(TfcTdf, block)) for block in module.blocks))
             elif isinstance(module, Rescale):
                 module.conv = nn.Sequential(ActivatedLayer(module.conv))
-        self.first_conv = pointwise(self.first_conv)
+        self.first_conv = pack_pointwise(self.first_conv)
         first, activation, last = self.final_conv
-        self.final_conv = nn.Sequential(pointwise(first), activation, pointwise(last))
+        self.final_conv = nn.Sequential(pack_pointwise(first), activation, pack_pointwise(last))
         return self
-
-
-def pointwise(conv: nn.Module) -> PackedPointwise:
-    """Return a convolution of kernel size 1 without a bias as a packed linear layer."""
-    return PackedPointwise(cast(nn.Conv2d, conv).weight[..., 0, 0], None)

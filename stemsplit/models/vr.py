@@ -19,7 +19,7 @@ from stemsplit.models.blocks.artifacts import REACH, without_artifacts
 from stemsplit.models.blocks.multiband import Extent, sounding
 from stemsplit.models.blocks.pyramid import ConvNorm, RecurrentUNet, UNet
 from stemsplit.models.blocks.uvr import VRArguments
-from stemsplit.models.fast.winograd import use_winograd
+from stemsplit.models.fast.padded import tile_convolutions
 from stemsplit.models.network import Network
 
 
@@ -205,7 +205,7 @@ class VRNetwork(Network):
                 module.fold()
         # torch's types don't know that modules take a memory format
         cast(Any, self).to(memory_format=torch.channels_last)
-        use_winograd(self)
+        tile_convolutions(self)
         return self
 
 

@@ -7,6 +7,7 @@ PyTorch lacks them, or they compute something else, the layers fall back to the 
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,12 @@ class PackedPointwise(PackedLinear):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, ...] -> [B, outputs, ...]."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)  # [B, ..., outputs] -> [B, outputs, ...]
+
+
+def pack_pointwise(conv: nn.Module) -> PackedPointwise:
+    """Return a convolution of kernel size 1 as a packed linear layer."""
+    weight, bias = cast(nn.Conv1d | nn.Conv2d, conv).weight, cast(nn.Conv1d | nn.Conv2d, conv).bias
+    return PackedPointwise(weight.flatten(1), bias)
 
 
 class PackedSequenceNorm(nn.Module):

@@ -7,15 +7,16 @@ convolution or linear layer, while it is in the cache: no normalised copy of the
 All tensors are [B, C, frames, F] (`B` batch, `C` channels, `F` bins), channels last in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stemsplit.models.blocks.tfc_tdf import TfcTdf
-from stemsplit.models.fast.packed import PackedPointwise
-from stemsplit.models.fast.winograd import PaddedWinograd
+from stemsplit.models.fast.packed import pack_pointwise
+from stemsplit.models.fast.padded import PaddedConvolution
 
 TILE_BYTES = 2**21
 
@@ -71,7 +72,7 @@ class Activated(nn.Module):
         return activated
 
 
-class ActivatedConvolution(PaddedWinograd):
+class ActivatedConvolution(nn.Module):
     """Instance normalisation, an activation, and a convolution of 3 × 3 taps.
 
     Args:
@@ -79,14 +80,21 @@ class ActivatedConvolution(PaddedWinograd):
     """
 
     def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
         norm, activation, conv = layers
-        super().__init__(cast(nn.Conv2d, conv).weight, cast(nn.Conv2d, conv).bias)
         self.activated = Activated(cast(nn.InstanceNorm2d, norm), activation)
+        self.conv = PaddedConvolution(cast(nn.Conv2d, conv))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, frames, F] -> [B, C', frames, F]."""
         affine = self.activated.affine(x)
-        return self.convolve(x, lambda tile: self.activated(tile, affine))
+        y: Tensor = self.conv(x, before=lambda tile: self.activated(tile, affine))
+        return y
+
+    def overwrite(self, x: Tensor) -> Tensor:
+        """Compute `forward` in the memory of x, if possible."""
+        affine = self.activated.affine(x)
+        return self.conv.overwrite(x, before=lambda tile: self.activated(tile, affine))
 
 
 class ActivatedLayer(nn.Module):
@@ -121,13 +129,13 @@ class TiledTfcTdf(nn.Module):
         wide, activation, down, narrow, _, up = cast(Any, block.tdf)
         self.wide, self.narrow = Activated(wide, activation), Activated(narrow, activation)
         self.down, self.up = down.weight.detach(), up.weight.detach()  # [F', F] and [F, F']
-        self.shortcut = PackedPointwise(block.shortcut.weight[..., 0, 0], None)
+        self.shortcut = pack_pointwise(block.shortcut)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, frames, F] -> [B, C', frames, F]."""
         y = self.tfc1(x)
         self._add_linear(y)
-        out: Tensor = self.tfc2(y)
+        out = self.tfc2.overwrite(y)
         return out.add_(self.shortcut(x))
 
     def _add_linear(self, y: Tensor) -> None:
@@ -137,6 +145,61 @@ class TiledTfcTdf(nn.Module):
         affine = self.narrow.affine(h)
         for tile in tiles(y):
             y[:, :, tile] += _along_bins(self.narrow(h[:, :, tile], affine), self.up)
+
+
+class FoldedAlongBins(nn.Module):
+    """A linear layer along the bins, with the batch normalisation of the channels that follows it.
+
+    (W·x + b)·s + t for the scale s and the shift t of a channel: where W has fewer inputs than outputs, s is
+    applied to the inputs, which is the same.
+
+    Args:
+        linear: W [F', F] and perhaps b [F'].
+        norm: in evaluation mode.
+    """
+
+    def __init__(self, linear: nn.Linear, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+        self.weight = linear.weight.detach()
+        self.scale = (norm.weight * torch.rsqrt(var + norm.eps)).detach()  # [C]
+        self.shift = (norm.bias - mean * self.scale).detach()  # [C]
+        if linear.bias is not None:
+            self.shift = (linear.bias[:, None] * self.scale + self.shift).detach()  # [F', C]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, frames, F] -> [B, C, frames, F']."""
+        columns = x.permute(0, 2, 3, 1).flatten(0, 1)  # [B·frames, F, C]
+        weight = self.weight.expand(len(columns), -1, -1)  # [B·frames, F', F]
+        if self.weight.shape[0] < self.weight.shape[1]:
+            y = torch.addcmul(self.shift, torch.bmm(weight, columns), self.scale)
+        else:
+            y = torch.baddbmm(self.shift, weight, columns * self.scale)
+        return y.view(len(x), -1, *y.shape[1:]).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
+
+
+class OverwritingBlock(nn.Module):
+    """Convolutions followed by ReLUs, and what linear layers along frequency add to their output.
+
+    It overwrites its input: what a block of MDX-Net gets, nothing else needs.
+
+    Args:
+        convolutions: of as many outputs as inputs, and 3 × 3 taps.
+        linear: of [B, C, frames, F].
+    """
+
+    def __init__(self, convolutions: Sequence[nn.Conv2d], linear: nn.Module) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(PaddedConvolution(conv) for conv in convolutions)
+        self.linear = linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, frames, F] -> [B, C, frames, F]."""
+        for conv in self.convolutions:
+            x = cast(PaddedConvolution, conv).overwrite(x, after=F.relu_)
+        for tile in tiles(x):
+            x[:, :, tile] += self.linear(x[:, :, tile])
+        return x
 
 
 def _along_bins(x: Tensor, weight: Tensor) -> Tensor:

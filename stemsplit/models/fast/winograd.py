@@ -8,14 +8,11 @@ All tensors are [B, C, F, T] (`B` batch, `C` channels, `F` bins, `T` frames), ch
 network has its frames before its bins, F and T change their roles.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 STEPS = 4  # outputs at a time
-LEAST = 32  # i·o/(i + o) of i inputs and o outputs from which it gains: 64 and 64, or 96 and 48
 BLOCK_BYTES = 2**22  # of output that is computed together, so that what it is made from stays in the cache
 # G, whose rows stand for the points 0, 1, −1, 2, −2 and ∞
 TAPS = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).div(24)
@@ -42,16 +39,16 @@ class WinogradConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, F, T] -> [B, outputs, F − bins + 1, T]."""
-        out = self._empty(x, x.shape[2] - self.products[0].shape[2] + 1)
-        self._fill(F.pad(x, (1, out.shape[-1] + 1 - x.shape[-1])), out)
+        out = self.empty(x, x.shape[2] - self.products[0].shape[2] + 1)
+        self.fill(F.pad(x, (1, out.shape[-1] + 1 - x.shape[-1])), out)
         return out[..., : x.shape[-1]]
 
-    def _empty(self, x: Tensor, bins: int) -> Tensor:
+    def empty(self, x: Tensor, bins: int) -> Tensor:
         """Allocate the output for an input, with a multiple of four steps: [B, outputs, bins, 4·groups]."""
         steps = -(-x.shape[-1] // STEPS) * STEPS
         return x.new_empty(len(x), bins, steps, len(self.products[0])).permute(0, 3, 1, 2)
 
-    def _fill(self, x: Tensor, out: Tensor) -> None:
+    def fill(self, x: Tensor, out: Tensor) -> None:
         """Write the output, block by block, from a padded input, [B, inputs, F, 4·groups + 2]."""
         groups = out.shape[-1] // STEPS
         size = max(1, BLOCK_BYTES * groups // (out.numel() * out.element_size()))
@@ -68,44 +65,6 @@ class WinogradConvolution(nn.Module):
             for point, (part, weight) in enumerate(zip(_inputs(x, groups), self.products, strict=True))
         ]
         _write_outputs(found, out)
-
-
-class PaddedWinograd(WinogradConvolution):
-    """Convolution of 3 × 3 taps, padded by one bin, too, in tiles of a few bins that stay in the cache."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, F, T] -> [B, outputs, F, T]."""
-        return self.convolve(x, lambda tile: tile)
-
-    def convolve(self, x: Tensor, before: Callable[[Tensor], Tensor]) -> Tensor:
-        """Convolve what `before` makes of every tile, as `forward`."""
-        bins = x.shape[2]
-        out = self._empty(x, bins)
-        widest = max(x.shape[1], out.shape[1]) * out.shape[-1] * len(x) * x.element_size()
-        size = max(1, BLOCK_BYTES // widest)
-        for start in range(0, bins, size):
-            stop = min(bins, start + size)
-            seen = before(x[:, :, max(0, start - 1) : stop + 1])
-            around = (1, out.shape[-1] + 1 - x.shape[-1], int(start == 0), int(stop == bins))
-            self._fill(F.pad(seen, around), out[:, :, start:stop])
-        return out[..., : x.shape[-1]]
-
-
-def use_winograd(module: nn.Module) -> None:
-    """Replace the 3 × 3 convolutions of a module that compute faster this way."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and _gains(child):
-            setattr(module, name, PaddedWinograd(child.weight, child.bias))
-        else:
-            use_winograd(child)
-
-
-def _gains(conv: nn.Conv2d) -> bool:
-    """Tell if the products that are saved, i·o for i inputs and o outputs, outweigh the i + o transforms."""
-    inputs, outputs = conv.in_channels, conv.out_channels
-    plain = (conv.kernel_size, conv.padding, conv.stride, conv.dilation, conv.groups, conv.padding_mode)
-    same = plain == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-    return same and inputs * outputs >= LEAST * (inputs + outputs)
 
 
 def _inputs(x: Tensor, groups: int) -> list[Tensor]:
