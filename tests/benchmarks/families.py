@@ -35,7 +35,7 @@ CASES = {
     "demucs_v2": "",
     "tasnet": "",
     "openunmix": "umxhq",
-    "bs_roformer": "bs_roformer_viperx",
+    "bs_roformer": "bs_roformer",
     "mel_band_roformer": "mel_band_roformer_kim",
     "bs_conformer": "fused_model_bs_conformer_sdr_9.18",
     "scnet": "scnet",
