@@ -12,11 +12,7 @@ from torch.nn import functional as F
 from stemsplit.models.fast.winograd import STEPS, WinogradConvolution
 
 TILE_BYTES = 2**22  # of a tile's input or output
-LEAST = (
-    32  # i·o/(i + o) of i inputs and o outputs from which Winograd's products gain: 64 and 64, or 96 and 48
-)
-
-
+LEAST = 32  # i·o/(i + o) for i inputs and o outputs from which Winograd's products gain: 64 and 64, 96 and 48
 Change = Callable[[Tensor], Tensor]
 
 
@@ -67,6 +63,7 @@ class PaddedConvolution(nn.Module):
         return x
 
     def _convolve(self, x: Tensor, out: Tensor, before: Change, after: Change) -> None:
+        """Write the output for x to `out`, which may be x: a row is read before its own output is written."""
         batch, channels, rows, width = x.shape
         row_bytes = batch * max(channels, self.outputs) * out.shape[-1] * x.element_size()
         size = max(1, min(rows, TILE_BYTES // row_bytes))
