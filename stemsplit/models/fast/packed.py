@@ -115,6 +115,15 @@ def pack_pointwise(conv: nn.Module) -> PackedPointwise:
     return PackedPointwise(weight.flatten(1), bias)
 
 
+def pack_pointwises(module: nn.Module) -> None:
+    """Pack every one-dimensional convolution of kernel size 1 of a module, fused with nothing."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv1d) and child.kernel_size == (1,):
+            setattr(module, name, pack_pointwise(child))
+        else:
+            pack_pointwises(child)
+
+
 class PackedSequenceNorm(nn.Module):
     """Normalisation of [B, T, C] over time and channels together, without a transposed copy of the input.
 
