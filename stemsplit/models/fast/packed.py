@@ -155,7 +155,8 @@ def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
         if not isinstance(child, nn.Linear):
             pack_linears(child, dtype)
             continue
-        follower = getattr(module, str(int(name) + 1), None) if isinstance(module, nn.Sequential) else None
+        numbered = isinstance(module, nn.Sequential) and name.isdecimal()
+        follower = getattr(module, str(int(name) + 1), None) if numbered else None
         activation = _activation(follower)
         setattr(module, name, PackedLinear(child.weight, child.bias, activation=activation, dtype=dtype))
         if activation != "none":
