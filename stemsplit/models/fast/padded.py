@@ -13,6 +13,7 @@ from stemsplit.models.fast.winograd import STEPS, WinogradConvolution
 
 TILE_BYTES = 2**22  # of a tile's input or output
 LEAST = 32  # i·o/(i + o) for i inputs and o outputs from which Winograd's products gain: 64 and 64, 96 and 48
+MOST = 512  # outputs; wider layers see few positions, so that the time isn't worth twice the weights' memory
 Change = Callable[[Tensor], Tensor]
 
 
@@ -104,4 +105,4 @@ def padded(conv: nn.Conv2d) -> bool:
 def gains(conv: nn.Conv2d) -> bool:
     """Tell if the products that are saved, i·o for i inputs and o outputs, outweigh the i + o transforms."""
     inputs, outputs = conv.in_channels, conv.out_channels
-    return inputs * outputs >= LEAST * (inputs + outputs)
+    return outputs <= MOST and inputs * outputs >= LEAST * (inputs + outputs)

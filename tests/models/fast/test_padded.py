@@ -78,6 +78,7 @@ def test_the_output_may_overwrite_the_input(
         (nn.Conv2d(64, 64, 3, padding=1), True),
         (nn.Conv2d(48, 96, 3, padding=1, bias=False), True),
         (nn.Conv2d(32, 64, 3, padding=1), False),  # gains nothing
+        (nn.Conv2d(64, 576, 3, padding=1), False),  # takes memory
         (nn.Conv2d(64, 64, 3), False),
         (nn.Conv2d(64, 64, 3, 2, padding=1), False),
         (nn.Conv2d(64, 64, 3, padding=2, dilation=2), False),
