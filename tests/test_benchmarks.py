@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from torch import Tensor, nn
 
-from tests.benchmarks import gpu, shared, table
+from tests.benchmarks import families, gpu, operators, peaks, shared, table
 
 
 def measured(tmp_path: Path, *options: str) -> tuple[dict[str, Any], str]:
@@ -78,33 +79,104 @@ def test_both_programs_are_measured_beside_busy_loops(tmp_path: Path) -> None:
     assert [row.split(" | ")[0] for row in table.shared(found)[2:4]] == ["| idle", "| beside two busy loops"]
 
 
-def chunk(wall_s: float, cpu_s: float, memory_mb: float, agreement_db: float) -> dict[str, float]:
-    return {"wall_s": wall_s, "cpu_s": cpu_s, "chunk_mb": memory_mb, "agreement_db": agreement_db}
+def of_a_family(model: str, stemsplit_s: float, agreement_db: float, **others: float) -> dict[str, object]:
+    def figures(seconds: float, agreement: float) -> dict[str, float]:
+        about = {"wall_s": seconds, "cpu_s": 2 * seconds - 2, "chunk_mb": 10 * seconds, "memory_mb": 900.0}
+        return about | {"agreement_db": agreement}
 
-
-def of_a_model(stemsplit_s: float, agreement_db: float) -> dict[str, object]:
-    packages = {
-        "pymss-core": chunk(30.0, 55.0, 1000.0, 999.0),
-        "audio-separator": chunk(40.0, 70.0, 900.0, 35.0),
-        "stemsplit": chunk(stemsplit_s, 2 * stemsplit_s, 200.0, agreement_db),
-    }
+    packages = {name.replace("_", "-"): figures(seconds, 35.0) for name, seconds in others.items()}
     peak = {"wall": 250e9, "cpu": 125e9}
-    about = {"seconds": 8.0, "threads": 2, "rounds": 5, "flop": 4000e9, "gemm_flop_per_s": peak}
-    return {**about, "packages": packages}
+    return {
+        "model": model,
+        "audio_s": 8.0,
+        "overlap": 0.25,
+        "rounds": 5 if others else 1,
+        "flop": 4000e9,
+        "gemm_flop_per_s": peak,
+        "packages": packages | {"stemsplit": figures(stemsplit_s, agreement_db)},
+    }
 
 
-def test_a_roformers_row_has_both_ratios_and_the_share_of_the_peak() -> None:
-    result = {"cpu": "X", "models": {"one": of_a_model(20.0, 120.0), "two": of_a_model(25.0, 110.0)}}
-    rows = table.roformers(result)
-    cells = "30.0 s, 1000 MB | 40.0 s, 900 MB | 20.0 s, 200 MB | 1.50, 2.00 | 1.38, 1.75 | 80 % | 120 dB"
-    assert rows[2] == f"| one | 8 s | {cells} |"
-    assert rows[-1] == "Medians of 5 alternated rounds, 2 threads, X."
+def measured_families() -> dict[str, Any]:
+    two = {
+        "bs_roformer": of_a_family("one", 20.0, 120.0, pymss_core=30.0, audio_separator=40.0),
+        "mel_band_roformer": of_a_family("two", 25.0, 110.0, pymss_core=30.0, audio_separator=40.0),
+        "tasnet": of_a_family("tasnet", 40.0, 999.0),
+    }
+    one = {"bs_roformer": two["bs_roformer"], "tasnet": two["tasnet"]}
+    return {"1": {"cpu": "X", "families": one}, "2": {"cpu": "X", "families": two}}
+
+
+def test_a_chunks_row_has_both_ratios_and_the_share_of_the_peak() -> None:
+    rows = table.chunks(measured_families())
+    ours = "20.0 s, 200 MB"
+    assert rows[2] == f"| one | 8 s | pymss-core | 30.0 s, 300 MB | {ours} | 1.50 | 1.53 | 80 % | 120 dB |"
+    assert (
+        rows[3] == f"| one | 8 s | audio-separator | 40.0 s, 400 MB | {ours} | 2.00 | 2.05 | 80 % | 35 dB |"
+    )
+    assert len(rows) == 8  # a family without a reference has no row
+    assert rows[-1] == "Medians of 5 alternated rounds, two threads, X."
+
+
+def test_a_familys_row_has_the_first_reference_and_the_share_on_two_threads() -> None:
+    rows = table.families(measured_families())
+    assert rows[2] == "| `bs_roformer` | 0.16 × | 38.0 s | 58.0 s | 0.66 | 900 MB | 900 MB | 80 % |"
+    assert rows[3] == "| `tasnet` | 0.08 × | 78.0 s |  |  | 900 MB |  | 40 % |"
+
+
+def test_the_headline_speaks_of_whole_songs_and_of_roformers() -> None:
     whole = {
         "demucs": {"wall_s": 40.0, "peak_mb": 1500.0, "agreement_db": 999.0},
         "stemsplit": {"wall_s": 32.0, "peak_mb": 900.0, "agreement_db": 118.0},
     }
     speed = {"machine": {"cpu": "X"}, "whole": {"htdemucs": {"20": {}, "60": whole}}}
-    text = " ".join(table.headline(speed, result))
+    text = " ".join(table.headline(speed, measured_families()))
     assert "60 s of music in 32 s and 900 MB, demucs 4.1.0 in 40 s and 1500 MB: 1.25 times as fast" in text
     assert "1.20 to 1.50 times as fast as pymss-core and 1.60 to 2.00 times as fast as audio-sep" in text
     assert "agree to 110 dB" in text
+
+
+class Layers(nn.Module):
+    """Layers whose operations are known: a grouped and a transposed convolution, and recurrent layers."""
+
+    channels = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv1d(2, 6, 5, padding=2, groups=2)
+        self.lstm = nn.LSTM(6, 4, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru = nn.GRU(8, 3, batch_first=True)
+        self.transposed = nn.ConvTranspose1d(3, 2, 4, stride=2)
+
+    def estimate(self, mix: Tensor) -> Tensor:
+        x = self.grouped(mix).transpose(1, 2)  # [1, T, 6]
+        x, _ = self.gru(self.lstm(x)[0])
+        y: Tensor = self.transposed(x.transpose(1, 2))
+        return y
+
+
+def test_operations_of_convolutions_and_recurrent_layers_are_counted() -> None:
+    grouped = 6 * 5  # multiplications a sample; an output of a group sees one input
+    lstm = 2 * 4 * 4 * (6 + 4) + 2 * 4 * 4 * (2 * 4 + 4)  # directions · gates · width · (input + state)
+    gru = 3 * 3 * (8 + 3)
+    transposed = 3 * 2 * 4
+    assert peaks.operations(Layers(), 100) == 2 * 100 * (grouped + lstm + gru + transposed)
+
+
+def test_the_operators_of_a_chunk_are_listed() -> None:
+    ran = CliRunner().invoke(operators.main, ["mdx_net", "--quick", "--threads", "1"], catch_exceptions=False)
+    assert ran.exit_code == 0
+    assert ran.output.startswith("mdx_net: ") and "aten::bmm" in ran.output
+
+
+@pytest.mark.slow
+def test_families_run_through_alone(tmp_path: Path) -> None:
+    line = ["--quick", "--alone", "--threads", "2", "--rounds", "2", "--only", "scnet", "--only", "vr"]
+    output = tmp_path / "families.json"
+    ran = CliRunner().invoke(families.main, [*line, "--output", str(output)], catch_exceptions=False)
+    assert ran.exit_code == 0
+    found = json.loads(output.read_text())["2"]["families"]
+    for name in ("scnet", "vr"):
+        ours = found[name]["packages"]["stemsplit"]
+        assert found[name]["flop"] > 0 and ours["wall_s"] > 0 and ours["memory_mb"] > ours["chunk_mb"] > 0
+        assert ours["agreement_db"] > 300

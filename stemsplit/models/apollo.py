@@ -8,7 +8,7 @@ those of the released checkpoints.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.bands import Table, linear_bands
 from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
 from stemsplit.models.blocks.rotary import turn
+from stemsplit.models.fast.packed import pack_pointwises
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 BANDS = 80
 HEADS = 8
+SLICE = 1024  # steps of the sequences that a CPU runs over at a time
 POSITIONS = 100  # of which checkpoints hold the rotary angles
 POWER_FLOOR = torch.finfo(torch.float32).eps
 
@@ -126,7 +128,12 @@ class BandSequence(nn.Module):
 
     Args:
         width: of a band's features.
+
+    Attributes:
+        sliced: run over a few sequences at a time, so that they stay in a CPU's cache.
     """
+
+    sliced: bool = False
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -135,11 +142,22 @@ class BandSequence(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, bands, width, frames] -> [N, bands, width, frames]."""
-        frames = x.permute(0, 3, 2, 1)  # [N, frames, width, bands]
-        frames = self.band_net(frames.flatten(0, 1)).view(frames.shape)  # [N, frames, width, bands]
-        bands = frames.permute(0, 3, 2, 1)  # [N, bands, width, frames]
-        y: Tensor = self.seq_net(bands.flatten(0, 1)).view(bands.shape)  # [N, bands, width, frames]
-        return y
+        x = self._along(self.band_net, x.permute(0, 3, 2, 1))  # [N, frames, width, bands]
+        return self._along(self.seq_net, x.permute(0, 3, 2, 1))  # [N, bands, width, frames]
+
+    def _along(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Run a layer along the last dimension: [N, sequences, width, steps] -> the same."""
+        if not self.sliced:
+            whole: Tensor = layer(x.flatten(0, 1)).view(x.shape)
+            return whole
+        out = x.new_empty(*x.shape[:2], x.shape[3], x.shape[2]).transpose(
+            2, 3
+        )  # the features of a step adjacent
+        size = max(1, SLICE // x.shape[-1])
+        for one, written in zip(x, out, strict=True):  # [sequences, width, steps]
+            for some, to in zip(one.split(size), written.split(size), strict=True):
+                to.copy_(layer(some))
+        return out
 
 
 class Apollo(SpectralNetwork):
@@ -247,6 +265,13 @@ class Apollo(SpectralNetwork):
         ]
         real, imaginary = torch.cat(parts, dim=2).unbind(1)  # [B·C, F, frames] each
         return torch.complex(real, imaginary).view(z.shape)[:, None]  # [B, 1, C, F, frames]
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Pack the layers that are linear in a step's features, and run over a few sequences at a time."""
+        for block in self.net:
+            cast(BandSequence, block).sliced = True
+        pack_pointwises(self.net)
+        return self
 
 
 def _features(band: Tensor) -> Tensor:

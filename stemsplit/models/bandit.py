@@ -22,6 +22,8 @@ from stemsplit.models.blocks.released import (
     released_stems,
     released_use,
 )
+from stemsplit.models.fast.gru import PackedGRU
+from stemsplit.models.fast.packed import pack_linears, packs
 from stemsplit.models.spectral import SpectralNetwork, Transform
 from stemsplit.stems import canonical
 
@@ -174,7 +176,7 @@ class ResidualRNN(nn.Module):
         width, hidden = arguments.emb_dim, arguments.rnn_dim
         make = nn.GRU if arguments.rnn_type == "GRU" else nn.LSTM
         self.norm = nn.LayerNorm(width)
-        self.rnn = make(width, hidden, batch_first=True, bidirectional=True)
+        self.rnn: nn.Module = make(width, hidden, batch_first=True, bidirectional=True)
         self.fc = nn.Linear(2 * hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -335,6 +337,14 @@ class BandSplitNetwork(SpectralNetwork):
             stems = [stem for stem in selected if self._cores[stem] is core]
             masks |= zip(stems, core(z.flatten(0, 1) / norm, stems), strict=True)
         return torch.stack([_apply(masks[stem], z, norm) for stem in selected], dim=1)
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Pack the linear layers and the GRUs."""
+        for module in self.modules():
+            if isinstance(module, ResidualRNN) and isinstance(module.rnn, nn.GRU) and packs(dtype):
+                module.rnn = PackedGRU(module.rnn)
+        pack_linears(self, dtype)
+        return self
 
     def _selected(self) -> list[str]:
         """Names of the selected stems in the checkpoint."""

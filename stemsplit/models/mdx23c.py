@@ -8,7 +8,7 @@ Keys, arguments and their defaults are those of the released checkpoints.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.released import released_arguments, released_stems, released_use
 from stemsplit.models.blocks.spectra import ComplexAsChannels
 from stemsplit.models.blocks.tfc_tdf import TfcTdf
+from stemsplit.models.fast.packed import pack_pointwise
+from stemsplit.models.fast.tfc_tdf import ActivatedLayer, TiledTfcTdf
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 # the transform's part of a configuration's section `audio` -> our argument
@@ -171,7 +173,13 @@ class Decoder(nn.Module):
 
 
 class MDX23C(SpectralNetwork):
-    """Estimates the stems' spectrograms themselves, up to a highest bin; above it the stems are silent."""
+    """Estimates the stems' spectrograms themselves, up to a highest bin; above it the stems are silent.
+
+    Attributes:
+        layout: in memory, of what the network computes.
+    """
+
+    layout = torch.preserve_format
 
     @dataclass(frozen=True, kw_only=True)
     class Arguments:
@@ -282,7 +290,7 @@ class MDX23C(SpectralNetwork):
         bins = [a.bins_at(i) for i in range(a.num_scales + 1)]
         widths = [a.num_channels + i * a.growth for i in range(a.num_scales + 1)]
         levels = list(zip(pairwise(widths), bins[:-1], strict=True))
-        self.first_conv = nn.Conv2d(parts, a.num_channels, 1, bias=False)
+        self.first_conv: nn.Module = nn.Conv2d(parts, a.num_channels, 1, bias=False)
         self.encoder_blocks = nn.ModuleList(Encoder(near, far, size, a) for (near, far), size in levels)
         self.bottleneck_block = Blocks(widths[-1], widths[-1], bins[-1], a)
         self.decoder_blocks = nn.ModuleList(
@@ -309,8 +317,8 @@ class MDX23C(SpectralNetwork):
 
     def _network(self, x: Tensor) -> Tensor:
         """[B, 2C·subbands, bins, frames] -> [B, S·2C·subbands, bins, frames]."""
-        first = self.first_conv(x)
-        y = first.transpose(2, 3)  # [B, channels, frames, bins]
+        x = x.transpose(2, 3).to(memory_format=self.layout)
+        y = first = self.first_conv(x)  # [B, channels, frames, bins]
         saved = []
         for encode in self.encoder_blocks:
             y, skip = encode(y)
@@ -318,9 +326,8 @@ class MDX23C(SpectralNetwork):
         y = self.bottleneck_block(y)
         for decode, skip in zip(self.decoder_blocks, reversed(saved), strict=True):
             y = decode(y, skip)
-        y = y.transpose(2, 3) * first  # [B, channels, bins, frames]
-        out: Tensor = self.final_conv(torch.cat([x, y], dim=1))
-        return out
+        out: Tensor = self.final_conv(torch.cat([x, y * first], dim=1))
+        return out.transpose(2, 3)
 
     def _whole_frames(self, samples: int) -> int:
         """Return the least length, not below `samples`, whose frames are a multiple of `frame_multiple`."""
@@ -328,3 +335,18 @@ class MDX23C(SpectralNetwork):
         frames = -(-samples // a.hop_length) + 1
         whole = -(-frames // a.frame_multiple) * a.frame_multiple
         return int(a.hop_length * (whole - 1))
+
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Compute tile by tile, channels last, with the normalisation of the released networks."""
+        if self.arguments.norm != "InstanceNorm":
+            return self
+        self.layout = torch.channels_last
+        for module in list(self.modules()):
+            if isinstance(module, Blocks):
+                module.blocks = nn.Sequential(*(TiledTfcTdf(cast(TfcTdf, block)) for block in module.blocks))
+            elif isinstance(module, Rescale):
+                module.conv = nn.Sequential(ActivatedLayer(module.conv))
+        self.first_conv = pack_pointwise(self.first_conv)
+        first, activation, last = self.final_conv
+        self.final_conv = nn.Sequential(pack_pointwise(first), activation, pack_pointwise(last))
+        return self

@@ -18,6 +18,9 @@ from torch.nn.utils import fuse_conv_bn_eval
 from stemsplit.chunking import Chunking
 from stemsplit.errors import StemsplitError
 from stemsplit.models.blocks.spectra import ComplexAsChannels
+from stemsplit.models.fast.packed import pack_pointwise
+from stemsplit.models.fast.padded import padded
+from stemsplit.models.fast.tfc_tdf import FoldedAlongBins, OverwritingBlock
 from stemsplit.models.network import Network, ignore_when_loading
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
@@ -56,37 +59,6 @@ class AlongBins(nn.Linear):
         # bmm, because matmul copies the larger factor if the other one has no batch
         y = torch.bmm(self.weight.expand(len(columns), -1, -1), columns)  # [B·frames, F', C]
         y = y if self.bias is None else y + self.bias[:, None]
-        return y.view(len(x), -1, *y.shape[1:]).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
-
-
-class FoldedAlongBins(nn.Module):
-    """`AlongBins` with the batch normalisation of the channels that follows it, for inference on a CPU.
-
-    (W·x + b)·s + t for the scale s and the shift t of a channel: where W has fewer inputs than outputs, s is
-    applied to the inputs, which is the same.
-
-    Args:
-        linear: W [F', F] and perhaps b [F'].
-        norm: in evaluation mode.
-    """
-
-    def __init__(self, linear: AlongBins, norm: nn.BatchNorm2d) -> None:
-        super().__init__()
-        mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        self.weight = linear.weight.detach()
-        self.scale = (norm.weight * torch.rsqrt(var + norm.eps)).detach()  # [C]
-        self.shift = (norm.bias - mean * self.scale).detach()  # [C]
-        if linear.bias is not None:
-            self.shift = (linear.bias[:, None] * self.scale + self.shift).detach()  # [F', C]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, frames, F] -> [B, C, frames, F']."""
-        columns = x.permute(0, 2, 3, 1).flatten(0, 1)  # [B·frames, F, C]
-        weight = self.weight.expand(len(columns), -1, -1)  # [B·frames, F', F]
-        if self.weight.shape[0] < self.weight.shape[1]:
-            y = torch.addcmul(self.shift, torch.bmm(weight, columns), self.scale)
-        else:
-            y = torch.baddbmm(self.shift, weight, columns * self.scale)
         return y.view(len(x), -1, *y.shape[1:]).permute(0, 3, 1, 2)  # [B, C, frames, F'], channels last
 
 
@@ -136,6 +108,11 @@ class Block(nn.Module):
         x = self.tfc(x)
         y: Tensor = self.tdf(x)
         return y + x if torch.is_grad_enabled() else y.add_(x)
+
+    def overwriting(self) -> nn.Module:
+        """Return the block for inference in its input's memory, if its convolutions have 3 × 3 taps."""
+        convolutions = [cast(nn.Conv2d, cast(Layer, layer)[0]) for layer in self.tfc.H]
+        return OverwritingBlock(convolutions, self.tdf) if all(map(padded, convolutions)) else self
 
 
 class MDXNet(SpectralNetwork):
@@ -258,7 +235,7 @@ class MDXNet(SpectralNetwork):
         self.first_conv = Layer(a.g, nn.Conv2d(parts, a.g, 1), norm=norm)
         self.encoding_blocks = nn.ModuleList(Block(near, size, a) for near, _, size in steps)
         self.ds = nn.ModuleList(Layer(far, nn.Conv2d(near, far, 2, 2), norm=norm) for near, far, _ in steps)
-        self.bottleneck_block = Block(widths[-1], bins[-1], a)
+        self.bottleneck_block: nn.Module = Block(widths[-1], bins[-1], a)
         self.us = nn.ModuleList(
             Layer(near, nn.ConvTranspose2d(far, near, 2, 2), norm=norm) for near, far, _ in reversed(steps)
         )
@@ -330,7 +307,7 @@ class MDXNet(SpectralNetwork):
         return int(a.hop_length * (whole - 1))
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Fold the batch normalisations into the weights of the layers before them."""
+        """Fold the batch normalisations into the weights before them; compute wide convolutions faster."""
         for layer in [m for m in self.modules() if isinstance(m, Layer)]:
             for i, (part, norm) in enumerate(pairwise(layer)):
                 if not isinstance(norm, nn.BatchNorm2d):
@@ -341,6 +318,13 @@ class MDXNet(SpectralNetwork):
                     transposed = isinstance(part, nn.ConvTranspose2d)
                     layer[i] = fuse_conv_bn_eval(cast(nn.Conv2d, part), norm, transposed)
                 layer[i + 1] = nn.Identity()
+        self.first_conv[0] = pack_pointwise(self.first_conv[0])
+        self.final_conv[0] = pack_pointwise(self.final_conv[0])
+        if self.arguments.norm == "bn":
+            for blocks in (self.encoding_blocks, self.decoding_blocks):
+                for i, block in enumerate(blocks):
+                    blocks[i] = cast(Block, block).overwriting()
+            self.bottleneck_block = cast(Block, self.bottleneck_block).overwriting()
         return self
 
 

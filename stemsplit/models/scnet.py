@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stemsplit.errors import StemsplitError
-from stemsplit.models.blocks.band_sampling import Band, SDBlock, SUBlock
+from stemsplit.models.blocks.band_sampling import Band, FusionLayer, SDBlock, SUBlock
 from stemsplit.models.blocks.released import (
     released_arguments,
     released_stems,
@@ -27,6 +27,7 @@ from stemsplit.models.blocks.released import (
 )
 from stemsplit.models.blocks.rotary import Rotary, Shape, Transformer
 from stemsplit.models.fast.packed import pack_linears
+from stemsplit.models.fast.padded import tile_convolutions
 from stemsplit.models.spectral import SpectralNetwork, Transform
 
 EPSILON = 1e-5  # added to the spectrogram's standard deviation before dividing by it
@@ -280,6 +281,15 @@ class SparseNetwork(SpectralNetwork):
         kept = x.float().unflatten(1, (-1, self.channels, 2))[:, list(self.kept)]  # [B, S, C, 2, F, frames]
         return torch.view_as_complex(kept.permute(0, 1, 2, 4, 5, 3).contiguous())  # [B, S, C, F, frames]
 
+    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
+        """Pack linear layers, fold the fusion layers' weights, and compute wide convolutions faster."""
+        for module in self.modules():
+            if isinstance(module, FusionLayer):
+                module.fold()
+        tile_convolutions(self)
+        pack_linears(self.separation_net, dtype)
+        return self
+
     def _odd_hops(self, samples: int) -> int:
         """Return the samples of the next longer odd number of hops, which gives an even number of frames."""
         a = self.arguments
@@ -385,11 +395,6 @@ class SCNetTran(SparseNetwork):
             return DualPathTransformer(shape, a.tran_depth, over_bins, over_frames)
 
         super().__init__(a, layer)
-
-    def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Pack the transformers' linear layers for inference on a CPU, to compute in `dtype`."""
-        pack_linears(self.separation_net, dtype)
-        return self
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

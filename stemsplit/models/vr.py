@@ -19,6 +19,7 @@ from stemsplit.models.blocks.artifacts import REACH, without_artifacts
 from stemsplit.models.blocks.multiband import Extent, sounding
 from stemsplit.models.blocks.pyramid import ConvNorm, RecurrentUNet, UNet
 from stemsplit.models.blocks.uvr import VRArguments
+from stemsplit.models.fast.padded import tile_convolutions
 from stemsplit.models.network import Network
 
 
@@ -198,12 +199,13 @@ class VRNetwork(Network):
         return self
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> Self:
-        """Fold the batch normalisations into the convolutions, and keep the channels of a value adjacent."""
+        """Fold the batch normalisations, keep channels adjacent, and compute wide convolutions faster."""
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.fold()
         # torch's types don't know that modules take a memory format
         cast(Any, self).to(memory_format=torch.channels_last)
+        tile_convolutions(self)
         return self
 
 

@@ -29,9 +29,8 @@ from torch import Tensor, nn
 
 from stemsplit.core import compute as computing
 from stemsplit.core.compute import DTYPES, Compute
-from stemsplit.hub.registry import find_model
 from stemsplit.models import build
-from tests.benchmarks import families, networks, programs, roformers, table
+from tests.benchmarks import families, family_chunk, networks, programs, table
 from tests.benchmarks.peaks import decibels
 
 RESULT = Path(__file__).with_name("gpu.json")
@@ -54,20 +53,10 @@ Act = Callable[[Tensor], Tensor]
 Figures = dict[str, Any]
 
 
-def arguments_of(family: str, quick: bool) -> dict[str, Any]:
-    """Arguments of a released network, or of a tiny one."""
-    if quick:
-        from tests.models.test_contract import FAMILIES
-
-        return dict(next(arguments for name, arguments in FAMILIES if name == family))
-    entry = families.CASES[family]
-    return dict(find_model(entry).arguments) if entry else families.DEMUCS[family]
-
-
 def ours(family: str, quick: bool) -> Any:
     """Return a network with random weights; LayerScales are those of trained networks."""
     torch.manual_seed(0)
-    network = build(family, arguments_of(family, quick)).eval()
+    network = build(family, families.released(family, quick)).eval()
     for name, weight in network.named_parameters():
         if name.endswith(".scale"):
             weight.data.uniform_(0.1, 0.4)
@@ -121,7 +110,7 @@ class Bench:
             raise ModuleNotFoundError(f"{package} isn't installed")
         precision, _, kernels = how.partition(", ")
         arguments, dtype = asdict(self.network.arguments), DTYPES[precision]
-        network = roformers.reference(place, arguments, self.network.state_dict()).to(self.device)
+        network = family_chunk.reference(place, arguments, self.network.state_dict()).to(self.device)
         cast = torch.autocast(self.device.type, dtype, enabled=precision != "fp32" and package != "unblend")
         if package == "unblend":
             network.to(dtype)
@@ -155,7 +144,7 @@ class Bench:
             found["peak_mb"] = torch.cuda.max_memory_allocated(self.device) / 2**20 if cuda else None
             if batch > 1:
                 found |= {"batch": batch, "batch_s": self._seconds(act, batch)}
-        except (Exception, SystemExit) as error:  # of any package; the others are measured all the same
+        except Exception as error:  # of any package; the others are measured all the same
             return {"reason": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
         return found
 

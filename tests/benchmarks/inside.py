@@ -76,7 +76,7 @@ def measure(kind: str, quick: bool, rounds: int, other: bool = False) -> dict[st
         "audio_s": samples / network.sample_rate,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "flop": operations(network, mix),
+        "flop": operations(network, samples),
         "gemm_flop_per_s": {clock: max(peak[clock] for peak in peaks) for clock in ("wall", "cpu")},
         "variants": {
             name: {

@@ -19,7 +19,8 @@ import click
 
 from stemsplit.cli.main import SPINS
 from tests.benchmarks import table
-from tests.benchmarks.roformers import memory_mb, processor
+from tests.benchmarks.family_chunk import memory_mb
+from tests.benchmarks.peaks import processor
 
 RESULT = Path(__file__).with_name("jobs.json")
 CASES = ((1, 1), (1, 2), (2, 1), (2, 2))  # jobs, threads of each

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from tests.benchmarks import networks, programs, table
-from tests.benchmarks.roformers import processor
+from tests.benchmarks.peaks import processor
 
 RESULT = Path(__file__).with_name("shared.json")
 LOADS = {"idle": 0, "busy": 2}  # loops beside

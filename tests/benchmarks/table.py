@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 README = Path(__file__).with_name("README.md")
+ROFORMERS = ("bs_roformer", "mel_band_roformer")  # that the headline speaks of
 BEGIN, END = "<!-- speed.json -->", "<!-- end -->"
 
 
@@ -47,33 +48,60 @@ def _whole(found: dict[str, Any]) -> list[str]:
     return rows
 
 
-def roformers(result: dict[str, Any]) -> list[str]:
-    """Seconds and memory of a chunk, ours against the other packages'."""
-    names = list(next(iter(result["models"].values()))["packages"])
-    heads = ["network", "audio", *names, "× (wall)", "× (CPU)", "of the GEMM peak", "agreement"]
+def families(result: dict[str, Any]) -> list[str]:
+    """Seconds and memory of every family on one thread, and the share of the GEMM peak on two."""
+    heads = ["family", "real time", "a chunk, CPU", "reference", "ratio", "memory", "reference's"]
+    heads += ["of the GEMM peak"]
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for model, found in result["models"].items():
-        packages, ours = found["packages"], found["packages"]["stemsplit"]
-        cells = [f"{one['wall_s']:.1f} s, {one['chunk_mb']:.0f} MB" for one in packages.values()]
-        for clock in ("wall_s", "cpu_s"):
-            cells.append(", ".join(f"{packages[name][clock] / ours[clock]:.2f}" for name in names[:-1]))
-        cells.append(f"{100 * found['flop'] / ours['wall_s'] / found['gemm_flop_per_s']['wall']:.0f} %")
-        rows.append(f"| {model} | {found['seconds']:.0f} s | {' | '.join(cells)} | {_decibels(ours)} |")
-    rounds = " and ".join(dict.fromkeys(str(found["rounds"]) for found in result["models"].values()))
-    threads = next(iter(result["models"].values()))["threads"]
-    return [*rows, "", f"Medians of {rounds} alternated rounds, {threads} threads, {result['cpu']}."]
+    for name, found in result["1"]["families"].items():
+        *others, ours = found["packages"].values()
+        cells = [f"{found['audio_s'] * (1 - found['overlap']) / ours['cpu_s']:.2f} ×"]
+        cells += [f"{ours['cpu_s']:.1f} s"]
+        cells += (
+            [f"{others[0]['cpu_s']:.1f} s", f"{ours['cpu_s'] / others[0]['cpu_s']:.2f}"]
+            if others
+            else ["", ""]
+        )
+        cells += [f"{one['memory_mb']:.0f} MB" for one in (ours, *others[:1])]
+        cells += [""] * (not others)
+        share = _share(result["2"]["families"][name]) if name in result["2"]["families"] else ""
+        rows.append(f"| `{name}` | {' | '.join(cells)} | {share} |")
+    return [*rows, "", f"On one core of an {result['1']['cpu']}; the last column on two."]
 
 
-def headline(speed: dict[str, Any], chunks: dict[str, Any]) -> list[str]:
+def chunks(result: dict[str, Any]) -> list[str]:
+    """Seconds and memory of a chunk on two threads, ours against other packages'."""
+    heads = ["network", "audio", "reference", "its chunk", "stemsplit's", "× (wall)", "× (CPU)"]
+    heads += ["of the GEMM peak", "agreement"]
+    rows, rounds = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"], []
+    for found in result["2"]["families"].values():
+        *others, (_, ours) = found["packages"].items()
+        for index, (package, theirs) in enumerate(others):
+            cells = [found["model"], f"{found['audio_s']:.0f} s", package]
+            cells += [f"{one['wall_s']:.1f} s, {one['chunk_mb']:.0f} MB" for one in (theirs, ours)]
+            cells += [f"{theirs[clock] / ours[clock]:.2f}" for clock in ("wall_s", "cpu_s")]
+            # Ours agrees with the first reference much better than any other package does.
+            cells += [_share(found), _decibels(theirs if index else ours)]
+            rows.append(f"| {' | '.join(cells)} |")
+        rounds += [found["rounds"]] if others else []
+    counts = " to ".join(str(count) for count in sorted({min(rounds), max(rounds)}))
+    return [*rows, "", f"Medians of {counts} alternated rounds, two threads, {result['2']['cpu']}."]
+
+
+def _share(found: dict[str, Any]) -> str:
+    reached = found["flop"] / found["packages"]["stemsplit"]["wall_s"]
+    return f"{100 * reached / found['gemm_flop_per_s']['wall']:.0f} %"
+
+
+def headline(speed: dict[str, Any], result: dict[str, Any]) -> list[str]:
     """A paragraph for the README: HT Demucs against demucs, RoFormers against two packages."""
     seconds, runs = list(speed["whole"]["htdemucs"].items())[-1]
     ours, theirs = runs["stemsplit"], runs["demucs"]
-    gains = []
+    gains, found = [], [result["2"]["families"][name]["packages"] for name in ROFORMERS]
     for package in ("pymss-core", "audio-separator"):
-        found = [one["packages"] for one in chunks["models"].values()]
         ratios = sorted(f"{one[package]['wall_s'] / one['stemsplit']['wall_s']:.2f}" for one in found)
         gains.append(f"{' to '.join(dict.fromkeys(ratios))} times as fast as {package}")
-    networks = [one["packages"]["stemsplit"] for one in chunks["models"].values()]
+    networks = [one["stemsplit"] for one in found]
     text = (
         f"On two cores of an {speed['machine']['cpu']}, HT Demucs separates {seconds} s of music in "
         f"{ours['wall_s']:.0f} s and {ours['peak_mb']:.0f} MB, demucs 4.1.0 in {theirs['wall_s']:.0f} s and "

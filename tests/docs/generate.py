@@ -344,12 +344,16 @@ def _baselines() -> list[str]:
     return as_table(("", *stems), [(f"`{name}`", *(cell(name, stem) for stem in stems)) for name in scores])
 
 
-def _roformers() -> list[str]:
-    return table.roformers(_measured("roformers.json"))
+def _chunks() -> list[str]:
+    return table.chunks(_measured("families.json"))
+
+
+def _families() -> list[str]:
+    return table.families(_measured("families.json"))
 
 
 def _headline() -> list[str]:
-    return table.headline(_measured("speed.json"), _measured("roformers.json"))
+    return table.headline(_measured("speed.json"), _measured("families.json"))
 
 
 def _speed_amx() -> list[str]:
@@ -359,26 +363,6 @@ def _speed_amx() -> list[str]:
 def _machine() -> list[str]:
     machine = _measured("speed.json")["machine"]
     return [f"{machine['cpu']}, Python {machine['python']}, two threads."]
-
-
-def _families() -> list[str]:
-    measured = _measured("families.json")
-    rows = []
-    for name, one in measured["families"].items():
-        theirs = one.get("reference_cpu_s")
-        rows.append(
-            (
-                f"`{name}`",
-                f"{one['realtime']:.2f} ×",
-                f"{one['cpu_s']:.1f} s",
-                f"{theirs:.1f} s" if theirs else "",
-                f"{one['cpu_s'] / theirs:.2f}" if theirs else "",
-                f"{one['memory_mb']:.0f} MB",
-                f"{one['reference_memory_mb']:.0f} MB" if theirs else "",
-            )
-        )
-    heads = ("family", "real time", "a chunk, CPU", "reference", "ratio", "memory", "reference's")
-    return [*as_table(heads, rows), "", f"On one core of {measured['cpu']}."]
 
 
 def _bsseval() -> list[str]:
@@ -423,7 +407,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     "shared": _shared,
     "jobs": _jobs,
     "families": _families,
-    "roformers": _roformers,
+    "chunks": _chunks,
     "machine": _machine,
     "bsseval": _bsseval,
     "baselines": _baselines,

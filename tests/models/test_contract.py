@@ -1,6 +1,7 @@
 """The contract of every family; a new family needs a line in `FAMILIES` only."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -312,6 +313,21 @@ def lengths(network: Network) -> list[int]:
 def noise(network: Network, samples: int, batch: int = 1) -> Tensor:
     """[B, C, context + n + context]."""
     return torch.randn(batch, network.channels, samples + 2 * network.context_samples)
+
+
+@pytest.mark.parametrize(
+    "case", [each for each in FAMILIES if each[1].get("mask_estimator") != "hyperace_v2"]
+)
+@torch.inference_mode()
+def test_a_prepared_network_computes_the_same(
+    case: tuple[str, dict[str, Any]], decibels: Callable[[Tensor, Tensor], float]
+) -> None:
+    # Hyperace enlarges any rounding; test_mask_estimators.py says how much.
+    network = build(*case).eval()
+    mix = noise(network, network.segment_samples, batch=2)
+    before, expected = mix.clone(), network(mix)
+    assert decibels(expected, network.prepare()(mix)) >= 100
+    assert torch.equal(mix, before)
 
 
 @torch.inference_mode()

@@ -145,12 +145,22 @@ class FusionLayer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
+        self.folded = False
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """[B, C, F, frames] twice -> [B, C, F, frames]."""
         fused = x + skip
-        # Repeated, as in the authors' code: the trained weights take twice the channels.
-        return F.glu(self.conv(torch.cat([fused, fused], dim=1)), dim=1)  # 2C -> 2C -> GLU: [B, C, F, frames]
+        if not self.folded:
+            # Repeated, as in the authors' code: the trained weights take twice the channels.
+            fused = torch.cat([fused, fused], dim=1)
+        return F.glu(self.conv(fused), dim=1)  # 2C -> GLU: [B, C, F, frames]
+
+    def fold(self) -> None:
+        """Add up the weights of equal inputs, which halves the products."""
+        wide, self.folded = self.conv, True
+        self.conv = nn.Conv2d(wide.in_channels // 2, wide.out_channels, 3, padding=1)
+        self.conv.weight = nn.Parameter(wide.weight.detach().unflatten(1, (2, -1)).sum(1))  # [2C, C, 3, 3]
+        self.conv.bias = wide.bias
 
 
 class SULayer(nn.Module):

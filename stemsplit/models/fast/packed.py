@@ -7,6 +7,7 @@ PyTorch lacks them, or they compute something else, the layers fall back to the 
 
 from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +105,23 @@ class PackedPointwise(PackedLinear):
     """A convolution of kernel size 1, as a linear layer over the channels; the output is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, T] -> [B, outputs, T]."""
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)  # [B, T, outputs] -> [B, outputs, T]
+        """[B, inputs, ...] -> [B, outputs, ...]."""
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)  # [B, ..., outputs] -> [B, outputs, ...]
+
+
+def pack_pointwise(conv: nn.Module) -> PackedPointwise:
+    """Return a convolution of kernel size 1 as a packed linear layer."""
+    weight, bias = cast(nn.Conv1d | nn.Conv2d, conv).weight, cast(nn.Conv1d | nn.Conv2d, conv).bias
+    return PackedPointwise(weight.flatten(1), bias)
+
+
+def pack_pointwises(module: nn.Module) -> None:
+    """Pack every one-dimensional convolution of kernel size 1 of a module, fused with nothing."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv1d) and child.kernel_size == (1,):
+            setattr(module, name, pack_pointwise(child))
+        else:
+            pack_pointwises(child)
 
 
 class PackedSequenceNorm(nn.Module):
@@ -139,7 +155,8 @@ def pack_linears(module: nn.Module, dtype: torch.dtype) -> None:
         if not isinstance(child, nn.Linear):
             pack_linears(child, dtype)
             continue
-        follower = getattr(module, str(int(name) + 1), None) if isinstance(module, nn.Sequential) else None
+        numbered = isinstance(module, nn.Sequential) and name.isdecimal()
+        follower = getattr(module, str(int(name) + 1), None) if numbered else None
         activation = _activation(follower)
         setattr(module, name, PackedLinear(child.weight, child.bias, activation=activation, dtype=dtype))
         if activation != "none":

@@ -4,7 +4,8 @@ Lavin, Gray, "Fast Algorithms for Convolutional Neural Networks", 2016: F(4, 3) 
 filter of three taps from six products instead of twelve, as Aᵀ((G g) ∘ (Bᵀ d)) for taps g and six inputs d.
 Here every product is a convolution over the channels and, for two-dimensional kernels, over the bins.
 
-All tensors are [B, C, F, T] (`B` batch, `C` channels, `F` bins, `T` frames), channels last in memory.
+All tensors are [B, C, F, T] (`B` batch, `C` channels, `F` bins, `T` frames), channels last in memory. Where a
+network has its frames before its bins, F and T change their roles.
 """
 
 import torch
@@ -22,33 +23,39 @@ class WinogradConvolution(nn.Module):
 
     Args:
         weight: [outputs, inputs, bins, 3].
-        bias: [outputs].
+        bias: [outputs], or None.
     """
 
-    bias: Tensor
+    bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         outputs, inputs, bins, _ = weight.shape
         # Inputs last, so that the products are channels-last without a copy of each.
         taps = weight.detach().permute(3, 0, 2, 1).reshape(3, -1)  # [3, outputs·bins·inputs]
         products = (TAPS @ taps).view(6, outputs, bins, 1, inputs)
         self.products = products.permute(0, 1, 4, 2, 3).unbind()  # [outputs, inputs, bins, 1] each
-        self.bias = bias.detach()
+        self.bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, F, T] -> [B, outputs, F − bins + 1, T]."""
-        steps = x.shape[-1]
-        groups = -(-steps // STEPS)
-        x = F.pad(x, (1, STEPS * groups + 1 - steps))
-        outputs, _, bins, _ = self.products[0].shape
-        out = x.new_empty(len(x), x.shape[2] - bins + 1, STEPS * groups, outputs).permute(0, 3, 1, 2)
+        out = self.empty(x, x.shape[2] - self.products[0].shape[2] + 1)
+        self.fill(F.pad(x, (1, out.shape[-1] + 1 - x.shape[-1])), out)
+        return out[..., : x.shape[-1]]
+
+    def empty(self, x: Tensor, bins: int) -> Tensor:
+        """Allocate the output for an input, with a multiple of four steps: [B, outputs, bins, 4·groups]."""
+        steps = -(-x.shape[-1] // STEPS) * STEPS
+        return x.new_empty(len(x), bins, steps, len(self.products[0])).permute(0, 3, 1, 2)
+
+    def fill(self, x: Tensor, out: Tensor) -> None:
+        """Write the output, block by block, from a padded input, [B, inputs, F, 4·groups + 2]."""
+        groups = out.shape[-1] // STEPS
         size = max(1, BLOCK_BYTES * groups // (out.numel() * out.element_size()))
         for start in range(0, groups, size):
             stop = min(groups, start + size)
             seen = x[..., STEPS * start : STEPS * stop + 2]  # an output sees a step on each side
             self._convolve(seen, stop - start, out[..., STEPS * start : STEPS * stop])
-        return out[..., :steps]
 
     def _convolve(self, x: Tensor, groups: int, out: Tensor) -> None:
         """Write groups of outputs: [B, inputs, F, 4·groups + 2], [B, outputs, F', 4·groups]."""
