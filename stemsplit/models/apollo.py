@@ -150,9 +150,8 @@ class BandSequence(nn.Module):
         if not self.sliced:
             whole: Tensor = layer(x.flatten(0, 1)).view(x.shape)
             return whole
-        out = x.new_empty(*x.shape[:2], x.shape[3], x.shape[2]).transpose(
-            2, 3
-        )  # the features of a step adjacent
+        # the features of a step are adjacent in memory
+        out = x.new_empty(*x.shape[:2], x.shape[3], x.shape[2]).transpose(2, 3)
         size = max(1, SLICE // x.shape[-1])
         for one, written in zip(x, out, strict=True):  # [sequences, width, steps]
             for some, to in zip(one.split(size), written.split(size), strict=True):

@@ -1,7 +1,7 @@
 """TFC-TDF blocks for inference on a CPU: channels last in memory, in tiles of a few frames.
 
 Instance normalisation needs the mean and the variance of every channel, which one pass over a tensor finds.
-They become a factor and an offset, that is applied with the activation to each tile just before its
+They become a factor and an offset, which are applied with the activation to each tile just before its
 convolution or linear layer, while it is in the cache: no normalised copy of the whole tensor is made.
 
 All tensors are [B, C, frames, F] (`B` batch, `C` channels, `F` bins), channels last in memory.
