@@ -123,12 +123,10 @@ class _BrokenError(Exception):
 def _web_failure(error: Exception) -> Exception | None:
     """Return why a web server gave nothing: fsspec raises FileNotFoundError for whatever goes wrong."""
     cause = error.__cause__
-    missing = getattr(cause, "status", None) in (404, 410)
-    return (
-        cause
-        if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and not missing
-        else None
-    )
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return None
+    web = type(cause).__module__.startswith("aiohttp") or isinstance(cause, TimeoutError)
+    return cause if web and getattr(cause, "status", None) not in (404, 410) else None
 
 
 def _reason(error: Exception) -> str:

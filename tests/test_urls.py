@@ -228,6 +228,21 @@ def test_a_busy_web_server_is_asked_again(web: tuple[str, list[int]]) -> None:
     assert urls.copy_to(address, read_all) == b"song"
 
 
+def test_another_store_may_say_why_there_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bucket:
+        asked = 0
+
+        def open(self, *_: Any, **__: Any) -> None:
+            self.asked += 1
+            raise FileNotFoundError("a") from RuntimeError("NoSuchBucket")  # as s3fs does
+
+    bucket = Bucket()
+    monkeypatch.setattr(urls, "_system", lambda url: (bucket, url))
+    with pytest.raises(InputError, match="no such file"):
+        urls.copy_to("x://a", read_all)
+    assert bucket.asked == 1
+
+
 def test_a_web_server_that_is_not_there() -> None:
     pytest.importorskip("aiohttp")
     with socket.socket() as taken:  # bound, and refuses connections
