@@ -39,14 +39,11 @@ class WinogradConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, F, T] -> [B, outputs, F − bins + 1, T]."""
-        out = self.empty(x, x.shape[2] - self.products[0].shape[2] + 1)
-        self.fill(F.pad(x, (1, out.shape[-1] + 1 - x.shape[-1])), out)
+        outputs, _, bins, _ = self.products[0].shape
+        steps = -(-x.shape[-1] // STEPS) * STEPS  # 4·groups
+        out = x.new_empty(len(x), x.shape[2] - bins + 1, steps, outputs).permute(0, 3, 1, 2)
+        self.fill(F.pad(x, (1, steps + 1 - x.shape[-1])), out)
         return out[..., : x.shape[-1]]
-
-    def empty(self, x: Tensor, bins: int) -> Tensor:
-        """Allocate the output for an input, with a multiple of four steps: [B, outputs, bins, 4·groups]."""
-        steps = -(-x.shape[-1] // STEPS) * STEPS
-        return x.new_empty(len(x), bins, steps, len(self.products[0])).permute(0, 3, 1, 2)
 
     def fill(self, x: Tensor, out: Tensor) -> None:
         """Write the output, block by block, from a padded input, [B, inputs, F, 4·groups + 2]."""
