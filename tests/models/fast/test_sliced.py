@@ -52,9 +52,13 @@ def test_blocks(
     fast = copy.deepcopy(blocks)
     slice_blocks(fast, torch.float32, copies=skip)
     norm = randomised(RMSNorm(12))
+    exact = copy.deepcopy(blocks).double(), copy.deepcopy(norm).double()
     for batch, frames, bands in ((1, 7, 5), (2, 3, 1), (3, 1, 4)):
         x = torch.randn(batch, frames, bands, 12)
-        assert decibels(blocks(x, norm), fast(x.clone(), Normalised(norm))) >= 110
+        expected = exact[0](x.double(), exact[1])
+        # Some of these blocks enlarge every rounding: the plain ones' own error is the measure then.
+        least = min(110, decibels(expected, blocks(x, norm)) - 6)
+        assert decibels(expected, fast(x.clone(), Normalised(norm))) >= least
 
 
 @torch.inference_mode()
