@@ -11,8 +11,10 @@ import numpy as np
 import soundfile
 
 from make_songs import make_songs
-from songmaker.effects import RATE, Audio, filtered
-from songmaker.materials import find_materials, is_held_out
+from songmaker.compose import compose, pick
+from songmaker.effects import RATE, Audio, filtered, level
+from songmaker.materials import Materials, find_materials, is_held_out, seed_of
+from songmaker.mixing import LEVELS, bass
 from songmaker.sampler import sound_files
 from stemsplit.audio.channels import convert_channels
 from stemsplit.audio.reader import read_audio
@@ -66,6 +68,14 @@ def _without_bass(song: str, part: Part, frames: int) -> Audio:
     return audio
 
 
+def electronic_bass(name: str, duration_s: float, materials: Materials) -> Audio:
+    """Return a bass line by an 808 or a synthesiser, most of them bright, at the level of a mix, [2, T]."""
+    rng = np.random.default_rng(seed_of(name, 17))
+    (part,) = (part for part in compose(name, duration_s, materials.takes, rng).parts if part.stem == "bass")
+    source = pick(rng, ("boom", "formula"))
+    return level(bass(part, duration_s, materials, rng, source, dull=0.2), LEVELS["bass"][0])
+
+
 def recording(path: Path) -> Audio:
     """Return a recording at `RATE`, [2, T]."""
     audio, rate = read_audio(path)
@@ -108,6 +118,9 @@ def prepare(out: Path, samples: Path, album: Path, fonts: Sequence[Path], songs:
                 write(out / kind / path.stem, {stem: audio})
                 yield out / kind / path.stem
     names = [f"song-{number:04d}" for number in range(songs)]
+    for name in names[: songs // 8]:
+        write(out / "basses" / name, {"bass": electronic_bass(name, 40.0, materials)})
+        yield out / "basses" / name
     yield from make_songs(out / "songs", names, 40.0, materials, seed=11)
     unheard = find_materials(fonts, samples, None, held_out=True)
     for folder in make_songs(out / "songs-valid", names[:8], 20.0, unheard, seed=3):

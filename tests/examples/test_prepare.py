@@ -12,10 +12,12 @@ import soundfile
 from click.testing import CliRunner
 
 import prepare
+from measure_songs import Sound, share_db
 from songmaker.effects import RATE, Audio
+from songmaker.materials import Materials
 from stemsplit.datasets.tracks import Track, find_tracks
 
-KINDS = ("album", "singing", "speech", "guitars")
+KINDS = ("album", "singing", "speech", "guitars", "basses")
 
 
 def sine(hz: float, rate: int = RATE, seconds: float = 2.0) -> np.ndarray:
@@ -150,6 +152,8 @@ def test_data_sets_are_made_without_what_is_held_out(tmp_path: Path, monkeypatch
     assert made["album"] == sorted(set(prepare.SONGS) - {"3.Sodium"})
     assert made["singing"] == ["quartet"] and made["speech"] == ["reader"] and made["guitars"] == ["metal"]
     assert [f.name for f in (out / "guitars/metal").iterdir()] == ["other.flac"]
+    assert made["basses"] == ["song-0000"]
+    assert [f.name for f in (out / "basses/song-0000").iterdir()] == ["bass.flac"]
     info = soundfile.info(out / "singing/quartet/vocals.flac")
     assert (info.samplerate, info.channels, info.frames) == (RATE, 2, 6 * RATE)
     stereo, mono = (
@@ -157,6 +161,14 @@ def test_data_sets_are_made_without_what_is_held_out(tmp_path: Path, monkeypatch
     )
     assert np.allclose(mono[:, 0], stereo.mean(1), atol=1e-4) and (mono[:, 0] == mono[:, 1]).all()
     assert len(list((out / "songs").iterdir())) == 9
+
+
+def test_electronic_basses_are_low_lines_of_two_kinds() -> None:
+    sounds = [Sound(prepare.electronic_bass(f"song-{i}", 8.0, Materials())) for i in range(12)]
+    low = [share_db(sound, 30, 250) for sound in sounds]
+    overtones = [share_db(sound, 500, 2000) for sound in sounds]
+    assert min(low) > -4
+    assert min(overtones) < -30 and max(overtones) > -15  # 808s and bright synthesisers
 
 
 def short_songs(out: Path, names: Sequence[str], *rest: object, seed: int) -> Iterator[Path]:

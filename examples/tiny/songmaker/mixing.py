@@ -77,15 +77,31 @@ def _drum_bus(audio: Audio, rng: Rng) -> Audio:
     return effects.widened(audio, 10 ** rng.uniform(-0.15, 0.6))
 
 
-def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio:
-    """Render the bass with a SoundFont, recorded notes or formulas, through an amplifier, [2, T]."""
+def bass(
+    part: Part,
+    duration_s: float,
+    materials: Materials,
+    rng: Rng,
+    source: str | None = None,
+    dull: float = 0.7,
+) -> Audio:
+    """Render the bass with a SoundFont, recorded notes or formulas, through an amplifier, [2, T].
+
+    Args:
+        part: notes.
+        duration_s: length of the song.
+        materials: sounds to render it with.
+        rng: source of all other randomness.
+        source: "font", "notes", "formula", or "boom" for an 808; None draws one.
+        dull: probability that the amplifier's tone is turned down.
+    """
     weights = {
         "font": 0.45 * bool(materials.fonts),
         "notes": 0.25 * bool(materials.basses),
         "formula": 0.2,
         "boom": 0.1,
     }
-    source = _weighted(rng, weights)
+    source = source or _weighted(rng, weights)
     if source == "font":
         audio = soundfont.play(part, duration_s, pick(rng, materials.fonts))
     elif source == "notes":
@@ -103,7 +119,7 @@ def bass(part: Part, duration_s: float, materials: Materials, rng: Rng) -> Audio
     audio = effects.random_eq(audio, rng)
     if rng.random() < 0.5:
         audio = effects.saturated(audio, 10 ** rng.uniform(-0.3, 1.0))
-    if rng.random() < 0.7:  # played softly, or with the tone turned down
+    if rng.random() < dull:  # played softly, or with the tone turned down
         corner_hz = 10 ** rng.uniform(2.1, 2.9)
         audio = effects.filtered(audio, {corner_hz: 0, 4 * corner_hz: rng.uniform(-36, -12), 20000: -50})
     audio = effects.compressed(audio, rng.uniform(-30, -14), rng.uniform(2, 8), rng.uniform(0.05, 0.3))
