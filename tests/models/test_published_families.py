@@ -96,7 +96,7 @@ def test_outputs_are_the_references(name: str, decibels: Decibels) -> None:
     stems = network(mix)
     assert decibels(expected if expected.ndim == 4 else expected[:, None], stems) >= 105
     network.select([network.stems[-1]])
-    assert torch.equal(network(mix), stems[:, -1:])
+    assert decibels(stems[:, -1:], network(mix)) >= 120
 
 
 @pytest.mark.parametrize("name", KEYS)
