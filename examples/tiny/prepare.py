@@ -69,7 +69,7 @@ def _without_bass(song: str, part: Part, frames: int) -> Audio:
 
 
 def electronic_bass(name: str, duration_s: float, materials: Materials) -> Audio:
-    """Return a bass line by an 808 or a synthesiser, most of them bright, at the level of a mix, [2, T]."""
+    """Return a bass line by an 808 or a synthesiser, at the level of a mix, [2, T]."""
     rng = np.random.default_rng(seed_of(name, 17))
     (part,) = (part for part in compose(name, duration_s, materials.takes, rng).parts if part.stem == "bass")
     source = pick(rng, ("boom", "formula"))
