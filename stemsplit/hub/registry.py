@@ -46,7 +46,8 @@ def find_model(name: str) -> ModelSpec:
         UnknownNameError: there is none.
         SettingsError: a registry file is malformed.
     """
-    models, real = registry(), _real_name(name)
+    models = registry()
+    real = _real_name(name, models)
     if real is None:
         listed = [n for n, spec in models.items() if spec.listed]
         raise UnknownNameError("model", name, (*listed, *catalogue.load().rows))
@@ -55,12 +56,11 @@ def find_model(name: str) -> ModelSpec:
 
 def is_known(name: str) -> bool:
     """Return whether a model has that name."""
-    return _real_name(name) is not None
+    return _real_name(name, registry()) is not None
 
 
-def _real_name(name: str) -> str | None:
+def _real_name(name: str, models: Container[str]) -> str | None:
     # audio-separator calls the bags of demucs by their files' names, such as htdemucs_ft.yaml
-    models = registry()
     return next((one for one in (name, name.removesuffix(".yaml")) if one in models), None) or (
         catalogue.real_name(name)
     )
