@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 
 from tests.benchmarks import guard
@@ -22,11 +23,29 @@ def test_new_and_dropped_cases_are_not_compared() -> None:
 def test_it_fails_beyond_a_quarter_more(now: float, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "source_of", lambda commit, folder: None)
     monkeypatch.setattr(guard, "install", lambda source, target: target)
-    seconds = {"before": {"song": 1.0}, "now": {"song": now}}
-    monkeypatch.setattr(guard, "measure", lambda package, song, output: seconds[package.name])
+    monkeypatch.setattr(guard, "measure", lambda *_: ({"song": 1.0}, {"song": now}))
     ran = CliRunner().invoke(guard.main, [])
     assert ran.exit_code == code
     assert ("slower" in ran.output) == bool(code)
+
+
+PROGRAM = """
+import os, sys
+for line in sys.stdin:
+    print("" if line == "song\\n" and os.environ["PYTHONPATH"].endswith("unable") else 0.5, flush=True)
+"""
+
+
+def test_cases_that_only_the_parent_cannot_run_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, able, unable = (tmp_path / name for name in ("program.py", "able", "unable"))
+    program.write_text(PROGRAM)
+    monkeypatch.setattr(guard, "PROGRAM", program)
+    before, now = guard.measure(unable, able, tmp_path, tmp_path)
+    assert set(now) - set(before) == {"song"} and set(now.values()) == {0.5}
+    with pytest.raises(ClickException, match="song can't be run"):
+        guard.measure(able, unable, tmp_path, tmp_path)
 
 
 def test_without_a_parent_it_says_why_and_passes() -> None:

@@ -1,17 +1,17 @@
-"""CPU seconds of the cases of `guard` with the stemsplit that this Python imports, as JSON on the last line.
+"""CPU seconds of the cases of `guard` with the stemsplit that this Python imports.
 
-Run by its path, not as a module: the checkout's own package mustn't come first.
+A line of the standard input is the name of a case; the answer is a line with its CPU seconds, or an empty one
+if it can't be run. Run by its path, not as a module: the checkout's own package mustn't come first.
 """
 
-import json
 import resource
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-REPEATS = 2  # of a case in one process, after one that isn't counted; the least counts
 RATE = 44100
 HTDEMUCS = {"sources": ["drums", "bass", "other", "vocals"], "segment": 2}
 ROFORMER = {
@@ -64,47 +64,56 @@ def scores() -> Callable[[], object]:
     return lambda: bsseval(references, references + 0.01 * references.flip(0))
 
 
-CASES: dict[str, Callable[[], Callable[[], object]]] = {
-    "htdemucs": lambda: network("htdemucs", HTDEMUCS),
-    "bs_roformer": lambda: network("bs_roformer", ROFORMER),
-    "mdx23c": lambda: network("mdx23c", MDX23C),
-    "bsseval": scores,
+def command(*arguments: str) -> float:
+    """CPU seconds of the command, in a process of its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "stemsplit", *arguments], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def timed(act: Callable[[], object]) -> Callable[[], float]:
+    """Return what measures the CPU seconds of a call, after one that isn't counted."""
+    act()
+
+    def measure() -> float:
+        began = time.process_time()
+        act()
+        return time.process_time() - began
+
+    return measure
+
+
+# What prepares each case, for a song and a folder for its stems, and returns what measures it.
+CASES: dict[str, Callable[[str, str], Callable[[], float]]] = {
+    "start": lambda song, output: lambda: command("models", "list"),
+    "song": lambda song, output: (
+        lambda: command(
+            *("separate", song, "-m", "tiny", "-o", output, "--if-exists", "overwrite", "--threads", "1")
+        )
+    ),
+    "htdemucs": lambda song, output: timed(network("htdemucs", HTDEMUCS)),
+    "bs_roformer": lambda song, output: timed(network("bs_roformer", ROFORMER)),
+    "mdx23c": lambda song, output: timed(network("mdx23c", MDX23C)),
+    "bsseval": lambda song, output: timed(scores()),
 }
 
 
-def cpu_s(act: Callable[[], object]) -> float:
-    """CPU seconds of a call."""
-    began = time.process_time()
-    act()
-    return time.process_time() - began
-
-
-def command_s(*arguments: str, times: int) -> float:
-    """CPU seconds of the command, in a process of its own; the least of some times."""
-    least = float("inf")
-    for _ in range(times):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "stemsplit", *arguments], check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return least
-
-
 def main(song: str, output: str) -> None:
-    """Measure every case and print."""
+    """Measure the cases that are asked for."""
     import torch
 
     torch.set_num_threads(1)
-    where = ("-o", output, "--if-exists", "overwrite", "--threads", "1")
-    found = {
-        "start": command_s("models", "list", times=8),
-        "song": command_s("separate", song, "-m", "tiny", *where, times=2),
-    }
-    for name, make in CASES.items():
-        act = make()
-        act()
-        found[name] = min(cpu_s(act) for _ in range(REPEATS))
-    print(json.dumps(found))
+    prepared: dict[str, Callable[[], float]] = {}
+    for line in sys.stdin:
+        name = line.strip()
+        try:
+            if name not in prepared:
+                prepared[name] = CASES[name](song, output)
+            print(prepared[name](), flush=True)
+        except Exception:
+            traceback.print_exc()
+            print(flush=True)
 
 
 if __name__ == "__main__":
