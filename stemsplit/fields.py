@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from math import isnan
 from numbers import Integral, Real
-from types import MappingProxyType, NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from os import PathLike, fspath
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from stemsplit.errors import SettingsError
 
@@ -203,26 +204,62 @@ def require_positive(flag: str, value: float | None, most: float) -> None:
     require(value is None or value <= most, flag, f"must be at most {most}", value)
 
 
-def require_types(settings: Any) -> None:
-    """Refuse values that don't have their field's type; convert NumPy's numbers to Python's."""
+def require_types(settings: Any, *others: str) -> None:
+    """Refuse values that don't have their field's type.
+
+    A path becomes text, a list a tuple, and NumPy's numbers become Python's.
+
+    Args:
+        settings: a dataclass.
+        others: names of fields that are checked elsewhere.
+
+    Raises:
+        SettingsError: a value has another type.
+    """
     for one in fields(settings):
-        flag, value = flag_of(one), getattr(settings, one.name)
-        kinds = get_args(one.type) or (one.type,)
-        if get_origin(one.type) is tuple:
-            require(isinstance(value, tuple), flag, "must be a tuple", value)
-        elif isinstance(kinds[0], str):
-            require_known(flag, value, kinds)
+        if one.name in others:
+            continue
+        flag, value = flag_of(one), _plain(getattr(settings, one.name))
+        kinds = get_args(one.type) if get_origin(one.type) in (Union, UnionType) else (one.type,)
+        if get_origin(one.type) is Literal:
+            require_known(flag, value, get_args(one.type))
         elif not any(_is_a(value, kind) for kind in kinds):
-            words = " or ".join(_WORDS[kind] for kind in kinds)
+            words = " or ".join(map(_in_words, kinds))
             raise SettingsError(f"{flag} {value!r}: must be {words}", setting=flag)
-        elif isinstance(value, Real) and not isinstance(value, bool):
-            object.__setattr__(
-                settings, one.name, int(value) if isinstance(value, Integral) else float(value)
-            )
+        object.__setattr__(settings, one.name, value)
 
 
-def _is_a(value: object, kind: type) -> bool:
-    if kind in (int, float):  # includes NumPy's numbers; bool is an int in Python, but not here
+def _plain(value: Any) -> Any:
+    """Return a value in the types that settings have."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return value
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        each = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(each) and all(map(_is_a, value, each))
+    if kind in (int, float):  # a whole number is a number too; bool is an int in Python, but not here
         number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
         return number and not isnan(value)  # type: ignore[arg-type]
     return isinstance(value, kind)
+
+
+def _in_words(kind: Any) -> str:
+    """Return a type in words, such as "a tuple of text"."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(str, parts))
+    if origin is tuple:
+        return "a tuple of text" if parts == (str, ...) else "a tuple"
+    return str(_WORDS.get(kind) or kind.__name__)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from stemsplit.blend_names import BLENDS, DEFAULT_BLEND, Blend, known_blend
 from stemsplit.engine_settings import EngineSettings
@@ -191,6 +191,7 @@ class CombinationSettings:
     )
 
     def __post_init__(self) -> None:
+        require_types(self, "blend")
         require("" not in self.others, "--model", "is empty", "")
         known_blend(self.blend)
 
@@ -216,6 +217,7 @@ class StemSettings:
     karaoke: bool = option(False, "Only write `instrumental`, everything but the vocals.")
 
     def __post_init__(self) -> None:
+        require_types(self)
         if self.karaoke and (self.stems or self.rest or self.mixes):
             raise SettingsError("--karaoke can't be used with --stem, --rest or --mix", setting="--karaoke")
 
@@ -272,6 +274,7 @@ class BatchSettings:
     exclude: tuple[str, ...] = option((), "In folders, skip files and folders that match.", metavar="GLOB")
 
     def __post_init__(self) -> None:
+        require_types(self)
         require(self.output != "", "--output", "is empty", self.output)
         require(self.project is None or self.output != "-", "--project", "needs a folder", self.project)
         index, count = self.shard
@@ -326,10 +329,9 @@ class OutputSettings:
     )
 
     def __post_init__(self) -> None:
+        require_types(self, "format", "bit_depth", "sample_rate")
         require_known("--format", self.format, tuple(FORMATS))
         require_known("--bit-depth", self.bit_depth, tuple(BIT_DEPTHS))
-        require_known("--clip", self.clip, get_args(Clip))
-        require_known("--channels", self.channels, get_args(Channels))
         form = FORMATS[self.format]
         able = [name for name, one in FORMATS.items() if one.surround]
         stereo = f"{self.format} holds stereo"
@@ -377,6 +379,8 @@ class Request:
     jobs: int = option(1, "Tracks processed at once.", short="-j", parse=whole(1))
 
     def __post_init__(self) -> None:
+        require_types(self)
+        require(self.jobs > 0, "--jobs", "must be positive", self.jobs)
         able = [name for name, one in FORMATS.items() if one.reaper]
         rule = f"takes a file for each stem, as {either(able)}"
         project, right = self.batch.project, self.output.format in able and not self.batch.mux

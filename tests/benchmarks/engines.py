@@ -2,6 +2,7 @@
 
 import importlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,41 @@ from tests.benchmarks.peaks import Variant
 PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
-def variants(kind: str, quick: bool) -> dict[str, Variant]:
-    """Both engines in fp32, on as many threads as torch."""
-    onnxruntime: Any = importlib.import_module("onnxruntime")
-    openvino: Any = importlib.import_module("openvino")
-    threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        weights, graph = Path(folder) / f"{kind}.th", Path(folder) / "network.onnx"
-        networks.write(kind, quick, weights)
-        export_onnx(weights, graph)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
-        hints = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-        }
-        compiled = openvino.Core().compile_model(graph, "CPU", hints)
+def exported(kind: str, quick: bool, folder: Path) -> Path:
+    """Write the benchmark's network as ONNX; return the file."""
+    weights, graph = folder / f"{kind}.th", folder / f"{kind}.onnx"
+    networks.write(kind, quick, weights)
+    export_onnx(weights, graph)
+    return graph
+
+
+def onnx_runtime(graph: Path, threads: int) -> Variant:
+    """The graph in ONNX Runtime."""
+    package: Any = importlib.import_module("onnxruntime")
+    options = package.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = package.InferenceSession(graph, options, ["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return {
-        "ONNX Runtime": lambda mix: torch.from_numpy(session.run(None, {name: mix.numpy()})[0]),
-        "OpenVINO": lambda mix: torch.from_numpy(compiled(mix.numpy())[0]),
+    return lambda mix: torch.from_numpy(session.run(None, {name: mix.numpy()})[0])
+
+
+def openvino(graph: Path, threads: int) -> Variant:
+    """The graph in OpenVINO, in fp32."""
+    package: Any = importlib.import_module("openvino")
+    hints = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
     }
+    compiled = package.Core().compile_model(graph, "CPU", hints)
+    return lambda mix: torch.from_numpy(compiled(mix.numpy())[0])
+
+
+ENGINES: dict[str, Callable[[Path, int], Variant]] = {"ONNX Runtime": onnx_runtime, "OpenVINO": openvino}
+
+
+def variants(kind: str, quick: bool) -> dict[str, Variant]:
+    """The network in every engine, on as many threads as torch."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = exported(kind, quick, Path(folder))
+        return {name: make(graph, torch.get_num_threads()) for name, make in ENGINES.items()}

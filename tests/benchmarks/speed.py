@@ -61,18 +61,34 @@ def checkpoint(python: Path, kind: str, quick: bool, folder: Path) -> Path:
     return path
 
 
+def graph_of(python: Path, kind: str, quick: bool, folder: Path) -> Path:
+    """The same network as ONNX."""
+    code = (
+        "from pathlib import Path; from tests.benchmarks.engines import exported; "
+        f"exported({kind!r}, {quick}, Path({str(folder)!r}))"
+    )
+    subprocess.run([python, "-c", code], cwd=REPOSITORY, check=True)
+    return folder / f"{kind}.onnx"
+
+
 def whole(
-    python: Path, weights: Path, audio: Path, folder: Path, rounds: int, half: bool
+    python: Path, weights: Path, graph: Path | None, audio: Path, folder: Path, rounds: int, half: bool
 ) -> dict[str, dict[str, float]]:
-    """Both programs in turn on one song."""
-    jobs = {"demucs": ("demucs", ()), "stemsplit": ("stemsplit", ())}
+    """Both programs in turn on one song, and ours with other engines in the network's place."""
+
+    def line(program: str, name: str, *more: str) -> list[str]:
+        return programs.command(program, python, weights, audio, folder / name, *more)
+
+    jobs = {"demucs": line("demucs", "demucs"), "stemsplit": line("stemsplit", "stemsplit")}
     if half:
-        jobs["stemsplit bf16"] = ("stemsplit", ("--precision", "bf16"))
+        jobs["stemsplit bf16"] = line("stemsplit", "stemsplit bf16", "--precision", "bf16")
+    for name in engines.ENGINES if graph else ():
+        given = (name, weights.stem, str(graph), str(audio), str(folder / name))
+        jobs[name] = [str(python), "-m", "tests.benchmarks.engine_program", *given]
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
     for _ in range(rounds):
-        for name, (program, more) in jobs.items():
-            line = programs.command(program, python, weights, audio, folder / name, *more)
-            runs[name].append(programs.run(line))
+        for name, command in jobs.items():
+            runs[name].append(programs.run(command))
             click.echo(f"  {name}: {runs[name][-1]}", err=True)
     found = {name: {key: median(one[key] for one in many) for key in many[0]} for name, many in runs.items()}
     for name in found:
@@ -114,13 +130,14 @@ def main(
             if kind not in WHOLE:
                 continue
             weights = checkpoint(python, kind, quick, folder)
+            graph = graph_of(python, kind, quick, folder) if kind in ENGINES and not quick else None
             half = any("bfloat16" in variant for variant in result["inside"][kind]["variants"])
             for length in lengths:
                 audio = folder / f"song{length:g}.wav"
                 programs.song(audio, length, song)
                 out = folder / f"{kind}{length:g}"
                 result["whole"].setdefault(kind, {})[f"{length:g}"] = whole(
-                    python, weights, audio, out, rounds, half
+                    python, weights, graph, audio, out, rounds, half
                 )
             output.write_text(json.dumps(result, indent=1) + "\n")
     output.write_text(json.dumps(result, indent=1) + "\n")
