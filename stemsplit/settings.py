@@ -222,9 +222,6 @@ class StemSettings:
             raise SettingsError("--karaoke can't be used with --stem, --rest or --mix", setting="--karaoke")
 
 
-Project = Literal["rpp", "dawproject"]
-
-
 @dataclass(frozen=True)
 class BatchSettings:
     """Tracks of a batch, and the paths of their outputs."""
@@ -240,7 +237,7 @@ class BatchSettings:
         "skip",
         "What to do with files that exist; skip accepts only those made with the same settings.",
     )
-    project: Project | None = option(
+    project: Literal["rpp", "dawproject"] | None = option(
         None,
         "Also write a project for a DAW, with a track for each stem: rpp is for Reaper.",
         default="none",
@@ -334,8 +331,7 @@ class OutputSettings:
         require_known("--bit-depth", self.bit_depth, tuple(BIT_DEPTHS))
         form = FORMATS[self.format]
         able = [name for name, one in FORMATS.items() if one.surround]
-        stereo = f"{self.format} holds stereo"
-        require(self.channels != 1 or not form.slots, "--channels", stereo, self.channels)
+        require(self.channels != 1 or not form.slots, "--channels", f"{self.format} holds stereo", 1)
         rule = f"{self.format} holds at most stereo; use {either(able)}"
         require(self.channels != "each" or form.surround, "--channels", rule, self.channels)
         form.check_bit_depth(self.bit_depth)
