@@ -348,6 +348,10 @@ def _chunks() -> list[str]:
     return table.chunks(_measured("families.json"))
 
 
+def _chunks_amx() -> list[str]:
+    return table.chunks(_measured("families-amx.json"))
+
+
 def _families() -> list[str]:
     return table.families(_measured("families.json"))
 
@@ -358,6 +362,10 @@ def _headline() -> list[str]:
 
 def _speed_amx() -> list[str]:
     return table.lines(_measured("speed-amx.json"))
+
+
+def _engines_amx() -> list[str]:
+    return table.lines(_measured("engines-amx.json"))
 
 
 def _machine() -> list[str]:
@@ -404,10 +412,12 @@ PARTS: dict[str, Callable[[], Any]] = {
     "headline": _headline,
     "speed": _speed,
     "speed_amx": _speed_amx,
+    "engines_amx": _engines_amx,
     "shared": _shared,
     "jobs": _jobs,
     "families": _families,
     "chunks": _chunks,
+    "chunks_amx": _chunks_amx,
     "machine": _machine,
     "bsseval": _bsseval,
     "baselines": _baselines,
