@@ -7,7 +7,6 @@ Python.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
-from math import isnan
 from numbers import Integral, Real
 from os import PathLike, fspath
 from types import MappingProxyType, NoneType, UnionType
@@ -223,7 +222,7 @@ def require_types(settings: Any, *others: str) -> None:
         kinds = get_args(one.type) if get_origin(one.type) in (Union, UnionType) else (one.type,)
         if get_origin(one.type) is Literal:
             require_known(flag, value, get_args(one.type))
-        elif not any(_is_a(value, kind) for kind in kinds):
+        elif not any(_is_a(value, kind) for kind in kinds) or value != value:  # NaN is no number
             words = " or ".join(map(_in_words, kinds))
             raise SettingsError(f"{flag} {value!r}: must be {words}", setting=flag)
         object.__setattr__(settings, one.name, value)
@@ -250,8 +249,7 @@ def _is_a(value: object, kind: Any) -> bool:
         each = parts[:1] * len(value) if parts[-1] is ... else parts
         return len(value) == len(each) and all(map(_is_a, value, each))
     if kind in (int, float):  # a whole number is a number too; bool is an int in Python, but not here
-        number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-        return number and not isnan(value)  # type: ignore[arg-type]
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     return isinstance(value, kind)
 
 

@@ -34,13 +34,10 @@ def test_overlaps_that_are_taken(overlap: float | None) -> None:
 @pytest.mark.parametrize(
     ("kind", "given", "told"),
     [
-        (
-            BatchSettings,
-            {"if_exists": "overwritte"},
-            "--if-exists overwritte: must be one of skip",
-        ),
+        (BatchSettings, {"if_exists": "overwritte"}, "--if-exists overwritte: must be one of skip"),
         (BatchSettings, {"include": "*.mp3"}, "--include .*: must be a tuple of text"),
         (BatchSettings, {"start_s": "3"}, "--start '3': must be a number or None"),
+        (BatchSettings, {"start_s": math.nan}, "--start nan: must be a number or None"),
         (BatchSettings, {"project": "als"}, "--project 'als': must be rpp or dawproject or None"),
         (BatchSettings, {"audio_stream": "1"}, "--audio-stream '1': must be a whole number or None"),
         (BatchSettings, {"output": None}, "--output None: must be text"),

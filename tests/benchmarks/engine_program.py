@@ -23,12 +23,11 @@ class Foreign:
         kind: of the network, which cuts the chunks; its own weights aren't used.
         graph: the ONNX file.
         engine: key of `engines.ENGINES`.
-        quick: whether it is the small network.
     """
 
-    def __init__(self, kind: str, graph: Path, engine: str, quick: bool) -> None:
+    def __init__(self, kind: str, graph: Path, engine: str) -> None:
         with torch.device("meta"):
-            network: Any = build(kind, networks.arguments_of(kind, quick))
+            network: Any = build(kind, networks.arguments_of(kind, quick=False))
         network.estimate = engines.ENGINES[engine](graph, torch.get_num_threads())
         self.network = network
         self.stems, self.sample_rate, self.channels = network.stems, network.sample_rate, network.channels
@@ -47,14 +46,13 @@ class Foreign:
 @click.argument("graph", type=click.Path(path_type=Path))
 @click.argument("song", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True)
-def main(engine: str, kind: str, graph: Path, song: Path, output: Path, quick: bool) -> None:
+def main(engine: str, kind: str, graph: Path, song: Path, output: Path) -> None:
     """Separate a song into float stems."""
     request = Request(
         output=OutputSettings(bit_depth="32f", clip="none"),
         batch=BatchSettings(output=str(output), if_exists="overwrite"),
     )
-    report = separate_files([song], request, model=Foreign(kind, graph, engine, quick))
+    report = separate_files([song], request, model=Foreign(kind, graph, engine))
     raise SystemExit(report.exit_code)
 
 

@@ -15,14 +15,6 @@ from tests.benchmarks.peaks import Variant
 PACKAGES = ("onnx", "onnxruntime", "openvino")
 
 
-def exported(kind: str, quick: bool, folder: Path) -> Path:
-    """Write the benchmark's network as ONNX; return the file."""
-    weights, graph = folder / f"{kind}.th", folder / f"{kind}.onnx"
-    networks.write(kind, quick, weights)
-    export_onnx(weights, graph)
-    return graph
-
-
 def onnx_runtime(graph: Path, threads: int) -> Variant:
     """The graph in ONNX Runtime."""
     package: Any = importlib.import_module("onnxruntime")
@@ -51,5 +43,7 @@ ENGINES: dict[str, Callable[[Path, int], Variant]] = {"ONNX Runtime": onnx_runti
 def variants(kind: str, quick: bool) -> dict[str, Variant]:
     """The network in every engine, on as many threads as torch."""
     with tempfile.TemporaryDirectory() as folder:
-        graph = exported(kind, quick, Path(folder))
+        weights, graph = Path(folder) / f"{kind}.th", Path(folder) / "network.onnx"
+        networks.write(kind, quick, weights)
+        export_onnx(weights, graph)
         return {name: make(graph, torch.get_num_threads()) for name, make in ENGINES.items()}

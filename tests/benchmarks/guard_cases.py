@@ -10,9 +10,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 RATE = 44100
+HOW = ("-m", "tiny", "--if-exists", "overwrite", "--threads", "1")  # a song is separated
 HTDEMUCS = {"sources": ["drums", "bass", "other", "vocals"], "segment": 2}
 ROFORMER = {
     "stems": ["vocals", "other"],
@@ -86,12 +88,8 @@ def timed(act: Callable[[], object]) -> Callable[[], float]:
 
 # What prepares each case, for a song and a folder for its stems, and returns what measures it.
 CASES: dict[str, Callable[[str, str], Callable[[], float]]] = {
-    "start": lambda song, output: lambda: command("models", "list"),
-    "song": lambda song, output: (
-        lambda: command(
-            *("separate", song, "-m", "tiny", "-o", output, "--if-exists", "overwrite", "--threads", "1")
-        )
-    ),
+    "start": lambda song, output: partial(command, "models", "list"),
+    "song": lambda song, output: partial(command, "separate", song, "-o", output, *HOW),
     "htdemucs": lambda song, output: timed(network("htdemucs", HTDEMUCS)),
     "bs_roformer": lambda song, output: timed(network("bs_roformer", ROFORMER)),
     "mdx23c": lambda song, output: timed(network("mdx23c", MDX23C)),

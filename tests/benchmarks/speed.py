@@ -61,14 +61,11 @@ def checkpoint(python: Path, kind: str, quick: bool, folder: Path) -> Path:
     return path
 
 
-def graph_of(python: Path, kind: str, quick: bool, folder: Path) -> Path:
-    """The same network as ONNX."""
-    code = (
-        "from pathlib import Path; from tests.benchmarks.engines import exported; "
-        f"exported({kind!r}, {quick}, Path({str(folder)!r}))"
-    )
-    subprocess.run([python, "-c", code], cwd=REPOSITORY, check=True)
-    return folder / f"{kind}.onnx"
+def graph_of(python: Path, weights: Path) -> Path:
+    """The same network as ONNX, beside its weights."""
+    path = weights.with_suffix(".onnx")
+    subprocess.run([python, "-m", "stemsplit", "models", "export", weights, path], check=True)
+    return path
 
 
 def whole(
@@ -130,7 +127,7 @@ def main(
             if kind not in WHOLE:
                 continue
             weights = checkpoint(python, kind, quick, folder)
-            graph = graph_of(python, kind, quick, folder) if kind in ENGINES and not quick else None
+            graph = graph_of(python, weights) if kind in ENGINES and not quick else None
             half = any("bfloat16" in variant for variant in result["inside"][kind]["variants"])
             for length in lengths:
                 audio = folder / f"song{length:g}.wav"

@@ -47,6 +47,16 @@ def environment(folder: Path, extra: Mapping[str, str] | None = None) -> dict[st
     return {**kept, **own, **(extra or {})}
 
 
+def cpu_s(*arguments: str, env: Mapping[str, str] | None = None) -> float:
+    """Return the CPU seconds of Python with some arguments; wall time has the machine's other work too."""
+    import resource  # not on Windows
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True, env=env)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 class Shell:
     """Runs commands in a folder of the test's own.
 

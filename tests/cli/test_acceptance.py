@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.cli.conftest import cpu_s
 from tests.memory import RUN
 
 CLASSIC = ("-m", "classic")
 STEMS = ["bass", "drums", "other", "vocals"]
-if sys.platform != "win32":
-    import resource
 
 Shell = Any
 
@@ -318,14 +317,8 @@ def test_16_awkward_names(shell: Shell, name: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 def test_17_help_is_quick(shell: Shell) -> None:
     def cost(*command: str) -> float:
-        """Return the least CPU seconds of five runs; wall time would include the machine's other work."""
-        times = []
-        for _ in range(5):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, *command], capture_output=True, check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return min(times)
+        """Return the least CPU seconds of five runs."""
+        return min(cpu_s(*command) for _ in range(5))
 
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "stemsplit", "--help"],

@@ -56,6 +56,7 @@ def test_into_a_pipe(shell: Shell) -> None:
     ("arguments", "said"),
     [
         ((*BOTH, "--weights", "1"), "--weights 1: 2 models need 2 weights"),
+        ((*BOTH, "--weights", "nan,1"), "--weights nan,1: must not be negative, nor all zero"),
         ((*BOTH, "--blend", "min_fft", "--weights", "1,2"), "--weights: min_fft doesn't use weights"),
         ((*BOTH, "--weights", "1,x"), "'1,x': must be numbers with commas between them"),
         ((*BOTH, "--blend", "mean"), "no blend named 'mean'"),

@@ -28,7 +28,7 @@ TINY = {
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
-    """A model of four stems that takes two seconds for a minute of music."""
+    """A small model of four stems."""
     path = tmp_path / "quick.safetensors"
     arguments = {"sources": TINY["sources"], "N": 16, "B": 8, "H": 8, "X": 2, "R": 1}
     save_package(path, build("tasnet", arguments))
