@@ -76,7 +76,7 @@ def test_thirty_minutes_take_the_memory_of_three(tmp_path: Path) -> None:
 def test_complements_common_gain_and_stdin_hold_no_track(tmp_path: Path, quick: Path) -> None:
     options = ("-m", str(quick), "-s", "vocals", "--rest", "--clip", "common", "-y", "-f", "flac")
     peaks = []
-    for minutes in (1, 8):  # seven minutes of stereo are 74 MB in 16 bits
+    for minutes in (1, 12):  # eleven minutes of stereo are 116 MB in 16 bits
         song = write_song(tmp_path / "song.wav", minutes)
         peaks.append(peak_of("-", *options, "-o", str(tmp_path / "stems"), stdin=song))
     short, long = peaks
