@@ -3,7 +3,8 @@
 A lock (`files.PartFile`) holds between the processes of one machine; across machines not every file system
 has locks. A claim is `.<name>.claim` in the output's folder: made by one process only, renewed while the
 track is worked on, removed at its end. It expires when it isn't renewed for ten minutes; at once if its owner
-was a process of this machine that has ended, or a worker of this run that has died.
+was a process of this machine that has ended, or a worker of this run that has died; after ten seconds if it
+names no owner, who died while writing it.
 """
 
 import json
@@ -21,11 +22,12 @@ from pathlib import Path
 
 from stemsplit import urls
 from stemsplit.errors import OutputError, StemsplitError
-from stemsplit.files import os_errors, remove, write_whole
+from stemsplit.files import os_errors, remove
 from stemsplit.urls import Place, Url
 
 EXPIRES_S = 600.0
 RENEWED_S = 60.0  # after which a claim is renewed
+WRITTEN_S = 10.0  # within which a new claim gets its content
 POLL_S = 2.0  # between two looks at a claim that is waited for
 
 
@@ -168,9 +170,9 @@ class Claims:
         if not self._expired(claim):
             return False
         # Only who makes the claim of the claim replaces it, and sees then whether it is still the old one.
-        guard = claim.with_name(f"{claim.name}.next")
+        guard = _guard_of(claim)
         if not _create(guard, self._content):
-            if _age_s(guard) > EXPIRES_S:
+            if self._expired(guard):
                 _delete(guard)
             return False
         try:
@@ -183,12 +185,14 @@ class Claims:
 
     def _expired(self, claim: Place) -> bool:
         owner = _owner(claim)
-        if owner is not None and owner.machine == self.owner.machine:
+        if owner is None:
+            return _age_s(claim) > WRITTEN_S
+        if owner.machine == self.owner.machine:
             number = owner.process.partition(":")[0]
             if _process(int(number) if number.isdecimal() else -1) != owner.process:
                 return True
         # The engine gives a track to one worker at a time: another one of this run has died.
-        if owner is not None and owner.run == self.owner.run and owner.token != self.owner.token:
+        if owner.run == self.owner.run and owner.token != self.owner.token:
             return True
         return _age_s(claim) > EXPIRES_S
 
@@ -196,6 +200,9 @@ class Claims:
         with self._lock:
             self._held.pop(claim, None)
         if _owner(claim) == self.owner:
+            _delete(_guard_of(claim))  # left by a process that was killed while it looked at the claim
+            if isinstance(claim, Path):
+                remove(_clock_of(claim))
             _delete(claim)
 
     def _renew(self) -> None:
@@ -215,6 +222,14 @@ class Claims:
 # ---------------------------------------------------------------- files and objects
 
 
+def _guard_of(claim: Place) -> Place:
+    return claim.with_name(f"{claim.name}.next")
+
+
+def _clock_of(claim: Path) -> Path:
+    return claim.with_name(f"{claim.name}.now")
+
+
 def _create(claim: Place, content: bytes) -> bool:
     """Write a claim unless it exists; return whether it was written."""
     if isinstance(claim, Url):
@@ -226,7 +241,7 @@ def _create(claim: Place, content: bytes) -> bool:
                 file.write(content)
         except FileExistsError:
             return False
-        return True
+        return _read(claim) == content  # another run has it if writing took too long
 
 
 def _dated(content: bytes) -> bytes:
@@ -239,7 +254,7 @@ def _replace(claim: Place, content: bytes) -> None:
         urls.put_small(claim, _dated(content))
     else:
         with os_errors(claim):
-            write_whole(claim, content)
+            claim.write_bytes(content)  # under the guard; a part file would stay after a kill
 
 
 def _touch(claim: Place, content: bytes) -> None:
@@ -277,13 +292,13 @@ def _owner(claim: Place) -> Owner | None:
 
 
 def _age_s(claim: Place) -> float:
-    """Return the seconds since a claim was renewed, by one clock for both times; 0 if there is none."""
+    """Return the seconds since a claim was renewed, by one clock for both times; 0 if that isn't known."""
     if isinstance(claim, Url):
         try:
             return time.time() - float(json.loads(_read(claim) or b"")["renewed"])
         except (ValueError, KeyError, TypeError):
             return 0.0
-    own = claim.with_name(f"{claim.name}.now")
+    own = _clock_of(claim)
     try:
         with open(own, "wb") as file:  # a file server's clock may differ from this machine's
             return os.fstat(file.fileno()).st_mtime - claim.stat().st_mtime

@@ -1,5 +1,6 @@
 """Claims: one owner at a time, those of dead owners taken over, and nothing left behind."""
 
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stemsplit import claims
-from stemsplit.claims import EXPIRES_S, Claims, Owner, Taken, claim_of
+from stemsplit.claims import EXPIRES_S, WRITTEN_S, Claims, Owner, Taken, claim_of
 from stemsplit.urls import Place, Url
 
 
@@ -180,9 +181,42 @@ def test_what_is_no_claim_expires_too(tmp_path: Path, make: object) -> None:
     own = make("one")  # type: ignore[operator]
     with pytest.raises(Taken), own.held([tmp_path / "a.wav"]):
         pytest.fail("it is new")
-    os.utime(claim, (time.time() - EXPIRES_S - 5,) * 2)
+    os.utime(claim, (time.time() - WRITTEN_S - 5,) * 2)
     with own.held([tmp_path / "a.wav"]):
         pass
+
+
+def test_the_traces_of_a_process_that_died_while_it_took_over_are_removed(
+    files: list[Place], make: object
+) -> None:
+    own = make("one")  # type: ignore[operator]
+    guard, content = claims._guard_of(claim_of(files[0])), json.dumps(asdict(elsewhere("one"))).encode()
+    write(files[0], elsewhere(), age_s=EXPIRES_S + 30)
+    claims._create(guard, content)
+    with pytest.raises(Taken), own.held(files):
+        pytest.fail("the guard is looked at first")
+    with own.held(files):
+        assert claims._owner(claim_of(files[0])) == own.owner
+        claims._create(guard, content)
+        if isinstance(files[0], Path):
+            (files[0].parent / ".a.wav.claim.now").write_bytes(b"")
+    assert not claims.urls.exists(guard)
+    if isinstance(files[0], Path):
+        assert list(files[0].parent.iterdir()) == []
+
+
+def test_a_claim_that_took_too_long_to_write_is_another_s(
+    tmp_path: Path, make: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(io.BytesIO):
+        """A new file that isn't written before another run has taken the claim over."""
+
+        def close(self) -> None:
+            (tmp_path / ".a.wav.claim").write_text(json.dumps(asdict(elsewhere())))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stemsplit.claims.open", lambda *_: Slow(), raising=False)
+        assert not claims._create(tmp_path / ".a.wav.claim", b"own")
 
 
 def test_claims_are_renewed(files: list[Place], make: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,16 @@ NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 @dataclass
 class Machines:
-    """A cluster of two nodes; the first one is the head, to which drivers connect."""
+    """A cluster of two nodes; the first one is the head, to which drivers connect.
+
+    Attributes:
+        drivers: the commands that this test has started.
+    """
 
     cluster: Any
     second: Any
     folder: Path
+    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, output: str, *options: str) -> list[str]:
         given = ["in", "-m", "tiny", "-o", output, "--progress", "plain", *options]
@@ -54,7 +59,7 @@ class Machines:
         return [sys.executable, "-m", "stemsplit", *given, *ray]
 
     def start(self, output: str, *options: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(output, *options),
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -62,12 +67,28 @@ class Machines:
             text=True,
             start_new_session=True,
         )
+        self.drivers.append(process)
+        return process
+
+    def answer(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """Return what a driver printed; fail with what is left of its work if it doesn't end."""
+        try:
+            return process.communicate(timeout=180)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            hidden = {str(path): path.read_bytes()[:400] for path in self.folder.rglob(".*")}
+            pytest.fail(f"it doesn't end; workers {workers()}, hidden {hidden}, {process.communicate()[1]}")
 
     def kill_second(self) -> None:
         self.cluster.remove_node(self.second, allow_graceful=False)
         self.second = None
 
     def repair(self) -> None:
+        """Begin a test: two nodes, and no driver or worker of a test that failed."""
+        for process in self.drivers:
+            process.kill()
+        self.drivers.clear()
+        until(lambda: not workers())
         if self.second is None:
             self.second = self.cluster.add_node(**NODE)
             self.cluster.wait_for_nodes()
@@ -149,8 +170,9 @@ def comparable(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_same_bytes_and_report_as_in_one_process(machines: Machines) -> None:
+    machines.repair()
     process = machines.start("plain", "--json")
-    out, err = process.communicate(timeout=120)
+    out, err = machines.answer(process)
     assert process.returncode == 0, err
     assert same(machines.folder / "serial", machines.folder / "plain")
     report, serial = json.loads(out), json.loads((machines.folder / "serial.json").read_text())
@@ -177,12 +199,12 @@ def test_nothing_is_lost_when_something_is_killed(machines: Machines, seed: int)
         machines.kill_second()
     else:
         process.kill()
-    _, err = process.communicate(timeout=120)
+    _, err = machines.answer(process)
     print(f"seed {seed}: {victim} killed after {after} tracks, exit {process.returncode}")
     if process.returncode == -signal.SIGKILL:
         until(lambda: not workers())
         second = machines.start(name, "--report", report.name)
-        _, err = second.communicate(timeout=120)
+        _, err = machines.answer(second)
         process = second
     assert process.returncode == 0, err
     assert same(machines.folder / "serial", output)
@@ -195,7 +217,7 @@ def test_nothing_is_lost_when_something_is_killed(machines: Machines, seed: int)
 def test_two_drivers_share_a_library(machines: Machines) -> None:
     machines.repair()
     pair = [machines.start("shared", "--workers", "1", "--json") for _ in range(2)]
-    answers = [process.communicate(timeout=180) for process in pair]
+    answers = [machines.answer(process) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], answers
     assert same(machines.folder / "serial", machines.folder / "shared")
     reports = [json.loads(out) for out, _ in answers]
@@ -213,7 +235,7 @@ def test_signals_leave_no_parts(machines: Machines, number: int, code: int) -> N
     process = machines.start(name)
     until(lambda: finished(machines.folder / name) >= 3)
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = machines.answer(process)
     assert process.returncode == code, err
     assert not [path for path in (machines.folder / name).rglob(".*")]
     until(lambda: not workers())
@@ -225,7 +247,7 @@ def test_fail_fast_stops(machines: Machines) -> None:
     (machines.folder / "in/03.wav").write_bytes((machines.folder / "kept.wav").read_bytes()[:400] + b"\0" * 7)
     try:
         process = machines.start("fast", "--fail-fast")
-        _, err = process.communicate(timeout=120)
+        _, err = machines.answer(process)
     finally:
         (machines.folder / "kept.wav").replace(machines.folder / "in/03.wav")
     assert process.returncode in (1, 3) and "1 failed" in err
