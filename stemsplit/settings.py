@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from stemsplit.blend_names import BLENDS, DEFAULT_BLEND, Blend, known_blend
@@ -120,7 +121,7 @@ class ComputeSettings:
 class ModelSettings:
     """Model, and how to load it."""
 
-    model: str = option(
+    model: str | Path = option(
         DEFAULT_MODEL,
         "Model: a name, a file, a folder, hf:OWNER/REPO or best:STEM.",
         short="-m",
@@ -226,7 +227,7 @@ class StemSettings:
 class BatchSettings:
     """Tracks of a batch, and the paths of their outputs."""
 
-    output: str = option("stems", "Folder to write into, or - for stdout.", short="-o", metavar="DIR|-")
+    output: str | Path = option("stems", "Folder to write into; - is stdout.", short="-o", metavar="DIR|-")
     template: str | None = option(
         None,
         "Path of each file in the folder; {model} and {parent} can be used too.",
@@ -335,11 +336,10 @@ class OutputSettings:
         rule = f"{self.format} holds at most stereo; use {either(able)}"
         require(self.channels != "each" or form.surround, "--channels", rule, self.channels)
         form.check_bit_depth(self.bit_depth)
-        lossy = None in form.encodings
+        lossy, rate = None in form.encodings, self.sample_rate
         require(self.bitrate is None or lossy, "--bitrate", f"{self.format} has no bit rate", self.bitrate)
         in_range = self.bitrate is None or 8_000 <= self.bitrate <= 512_000
         require(in_range, "--bitrate", "must be from 8k to 512k", self.bitrate)
-        rate = self.sample_rate
         known_rate = rate == "keep" or (isinstance(rate, int) and 1_000 <= rate <= HIGHEST_RATE)
         require(known_rate, "--sample-rate", f"must be keep, or from 1000 to {HIGHEST_RATE} Hz", rate)
 

@@ -51,8 +51,9 @@ def is_url(text: str) -> bool:
     return bool(_SCHEME.match(text)) and not text.startswith(_FILE)
 
 
-def place_of(text: str) -> Place:
+def place_of(text: str | Path) -> Place:
     """Return a text as an address or as the path of a file."""
+    text = str(text)
     return Url(text) if is_url(text) else Path(text.removeprefix(_FILE))
 
 

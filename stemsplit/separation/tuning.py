@@ -78,7 +78,7 @@ def tune(
     final = min(before, *after[:1] or [before], key=lambda one: one.chunk_s)
     device, torch_version = machine(bench.device)
     record = Record(
-        settings.model,
+        str(settings.model),
         device,
         torch_version,
         final.choice,

@@ -249,9 +249,9 @@ class Jobs:
                 self._changed.wait()
 
     def _run(self, job: Job) -> None:
-        model = job.request.model
-        if is_known(model.model):
-            download_model(model.model, Access.of(model), callback=job.take)
+        settings = job.request.model
+        if is_known(model := str(settings.model)):
+            download_model(model, Access.of(settings), callback=job.take)
         session = _free_session(job)
         results = list(session.run(job.take, self._engine))
         report = session.report(results, job.take)

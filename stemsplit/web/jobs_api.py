@@ -49,7 +49,7 @@ async def submit(request: Request) -> Response:
     settings = {key: value for key, value in body.items() if key not in ("path", "song", "upload")}
     asked, shown = bodies.separation(settings, service.base)
     if "model" in settings and settings["model"] != service.base.get("model"):
-        await to_thread.run_sync(_require_known, asked.model.model)
+        await to_thread.run_sync(_require_known, str(asked.model.model))
     job = await to_thread.run_sync(partial(service.jobs.submit, song, asked, shown))
     return JSONResponse(job.as_dict(), 201)
 
