@@ -33,10 +33,15 @@ def agreement_db(network: Network, other: Callable[[Tensor], Tensor], mix: Tenso
 
 
 def decibels(reference: Tensor, estimate: Tensor) -> float:
-    """Return the energy of a reference over that of an estimate's difference to it, in dB."""
+    """Return the energy of a reference over that of an estimate's difference to it, in dB.
+
+    It is ∞ if both are equal, and −∞ if only the reference is silent or a sample isn't finite.
+    """
     error = (reference - estimate).double().square().sum().item()
     energy = reference.double().square().sum().item()
-    return 10 * math.log10(energy / error) if error and energy else math.inf
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(energy / error) if energy and math.isfinite(error) else -math.inf
 
 
 def halve(network: Network) -> Network:

@@ -14,7 +14,7 @@ from stemsplit.documents import Document
 from stemsplit.errors import CheckpointError, ResourceError, StemsplitError
 from stemsplit.hub import arguments as args
 from stemsplit.hub import bare
-from stemsplit.hub.agreement import agreement_db, agreement_of_half_db
+from stemsplit.hub.agreement import agreement_db, agreement_of_half_db, decibels
 from stemsplit.hub.checkpoints import build_network, convert, empty_network, read_package, save_package
 
 FOUR = ["drums", "bass", "other", "vocals"]
@@ -466,3 +466,12 @@ def test_a_configuration_of_a_variant_is_refused(tmp_path):
     torch.save({"final_norm.gamma": torch.ones(8)}, tmp_path / "model.ckpt")
     with pytest.raises(CheckpointError, match="not a configuration of a bs_roformer.*num_residual_streams 4"):
         read_package(tmp_path / "model.ckpt")
+
+
+def test_agreement_of_silence_and_of_what_isn_t_finite() -> None:
+    silence, tone = torch.zeros(1, 2, 8), torch.ones(1, 2, 8)
+    assert decibels(silence, silence) == decibels(tone, tone) == torch.inf
+    assert (
+        decibels(silence, tone) == decibels(tone, tone * torch.nan) == decibels(tone, tone / 0) == -torch.inf
+    )
+    assert decibels(tone, 0.9 * tone) == pytest.approx(20, abs=1e-4)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from stemsplit import Request, separate_files
 from stemsplit.core import compute as computing
@@ -133,6 +134,18 @@ def test_a_model_is_timed_and_recorded(model: Path, tmp_path: Path) -> None:
         found.choice.threads,
         found.choice.batch_size,
     )
+
+
+@pytest.mark.slow
+def test_what_overflows_is_never_chosen(model: Path, paced: Pace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflowing(bench: Any, networks: Any, compute: Compute, batch: int) -> Tensor:
+        stems: Tensor = of(bench, networks, compute, batch)
+        return stems if compute.dtype == torch.float32 else stems * torch.inf
+
+    of = tuning._Bench._stems
+    monkeypatch.setattr(tuning._Bench, "_stems", overflowing)
+    paced(quick)
+    assert tune(ModelSettings(str(model)), "cpu", min_agreement_db=0).choice == Choice("fp32")
 
 
 @pytest.mark.slow
