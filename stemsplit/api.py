@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import NoneType
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from stemsplit.cluster import Ray
 from stemsplit.core.separable import Separable
 from stemsplit.datasets.names import MIXTURE
-from stemsplit.engines import Engine
+from stemsplit.engines import Engine, check_call
 from stemsplit.errors import SettingsError, UnknownNameError
 from stemsplit.evaluation import run
 from stemsplit.evaluation.oracles import ORACLES
@@ -23,6 +24,7 @@ from stemsplit.evaluation.results import Evaluation
 from stemsplit.evaluation.store import Store
 from stemsplit.evaluation.table import DEFAULT_METRICS, METRICS
 from stemsplit.events import Callback
+from stemsplit.fields import require, require_a
 from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import MIX, Recipe
@@ -35,6 +37,7 @@ from stemsplit.stems import canonical
 Array = npt.NDArray[np.float32]
 # A function that returns the stems [C, T] by name of a mix [C, T] with its rate in Hz.
 Function: TypeAlias = Callable[[Array, int], Mapping[str, npt.ArrayLike]]
+BASELINES = (MIXTURE, *ORACLES)
 Model: TypeAlias = str | Path | Separable | Recipe | Separator | Function
 
 
@@ -101,16 +104,15 @@ def evaluate(
         ResourceError: a node of the cluster has too little room.
         Cancelled: the callback returned False.
     """
+    given = locals()
+    for name, kinds in _KINDS.items():
+        require_a(name, given[name], *kinds)
+    check_call(engine, callback)
+    require(jobs > 0, "jobs", "must be positive", jobs)
+    _check_names("oracle", oracles, tuple(ORACLES))
+    _check_names("metric", metrics or (), tuple(METRICS))
     if models is not None and estimates is not None:
         raise SettingsError("give either models or estimates", setting="estimates")
-    if jobs < 1:
-        raise SettingsError(f"jobs {jobs}: must be positive", setting="jobs")
-    for name in oracles:
-        if name not in ORACLES:
-            raise UnknownNameError("oracle", name, tuple(ORACLES))
-    for name in metrics or ():
-        if name not in METRICS:
-            raise UnknownNameError("metric", name, tuple(METRICS))
     if estimates is not None:
         planned = plan_files(dataset, estimates, only)
         methods = [run.Method(_label(estimates))]
@@ -138,6 +140,27 @@ def evaluate(
         )
 
 
+# The types of `evaluate`'s arguments; other classes check the others.
+_KINDS: Mapping[str, tuple[object, ...]] = {
+    "dataset": (str,),
+    "members": (bool,),
+    "estimates": (str, NoneType),
+    "oracles": (tuple[str, ...],),
+    "only": (tuple[str, ...],),
+    "metrics": (tuple[str, ...], NoneType),
+    "bss": (bool,),
+    "jobs": (int,),
+    "fresh": (bool,),
+    "segment_s": (float, NoneType),
+}
+
+
+def _check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
 @contextmanager
 def _connected(
     engine: Engine | None,
@@ -163,9 +186,9 @@ def _connected(
         yield
 
 
-def _label(folder: str | Path) -> str:
-    """Return the name of estimates in tables: their folder, with `./` if a baseline has the same name."""
-    return os.path.join(".", folder) if str(folder) in (MIXTURE, *ORACLES) else str(folder)
+def _label(name: str | Path) -> str:
+    """Return the name of a model or of a folder of estimates in tables, with `./` if a baseline has it."""
+    return os.path.join(".", name) if str(name) in BASELINES else str(name)
 
 
 # ---------------------------------------------------------------- models
@@ -188,14 +211,19 @@ def _named(models: Model | Sequence[Model] | Mapping[str, Model] | None) -> list
     """Return the models with their names in tables.
 
     Raises:
-        SettingsError: two models have one name.
+        SettingsError: there is no model, or two models, or a model and a baseline, have one name.
     """
+    if isinstance(models, (Mapping, list, tuple)) and not models:
+        raise SettingsError("models: is empty", setting="models")
     if isinstance(models, Mapping):
+        for name in models:
+            require_a("models", name, str)
+            require(name not in BASELINES, "models", "is the name of a baseline; choose another one", name)
         return list(models.items())
     if models is None:
         models = DEFAULT_MODEL
     several = list(models) if isinstance(models, (list, tuple)) else [cast(Model, models)]
-    named = [(_name(model), model) for model in several]
+    named = [(_label(_name(model)), model) for model in several]
     for name, model in named:
         if any(other == name and one != model for other, one in named):
             raise SettingsError(f"two models are called {name}; name them in a mapping", setting="models")
@@ -219,7 +247,7 @@ def _with_members(
     members = [member for step in steps for member in step.models]
     if len(members) < 2:
         raise SettingsError(f"--members: {first} isn't an ensemble of models", setting="members")
-    found = {**dict(named), **{_name(member): member for member in members}}
+    found = {**dict(named), **{_label(_name(member)): member for member in members}}
     return list(found.items())
 
 

@@ -20,10 +20,12 @@ from queue import SimpleQueue
 from threading import Event as Flag
 from threading import Lock, Thread, local
 from time import monotonic
+from types import NoneType
 from typing import Any, Protocol, TypeVar
 
 from stemsplit.errors import Cancelled, ResourceError
 from stemsplit.events import Callback, Event
+from stemsplit.fields import require, require_a
 from stemsplit.pools import Message, in_order, packed, picklable
 
 Item = TypeVar("Item")
@@ -54,6 +56,20 @@ class Engine(Protocol):
             Cancelled: the callback returned False, or a worker raised it.
         """
         ...
+
+
+def check_call(engine: object, callback: object) -> None:
+    """Refuse arguments that aren't what they are called; None is allowed for both.
+
+    Args:
+        engine: must have a method `run`.
+        callback: must be a function.
+
+    Raises:
+        SettingsError: one of them isn't.
+    """
+    require(engine is None or hasattr(engine, "run"), "engine", "must be an engine", engine)
+    require_a("callback", callback, Callable, NoneType)
 
 
 @dataclass(frozen=True)

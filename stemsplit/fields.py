@@ -5,7 +5,7 @@ Python.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -15,7 +15,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from stemsplit.errors import SettingsError
 
 S = TypeVar("S")
-_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "None"}
+_WORDS = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "None",
+    Callable: "a function",
+    Mapping: "a mapping",
+    Iterable: "a path or a list of paths",
+}
 
 
 @dataclass(frozen=True)
@@ -222,10 +231,27 @@ def require_types(settings: Any, *others: str) -> None:
         kinds = get_args(one.type) if get_origin(one.type) in (Union, UnionType) else (one.type,)
         if get_origin(one.type) is Literal:
             require_known(flag, value, get_args(one.type))
-        elif not any(_is_a(value, kind) for kind in kinds) or value != value:  # NaN is no number
-            words = " or ".join(map(_in_words, kinds))
-            raise SettingsError(f"{flag} {value!r}: must be {words}", setting=flag)
+        else:
+            require_a(flag, value, *kinds)
         object.__setattr__(settings, one.name, value)
+
+
+def require_a(name: str, value: object, *kinds: Any) -> None:
+    """Refuse a value that has none of some types; a path counts as text, a list as a tuple.
+
+    Args:
+        name: flag or argument, for the message.
+        value: the value.
+        kinds: types, such as `str`, `tuple[str, ...]` or `NoneType`.
+
+    Raises:
+        SettingsError: it has another type, or is NaN.
+    """
+    plain = _plain(value)
+    is_nan = isinstance(plain, float) and plain != plain
+    if is_nan or not any(_is_a(plain, kind) for kind in kinds):
+        words = " or ".join(map(_in_words, kinds))
+        raise SettingsError(f"{name} {value!r}: must be {words}", setting=name)
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from stemsplit import Recipe, Separator, Step, evaluate
+from stemsplit import Recipe, Separator, Step, evaluate, separate_files
 from stemsplit.api import Array
 from stemsplit.cli.main import main
 from stemsplit.engines import Threads
@@ -143,6 +143,29 @@ def test_files_against_references(songs: Path) -> None:
     assert min(row["usdr"] for row in found.summary()[str(songs)].values()) > 90
 
 
+def test_a_function_that_works_in_place_changes_no_baseline(songs: Path) -> None:
+    def in_place(mix: Array, sample_rate: int) -> Mapping[str, Any]:
+        mix *= 0.25
+        return dict.fromkeys(STEMS, mix)
+
+    scores = evaluate(songs, {"plain": quarters}, bss=False, oracles=["irm"]).summary()
+    found = evaluate(songs, {"in place": in_place}, bss=False, oracles=["irm"]).summary()
+    assert found == {"in place" if name == "plain" else name: row for name, row in scores.items()}
+
+
+def test_no_model_has_the_name_of_a_baseline(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="mixture: is the name of a baseline"):
+        evaluate(songs, {"mixture": quarters}, bss=False)
+
+    def mixture(mix: Array, sample_rate: int) -> Mapping[str, Any]:
+        return quarters(mix, sample_rate)
+
+    summary = evaluate(songs, mixture, bss=False).summary()
+    assert list(summary) == ["./mixture", "mixture"] and summary["mixture"] != summary["./mixture"]
+
+
 def test_a_callback_cancels(songs: Path) -> None:
     with pytest.raises(Cancelled):
         evaluate(songs, quarters, bss=False, callback=lambda event: False)
@@ -172,12 +195,35 @@ def test_the_result_of_a_function_is_checked(songs: Path) -> None:
             "the work can't be sent to other processes",
         ),
         ({"models": 5}, SettingsError, "5 is nothing that separates"),
+        ({"models": []}, SettingsError, "models: is empty"),
+        ({"models": {}}, SettingsError, "models: is empty"),
+        ({"models": quarters, "jobs": "2"}, SettingsError, "jobs '2': must be a whole number"),
+        ({"models": quarters, "only": "a"}, SettingsError, "only 'a': must be a tuple of text"),
+        ({"models": quarters, "bss": 1}, SettingsError, "bss 1: must be true or false"),
+        ({"models": quarters, "engine": 5}, SettingsError, "engine 5: must be an engine"),
         ({"models": quarters, "only": ["c"]}, InputError, "none of its 2 tracks is called c"),
     ],
 )
 def test_refusals(songs: Path, arguments: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         evaluate(songs, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "arguments", "said"),
+    [
+        (None, {}, "inputs None: must be a path"),
+        ([None], {}, "inputs None: must be a path"),
+        ("", {}, "inputs: one of them is empty"),
+        (["a.wav", ["b.wav"]], {}, r"inputs \['b.wav'\]: must be a path"),
+        ("a.wav", {"request": None}, "request None: must be Request"),
+        ("a.wav", {"engine": "threads"}, "engine threads: must be an engine"),
+        ("a.wav", {"callback": 5}, "callback 5: must be a function or None"),
+    ],
+)
+def test_files_must_be_paths(inputs: Any, arguments: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=said):
+        separate_files(inputs, **arguments)
 
 
 def test_the_package_stays_light() -> None:

@@ -277,9 +277,16 @@ def batch_size(compute: Compute) -> int:
 def _call(model: Callable[[Tensor], Tensor], batch: Tensor, compute: Compute) -> Callable[[], Tensor]:
     with torch.inference_mode(), arithmetic(compute):
         if compute.device.type == "cuda":
-            return cuda.to_cpu(model(cuda.to_device(batch, compute.device)).float())
-        stems = model(batch.to(compute.device)).float().cpu()
+            return cuda.to_cpu(_tensor(model(cuda.to_device(batch, compute.device))))
+        stems = _tensor(model(batch.to(compute.device))).cpu()
     return lambda: stems
+
+
+def _tensor(stems: object) -> Tensor:
+    """Return what a model gave in float32; a user's own may give anything."""
+    if not isinstance(stems, Tensor):
+        raise SettingsError(f"the model returns a {type(stems).__name__}, not a tensor", setting="model")
+    return stems.float()
 
 
 @contextmanager

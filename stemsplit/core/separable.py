@@ -1,6 +1,7 @@
 """Models that the core can run, and the properties of theirs that have defaults."""
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any, Protocol, cast
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor
 from stemsplit.chunking import Chunking, Level
 from stemsplit.core.overlap import Split
 from stemsplit.core.stats import MagnitudeMeter, Meter, PeakMeter, StatsMeter
-from stemsplit.settings import DEFAULT_OVERLAP, ChunkSettings
+from stemsplit.errors import SettingsError
+from stemsplit.fields import require, require_a
+from stemsplit.settings import DEFAULT_OVERLAP, MAX_OVERLAP, ChunkSettings
+from stemsplit.stems import canonical
 
 
 class Separable(Protocol):
@@ -28,13 +32,33 @@ class Separable(Protocol):
         overlap: recommended fraction of a chunk shared with the next, None for the default.
     """
 
-    stems: tuple[str, ...]
-    sample_rate: int
-    channels: int
-    segment_samples: int
-    context_samples: int
-    normalise: bool
-    overlap: float | None
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stems."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+
+    @property
+    def segment_samples(self) -> int:
+        """Length of a chunk."""
+
+    @property
+    def context_samples(self) -> int:
+        """Audio on each side."""
+
+    @property
+    def normalise(self) -> bool:
+        """True to standardise the mix."""
+
+    @property
+    def overlap(self) -> float | None:
+        """Fraction of a chunk, or None."""
 
     def __call__(self, mix: Tensor, /) -> Tensor:
         """Separate [B, C, context + n + context] into [B, S, C, n], for any 0 < n ≤ segment_samples."""
@@ -61,7 +85,9 @@ class Several(Protocol):
     def weights(self) -> Sequence[Mapping[str, float]]:
         """The weight of each model for each stem."""
 
-    stems: tuple[str, ...]
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of all stems."""
 
     @property
     def sample_rate(self) -> int:
@@ -74,6 +100,43 @@ class Several(Protocol):
     @property
     def normalise(self) -> bool:
         """True if one of them normalises."""
+
+
+_KINDS: Mapping[str, tuple[object, ...]] = {
+    "stems": (tuple[str, ...],),
+    "sample_rate": (int,),
+    "channels": (int,),
+    "segment_samples": (int,),
+    "context_samples": (int,),
+    "normalise": (bool,),
+    "overlap": (float, NoneType),
+}
+
+
+def check_separable(model: Any) -> None:
+    """Check the attributes of an object that a caller of the Python API passes as a model.
+
+    Raises:
+        SettingsError: it isn't callable, or lacks an attribute, or one has the wrong type or is out of range.
+    """
+    name = f"model {type(model).__name__}"
+    missing = [one for one in _KINDS if not hasattr(model, one)]
+    if missing or not callable(model):
+        lacks = ", ".join(missing) or "no call"
+        raise SettingsError(
+            f"{name}: must be a name, a path, or an object to be called with {lacks}",
+            setting="model",
+            hint="stemsplit.core.separable.Separable says what an object needs",
+        )
+    for one, kinds in _KINDS.items():
+        require_a(f"{name}.{one}", getattr(model, one), *kinds)
+    sound = model.stems and len(set(map(canonical, model.stems))) == len(model.stems)
+    require(sound, f"{name}.stems", "must be names that differ", model.stems)
+    for one, least in (("sample_rate", 1), ("channels", 1), ("segment_samples", 1), ("context_samples", 0)):
+        value = getattr(model, one)
+        require(value >= least, f"{name}.{one}", f"must be at least {least}", value)
+    good = model.overlap is None or 0 <= model.overlap <= MAX_OVERLAP
+    require(good, f"{name}.overlap", f"must be from 0 to {MAX_OVERLAP}", model.overlap)
 
 
 def overlap_of(model: Separable, chunks: ChunkSettings) -> float:

@@ -21,6 +21,7 @@ from stemsplit.core.compute import Compute
 from stemsplit.core.overlap import Chunk, Fifo, Merge, Split, stride_samples
 from stemsplit.core.separable import Separable, Several, chunking_of, level_of, meter_of, overlap_of
 from stemsplit.core.stats import TrackStats, track_stats
+from stemsplit.errors import SettingsError
 from stemsplit.settings import ChunkSettings
 
 CALLS_PER_TRIM = 8  # of the model, between two trims of the heap
@@ -152,6 +153,7 @@ def separate_stream(
         ValueError: the models differ in rate or channels, or a model normalises, `stats` is None and `blocks`
             is an iterator, which can be read only once.
         ResourceError: one chunk doesn't fit the device's memory.
+        SettingsError: a model returns another shape than [B, S, C, n].
     """
     if len({(one.model.sample_rate, one.model.channels) for one in passes}) != 1:
         raise ValueError("passes over one stream need models of one sample rate and number of channels")
@@ -292,7 +294,13 @@ class _Batch:
         """Wait for the batch that was started, and add its stems up."""
         while self.started:
             chunks, outputs = self.started.pop()
-            for (run, chunk), stems in zip(chunks, outputs(), strict=True):
+            found = outputs()  # [B, S, C, n]
+            expected = (len(chunks), len(self.model.stems), self.model.channels, chunks[0][1].samples)
+            if found.shape != expected:
+                name = type(getattr(self.model, "model", self.model)).__name__
+                what = f"model {name}: returns the shape {list(found.shape)} where {list(expected)} is due"
+                raise SettingsError(what, setting="model")
+            for (run, chunk), stems in zip(chunks, found, strict=True):
                 run.done(run.merge.push(chunk.start, stems))
 
 

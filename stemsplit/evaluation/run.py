@@ -248,7 +248,7 @@ def _separated(
 
     before, separator.callback = separator.callback, forward
     try:
-        stems = separator.separate(mix.numpy(), sample_rate)
+        stems = separator.separate(mix.numpy().copy(), sample_rate)  # a function may work in place
     finally:
         separator.callback = before
     return {stem: torch.from_numpy(audio) for stem, audio in stems.items()}

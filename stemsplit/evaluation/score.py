@@ -5,7 +5,7 @@ Stems of references and estimates are matched by name first; `findings` checks t
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -178,14 +178,9 @@ def _match(
             name: _sum(x for stem, x in references.items() if stem != whole),
         }
     elif OTHER in found and OTHER in references:
-        extra = [stem for stem in found if stem not in references and left_out_by(stem, references) is None]
-        found = _fold_into_other(found, extra, notes)
+        found = _fold_into_other(found, parts_of_other(found, references), notes)
         if not partial:
-            references = _fold_into_other(
-                references,
-                [s for s in references if s not in found and left_out_by(s, references) is None],
-                notes,
-            )
+            references = _fold_into_other(references, parts_of_other(references, found), notes)
     notes += [f"{stem} isn't scored: no such reference" for stem in found if stem not in references]
     found = {stem: found[stem] for stem in references if stem in found}
     if not found:
@@ -195,6 +190,21 @@ def _match(
     if missing := [stem for stem in references if stem not in found]:
         notes.append(f"nothing estimates {', '.join(missing)}")
     return _Matched(references, found, tuple(notes))
+
+
+def parts_of_other(stems: Collection[str], others: Collection[str]) -> list[str]:
+    """Return the stems on one side, estimates or references, that count as part of its `other`.
+
+    Those are the ones that the other side doesn't have, but for sums by name such as `no_vocals`; none if a
+    side has no `other`.
+
+    Args:
+        stems: the names on this side.
+        others: the names on the other side.
+    """
+    if OTHER not in stems or OTHER not in others:
+        return []
+    return [stem for stem in stems if stem not in others and left_out_by(stem, others) is None]
 
 
 def _complement_of(name: str, references: Mapping[str, Tensor]) -> str | None:

@@ -21,9 +21,6 @@ from stemsplit.stems import canonical, find_stem, meanings
 if TYPE_CHECKING:
     from stemsplit.core.separable import Separable
 
-# Attributes that an object needs to be run as a model, beside being callable.
-NEEDED = ("stems", "sample_rate", "channels", "segment_samples", "context_samples", "normalise", "overlap")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -382,17 +379,12 @@ def describe_object(model: "Separable") -> Description:
     """Describe an object that a caller of the Python API passes as a model.
 
     Raises:
-        SettingsError: it isn't callable or lacks attributes.
+        SettingsError: it isn't one that can separate.
     """
-    missing = [name for name in NEEDED if not hasattr(model, name)]
-    # A bag has members instead of the attributes of a single model.
-    if not callable(model) and not hasattr(model, "members") or (missing and not hasattr(model, "members")):
-        lacks = ", ".join(missing) or "no call"
-        raise SettingsError(
-            f"model {type(model).__name__}: must be a name, a path, or an object to be called with {lacks}",
-            setting="model",
-            hint="stemsplit.core.separable.Separable says what an object needs",
-        )
+    if not hasattr(model, "members"):  # which a bag has, and not a call
+        from stemsplit.core.separable import check_separable  # imports torch, as the object does
+
+        check_separable(model)
     residual = getattr(model, "residual", None)
     stems = tuple(model.stems) if residual is None else (*model.stems, residual)
     identity = getattr(model, "identity", None)

@@ -12,7 +12,8 @@ from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from stemsplit.errors import InputError, StemsplitError
+from stemsplit.errors import InputError, SettingsError, StemsplitError
+from stemsplit.fields import require, require_a
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 from stemsplit.settings import Request
 from stemsplit.urls import Place, Url, is_folder, is_url, is_web, name_of, place_of, shown, walk
@@ -102,9 +103,15 @@ def _counted(count: int, noun: str) -> str:
 
 
 def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) -> Found:
-    """Return the files to separate: those that are given, and those in folders."""
+    """Return the files to separate: those that are given, and those in folders.
+
+    Raises:
+        SettingsError: an input is no path, or empty text.
+    """
+    require_a("request", request, Request)
     batch = request.batch
-    paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
+    paths = [inputs] if isinstance(inputs, (str, Path, Input)) else inputs
+    require_a("inputs", paths, Iterable)
     return collect(
         [path if isinstance(path, (Input, Path)) else _given(path) for path in paths],
         include=batch.include,
@@ -113,7 +120,10 @@ def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) ->
     )
 
 
-def _given(text: str) -> Place | Input:
+def _given(text: object) -> Place | Input:
+    if not isinstance(text, str):
+        raise SettingsError(f"inputs {text!r}: must be a path, or a list of paths", setting="inputs")
+    require(text != "", "inputs", "one of them is empty", "")
     return input_at(text) if is_url(text) else place_of(text)
 
 

@@ -18,7 +18,7 @@ from uuid import uuid4
 from stemsplit.audio.encoding import check_encodable
 from stemsplit.cluster import Ray, make_ray
 from stemsplit.core.devices import check_device
-from stemsplit.engines import Engine, Threads
+from stemsplit.engines import Engine, Threads, check_call
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback, End, Notice, Start, emit
 from stemsplit.formats import find_format
@@ -385,6 +385,7 @@ def separate_files(
         DeviceError: the device isn't there.
         Cancelled: the callback returned False. Finished tracks stay.
     """
+    check_call(engine, callback)
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
     session = prepare(found, request, model=model, callback=callback)
     engine = engine or make_ray(request.engine, request.compute.device)

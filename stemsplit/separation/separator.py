@@ -7,11 +7,11 @@
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +24,7 @@ from stemsplit.blend_names import DEFAULT_BLEND
 from stemsplit.core.separable import Separable
 from stemsplit.errors import SettingsError
 from stemsplit.events import Callback
+from stemsplit.fields import require_a
 from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
@@ -31,7 +32,7 @@ from stemsplit.separation.flow import Run, resolve
 from stemsplit.separation.outputs import plan_outputs
 from stemsplit.separation.runner import Runner
 from stemsplit.separation.samples import rate_of, samples_of
-from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape, Source
+from stemsplit.separation.source import ArraySource, Audio, FileSource, Shape
 from stemsplit.settings import (
     DEFAULT_MODEL,
     ChunkSettings,
@@ -98,7 +99,15 @@ class Separator:
         sequential: bool | None = None,
         callback: Callback | None = None,
     ) -> None:
-        _require_kinds(chunks, compute, callback)
+        require_a("chunks", chunks, ChunkSettings)
+        require_a("compute", compute, ComputeSettings)
+        require_a("callback", callback, Callable, NoneType)
+        require_a("model_options", model_options, Mapping, NoneType)
+        require_a("weights", weights, tuple[float, ...], NoneType)
+        require_a("blend", blend, str)
+        require_a("sequential", sequential, bool, NoneType)
+        for option in model_options or ():
+            require_a("model_options", option, str)
         self._arguments = {
             "model": model,
             "stems": stems,
@@ -171,7 +180,8 @@ class Separator:
             sample_rate: the rate of samples, a whole number of Hz; not needed for a file.
 
         Returns:
-            An array [C, T] for every stem by its canonical name, at the source's rate, channels and length.
+            An array [C, T] for every stem by its canonical name, at the source's rate and length. C is 1 for
+            a mono source, else 2: surround is mixed down.
 
         Raises:
             SettingsError: the samples or their rate are invalid, or the process was forked from one that had
@@ -201,7 +211,9 @@ class Separator:
         with _opened(source, sample_rate) as (opened, name):
             shape = Shape(opened.sample_rate, min(2, opened.channels))
             yield dict.fromkeys(self.stems, np.zeros((shape.channels, 0), np.float32))
-            blocks = self._runner.run(opened, self._outputs, shape, name=name, callback=self.callback)
+            blocks = self._runner.run(
+                opened, self._outputs, shape, name=name, total_s=opened.duration_s, callback=self.callback
+            )
             with closing(blocks):
                 for block in blocks:
                     yield dict(zip(self.stems, block, strict=True))
@@ -225,7 +237,8 @@ def separate(
         callback: receives events; returning False cancels.
 
     Returns:
-        An array [C, T] for every stem by its canonical name, at the source's rate, channels and length.
+        An array [C, T] for every stem by its canonical name, at the source's rate and length. C is 1 for a
+        mono source, else 2: surround is mixed down.
 
     Raises:
         As `Separator` and its `separate`.
@@ -244,7 +257,7 @@ def _recipe(
 @contextmanager
 def _opened(
     source: str | Path | ArrayLike | Tensor, sample_rate: float | None
-) -> Iterator[tuple[Source, str]]:
+) -> Iterator[tuple[ArraySource | FileSource, str]]:
     """Open a file, or check samples, for the `with` block; return the source and its name."""
     if isinstance(source, (str, Path)):
         with InputFile(source) as file:
@@ -253,11 +266,3 @@ def _opened(
     if sample_rate is None:
         raise SettingsError("samples need their sample_rate", setting="sample_rate")
     yield ArraySource(samples_of(source), rate_of(sample_rate)), "audio"
-
-
-def _require_kinds(chunks: object, compute: object, callback: object) -> None:
-    for name, value, kind in (("chunks", chunks, ChunkSettings), ("compute", compute, ComputeSettings)):
-        if not isinstance(value, kind):
-            raise SettingsError(f"{name} {value!r}: must be {kind.__name__}", setting=name)
-    if callback is not None and not callable(callback):
-        raise SettingsError(f"callback {callback!r}: must be a function", setting="callback")

@@ -64,6 +64,11 @@ class ArraySource:
         """The number of audio channels."""
         return len(self.audio)
 
+    @property
+    def duration_s(self) -> float:
+        """The length in seconds."""
+        return float(self.audio.shape[-1] / self.sample_rate)
+
     def blocks(self) -> Iterator[Audio]:
         """Yield the whole array as one block, [C, T]."""
         yield self.audio

@@ -206,7 +206,8 @@ def _grouped(track: Track, spec: DataSpec) -> Track:
     track = _without_complements(track.without_sums(_named(spec)), spec)
     members: dict[str, list[Source]] = {}
     for name, source in track.stems.items():
-        if source.parts and (not spec.paired or name in _named(spec)):
+        wanted = source.parts or name in spec.stems  # a silent stem is part of the song only under its name
+        if wanted and (not spec.paired or name in _named(spec)):
             members.setdefault(_group_of(name, track, spec), []).append(source)
     stems = {name: _joined(sources, spec.channels) for name, sources in members.items()}
     mixture = None if track.mixture is None else replace(track.mixture, channels=spec.channels)
@@ -360,7 +361,8 @@ def _require_stems(sets: Sequence[SongSet], spec: DataSpec) -> None:
 
 
 def _song(track: Track, spec: DataSpec, cache: MeasurementCache) -> Song:
-    stems = {name: _sampled_stem(source, spec, cache) for name, source in track.stems.items()}
+    heard = {name: source for name, source in track.stems.items() if source.parts}
+    stems = {name: _sampled_stem(source, spec, cache) for name, source in heard.items()}
     stats = TrackStats()
     if spec.stats:
         mix = track.mix

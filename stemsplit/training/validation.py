@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
+from stemsplit.evaluation.score import OTHER, parts_of_other
 from stemsplit.evaluation.table import METRICS, OVER_SONGS, OverSongs, Signals
 from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
@@ -40,10 +41,12 @@ def score_song(network: Network, song: WholeSong, config: ValidConfig, compute: 
         [S] in dB, float64; NaN for stems that the song doesn't have.
     """
     mix = torch.from_numpy(song.mix())  # [C, T]
-    estimates = separate_array(network, mix, ChunkSettings(overlap=config.overlap), compute)  # [S, C, T]
+    found = separate_array(network, mix, ChunkSettings(overlap=config.overlap), compute)  # [S, C, T]
+    estimates = dict(zip(network.stems, found, strict=True))
+    for stem in parts_of_other(network.stems, song.stems):  # as in an evaluation
+        estimates[OTHER] = estimates[OTHER] + estimates[stem]
     scores = [
-        _score(song, stem, estimate, mix, config, network.sample_rate)
-        for stem, estimate in zip(network.stems, estimates, strict=True)
+        _score(song, stem, estimate, mix, config, network.sample_rate) for stem, estimate in estimates.items()
     ]
     return torch.stack(scores)  # [S]
 

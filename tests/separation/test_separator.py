@@ -2,13 +2,16 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import Tensor
 
-from stemsplit.errors import InputError, NotFiniteError, SettingsError
+from stemsplit.errors import Cancelled, InputError, NotFiniteError, SettingsError
+from stemsplit.events import Event, Progress
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.hub.load import load_model
 from stemsplit.separation.separator import Separator, separate
@@ -89,6 +92,76 @@ def test_a_function_with_a_models_attributes_will_do() -> None:
         setattr(third, name, value)
     audio = tone(20_000)
     assert np.abs(separate(audio, third, sample_rate=44100)["third"] - audio / 3).max() < 1e-6
+
+
+class Own(torch.nn.Module):
+    """A module of one's own: two halves of the mix."""
+
+    stems: Any = ("one", "two")
+    sample_rate: Any = 8000
+    channels, segment_samples, context_samples = 2, 4000, 0
+    normalise: Any = False
+    overlap: Any = None
+
+    def forward(self, mix: Tensor) -> Any:
+        return torch.stack([mix / 2, mix / 2], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"stems": ("a", "a")}, r"Own\.stems .*must be names that differ"),
+        ({"stems": ()}, r"Own\.stems \(\): must be names"),
+        ({"stems": "ab"}, r"Own\.stems 'ab': must be a tuple of text"),
+        ({"sample_rate": 44100.5}, r"Own\.sample_rate 44100\.5: must be a whole number"),
+        ({"segment_samples": 0}, r"Own\.segment_samples 0: must be at least 1"),
+        ({"context_samples": -1}, r"Own\.context_samples -1: must be at least 0"),
+        ({"normalise": "yes"}, r"Own\.normalise 'yes': must be true or false"),
+        ({"overlap": 2}, r"Own\.overlap 2: must be from 0 to 0\.99"),
+        ({"forward": lambda mix: (mix / 2)[:, None]}, r"Own: returns the shape \[1, 1, 2, \d+\] where"),
+        (
+            {"forward": lambda mix: torch.stack([mix, mix], 1)[..., :-1]},
+            r"shape .*, 3999\] where",
+        ),
+        ({"forward": lambda mix: mix.numpy()}, "the model returns a ndarray, not a tensor"),
+    ],
+)
+def test_a_module_that_is_no_model_is_refused(attributes: dict[str, Any], said: str) -> None:
+    model = Own()
+    for name, value in attributes.items():
+        setattr(model, name, value)
+    with pytest.raises(SettingsError, match=said):
+        Separator(model).separate(np.zeros((2, 9000), np.float32), 8000)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"weights": 5},
+        {"weights": ["1"]},
+        {"blend": None},
+        {"model_options": {1: 2}},
+        {"model_options": 5},
+        {"sequential": "no"},
+        {"callback": 5},
+    ],
+)
+def test_arguments_are_named_when_they_are_wrong(arguments: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=f"^{next(iter(arguments))} .*: must be ") as caught:
+        Separator("classic", **arguments)
+    assert caught.value.setting == next(iter(arguments))
+
+
+def test_progress_knows_the_length_of_a_track() -> None:
+    events = list[Event]()
+    Separator(Own(), callback=events.append).separate(np.zeros((2, 9000), np.float32), 8000)
+    found = [event for event in events if isinstance(event, Progress)]
+    assert found and {event.total_s for event in found} == {9000 / 8000}
+
+
+def test_a_numpy_false_cancels_too() -> None:
+    with pytest.raises(Cancelled):
+        Separator(Own(), callback=lambda _: np.False_).separate(np.zeros((2, 9000), np.float32), 8000)
 
 
 def test_an_object_that_cannot_be_run_is_refused_with_what_it_lacks() -> None:

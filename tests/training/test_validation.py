@@ -1,12 +1,15 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
+from stemsplit import evaluate
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
 from stemsplit.evaluation import metrics
@@ -17,7 +20,7 @@ from stemsplit.training.config import ValidConfig
 from stemsplit.training.configfile import parse_config
 from stemsplit.training.library import WholeSong, data_spec, open_whole
 from stemsplit.training.run import train
-from stemsplit.training.sampling import DataConfig
+from stemsplit.training.sampling import DataConfig, DataSetConfig
 from stemsplit.training.validation import VALIDATION, BestCandidate, score_song, summary
 
 RATE = 100
@@ -74,6 +77,35 @@ def test_the_median_of_seconds() -> None:
 def test_absent_and_silent_stems_have_no_score() -> None:
     found = scores(song(a=noise(0), b=0.0009 / 0.1 * noise(1)))
     assert found.isnan().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_song_without_a_stem_scores_as_in_an_evaluation(tmp_path: Path, silent: bool) -> None:
+    class Spread(Network):
+        """Network whose stems are different parts of the mix."""
+
+        def __init__(self) -> None:
+            super().__init__(
+                None, stems=("drums", "bass", "other"), sample_rate=8000, channels=2, segment_samples=4000
+            )
+
+        def estimate(self, mix: Tensor) -> Tensor:
+            return torch.stack([0.5 * mix, 0.2 * mix, 0.3 * mix], dim=1)
+
+    names = {"drums": ["song/drums.wav"], "other": ["song/other.wav"]} | ({"bass": []} if silent else {})
+    (tmp_path / "song").mkdir()
+    for seed, name in enumerate(("drums", "other")):
+        soundfile.write(tmp_path / f"song/{name}.wav", noise(seed, 9000).T, 8000, subtype="FLOAT")
+    (tmp_path / "set.json").write_text(json.dumps({"song": names}))
+    root = tmp_path / "set.json" if silent else tmp_path
+    config = DataConfig((DataSetConfig(str(root)),), (DataSetConfig(str(root)),))
+    network = Spread()
+    (song,) = open_whole(config.valid, data_spec(config, network.stems, 8000, 2, False), lambda _: None)
+    expected = evaluate(root, network, bss=False, metrics=["usdr"]).summary()["Spread"]
+    found = dict(zip(network.stems, scores(song, network).tolist(), strict=True))
+    assert np.isnan(found.pop("bass"))
+    for stem, score in found.items():
+        assert score == pytest.approx(expected[stem]["usdr"], abs=1e-4)
 
 
 def test_a_recorded_mixture_is_separated_rather_than_the_sum() -> None:
