@@ -15,6 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
+from stemsplit.audio.content import content_of
 from stemsplit.audio.tags import Tags
 from stemsplit.claims import Claims, Taken
 from stemsplit.errors import Cancelled, OutputError
@@ -276,13 +277,14 @@ class _Track:
         """Separate the track into part files."""
         emit(self.callback, replace(self._place, duration_s=self.duration_s))
         outputs, fingerprint = self.worker.outputs, self.worker.fingerprint
+        content = content_of(self.source.file or self.source.path, self.source.info.stream)
         tags = self.source.tags() if self.files.settings.tags else Tags()
         if tags.notice:
             emit(self.callback, Notice(tags.notice, self.name))
         held = {one.name: one for one in outputs}
         self.files.open(
             {
-                names[0]: replace(tags, settings=fingerprint.tag([held[name] for name in names]))
+                names[0]: replace(tags, settings=fingerprint.tag([held[name] for name in names], content))
                 for names in self.files.outputs_of.values()
             }
         )

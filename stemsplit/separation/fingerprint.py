@@ -31,9 +31,14 @@ class Fingerprint:
     license: str = ""
     source: str = ""
 
-    def tag(self, outputs: Sequence[Output]) -> str:
-        """Return the line of JSON that is written to the tags of a file with these outputs."""
-        content = {
+    def tag(self, outputs: Sequence[Output], content: str | None = None) -> str:
+        """Return the line of JSON that is written to the tags of a file with these outputs.
+
+        Args:
+            outputs: what the file holds.
+            content: digest of the input's audio; None if unknown.
+        """
+        line = {
             "version": __version__,
             "model": self.model,
             "sha256": self.sha256,
@@ -42,20 +47,31 @@ class Fingerprint:
             "output": _content(outputs),
             "settings": dict(self.settings),
         }
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+        line |= {} if content is None else {"input": content}
+        return json.dumps(line, sort_keys=True, separators=(",", ":"))
 
-    def difference(self, tag: str | None, outputs: Sequence[Output]) -> str | None:
-        """Return how a file with `tag` differs from the outputs made now, as a clause; None if it doesn't."""
+    def difference(
+        self, tag: str | None, outputs: Sequence[Output], content: str | None = None
+    ) -> str | None:
+        """Return how a file with `tag` differs from the outputs made now, as a clause; None if it doesn't.
+
+        Args:
+            tag: of the file.
+            outputs: what it would hold now.
+            content: digest of the input's audio; None if unknown.
+        """
         try:
-            content = json.loads(tag or "")
-            then = {"model": content["model"], "sha256": content["sha256"], "content": content["output"]}
-            then |= content["settings"]
+            line = json.loads(tag or "")
+            then = {"model": line["model"], "sha256": line["sha256"], "content": line["output"]}
+            then |= line["settings"]
         except (ValueError, TypeError, KeyError):
             return "it was not made by stemsplit"
         now = {"model": self.model, "sha256": self.sha256, "content": _content(outputs)} | dict(self.settings)
         # The registry has only the beginning of some digests: compare what both have.
         if then["sha256"] and now["sha256"] and _same_hash(then["sha256"], now["sha256"]):
             then["sha256"] = now["sha256"]
+        if content is not None and line.get("input", content) != content:
+            return "it was made from another recording"
         for key in sorted({*now, *then}):
             if now.get(key) != then.get(key):
                 return f"{key} was {_shown(then.get(key))} and is now {_shown(now.get(key))}"

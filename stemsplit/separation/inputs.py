@@ -33,6 +33,7 @@ class Input:
         label: its name if the path is that of a temporary file, or its address without secrets.
         failure: the error if it is known already that it can't be read; the input fails at its turn.
         url: its address if it isn't a file of this machine; the path is then the one in its store.
+        listed: True if it was found in a folder rather than given.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Input:
     label: str | None = None
     failure: StemsplitError | None = None
     url: str | None = None
+    listed: bool = False
 
     @property
     def name(self) -> str:
@@ -241,7 +243,8 @@ def _walk(root: Path, chosen: _Chosen, output: Place | None, found: Found) -> It
             and os.path.realpath(here / name) != skipped
         )
         found.links += [here / name for name in below if os.path.islink(here / name)]
-        yield from (Input(here / file, place) for file in sorted(files) if chosen.has(place / file))
+        named = (file for file in sorted(files) if chosen.has(place / file))
+        yield from (Input(here / file, place, listed=True) for file in named)
     yield from (_unreadable(root, error) for error in unreadable)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TypeVar
 
+from stemsplit.audio.content import content_of
 from stemsplit.audio.encoding import check_encodable
 from stemsplit.audio.film import Film, film_of, settings_for
 from stemsplit.audio.reader import probe
@@ -35,16 +36,26 @@ AnyPlace = TypeVar("AnyPlace", Path, Url, Place)
 SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
 
 
-def is_done(job: Job, outputs: Sequence[Output], fingerprint: Fingerprint) -> bool:
-    """Tell whether all outputs of a job exist, made with the same model and settings.
+def is_done(
+    job: Job, outputs: Sequence[Output], fingerprint: Fingerprint, stream: int | None, local: Input | None
+) -> bool:
+    """Tell whether all outputs of a job exist, made from the same recording with the same model and settings.
+
+    Args:
+        job: the input and the paths of its outputs.
+        outputs: the outputs of every track.
+        fingerprint: model and settings.
+        stream: index of the input's audio stream; None takes the one that FFmpeg prefers.
+        local: the input, or its copy on this machine; None if there is none yet.
 
     Raises:
-        OutputError: an output exists that was made with others.
+        OutputError: an output exists that was made from another recording or with others.
     """
     present = [path for path in job.outputs if exists(path)]
+    content = content_of(local.path, stream) if present and local is not None else None
     for path in sorted(present):
         held = [output for output in outputs if job.files[output.name] == path]
-        if difference := fingerprint.difference(read_settings(path), held):
+        if difference := fingerprint.difference(read_settings(path), held, content):
             raise OutputError(
                 path, f"exists, and {difference}", hint="-y overwrites it, --if-exists rename keeps both"
             )
@@ -100,18 +111,31 @@ def known(
 
 
 def finished(
-    job: Job, outputs: Sequence[Output], fingerprint: Fingerprint, batch: BatchSettings
+    job: Job,
+    outputs: Sequence[Output],
+    fingerprint: Fingerprint,
+    batch: BatchSettings,
+    local: Input | None = None,
 ) -> TrackResult | None:
     """Return the result of a job whose outputs exist already, None if there is something to do.
 
+    Args:
+        job: the input and the paths of its outputs.
+        outputs: the outputs of every track.
+        fingerprint: model and settings.
+        batch: the rule for existing files, and the stream that is read.
+        local: the copy of an input at an address; without one, only model and settings are compared.
+
     Raises:
-        OutputError: they exist, which the settings don't allow, or were made with others.
+        OutputError: they exist, which the settings don't allow, or were made from another recording or with
+            other settings.
     """
     if batch.if_exists == "error":
         for path in job.paths:
             if exists(path):
                 raise OutputError(path, "exists", hint="-y overwrites it")
-    if batch.if_exists == "skip" and is_done(job, outputs, fingerprint):
+    here = job.input if local is None and job.input.url is None else local
+    if batch.if_exists == "skip" and is_done(job, outputs, fingerprint, batch.audio_stream, here):
         # a process may have been killed just after it had published the files
         sweep_claimed(path for path in job.outputs if isinstance(path, Path))
         return TrackResult(str(job.input), "skipped", {stem: str(path) for stem, path in job.files.items()})
@@ -154,7 +178,7 @@ def survey(
     name = str(job.input)
     try:
         ready = examine(job, batch, output, local)
-        if (result := finished(job, outputs, fingerprint, batch)) is not None:
+        if (result := finished(job, outputs, fingerprint, batch, local)) is not None:
             return result
         if batch.if_exists == "rename":
             job = renamed(job)

@@ -14,8 +14,10 @@ from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from stemsplit.audio.tags import read_settings
 from stemsplit.errors import SettingsError
 from stemsplit.formats import Format
+from stemsplit.listing import AUDIO_SUFFIXES
 from stemsplit.separation.inputs import MOST_PLANNED, Input
 from stemsplit.settings import TEMPLATE, TEMPLATE_TOGETHER
 from stemsplit.urls import Place, Url
@@ -143,8 +145,19 @@ def plan_jobs(inputs: Sequence[Input], layout: Layout) -> Plan:
     free = iter(names)
     # An input that can't be read doesn't take the name of one that can.
     jobs = [Job(entry, {}) if entry.failure else layout.job(entry, next(free)) for entry in inputs]
+    if own := _made_before(jobs):
+        plan = plan_jobs([entry for entry in inputs if entry not in own], layout)
+        what = f"left out {len(own)} files that an earlier run made of these inputs, such as {own[0]}"
+        return replace(plan, notices=(*plan.notices, what))
     _check_collisions(jobs, layout)
     return Plan(tuple(jobs), tuple(notices))
+
+
+def _made_before(jobs: Sequence[Job]) -> list[Input]:
+    """Return the inputs, found in a folder, that are outputs of other jobs and were made by this program."""
+    written = {os.path.abspath(path) for job in jobs for path in job.paths if isinstance(path, Path)}
+    listed = [job.input for job in jobs if job.input.listed and os.path.abspath(job.input.path) in written]
+    return [entry for entry in listed if read_settings(entry.path) is not None]
 
 
 def stream_jobs(inputs: Iterable[Input], layout: Layout, notify: Callable[[str], None]) -> Iterator[Job]:
@@ -177,19 +190,25 @@ def stream_jobs(inputs: Iterable[Input], layout: Layout, notify: Callable[[str],
                 yield job
 
 
-def template_of(given: str | None, form: Format) -> str:
+def template_of(given: str | None, form: Format, mux: bool = False) -> str:
     """Return the template of a format's files, checked.
 
     Args:
         given: the template that is asked for; None for the default.
         form: the format.
+        mux: whether the files are films, whose suffixes are those of the inputs.
 
     Raises:
-        SettingsError: it can't be expanded, or leaves the output folder; or it names a stem, and the files of
-            the format hold all of them.
+        SettingsError: it can't be expanded, or leaves the output folder; it ends in the suffix of another
+            format; or it names a stem, and the files of the format hold all of them.
     """
     template = given or (TEMPLATE_TOGETHER if form.together else TEMPLATE)
     check_template(template)
+    suffix = PurePosixPath(template).suffix
+    if suffix.lower() in AUDIO_SUFFIXES and not template.lower().endswith(f".{form.extension}") and not mux:
+        what = f"--template {template}: ends in {suffix}, but the files are {form.name}"
+        hint = f"-f chooses the format; {{ext}} stands for its suffix, {form.extension}"
+        raise SettingsError(what, setting="--template", hint=hint)
     if form.together and "{stem}" in template.lower():
         raise SettingsError(
             f"--template {template}: a {form.name} file holds all stems of a track",

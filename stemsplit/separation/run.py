@@ -264,7 +264,7 @@ def prepare(
         ResourceError: the disk has too little room.
     """
     form = find_format(request.output.format)
-    template = template_of(request.batch.template, form)
+    template = template_of(request.batch.template, form, request.batch.mux)
     if request.engine.address is None:  # another machine may have the device
         check_device(request.compute.device)
     flow = _resolve(request, request.model.model if model is None else model, callback)

@@ -15,7 +15,6 @@ from secrets import token_hex
 from time import time
 from typing import Any, Literal
 
-from stemsplit.audio.reader import probe
 from stemsplit.errors import Cancelled, StemsplitError
 from stemsplit.events import Download, Event, Progress, emit
 from stemsplit.hub.access import Access
@@ -292,13 +291,6 @@ def _is_free(session: Session, song: Input) -> bool:
     if not there:
         return not others
     try:
-        done = is_done(planned, session.outputs, session.fingerprint)
-        # another song of this name has hardly the same length
-        return (done or not others) and _length_s(there[0]) == _length_s(song.path)
-    except StemsplitError:
+        return is_done(planned, session.outputs, session.fingerprint, None, song) or not others
+    except StemsplitError:  # made from another song of this name, or with other settings
         return False
-
-
-def _length_s(path: Path) -> float | None:
-    found = probe(path).duration_s
-    return None if found is None else round(found, 2)

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 import stemsplit
+from stemsplit.audio.content import content_of
 from stemsplit.separation.runner import Runner
 
 Shell = Any
@@ -55,6 +56,68 @@ def test_wrong_usage_is_one_line_before_any_work(shell: Shell, arguments: tuple[
     assert first.startswith("stemsplit: error: ")
     assert all(line.startswith("  hint: ") for line in hints)
     assert shell.files() == ["a.wav"]
+
+
+def test_another_song_of_the_same_name_is_not_taken_for_done(shell: Shell) -> None:
+    for seed, folder in enumerate(("one", "two")):
+        (shell.folder / folder).mkdir()
+        noise = 0.1 * np.random.default_rng(seed).standard_normal((8000, 2))
+        soundfile.write(shell.folder / folder / "01.wav", noise, 8000)
+    assert shell("one/01.wav", *BASS).code == 0
+    before = (shell.folder / "stems/01/bass.wav").read_bytes()
+    ran = shell("two/01.wav", *BASS)
+    assert ran.code == 1 and "exists, and it was made from another recording" in ran.err
+    assert "--if-exists rename keeps both" in ran.err
+    assert (shell.folder / "stems/01/bass.wav").read_bytes() == before
+    assert "1 skipped" in shell("one/01.wav", *BASS).err
+    songs = [(shell.folder / f"{folder}/01.wav").read_bytes() for folder in ("one", "two")]
+    assert shell("-", *BASS, input=songs[0]).code == 0
+    assert "1 skipped" in shell("-", *BASS, input=songs[0]).err
+    assert shell("-", *BASS, input=songs[1]).code == 1
+    assert shell("two/01.wav", *BASS, "-y").code == 0 and "1 skipped" in shell("two/01.wav", *BASS).err
+
+
+def test_new_tags_and_another_container_are_the_same_recording(tmp_path: Path) -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((30_000, 2))
+    soundfile.write(tmp_path / "a.mp3", noise, 44100)
+    first = content_of(tmp_path / "a.mp3")
+    for name, tag in (("b.mp3", {"title": "new", "comment": "x" * 5000}), ("b.mka", {})):
+        with av.open(tmp_path / "a.mp3") as given, av.open(tmp_path / name, "w") as made:
+            made.metadata.update(tag)
+            stream = made.add_stream_from_template(given.streams.audio[0])
+            for packet in given.demux(audio=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    made.mux(packet)
+        assert content_of(tmp_path / name) == first
+    soundfile.write(tmp_path / "c.mp3", noise[::-1], 44100)
+    assert content_of(tmp_path / "c.mp3") not in (first, None)
+    (tmp_path / "d.txt").write_text("no audio")
+    assert content_of(tmp_path / "d.txt") is None
+
+
+def test_stems_beside_the_songs_are_no_new_songs(shell: Shell) -> None:
+    shell.write("songs/a.wav", seconds=0.3)
+    shell.write("songs/b/vocals.wav", seconds=0.3)  # not made by this program
+    command = ("songs", "-m", "classic", "-o", "songs")
+    assert "2 done" in shell(*command).err
+    for _ in range(2):
+        ran = shell(*command)
+        assert ran.code == 0 and "0 done, 2 skipped" in ran.err
+        assert (
+            "left out 8 files that an earlier run made of these inputs, such as songs/a/bass.wav" in ran.err
+        )
+    assert shell("songs/a/bass.wav", *BASS, "-o", "songs").code == 0  # a file that is given is separated
+
+
+def test_a_template_does_not_name_another_format(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.3)
+    for template, form in (("{name}-{stem}.mp3", "wav"), ("{stem}.WAV", "flac")):
+        ran = shell("a.wav", *BASS, "--template", template, "-f", form)
+        suffix = template.rpartition(".")[2]
+        assert ran.code == 2 and f"ends in .{suffix}, but the files are {form}" in ran.err
+    assert shell("a.wav", *BASS, "--template", "{name}-{stem}.mp3", "-f", "mp3").code == 0
+    assert shell("a.wav", *BASS, "--template", "{name}.v2").code == 0
 
 
 def test_an_empty_stream_is_a_failed_track_of_the_batch(shell: Shell) -> None:
