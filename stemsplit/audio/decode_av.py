@@ -267,7 +267,7 @@ def _choose(container: Any, name: Path, stream: int | None) -> Any:
         raise InputError(name, f"has no audio stream {stream}", hint=f"it has {known} (--audio-stream)")
     chosen = (container.streams.best("audio") or streams[0]) if stream is None else streams[stream]
     context = chosen.codec_context
-    if context is not None and context.codec_tag in _PROTECTED:
+    if context is not None and _codec_tag(context) in _PROTECTED:
         raise InputError(
             name,
             "protected by DRM",
@@ -276,6 +276,14 @@ def _choose(container: Any, name: Path, stream: int | None) -> Any:
     if context is None:
         raise InputError(name, "has audio in a codec that can't be decoded here")
     return chosen
+
+
+def _codec_tag(context: Any) -> str:
+    """Return the four-character code of a stream's codec, empty for a number, which some containers have."""
+    try:
+        return str(context.codec_tag)
+    except UnicodeDecodeError:  # PyAV takes the bytes for ASCII
+        return ""
 
 
 def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:

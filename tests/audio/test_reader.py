@@ -95,6 +95,13 @@ AS_FFMPEG = {
     "noxing.mp3": ["-c:a", "libmp3lame", "-write_xing", "0"],
     "mp3.mp4": ["-c:a", "libmp3lame"],
     "dts": ["-c:a", "dca", "-strict", "-2"],
+    # containers that number codecs, by numbers whose bytes are no ASCII
+    "dts.ts": ["-c:a", "dca", "-strict", "-2"],
+    "truehd.ts": ["-c:a", "truehd", "-strict", "-2"],
+    "bluray.m2ts": ["-c:a", "pcm_bluray"],
+    "aac.avi": ["-c:a", "aac"],
+    "flac.avi": ["-c:a", "flac"],
+    "flac.wav": ["-c:a", "flac"],
 }
 
 
@@ -111,7 +118,7 @@ def test_audio_is_what_the_ffmpeg_program_decodes(
     ffmpeg("-i", wav, *options, path)
     audio, rate = read_audio(path)
     expected = ffmpeg_decoded(path)
-    assert rate == RATE
+    assert rate == (48000 if name == "bluray.m2ts" else RATE)
     if LENGTH_KEPT.get(name) == options:
         # the ffmpeg program keeps an MP4's padding at the end
         assert audio.shape == (2, FRAMES) and impulse_at(audio) == IMPULSE
@@ -119,6 +126,14 @@ def test_audio_is_what_the_ffmpeg_program_decodes(
         assert audio.shape == expected.shape
     shared = min(audio.shape[1], expected.shape[1])
     assert np.abs(audio[:, :shared] - expected[:, :shared]).max() < 2e-6
+
+
+def test_aac_in_a_wav_is_an_error(wav: Path, tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+    """A WAV doesn't store where a packet of AAC begins, so the ffmpeg program can't decode it either."""
+    ffmpeg("-i", wav, "-c:a", "aac", tmp_path / "a.wav")
+    assert probe(tmp_path / "a.wav").codec == "aac"
+    with pytest.raises(InputError, match="undecodable packet"):
+        read_audio(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize("name", ["opus", "webm", "mp4", "mka"])
