@@ -15,11 +15,16 @@ import soundfile
 from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
 from stemsplit.audio.input_file import FileRange
 from stemsplit.audio.truncation.chunks import DataChunk
+from stemsplit.audio.wav import GUID_TAIL
 from stemsplit.errors import InputError
 
 _CODECS = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS"}
 _SAMPLE_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 _PIECE = 65536
+# Beginning of a file that has its format, a chunk of at most 64 bytes
+_HEADER_BYTES = 4096
+# Subtypes by format tag that libsndfile takes for integers in a W64 with an extensible header
+_W64_SUBTYPES = {3: "FLOAT", 6: "ALAW", 7: "ULAW"}
 # libsndfile reports the largest integer as the length of a FLAC stream that declares none
 _ENDLESS = 1 << 60
 # Index of each channel of FFmpeg's layout in Vorbis' channel order (Vorbis I §4.3.9)
@@ -66,7 +71,7 @@ class SndfileDecoder(Decoder):
         self._source = source
         self._file = _open(source)
         try:
-            container, codec = self._file.format, self._file.subtype
+            container = self._file.format
             if data is not None:
                 self._read_as_raw(data)
             self._require_suitable(container)
@@ -74,6 +79,7 @@ class SndfileDecoder(Decoder):
             self._file.close()
             raise
         self._position = 0
+        codec = self._file.subtype
         layout: str | None = None
         self._order: list[int] | None = None
         if codec == "VORBIS" and self._file.channels in _VORBIS_ORDER:
@@ -89,11 +95,11 @@ class SndfileDecoder(Decoder):
         )
 
     def _read_as_raw(self, data: DataChunk) -> None:
-        """Reopen the samples without the header if libsndfile takes a wrong length from it."""
+        """Reopen the samples without the header if libsndfile takes a wrong length or subtype from it."""
         file = self._file
-        sample_bytes = _SAMPLE_BYTES.get(file.subtype, 1)
-        frames = data.length // (sample_bytes * file.channels)
-        if file.subtype not in _CODECS or file.frames == frames:
+        subtype = self._w64_subtype(data) or file.subtype
+        frames = data.length // (_SAMPLE_BYTES.get(subtype, 1) * file.channels)
+        if subtype not in _CODECS or (file.frames, file.subtype) == (frames, subtype):
             return
         # "FILE" is the container's own byte order
         big = file.endian == "BIG" or (file.endian == "FILE" and file.format in ("AIFF", "CAF", "AU"))
@@ -103,10 +109,18 @@ class SndfileDecoder(Decoder):
             format="RAW",
             samplerate=file.samplerate,
             channels=file.channels,
-            subtype=file.subtype,
+            subtype=subtype,
             endian="BIG" if big else "LITTLE",
         )
         file.close()
+
+    def _w64_subtype(self, data: DataChunk) -> str | None:
+        """Return the subtype in a W64's extensible header, which libsndfile ignores; None if it's right."""
+        if self._file.format != "W64" or self._file.subtype not in ("PCM_32", "PCM_U8"):
+            return None
+        header = self._source.part(0, min(data.start, _HEADER_BYTES)).read()
+        at = header.find(GUID_TAIL) - 2  # the format tag that the GUID begins with
+        return _W64_SUBTYPES.get(int.from_bytes(header[at : at + 2], "little")) if at >= 0 else None
 
     def _require_suitable(self, container: str) -> None:
         file = self._file

@@ -14,7 +14,7 @@ from stemsplit.formats import BIT_DEPTHS, BitDepth
 # RIFF sizes have 32 bits; this one stands for "unknown", and in RF64 for "see ds64"
 UNKNOWN_SIZE = 0xFFFF_FFFF
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE  # format tags (WAVE_FORMAT_…)
-_GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # after a format tag, makes KSDATAFORMAT's GUID
+GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")  # after a format tag, makes KSDATAFORMAT's GUID
 # From this expected length on, room for RF64's sizes is reserved; they are needed from 2^32 bytes on
 _RESERVE_FROM_BYTES = 1 << 31
 _MAX_SAMPLE_BYTES = 4
@@ -74,7 +74,7 @@ def _format_chunk(sample_rate: int, channels: int, bit_depth: BitDepth, layout: 
         "<HHIIHH", shown, channels, sample_rate, sample_rate * frame_bytes, frame_bytes, bits
     )
     if wide:
-        fields += struct.pack("<HHIH", 22, bits, wav_mask(channels, layout), tag) + _GUID_TAIL
+        fields += struct.pack("<HHIH", 22, bits, wav_mask(channels, layout), tag) + GUID_TAIL
     elif tag == _FLOAT:
         fields += struct.pack("<H", 0)
     return struct.pack("<4sI", b"fmt ", len(fields)) + fields

@@ -51,6 +51,29 @@ def test_other_sample_formats_of_wav(subtype: str, music: np.ndarray, tmp_path: 
     assert subtype not in ("FLOAT", "DOUBLE") or np.array_equal(audio, music)
 
 
+PCM = "u8 s16le s24le s32le f32le f64le alaw mulaw".split()
+
+
+@pytest.mark.parametrize("codec", PCM)
+@pytest.mark.parametrize("options", [["a.wav"], ["-rf64", "always", "a.wav"], ["a.w64"]], ids=str)
+@pytest.mark.parametrize("channels", [2, 6])
+def test_every_sample_format_of_ffmpeg(
+    codec: str,
+    options: list[str],
+    channels: int,
+    wav: Path,
+    tmp_path: Path,
+    ffmpeg: Callable[..., None],
+    ffmpeg_decoded: Callable[..., np.ndarray],
+) -> None:
+    path = tmp_path / options[-1]
+    ffmpeg("-i", wav, "-ac", str(channels), "-c:a", f"pcm_{codec}", *options[:-1], path)
+    audio, _ = read_audio(path)
+    assert np.array_equal(audio, ffmpeg_decoded(path, channels)) and np.abs(audio).max() > 0.2
+    late, _ = read_audio(path, start_s=1)
+    assert np.array_equal(late, audio[:, RATE:])
+
+
 @pytest.mark.parametrize(("kind", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")])
 def test_lossy_files_keep_position_and_count(
     kind: str, subtype: str, music: np.ndarray, tmp_path: Path

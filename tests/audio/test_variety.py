@@ -54,7 +54,10 @@ KINDS = {
     **{f"wav {c}": Kind("wav", ("-c:a", c), exact=True) for c in ("pcm_s32le", "pcm_f32le", "pcm_f64le")},
     **{f"wav {c}": Kind("wav", ("-c:a", c), exact=True) for c in ("pcm_alaw", "pcm_mulaw")},
     "rf64": Kind("wav", ("-c:a", "pcm_s16le", "-rf64", "always"), exact=True),
-    "w64": Kind("w64", ("-c:a", "pcm_s24le"), exact=True),
+    **{
+        f"w64 {c}": Kind("w64", ("-c:a", f"pcm_{c}"), exact=True)
+        for c in ("s24le", "s32le", "f32le", "mulaw")
+    },
     "aiff": Kind("aiff", ("-c:a", "pcm_s16be"), exact=True),
     "aiff little": Kind("aiff", ("-c:a", "pcm_s16le"), exact=True),
     "aiff float": Kind("aiff", ("-c:a", "pcm_f32be"), exact=True),
