@@ -35,7 +35,7 @@ _STATE_LAYOUT = {"aac", "opus"}
 _UNSAFE_PLANES = 8
 
 # Factor from each of FFmpeg's sample formats to full scale at 1
-_SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63, "flt": 1.0, "dbl": 1.0}
+_SCALE = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "flt": 1.0, "dbl": 1.0}
 
 
 class AvDecoder(Decoder):
@@ -381,6 +381,8 @@ def to_float(frame: Any) -> Array:
     channels = _kept_alive(frame.layout).nb_channels
     if frame.format.is_planar and channels >= _UNSAFE_PLANES:
         (frame,) = av.AudioResampler(format=frame.format.packed, layout=frame.layout).resample(frame)
+    if frame.format.name.startswith("s64"):  # for which PyAV has no array
+        (frame,) = av.AudioResampler(format="dbl", layout=frame.layout).resample(frame)
     samples = frame.to_ndarray()  # planar: [C, n]; packed: [1, n·C]
     if not frame.format.is_planar:
         samples = samples.reshape(-1, channels).T  # [1, n·C] -> [C, n]

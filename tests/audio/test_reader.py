@@ -51,7 +51,7 @@ def test_other_sample_formats_of_wav(subtype: str, music: np.ndarray, tmp_path: 
     assert subtype not in ("FLOAT", "DOUBLE") or np.array_equal(audio, music)
 
 
-PCM = "u8 s16le s24le s32le f32le f64le alaw mulaw".split()
+PCM = "u8 s16le s24le s32le s64le f32le f64le alaw mulaw".split()
 
 
 @pytest.mark.parametrize("codec", PCM)
