@@ -13,7 +13,15 @@ import av
 import numpy as np
 
 from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels, layout_name
-from stemsplit.audio.containers import CONTAINERS, container_facts, container_name
+from stemsplit.audio.containers import CONTAINERS, container_name
+from stemsplit.audio.declared_length import (
+    PADDING_S,
+    Gaps,
+    declared_frames,
+    gapless_count,
+    is_exact,
+    opus_pre_skip,
+)
 from stemsplit.audio.decoding import Array, AudioInfo, Decoder, damaged
 from stemsplit.audio.input_file import FileRange
 from stemsplit.audio.resample import Resampler
@@ -24,8 +32,6 @@ from stemsplit.errors import InputError, StemsplitError
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
 
 _TAG_MAGIC = (b"ID3", b"TAG", b"APETAGEX")
-# Encoders pad their last packets by less than this
-_PADDING_S = 0.2
 # Sample entries of encrypted MP4 audio: FairPlay's two, the standard one (ISO 14496-12 §8.12), Audible's
 _PROTECTED = {"drms", "drmi", "enca", "aavd"}
 
@@ -68,6 +74,7 @@ class AvDecoder(Decoder):
         self._facts = CONTAINERS[self.info.container]
         self._changed = False
         self._done = 0  # samples per channel decoded so far, at info.sample_rate
+        self._gaps = Gaps()
         self._packets_end = 0  # in the stream's time base
         self._last_frame = 0, 0  # its pts in the stream's time base, its samples
         self._input_format = self.info.sample_rate, self.info.channels  # of the current frame
@@ -75,13 +82,13 @@ class AvDecoder(Decoder):
 
     def pieces(self) -> Iterator[Array]:
         """Yield the audio from the first sample on, [C, n]; see `Decoder`."""
-        # The padding is only known after the last packet, so the last _PADDING_S seconds are held back
+        # The padding is only known after the last packet, so the last PADDING_S seconds are held back
         held: deque[Array] = deque()
         held_frames = 0
         for piece in self._decoded():
             held.append(piece)
             held_frames += piece.shape[1]
-            while held_frames - held[0].shape[1] >= _PADDING_S * self.info.sample_rate:
+            while held_frames - held[0].shape[1] >= PADDING_S * self.info.sample_rate:
                 held_frames -= held[0].shape[1]
                 yield held.popleft()
         self._require_whole()
@@ -100,6 +107,7 @@ class AvDecoder(Decoder):
                 if not self._is_no_audio(packet):
                     failure = self._damaged("undecodable packet")
                 continue
+            self._gaps.add(packet, frames)
             if packet.is_corrupt and self._facts.indexed:
                 raise self._damaged("packet incomplete")
             for frame in frames:
@@ -145,7 +153,7 @@ class AvDecoder(Decoder):
                 if packet.pts is not None and packet.duration:
                     self._packets_end = max(self._packets_end, packet.pts + packet.duration)
                 if self.info.codec == "opus" and self._facts.miscounts_skip:
-                    _correct_skip(packet, _opus_pre_skip(self._stream))
+                    _correct_skip(packet, opus_pre_skip(self._stream))
                 yield packet
             if self._source.failure is not None and not self._complete:
                 raise self._damaged("can't be read")
@@ -207,7 +215,9 @@ class AvDecoder(Decoder):
         if info.frames is None or self._facts.length == "estimate":
             return
         in_header = self._facts.length == "header"
-        claim = claimed_samples(info.frames, self._done, info.sample_rate, ends_on_frame=in_header)
+        gaps_s = self._gaps.total_s(self._stream.time_base) if self._facts.gapless else 0
+        declared = info.frames - round(gaps_s * info.sample_rate)
+        claim = claimed_samples(declared, self._done, info.sample_rate, ends_on_frame=in_header)
         notice = claim.check(info.path)
         if notice and (in_header or claim.declared - claim.present > claim.slack):
             self.notices.append(notice)
@@ -215,7 +225,7 @@ class AvDecoder(Decoder):
     def _padding(self) -> int:
         """Return the number of samples at the end that only fill the encoder's last packets; 0 if unknown."""
         info = self.info
-        gapless = info.frames is not None and info.frames == _gapless_count(self._container)
+        gapless = info.frames is not None and info.frames == gapless_count(self._container)
         if info.frames is not None and (gapless or self._facts.padding == "count"):
             return self._plausible(Fraction(self._done - info.frames, info.sample_rate))
         if self._facts.padding != "end":
@@ -226,7 +236,7 @@ class AvDecoder(Decoder):
         return self._plausible(excess + Fraction(samples, info.sample_rate))
 
     def _plausible(self, excess_s: Fraction) -> int:
-        return round(excess_s * self.info.sample_rate) if 0 < excess_s < _PADDING_S else 0
+        return round(excess_s * self.info.sample_rate) if 0 < excess_s < PADDING_S else 0
 
     def _damaged(self, detail: str) -> InputError:
         if self._source.failure is not None:
@@ -296,22 +306,14 @@ def _describe(container: Any, stream: Any, name: Path) -> AudioInfo:
         path=name,
         sample_rate=context.sample_rate,
         channels=layout.nb_channels,
-        frames=_declared_frames(container, stream),
+        frames=declared_frames(container, stream),
         container=container_name(container),
         codec=codec,
         layout=layout_name(layout) or (UNKNOWN_LAYOUT if codec in _STATE_LAYOUT else None),
         stream=audio.index(stream),
         streams=len(audio),
-        estimated=not _is_exact(container, stream),
+        estimated=not is_exact(container, stream),
     )
-
-
-def _is_exact(container: Any, stream: Any) -> bool:
-    """Return whether the declared length is exact: an MP4 index counts the samples of these codecs."""
-    context, indexed = stream.codec_context, container_facts(container).gapless
-    per_sample = indexed and stream.duration and stream.time_base * context.sample_rate == 1
-    known = context.codec.canonical_name.startswith(("aac", "alac", "pcm_"))
-    return bool(per_sample and known and _gapless_fits(container.metadata, stream.duration))
 
 
 def _kept_alive(layout: Any) -> Any:
@@ -325,27 +327,6 @@ def _kept_alive(layout: Any) -> Any:
     return layout
 
 
-def _declared_frames(container: Any, stream: Any) -> int | None:
-    counted = _gapless_count(container)
-    rate = stream.codec_context.sample_rate
-    if stream.duration:
-        declared = round(Fraction(stream.duration * stream.time_base * rate))
-        # the tag is often copied to a file that was cut out of another, so it must fit the index
-        if counted is not None and abs(declared - counted) < _PADDING_S * rate:
-            return counted
-        # an Ogg page's granule position includes the pre-skip (RFC 7845 §4)
-        return declared - (_opus_pre_skip(stream) if container_facts(container).counts_skip else 0)
-    if container.duration:
-        return round(Fraction(container.duration * rate, av.time_base))
-    return None
-
-
-def _opus_pre_skip(stream: Any) -> int:
-    """Return the pre-skip: samples at 48 kHz that an Opus decoder drops at the start (RFC 7845 §5.1)."""
-    header = stream.codec_context.extradata or b""
-    return int.from_bytes(header[10:12], "little") if header.startswith(b"OpusHead") else 0
-
-
 def _correct_skip(packet: Any, pre_skip: int) -> None:
     """Make the decoder skip `pre_skip` samples; FFmpeg 8 counts them at the rate before encoding."""
     if packet.size and packet.has_sidedata("skip_samples"):
@@ -354,26 +335,6 @@ def _correct_skip(packet: Any, pre_skip: int) -> None:
         if any(content[:4]):
             skip.update(pre_skip.to_bytes(4, "little") + content[4:])
             packet.set_sidedata(skip)
-
-
-def _gapless_count(container: Any) -> int | None:
-    """Return the sample count of an MP4's iTunSMPB tag (its fourth hexadecimal field), None without one."""
-    if not container_facts(container).gapless:
-        return None
-    fields = container.metadata.get("iTunSMPB", "").split()
-    try:
-        return int(fields[3], 16) or None
-    except (IndexError, ValueError):
-        return None
-
-
-def _gapless_fits(metadata: dict[str, str], duration: int) -> bool:
-    """Return whether priming, padding and count of the iTunSMPB tag, if any, add up to the duration."""
-    fields = metadata.get("iTunSMPB", "").split()
-    try:
-        return not fields or sum(int(field, 16) for field in fields[1:4]) == duration
-    except ValueError:
-        return False
 
 
 def to_float(frame: Any) -> Array:

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -275,6 +276,50 @@ def test_a_gapless_tag_of_another_file(
     assert 0 <= expected - audio.shape[1] <= (1024 if name == "a.m4a" else 0) and not notices
     declared = probe(tmp_path / name).frames
     assert declared is not None and abs(declared - audio.shape[1]) < 0.1 * RATE
+
+
+# 1 s of the wav, which has 1.5 s, then nothing until 3 s, then the rest
+GAP = ["-af", "asetpts='PTS+gte(T,1)*2/TB'"]
+GAPS = {
+    "a.mp4": ["-c:a", "aac"],
+    "b.mp4": ["-c:a", "alac", "-movflags", "+faststart"],
+    "c.mp4": ["-c:a", "libmp3lame"],
+    "d.mp4": ["-c:a", "aac", "-movflags", "frag_keyframe+empty_moov", "-frag_duration", "100000"],
+}
+
+
+@pytest.mark.parametrize(("name", "options"), GAPS.items())
+def test_a_gap_between_timestamps_is_not_missing_audio(
+    name: str,
+    options: list[str],
+    wav: Path,
+    tmp_path: Path,
+    ffmpeg: Callable[..., None],
+    ffmpeg_decoded: Callable[..., np.ndarray],
+) -> None:
+    path = tmp_path / name
+    ffmpeg("-i", wav, *GAP, *options, path)
+    audio, notices = read(path)
+    expected = ffmpeg_decoded(path)
+    assert 0 <= expected.shape[1] - audio.shape[1] <= 1152 and not notices
+    assert np.abs(audio - expected[:, : audio.shape[1]]).max() < 2e-6
+    info = probe(path)
+    assert info.estimated and info.frames is not None and info.frames > audio.shape[1]
+
+
+@pytest.mark.parametrize("packet", [30, 55])
+def test_a_file_with_a_gap_that_was_cut_between_two_packets(
+    packet: int, wav: Path, tmp_path: Path, ffmpeg: Callable[..., None]
+) -> None:
+    path = tmp_path / "a.mp4"
+    ffmpeg("-i", wav, *GAP, "-c:a", "aac", "-movflags", "+faststart", path)
+    whole = path.read_bytes()
+    with av.open(path) as container:
+        end = container.streams.audio[0].index_entries[packet].pos
+    start = whole.index(b"mdat") - 4
+    path.write_bytes(whole[:start] + struct.pack(">I", end - start) + whole[start + 4 : end])
+    with pytest.raises(InputError, match="cut short"):
+        read(path)
 
 
 def test_mp3_that_changes_its_rate_and_channels(
