@@ -15,7 +15,8 @@ _ORDER = (
     "BFC BFL BFR"
 ).split()
 WAV_LOUDSPEAKERS = 18  # the first of them have a bit in dwChannelMask of WAVEFORMATEXTENSIBLE
-# The layout if a codec states its loudspeakers, but FFmpeg can't interpret them
+# The layout if a codec states its loudspeakers, but FFmpeg can't interpret them. It isn't taken for the usual
+# one: AAC has numbers for the usual layouts, and only lists the loudspeakers of the others
 UNKNOWN_LAYOUT = "unknown"
 # A downmix leaves out the low-frequency effects (ITU-R BS.775-3, annex 4)
 _OMITTED = {"LFE", "LFE2"}
@@ -65,7 +66,7 @@ def downmix_matrix(channels: int, layout: str | None = None) -> Array:
     # some programs label two channels with any layout of two; they are left and right all the same
     names = _loudspeakers(channels, None if channels <= 2 else layout)
     if not set(names) <= set(_ORDER):
-        raise _no_rule(f"{channels} channels in the layout {layout}")
+        raise _no_rule(_described(channels, layout))
     native = sorted(names, key=_ORDER.index)  # libswresample only takes the native order
     gains = dict(zip(native, _native_gains("+".join(native)), strict=True))
     if lost := [name for name in names if name not in _OMITTED and not any(gains[name])]:
@@ -94,7 +95,10 @@ def channel_groups(channels: int, layout: str | None = None) -> list[tuple[int, 
     Raises:
         StemsplitError: the layout is unknown.
     """
-    names = _loudspeakers(channels, layout)
+    try:
+        names = _loudspeakers(channels, layout)
+    except StemsplitError:
+        raise _no_pairs(channels, layout) from None
     found = dict[int, tuple[int, ...]]()
     for index, name in enumerate(names):
         partner = name.replace("L", "R", 1)  # FL -> FR, TBL -> TBR; LFE -> RFE, which doesn't exist
@@ -119,8 +123,15 @@ def _loudspeakers(channels: int, layout: str | None) -> list[str]:
     except ValueError:
         names = []
     if len(names) != channels or len(set(names)) != channels:
-        raise _no_rule(f"{channels} channels in the layout {layout}")
+        raise _no_rule(_described(channels, layout))
     return names
+
+
+def _described(channels: int, layout: str | None) -> str:
+    """Return channels without a rule in words."""
+    if layout == UNKNOWN_LAYOUT:
+        return f"{channels} channels in a layout that FFmpeg can't read"
+    return f"{channels} channels" if layout is None else f"{channels} channels in the layout {layout}"
 
 
 def layout_name(layout: av.AudioLayout) -> str | None:
@@ -151,4 +162,12 @@ def _no_rule(what: str) -> StemsplitError:
     return StemsplitError(
         f"{what}: no rule to mix them down",
         hint="mix them down first, for example with ffmpeg -i IN -ac 2 OUT",
+    )
+
+
+def _no_pairs(channels: int, layout: str | None) -> StemsplitError:
+    example = f"ffmpeg -i IN -af channelmap=channel_layout={_USUAL.get(channels, 'LAYOUT')} OUT.wav"
+    return StemsplitError(
+        f"{_described(channels, layout)}: no rule to find their pairs",
+        hint=f"name their loudspeakers first, for example with {example}",
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.channels import UNKNOWN_LAYOUT, convert_channels, downmix_matrix
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, channel_groups, convert_channels, downmix_matrix
 from stemsplit.audio.reader import probe, read_audio
 from stemsplit.errors import StemsplitError
 
@@ -75,6 +75,23 @@ def test_a_layout_in_an_unusual_order() -> None:
 def test_a_layout_without_a_rule_is_an_error(channels: int, layout: str) -> None:
     with pytest.raises(StemsplitError, match=f"{channels} channels .*: no rule to mix them down"):
         downmix_matrix(channels, layout)
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout", "described"),
+    [
+        (6, UNKNOWN_LAYOUT, "6 channels in a layout that FFmpeg can't read"),
+        (4, "nonsense", "4 channels in the layout nonsense"),
+        (9, None, "9 channels"),
+    ],
+)
+def test_channels_without_pairs_are_not_said_to_be_mixed_down(
+    channels: int, layout: str | None, described: str
+) -> None:
+    with pytest.raises(StemsplitError) as caught:
+        channel_groups(channels, layout)
+    assert str(caught.value) == f"{described}: no rule to find their pairs"
+    assert caught.value.hint and "channelmap=channel_layout=" in caught.value.hint
 
 
 @pytest.mark.parametrize("layout", [None, "downmix", "FC+LFE", UNKNOWN_LAYOUT])
