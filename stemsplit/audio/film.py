@@ -1,7 +1,7 @@
-"""Write a film again with another sound: its video, subtitles, chapters and tags are copied, not encoded."""
+"""Write a film again with another sound: its video, subtitles, pictures, chapters and tags are copied."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +15,7 @@ from stemsplit.audio.encode_av import AvEncoder
 from stemsplit.audio.input_file import InputFile
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
+from stemsplit.audio.tags.covers import is_picture, read_pictures
 from stemsplit.errors import InputError
 from stemsplit.formats import FORMATS, Format, OutputFormat, either
 from stemsplit.settings import OutputSettings
@@ -124,6 +125,7 @@ class FilmEncoder(AvEncoder):
         film: Film,
     ) -> None:
         begin = _sound_begins(film)
+        self._path, self._sound = film.path, film.stream
         with ExitStack() as stack:
             file = stack.enter_context(InputFile(film.path))
             self._film = stack.enter_context(open_container(file.view(), film.path))
@@ -142,10 +144,27 @@ class FilmEncoder(AvEncoder):
                 self._copy(stream)
         sound = super()._add_stream(bits_per_s)
         sound.disposition = Disposition.default
+        if language := self._film.streams.audio[self._sound].metadata.get("language"):
+            sound.metadata["language"] = language
         for stream in self._film.streams:
             if stream.type in _COPIED and stream.type != "video":
                 self._copy(stream)
+        self._add_pictures()
         return sound
+
+    def _add_pictures(self) -> None:
+        """Add the film's pictures, such as a cover, that its container can hold."""
+        pictures = [stream for stream in self._film.streams.video if is_picture(stream)]
+        if self._container.format.name == "mp4":
+            for stream in pictures:
+                with suppress(ValueError):  # its format can't be in this container
+                    self._copy(stream)
+        elif self._container.format.name == "matroska" and pictures:
+            with InputFile(self._path) as file, open_container(file.view(), self._path) as container:
+                data = read_pictures(container, {stream.index for stream in pictures})
+            for stream in pictures:
+                if stream.index in data:
+                    self._container.add_attachment(*_attachment(stream), data[stream.index])
 
     def _copy(self, stream: Any) -> None:
         target = self._container.add_stream_from_template(stream)
@@ -193,6 +212,16 @@ class FilmEncoder(AvEncoder):
 def _is_film(stream: Any) -> bool:
     """Tell a film from a picture, such as a cover."""
     return Disposition.attached_pic not in stream.disposition
+
+
+def _attachment(picture: Any) -> tuple[str, str]:
+    """Return file name and MIME type of a picture, as Matroska stores them."""
+    codec = picture.codec_context.name
+    ending, kind = {"mjpeg": ("jpg", "jpeg")}.get(codec, (codec, codec))
+    return (
+        picture.metadata.get("filename", f"cover.{ending}"),
+        picture.metadata.get("mimetype", f"image/{kind}"),
+    )
 
 
 def _sound_begins(film: Film) -> Fraction:

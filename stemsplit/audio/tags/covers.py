@@ -42,10 +42,10 @@ def read_cover(container: Any) -> tuple[Cover | None, str | None]:
 
     A front cover is better than a picture without a stated type, which is better than any other.
     """
-    pictures = [(stream, _kind(container, stream)) for stream in container.streams if _is_picture(stream)]
+    pictures = [(stream, _kind(container, stream)) for stream in container.streams if is_picture(stream)]
     if not pictures:
         return None, None
-    data = _read_pictures(container, {stream.index for stream, _ in pictures})
+    data = read_pictures(container, {stream.index for stream, _ in pictures})
     pictures.sort(key=lambda picture: (picture[1] != FRONT, picture[1] != OTHER))
     flaws = [_flaw(stream, data.get(stream.index, b"")) for stream, _ in pictures]
     for (stream, kind), flaw in zip(pictures, flaws, strict=True):
@@ -55,7 +55,7 @@ def read_cover(container: Any) -> tuple[Cover | None, str | None]:
     return None, flaws[0]
 
 
-def _is_picture(stream: Any) -> bool:
+def is_picture(stream: Any) -> bool:
     """Return whether a stream is a picture: not a video, nor the chapter pictures of an MP4."""
     if stream.type == "attachment":  # of a type that FFmpeg has no decoder for, such as WebP in Matroska
         return str(stream.metadata.get("mimetype", "")).startswith("image/")
@@ -74,7 +74,7 @@ def _kind(container: Any, stream: Any) -> str:
     return FRONT if container_facts(container).one_artwork or file.startswith("cover") else OTHER
 
 
-def _read_pictures(container: Any, indices: set[int]) -> dict[int, bytes]:
+def read_pictures(container: Any, indices: set[int]) -> dict[int, bytes]:
     """Return the pictures' bytes by stream index; FFmpeg demuxes them before all other packets."""
     data: dict[int, bytes] = {}
     try:
