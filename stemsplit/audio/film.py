@@ -1,5 +1,6 @@
 """Write a film again with another sound: its video, subtitles, pictures, chapters and tags are copied."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -7,6 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 from av.stream import Disposition
 
 from stemsplit.audio.decode_av import open_container
@@ -21,6 +24,10 @@ from stemsplit.formats import FORMATS, Format, OutputFormat, either
 from stemsplit.settings import OutputSettings
 
 _COPIED = ("video", "subtitle", "attachment")
+# Timestamps are rounded, in Matroska to 1 ms; only more than this is a gap between them
+_GAP_S = Fraction(1, 20)
+# Samples of silence that are written at once
+_SILENCE = 65536
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class FilmEncoder(AvEncoder):
         tags: Tags,
         film: Film,
     ) -> None:
-        begin = _sound_begins(film)
+        timing = _timing(film)
         self._path, self._sound = film.path, film.stream
         with ExitStack() as stack:
             file = stack.enter_context(InputFile(film.path))
@@ -133,7 +140,9 @@ class FilmEncoder(AvEncoder):
             form: Format = replace(FORMATS[settings.format], **film.form)
             super().__init__(sink, sample_rate, channels, settings, replace(tags, cover=None), form=form)
             self._open = stack.pop_all()
-        self._position = round(begin * sample_rate)
+        self._position = round(timing.begin_s * sample_rate)
+        self._gaps = deque((round(at * sample_rate), round(gap * sample_rate)) for at, gap in timing.gaps)
+        self._written = 0
         self._waiting = self._copied()
         self._next = next(self._waiting, None)
 
@@ -194,6 +203,18 @@ class FilmEncoder(AvEncoder):
             self._container.mux(packet)
             self._next = next(self._waiting, None)
 
+    def write(self, block: Array) -> None:
+        """Encode the next block [C, n], with silence where the film has a gap between the timestamps."""
+        while self._gaps and self._gaps[0][0] < self._written + block.shape[1]:
+            at, missing = self._gaps.popleft()
+            head, block = np.split(block, [at - self._written], axis=1)
+            super().write(head)
+            self._written = at
+            for start in range(0, missing, _SILENCE):
+                super().write(np.zeros((len(block), min(_SILENCE, missing - start)), np.float32))
+        super().write(block)
+        self._written += block.shape[1]
+
     def _encode(self, samples: Array) -> None:
         super()._encode(samples)
         self._copy_until(Fraction(self._position, self._rate))
@@ -224,10 +245,33 @@ def _attachment(picture: Any) -> tuple[str, str]:
     )
 
 
-def _sound_begins(film: Film) -> Fraction:
-    """Return the time of the film's first sample of sound, in seconds."""
+@dataclass(frozen=True)
+class _Timing:
+    """The film's sound in time.
+
+    Attributes:
+        begin_s: time of its first sample.
+        gaps: parts of the film without sound in between: after how many seconds of sound, for how many.
+    """
+
+    begin_s: Fraction
+    gaps: Sequence[tuple[Fraction, Fraction]]
+
+
+def _timing(film: Film) -> _Timing:
+    """Decode the film's sound to find where it begins and where its timestamps leave gaps."""
+    begin: Fraction | None = None
+    end = sound = Fraction(0)
+    gaps = []
     with InputFile(film.path) as file, open_container(file.view(), film.path) as container:
-        for frame in container.decode(audio=film.stream):
-            if frame.pts is not None and frame.samples:
-                return Fraction(frame.pts * frame.time_base)
-    return Fraction(0)
+        longest = Fraction(container.duration or 0, av.time_base)
+        with suppress(av.error.FFmpegError, MemoryError, IndexError):  # damage, which the reader reports
+            for frame in container.decode(audio=film.stream):
+                start = end if frame.pts is None else frame.pts * frame.time_base
+                if begin is None and frame.pts is not None and frame.samples:
+                    begin = end = start
+                if _GAP_S < start - end <= longest:
+                    gaps.append((sound, start - end))
+                length = Fraction(frame.samples, frame.sample_rate)
+                sound, end = sound + length, start + length
+    return _Timing(begin or Fraction(0), gaps)

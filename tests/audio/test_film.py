@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from stemsplit.audio.film import film_of
+from stemsplit.audio.reader import read_audio
 from stemsplit.audio.tags import read_tags
 from stemsplit.audio.writer import open_writer
 from stemsplit.settings import OutputSettings
@@ -63,3 +64,37 @@ def test_language_and_cover_are_copied(
     assert copied.data == cover.read_bytes()
     with av.open(again) as container:
         assert sum(1 for _ in container.decode(video=0)) == 38
+
+
+@pytest.mark.parametrize("suffix", CODECS)
+@pytest.mark.parametrize("gap_s", [0.5, 2.0, 0.04])
+def test_sound_after_a_gap_stays_in_time(
+    suffix: str, gap_s: float, wav: Path, tmp_path: Path, ffmpeg: Ffmpeg
+) -> None:
+    film = tmp_path / f"film.{suffix}"
+    late = f"asetpts='PTS+gte(T,0.1)*{gap_s}/TB'"
+    ffmpeg(*PICTURE, "-i", wav, "-c:v", "libx264", "-af", late, "-c:a", CODECS[suffix][1], film)
+    audio, rate = read_audio(film)
+    again, _ = read_audio(written_again(film, suffix, audio))
+    before, after = (int(np.abs(sound[0]).argmax()) for sound in (audio, again))
+    filled = round(gap_s * rate) if gap_s > 0.05 else 0
+    assert before == 10_000 and abs(after - before - filled) <= 0.0015 * rate
+    assert abs(again.shape[1] - audio.shape[1] - filled) <= 0.0015 * rate
+    # the silence is where the gap was: between the same two samples
+    silent = np.flatnonzero(np.abs(again[0, :after]) > 0.01)
+    assert np.diff(silent).max() >= 0.9 * filled
+
+
+def test_a_fragmented_film_keeps_its_time(wav: Path, tmp_path: Path, ffmpeg: Ffmpeg) -> None:
+    film = tmp_path / "film.mp4"
+    fragmented = ["-movflags", "frag_keyframe+empty_moov"]
+    ffmpeg(*PICTURE, "-i", wav, "-map", "0", "-map", "1", "-c:v", "libx264", "-c:a", "aac", *fragmented, film)
+    audio, _ = read_audio(film)
+    again, _ = read_audio(written_again(film, "mp4", audio))
+    ends = []
+    for path in (film, film.with_name("again.mp4")):
+        with av.open(path) as container:
+            last = list(container.decode(audio=0))[-1]
+            ends.append(last.time + last.samples / last.sample_rate)
+    assert again.shape[1] >= audio.shape[1]
+    assert ends[0] == pytest.approx(ends[1], abs=0.03)
