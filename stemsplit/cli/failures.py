@@ -15,8 +15,10 @@ from types import FrameType
 import click
 
 from stemsplit.errors import Cancelled, ResourceError, SettingsError
+from stemsplit.listing import AUDIO_SUFFIXES
 from stemsplit.outcome import Failure
 
+STDOUT = "-"  # in place of a file's name
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
 SIGNAL_RETRY_S = (
@@ -145,13 +147,20 @@ def require_stdout() -> None:
 
 
 def require_writable(option: str, file: str | None) -> None:
-    """Check before the work that the file that an option names, if any, can be written.
+    """Check before the work that the file that an option names, if any, can be written as text.
 
     Raises:
-        SettingsError: it can't.
+        SettingsError: it can't, or its name is that of a song, a stem or a film, which would be lost.
     """
     if file is None:
         return
+    if not file:
+        raise usage_error(f"{option}: is empty")
+    if file == STDOUT:
+        raise usage_error(f"{option} {file}: must be a file", hint=f"./{STDOUT} is a file of that name")
+    names = (file, os.path.realpath(file))
+    if any(os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES for name in names):
+        raise usage_error(f"{option} {file}: is the name of an audio file or a film")
     try:
         kind = os.stat(file).st_mode
     except FileNotFoundError:  # a link to a file that doesn't exist yet is followed

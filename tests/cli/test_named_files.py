@@ -1,0 +1,39 @@
+"""Files that options name: reports, scores, models."""
+
+import pytest
+
+from tests.cli.conftest import Shell
+
+BASS = ("-m", "classic", "-s", "bass")
+
+
+@pytest.mark.parametrize("name", ["q/s/vocals.wav", "song2.WAV", "clip.stem.mp4", "linked"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("a.wav", *BASS, "--report"), ("evaluate", ".", ".", "--csv"), ("evaluate", ".", ".", "--html")],
+)
+def test_no_text_is_written_over_audio(shell: Shell, arguments: tuple[str, ...], name: str) -> None:
+    shell.write("a.wav", seconds=0.2)
+    (shell.folder / "linked").symlink_to("a.wav")
+    (shell.folder / "q/s").mkdir(parents=True)
+    before = shell.files()
+    ran = shell(*arguments, name)
+    assert ran.code == 2
+    words = f"{arguments[-1]} {name}: is the name of an audio file or a film"
+    assert ran.err.splitlines() == [f"stemsplit: error: {words}"]
+    assert shell.files() == before
+
+
+def test_a_report_is_not_written_over_an_input_without_a_suffix(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.2).rename(shell.folder / "song")
+    ran = shell("song", *BASS, "--report", "./song")
+    assert ran.code == 2 and "--report ./song: is an input" in ran.err
+    assert shell.files() == ["song"]
+
+
+@pytest.mark.parametrize("option", ["--csv", "--html"])
+@pytest.mark.parametrize(("name", "words"), [("-", "{} -: must be a file"), ("", "{}: is empty")])
+def test_what_names_no_file(shell: Shell, option: str, name: str, words: str) -> None:
+    ran = shell("evaluate", ".", ".", option, name)
+    assert ran.code == 2 and words.format(option) in ran.err
+    assert shell.files() == []
