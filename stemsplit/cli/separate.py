@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import one_line, require_stdout, require_writable, say, usage_error
+from stemsplit.cli.failures import STDOUT, one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.separate_options import NOTICES, OPTIONS, Sectioned
 from stemsplit.events import Event, Notice, TrackDone
 from stemsplit.fields import collect
@@ -66,8 +66,10 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
 
     os.getcwd()  # raises if the working folder was removed: torch can't be imported there
     share_memory()
-    to_stdout = options["output"] == "-"
+    to_stdout = options["output"] == STDOUT
     _check_streams(options, to_stdout)
+    if options["report"] == STDOUT:
+        options |= {"as_json": True, "report": None}
     require_writable("--report", options["report"])
     notices = [*notices, *_choose_best(options)]
     request = _request(options)
@@ -124,15 +126,21 @@ def _import_torch() -> None:
 
 def _check_streams(options: dict[str, Any], to_stdout: bool) -> None:
     """Refuse two kinds of data on stdout, and audio on a terminal."""
-    paths = options["print_paths"] or options["print0"]
-    if to_stdout + options["as_json"] + paths > 1:
+    kinds = {
+        "-o -": to_stdout,
+        "--report -": options["report"] == STDOUT,
+        "--json": options["as_json"] and options["report"] != STDOUT,  # which is the same
+        "--print-paths": options["print_paths"] or options["print0"],
+    }
+    used = [words for words, wanted in kinds.items() if wanted]
+    if len(used) > 1:
         raise usage_error(
-            "-o -, --json and --print-paths all write to stdout",
+            f"{' and '.join(used)} write to stdout",
             hint="use one of them; --report FILE writes the report into a file",
         )
     if to_stdout and sys.stdout.isatty():
         raise usage_error("-o -: stdout is a terminal", hint="pipe it into a program or a file")
-    if to_stdout or options["as_json"] or paths:
+    if used:
         require_stdout()
 
 
@@ -164,7 +172,7 @@ def _choose_best(options: dict[str, Any]) -> list[str]:
 def _request(options: dict[str, Any]) -> Request:
     """Return the settings that the options ask for."""
     if options["engine"] == "ray":
-        if options["output"] == "-":
+        if options["output"] == STDOUT:
             raise usage_error("-o -: --engine ray writes files")
         if options["jobs"]:
             raise usage_error(f"--jobs {options['jobs']}: --engine ray has --workers")
@@ -185,7 +193,7 @@ def _request(options: dict[str, Any]) -> Request:
         changed["template"] = LAYOUTS[options["layout"]]
     if options["overwrite"]:
         changed["if_exists"] = "overwrite"
-    if options["output"] == "-" and options["bit_depth"] is None and options["format"] in (None, "wav"):
+    if options["output"] == STDOUT and options["bit_depth"] is None and options["format"] in (None, "wav"):
         changed["bit_depth"] = "32f"
     return collect({**options, **changed}, Request, QUALITIES[options["quality"]])
 

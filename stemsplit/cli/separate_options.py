@@ -88,8 +88,9 @@ _ORDER: dict[str, list[Entry]] = {
         click.Option(["--json", "as_json"], is_flag=True, help="Print the report on stdout as JSON."),
         flag(
             "--report",
-            metavar="FILE",
-            help="Write the report as JSON; into FILE.jsonl while the run goes on.",
+            metavar="FILE|-",
+            help="Write the report as JSON at the end; a FILE whose name ends in .jsonl gets a line per "
+            "track while the run goes on; - is --json.",
         ),
         click.Option(["-P", "--print-paths"], is_flag=True, help="Print the finished paths on stdout."),
         click.Option(["--print0"], is_flag=True, help="Print the finished paths, separated by NUL."),

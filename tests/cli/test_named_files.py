@@ -1,5 +1,7 @@
 """Files that options name: reports, scores, models."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import Shell
@@ -37,3 +39,13 @@ def test_what_names_no_file(shell: Shell, option: str, name: str, words: str) ->
     ran = shell("evaluate", ".", ".", option, name)
     assert ran.code == 2 and words.format(option) in ran.err
     assert shell.files() == []
+
+
+def test_a_report_on_stdout_is_that_of_json(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.3)
+    ran = shell("a.wav", *BASS, "--report", "-")
+    assert ran.code == 0
+    assert [t["status"] for t in json.loads(ran.out)["tracks"]] == ["done"]
+    again = shell("a.wav", *BASS, "--report", "-", "--json")
+    assert [t["status"] for t in json.loads(again.out)["tracks"]] == ["skipped"]
+    assert shell.files() == ["a.wav", "stems/a/bass.wav"]

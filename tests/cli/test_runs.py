@@ -39,6 +39,8 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
         (("a.wav", "--segment", "inf"), "--segment inf: must be at most 3600"),
         (("a.wav", "--threads", "99999999999"), "--threads 99999999999: must be at most 4096"),
         (("a.wav", "--report", "./a.wav"), "--report ./a.wav: is the name of an audio file"),
+        (("a.wav", "--report", "-", "-o", "-"), "-o - and --report - write to stdout"),
+        (("a.wav", "--report", "-", "-P"), "--report - and --print-paths write to stdout"),
         (("a.wav", "-f", "mp3", "--sample-rate", "12345"), "--format mp3: can't hold 12345 Hz"),
         (("a.wav", "--karaoke", "--rest"), "--karaoke can't be used with"),
         (("a.wav", "-j", "0"), "not a whole number of at least 1"),
