@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 STDIN = "-"
 BEST = "best:"  # stands before a stem in place of a model's name
 KARAOKE_LEAD = "karaoke_lead"  # the registry's recipe that takes the lead voice away
-KARAOKE_HINT = "with a karaoke model of your own: -m MODEL --karaoke"
 LINES = ".jsonl"  # suffix of a report that is written while the run goes on
 
 
@@ -183,13 +182,8 @@ def _request(options: dict[str, Any]) -> Request:
                 raise usage_error(f"--{name}: needs several models", hint="repeat -m")
     changed: dict[str, Any] = {"model": first, "others": tuple(others), "end_s": _end(options)}
     if options["karaoke_lead"]:
-        for name in ("model", "stems", "rest", "mixes", "karaoke"):
-            if options[name]:
-                raise usage_error("--karaoke-lead chooses model and stem itself", hint=KARAOKE_HINT)
         changed |= {"model": KARAOKE_LEAD, "stems": ("karaoke",)}
     if options["layout"]:
-        if options["template"]:
-            raise usage_error("--layout and --template exclude each other")
         changed["template"] = LAYOUTS[options["layout"]]
     if options["overwrite"]:
         changed["if_exists"] = "overwrite"
@@ -200,11 +194,9 @@ def _request(options: dict[str, Any]) -> Request:
 
 def _end(options: dict[str, Any]) -> float | None:
     """Return the end to separate up to, in seconds, if `--end` or `--duration` is given."""
-    end: float | None = options["end_s"]
     if options["duration"] is None:
+        end: float | None = options["end_s"]
         return end
-    if end is not None:
-        raise usage_error("--end and --duration exclude each other")
     if options["duration"] == 0:
         raise usage_error("--duration 0: must be positive")
     return float((options["start_s"] or 0) + options["duration"])

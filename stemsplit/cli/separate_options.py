@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 import click
 
+from stemsplit.cli.exclusive import settle
 from stemsplit.cli.habits import translate
 from stemsplit.cli.options import PROGRESS, flag, option_fields, setting
 from stemsplit.engine_settings import EngineSettings
@@ -124,11 +125,18 @@ class Sectioned(click.Command):
     """A command whose help shows its options in `SECTIONS`, and that knows the words of other programs."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments after their translation; put the notices about it into `ctx.meta[NOTICES]`."""
+        """Parse arguments after their translation; put the notices about it into `ctx.meta[NOTICES]`.
+
+        Raises:
+            SettingsError: a word has no counterpart here, or two options exclude each other.
+        """
         options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
         own = {name: not one.is_flag for one in options for name in (*one.opts, *one.secondary_opts)}
         args, ctx.meta[NOTICES] = translate(args, own)
-        return super().parse_args(ctx, args)
+        left = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:  # of a completion
+            settle(ctx)
+        return left
 
     def sections(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
         """Return the options by section; last, under "Other", those that belong to none."""

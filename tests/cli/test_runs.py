@@ -42,7 +42,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
         (("a.wav", "--report", "-", "-o", "-"), "-o - and --report - write to stdout"),
         (("a.wav", "--report", "-", "-P"), "--report - and --print-paths write to stdout"),
         (("a.wav", "-f", "mp3", "--sample-rate", "12345"), "--format mp3: can't hold 12345 Hz"),
-        (("a.wav", "--karaoke", "--rest"), "--karaoke can't be used with"),
+        (("a.wav", "--karaoke", "--rest"), "--karaoke and --rest exclude each other"),
         (("a.wav", "-j", "0"), "not a whole number of at least 1"),
         (("a.wav", "--audio-stream", "x"), "not a whole number of at least 0"),
         (("completion",), "Choose from: bash, zsh, fish"),
