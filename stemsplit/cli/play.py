@@ -8,8 +8,8 @@ import click
 
 from stemsplit.cli.failures import usage_error
 from stemsplit.cli.options import flag, setting
-from stemsplit.fields import whole
-from stemsplit.settings import DEFAULT_REQUEST
+from stemsplit.fields import collect, whole
+from stemsplit.settings import ModelSettings, Request
 
 HOST = "127.0.0.1"
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -78,7 +78,9 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
     for path in paths:
         if not os.path.exists(path):
             raise usage_error(f"{path}: no such file or folder")
-    check_device(options["device"] or DEFAULT_REQUEST.compute.device)
+    request = collect(options, Request)
+    check_device(request.compute.device)
+    _check_model(request.model)
     share_memory()
     from stemsplit.web.server import open_browser, serve
 
@@ -90,13 +92,30 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
 
     serve(
         paths,
-        Path(options["output"] or DEFAULT_REQUEST.batch.output),
+        Path(request.batch.output),
         {name: options[name] for name in ("model", "device", "offline") if options[name] is not None},
         host=options["host"],
         port=options["port"],
         key=options["key"],
         ready=ready,
     )
+
+
+def _check_model(settings: ModelSettings) -> None:
+    """Refuse a model that can't be found, without loading it or opening a connection.
+
+    Raises:
+        UnknownNameError: no model has this name.
+        CheckpointError: there is no such file.
+        SettingsError: a recipe or a bag is malformed.
+    """
+    from stemsplit.hub.access import Access
+    from stemsplit.hub.locate import locate
+    from stemsplit.hub.registry import is_known
+
+    source = str(settings.model)
+    if not is_known(source) and not source.startswith("hf:"):
+        locate(source, Access.of(settings), None)
 
 
 def _require_extra() -> None:

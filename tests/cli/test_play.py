@@ -52,12 +52,44 @@ def test_without_the_extra_it_says_how_to_install_it(
         (["-o", "-"], "-o -: the page writes files into a folder"),
         (["--host", "no.such.host.example", "--key", "long-enough"], "can't listen on no.such.host.example"),
         (["-d", "cuda:99"], "--device cuda:99"),
+        (["-o", ""], "--output: is empty"),
+        (["-m", ""], "--model: is empty"),
     ],
 )
 def test_what_makes_no_sense_is_refused(shell: Shell, arguments: list[str], words: str) -> None:
     ran = shell("serve", *arguments)
     assert ran.code == 2 and words in ran.err.splitlines()[0], ran.err
     assert shell.files() == []
+
+
+@web
+@pytest.mark.parametrize("command", ["play", "serve"])
+@pytest.mark.parametrize(
+    ("model", "code", "lines"),
+    [
+        ("tinny", 2, ["no model named 'tinny'", "did you mean tiny?"]),
+        ("runs/none.safetensors", 4, ["runs/none.safetensors: no such file"]),
+    ],
+)
+def test_a_model_that_can_t_be_found_is_refused(
+    shell: Shell, command: str, model: str, code: int, lines: list[str]
+) -> None:
+    ran = shell(command, "-m", model)
+    assert ran.code == code and ran.out == b""
+    assert all(words in line for words, line in zip(lines, ran.err.splitlines(), strict=False)), ran.err
+    assert shell.files() == []
+
+
+@web
+@pytest.mark.parametrize("model", ["htdemucs", "htdemucs_ft.yaml", "hf:owner/repository", "own.safetensors"])
+def test_a_model_is_not_loaded_before_it_is_used(
+    shell: Shell, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shell.folder / "own.safetensors").touch()
+    served: list[object] = []
+    monkeypatch.setattr("stemsplit.web.server.serve", lambda *given, **_: served.append(given[2]))
+    assert shell("serve", "-m", model).code == 0
+    assert served == [{"model": model}]
 
 
 @web
