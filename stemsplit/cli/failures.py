@@ -95,6 +95,9 @@ def explain(error: BaseException) -> int:
             return error.exit_code
         case SystemExit(code=int(code)):  # raised by click after it has printed completions
             return code
+        case click.exceptions.NoArgsIsHelpError():  # a group without a command; its message is the help
+            click.echo(error.format_message(), err=True)
+            return USAGE
         case click.ClickException():
             say(" ".join(error.format_message().split()), _where_to_look(error))
             return USAGE

@@ -20,6 +20,13 @@ def test_help(shell: Shell, arguments: tuple[str, ...]) -> None:
     assert shell(*arguments, "-h").out == ran.out
 
 
+@pytest.mark.parametrize("group", ["models", "report", "train"])
+def test_a_group_without_a_command_prints_its_help(shell: Shell, group: str) -> None:
+    ran = shell(group)
+    assert ran.code == 2 and ran.out == b""
+    assert ran.err == shell(group, "--help").out.decode()
+
+
 def test_defaults_come_from_the_settings(shell: Shell) -> None:
     text = " ".join(shell("separate", "--help").out.decode().split())
     for default in (
