@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
             "metrics",
             metavar="NAME,...",
             multiple=True,
+            type=names,
             help="Compute these metrics in place of the usual ones, such as sdr,bleedless,fullness.",
         ),
         flag("--bss/--no-bss", default=True, help="Also cSDR, ISR, SIR and SAR, the slowest metrics."),
@@ -131,7 +133,7 @@ def _evaluated(options: Mapping[str, Any], callback: Callback) -> "Evaluation":
             estimates=estimates,
             oracles=options["oracles"],
             only=options["only"],
-            metrics=[name for text in options["metrics"] for name in names(text)] or None,
+            metrics=list(chain.from_iterable(options["metrics"])) or None,
             bss=options["bss"],
             jobs=options["jobs"] or Request.jobs,
             engine=make_ray(collect(options, EngineSettings), options["device"] or DEFAULT_DEVICE),

@@ -495,6 +495,8 @@ BAD = [
     (("songs", "empty"), "empty: no multitrack found"),
     (("--dataset", "note.txt"), "note.txt: neither a manifest (.json, .csv) nor a .stem.mp4"),
     (("--dataset", "bad.json"), "bad.json: a manifest is {track: {stem: [file, …]}}"),
+    ((*CLASSIC, "--metric", ""), "Invalid value for '--metric': no name is given"),
+    ((*CLASSIC, "--metric", "sdr", "--metric", ","), "Invalid value for '--metric': no name is given"),
     ((*CLASSIC, "--only", "c*"), "songs: none of its 2 tracks is called c*"),
     (("--dataset", "songs", "-m", "clasic"), "no model named 'clasic'"),
     ((*CLASSIC, "--device", "abacus"), "--device abacus: "),
