@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import usage_error
+from stemsplit.cli.failures import one_line, usage_error
 from stemsplit.cli.options import PROGRESS, setting
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ def list_(as_json: bool, **options: Any) -> None:
     specs = choose(replace(choice, every=True) if as_json else choice)
     if as_json:
         click.echo(json.dumps({"schema": LIST_SCHEMA, "models": [entry_of(s) for s in specs]}, indent=2))
+        return
+    if not specs:
+        asked = " ".join(choice.words) or "these options"
+        click.echo(one_line(f"no model matches {asked}; stemsplit models list --all shows all"), err=True)
         return
     by_task = choice.narrow and choice.stem is None and choice.metric is None
     for line in print_table(specs, choice, by_task=by_task):

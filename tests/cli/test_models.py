@@ -130,6 +130,18 @@ def test_unknown_words_are_told(
     assert done.code == 2 and hint in done.err
 
 
+@pytest.mark.parametrize(
+    ("options", "asked"), [(("zz", "yy"), "zz yy"), (("--license", "Zlib"), "these options")]
+)
+def test_a_list_without_a_model_says_so(
+    shell: Shell, env: dict[str, str], options: tuple[str, ...], asked: str
+) -> None:
+    done = shell("models", "list", *options, env=env)
+    assert done.code == 0 and done.out == b""
+    assert done.err == f"no model matches {asked}; stemsplit models list --all shows all\n"
+    assert json.loads(shell("models", "list", *options, "--json", env=env).out)["models"] == []
+
+
 def test_json_is_complete(shell: Shell, env: dict[str, str]) -> None:
     done = shell("models", "list", "--json", env=env)
     content = json.loads(done.out)
