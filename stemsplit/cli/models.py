@@ -1,6 +1,7 @@
 """`stemsplit models`: list, describe, download, check, add, convert and export models."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -252,23 +253,35 @@ def remove(names: tuple[str, ...]) -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT.safetensors")
 @click.option("--half", is_flag=True, help="Store weights in half precision: half the size.")
-def convert(source: str, target: str, half: bool) -> None:
+@click.option("--replace", is_flag=True, help="Replace the file if it exists.")
+def convert(source: str, target: str, half: bool, replace: bool) -> None:
     """Convert a legacy checkpoint (.th, .pt, .ckpt) to safetensors, without running code from it.
 
     \b
     stemsplit models convert 955717e8-8726e21a.th htdemucs.safetensors
     stemsplit models convert htdemucs.safetensors small.safetensors --half
     """
-    from stemsplit.hub.checkpoints import convert
-
     if not target.endswith(".safetensors"):
         raise usage_error(f"{target}: must end in .safetensors")
+    _require_new(target, replace)
+    from stemsplit.hub.checkpoints import convert
+
     package, shown = convert(source, target, half=half), ""
     if half:
         from stemsplit.hub.agreement import agreement_of_half_db
 
         shown = f" (agrees to {agreement_of_half_db(package):.1f} dB on noise)"
     click.echo(f"{source} -> {target}{shown}", err=True)
+
+
+def _require_new(target: str, replace: bool) -> None:
+    """Refuse to write over a file unless that is asked for.
+
+    Raises:
+        SettingsError: the file exists.
+    """
+    if not replace and os.path.lexists(target):
+        raise usage_error(f"{target}: exists", hint="--replace writes over it")
 
 
 @models.command(
@@ -285,6 +298,7 @@ def convert(source: str, target: str, half: bool) -> None:
         ),
         setting("segment_s"),
         setting("offline"),
+        click.Option(["--replace"], is_flag=True, help="Replace the file if it exists."),
         PROGRESS,
     ],
     context_settings=HELP,
@@ -293,6 +307,7 @@ def export(
     name: str,
     target: str,
     half: bool,
+    replace: bool,
     stft: Literal["inside", "outside"],
     segment_s: float | None,
     offline: bool | None,
@@ -303,10 +318,11 @@ def export(
     \b
     stemsplit models export htdemucs htdemucs.onnx --half
     """
-    from stemsplit.hub.onnx_export import export_onnx
-
     if not target.endswith(".onnx"):
         raise usage_error(f"{target}: must end in .onnx")
+    _require_new(target, replace)
+    from stemsplit.hub.onnx_export import export_onnx
+
     with progress.display(style) as callback:
         done = export_onnx(
             name,

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from stemsplit.hub.checkpoints import save_package
+from stemsplit.models import build
 from tests.cli.conftest import Shell
+from tests.models.test_contract import HTDEMUCS
 
 BASS = ("-m", "classic", "-s", "bass")
 
@@ -49,3 +52,18 @@ def test_a_report_on_stdout_is_that_of_json(shell: Shell) -> None:
     again = shell("a.wav", *BASS, "--report", "-", "--json")
     assert [t["status"] for t in json.loads(again.out)["tracks"]] == ["skipped"]
     assert shell.files() == ["a.wav", "stems/a/bass.wav"]
+
+
+@pytest.mark.parametrize("command", ["convert", "export"])
+def test_a_model_is_written_over_only_where_that_is_asked_for(shell: Shell, command: str) -> None:
+    out = "m.safetensors" if command == "convert" else "m.onnx"
+    save_package(shell.folder / "m.safetensors", build("htdemucs", HTDEMUCS).eval())
+    (shell.folder / "m.onnx").write_text("precious")
+    before = (shell.folder / out).read_bytes()
+    ran = shell("models", command, "m.safetensors", out)
+    assert ran.code == 2
+    assert ran.err.splitlines() == [f"stemsplit: error: {out}: exists", "  hint: --replace writes over it"]
+    assert (shell.folder / out).read_bytes() == before
+    assert shell("models", command, "m.safetensors", out, "--half", "--replace").code == 0
+    assert (shell.folder / out).read_bytes() != before
+    assert shell.files() == ["m.onnx", "m.safetensors"]
