@@ -262,9 +262,15 @@ def _listed(source: str | None, null: bool) -> list[str]:
         )
     data = data.removeprefix(codecs.BOM_UTF8)
     entries = data.split(b"\0") if null else data.splitlines()
-    return [
+    found = [
         entry.decode(sys.getfilesystemencoding(), "surrogateescape") for entry in entries if entry.strip()
     ]
+    return found if null else [name for name in found if not _is_comment(name)]
+
+
+def _is_comment(line: str) -> bool:
+    """Return whether a line of a list is a comment, as in M3U playlists: no file has that name."""
+    return line.startswith("#") and not os.path.lexists(line)
 
 
 def _show_plan(session: "Session", as_json: bool) -> int:

@@ -47,9 +47,15 @@ _ORDER: dict[str, list[Entry]] = {
         "end_s",
         flag("--duration", type=seconds, metavar="TIME", help="Length to separate, instead of --end."),
         BatchSettings,
-        flag("--from-file", metavar="LIST|-", help="Read inputs from a file, one per line."),
+        flag(
+            "--from-file",
+            metavar="LIST|-",
+            help="Read inputs from a file, one per line; # begins a comment unless a file has that name.",
+        ),
         click.Option(
-            ["-0", "null"], is_flag=True, help="The list is separated by NUL, as find -print0 writes it."
+            ["-0", "null"],
+            is_flag=True,
+            help="The list is separated by NUL, as find -print0 writes it; it has no comments.",
         ),
         flag("--input-name", metavar="NAME", default="stdin", help="Name of stdin in the outputs' paths."),
         "shard",

@@ -355,6 +355,20 @@ def test_lists_of_inputs(shell: Shell) -> None:
     assert {"stems/a b/bass.wav", "stems/c/bass.wav"} < set(shell.files())
 
 
+def test_comments_in_lists_of_inputs(shell: Shell) -> None:
+    shell.write("#1.wav", seconds=0.2)
+    shell.write("b.wav", seconds=0.2)
+    lines = "#EXTM3U\n# the best\n#1.wav\n#EXTINF:123,b\nb.wav\n"
+    listed = ("--from-file", "-", *CLASSIC, "-s", "bass")
+    ran = shell(*listed, input=b"\xef\xbb\xbf" + lines.encode())
+    assert ran.code == 0 and "2 done" in ran.err
+    assert {"stems/#1/bass.wav", "stems/b/bass.wav"} < set(shell.files())
+    ran = shell(*listed, "-0", input=b"#2.wav\0b.wav\0")
+    assert ran.code == 3 and "#2.wav: " in ran.err
+    ran = shell(*listed, input=b"# nothing\n")
+    assert ran.code == 2
+
+
 def test_shards_of_a_batch(shell: Shell) -> None:
     for name in "abc":
         shell.write(f"in/{name}.wav", seconds=0.2)
