@@ -13,7 +13,7 @@ from time import monotonic
 import numpy as np
 import torch
 
-from stemsplit.audio.channels import usual_layout
+from stemsplit.audio.channels import downmix_matrix, usual_layout
 from stemsplit.core import compute as computing
 from stemsplit.core import memory
 from stemsplit.core.devices import free_memory
@@ -297,6 +297,12 @@ def load_runner(flow: Flow, request: Request, callback: Callback | None = None, 
 
 
 def _downmix(source: Source) -> str:
+    """Return the notice of a mix-down.
+
+    Raises:
+        StemsplitError: there is no rule for the source's layout.
+    """
+    downmix_matrix(source.channels, source.layout)
     layout = source.layout or f"{usual_layout(source.channels)}, which is assumed: the file doesn't tell"
     return f"{source.channels} channels ({layout}) are mixed down to stereo (ITU-R BS.775)"
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stemsplit.audio.channels import channel_groups, wav_mask
+from stemsplit.audio.channels import UNKNOWN_LAYOUT, channel_groups, wav_mask
 from stemsplit.errors import SettingsError, StemsplitError
 from stemsplit.hub.recipes import Recipe, Step
+from stemsplit.separation import runner
 from stemsplit.separation.source import ArraySource, Shape, output_shape
 from stemsplit.settings import OutputSettings
 from tests.separation.flows import flow_of, whole
@@ -67,3 +68,8 @@ def test_each_group_equals_its_separation_alone(
 def test_formats_without_surround_are_refused() -> None:
     with pytest.raises(SettingsError, match="mp3 holds at most stereo; use wav or flac"):
         OutputSettings(format="mp3", channels="each")
+
+
+def test_no_mixdown_is_announced_that_has_no_rule() -> None:
+    with pytest.raises(StemsplitError, match="no rule to mix them down"):
+        runner._downmix(ArraySource(np.zeros((6, 10), np.float32), 8000, UNKNOWN_LAYOUT))
