@@ -18,6 +18,7 @@ from stemsplit.errors import Cancelled, ResourceError, SettingsError
 from stemsplit.listing import AUDIO_SUFFIXES
 from stemsplit.outcome import Failure
 
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 STDOUT = "-"  # in place of a file's name
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
@@ -36,7 +37,7 @@ EXIT_CODES = {
 
 
 class Terminated(BaseException):
-    """Raised by SIGTERM."""
+    """Raised by SIGTERM, and by SIGHUP when the terminal is closed."""
 
 
 def usage_error(reason: str, hint: str | None = None) -> SettingsError:
@@ -189,16 +190,17 @@ def _where_to_look(error: click.ClickException) -> str | None:
 
 
 def _catch_signals() -> None:
-    """Let SIGTERM and SIGINT raise exceptions; keep ignoring SIGINT if the caller does."""
+    """Let SIGTERM, SIGINT and SIGHUP raise exceptions; keep ignoring the last two if the caller does."""
     signal.signal(signal.SIGTERM, _stop)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _stop)
+    for number in _SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
     sys.unraisablehook = _raise_again
 
 
 def _ignore_signals() -> None:
     """Ignore further signals while worker threads clean up."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -207,7 +209,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
         _stop_later(number)
         return
     _ignore_signals()  # a second Ctrl-C would interrupt the removal of part files
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _stop_later(number: int) -> None:

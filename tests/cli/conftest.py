@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from stemsplit.cli.failures import _SIGNALS
 from stemsplit.cli.main import run
 
 Audio = NDArray[np.float32]
@@ -72,7 +73,7 @@ class Shell:
     def __call__(
         self, *arguments: str | Path, input: bytes = b"", env: Mapping[str, str] | None = None
     ) -> Ran:
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         self.capture.readouterr()
         with self.patch.context() as patch:
             patch.chdir(self.folder)

@@ -228,7 +228,7 @@ sys.exit(guarded(work))
 
 
 @posix
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
 def test_a_signal_leaves_no_import_half_done(tmp_path: Path, name: str, code: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORTING.replace("SIGNAL", name)],
@@ -275,7 +275,7 @@ sys.exit(guarded(work))
 
 @posix
 @pytest.mark.parametrize("place", [READING, DESTROYING], ids=["reading", "destroying"])
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 143)])
 def test_a_signal_is_not_lost_in_a_callback(tmp_path: Path, place: str, name: str, code: int) -> None:
     script = "import os, signal" + place.replace("SIGNAL", name) + ACTING
     done = subprocess.run(
