@@ -140,9 +140,8 @@ def emit(callback: Callback | None, event: Event) -> None:
     Raises:
         Cancelled: the callback returned False.
     """
-    answer = None if callback is None else callback(event)
     # NumPy's False is another object than Python's.
-    if answer is False or (answer is not None and str(getattr(answer, "dtype", "")) == "bool" and not answer):
+    if callback is not None and str(callback(event)) == "False":
         raise Cancelled
 
 

@@ -5,7 +5,7 @@ Python.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -23,7 +23,6 @@ _WORDS = {
     NoneType: "None",
     Callable: "a function",
     Mapping: "a mapping",
-    Iterable: "a path or a list of paths",
 }
 
 

@@ -107,7 +107,8 @@ class AvDecoder(Decoder):
                 if not self._is_no_audio(packet):
                     failure = self._damaged("undecodable packet")
                 continue
-            self._gaps.add(packet, frames)
+            if self._facts.gapless:
+                self._gaps.add(packet, frames)
             if packet.is_corrupt and self._facts.indexed:
                 raise self._damaged("packet incomplete")
             for frame in frames:
@@ -215,8 +216,7 @@ class AvDecoder(Decoder):
         if info.frames is None or self._facts.length == "estimate":
             return
         in_header = self._facts.length == "header"
-        gaps_s = self._gaps.total_s(self._stream.time_base) if self._facts.gapless else 0
-        declared = info.frames - round(gaps_s * info.sample_rate)
+        declared = info.frames - round(self._gaps.total_s(self._stream.time_base) * info.sample_rate)
         claim = claimed_samples(declared, self._done, info.sample_rate, ends_on_frame=in_header)
         notice = claim.check(info.path)
         if notice and (in_header or claim.declared - claim.present > claim.slack):

@@ -18,7 +18,7 @@ from stemsplit.errors import Cancelled, ResourceError, SettingsError
 from stemsplit.listing import AUDIO_SUFFIXES
 from stemsplit.outcome import Failure
 
-_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 STDOUT = "-"  # in place of a file's name
 FAILED, USAGE = 1, 2
 INTERRUPTED, TERMINATED, CLOSED_PIPE = 130, 143, 141
@@ -192,7 +192,7 @@ def _where_to_look(error: click.ClickException) -> str | None:
 def _catch_signals() -> None:
     """Let SIGTERM, SIGINT and SIGHUP raise exceptions; keep ignoring the last two if the caller does."""
     signal.signal(signal.SIGTERM, _stop)
-    for number in _SIGNALS:
+    for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
     sys.unraisablehook = _raise_again
@@ -200,7 +200,7 @@ def _catch_signals() -> None:
 
 def _ignore_signals() -> None:
     """Ignore further signals while worker threads clean up."""
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -16,7 +16,27 @@ from stemsplit.settings import DEFAULT_OVERLAP, MAX_OVERLAP, ChunkSettings
 from stemsplit.stems import canonical
 
 
-class Separable(Protocol):
+class _Model(Protocol):
+    """What one model and several have in common."""
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of the stems."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+
+    @property
+    def channels(self) -> int:
+        """Audio channels."""
+
+    @property
+    def normalise(self) -> bool:
+        """True if the mix is standardised."""
+
+
+class Separable(_Model, Protocol):
     """A model that the core can run.
 
     It may also have `chunking` (a `Chunking`) and `normalised_by` (a `Level`). For the level "magnitude" it
@@ -33,28 +53,12 @@ class Separable(Protocol):
     """
 
     @property
-    def stems(self) -> tuple[str, ...]:
-        """Names of the stems."""
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-
-    @property
-    def channels(self) -> int:
-        """Audio channels."""
-
-    @property
     def segment_samples(self) -> int:
         """Length of a chunk."""
 
     @property
     def context_samples(self) -> int:
         """Audio on each side."""
-
-    @property
-    def normalise(self) -> bool:
-        """True to standardise the mix."""
 
     @property
     def overlap(self) -> float | None:
@@ -65,7 +69,7 @@ class Separable(Protocol):
         ...
 
 
-class Several(Protocol):
+class Several(_Model, Protocol):
     """Models that are averaged (a bag).
 
     Attributes:
@@ -84,22 +88,6 @@ class Several(Protocol):
     @property
     def weights(self) -> Sequence[Mapping[str, float]]:
         """The weight of each model for each stem."""
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """Names of all stems."""
-
-    @property
-    def sample_rate(self) -> int:
-        """In Hz."""
-
-    @property
-    def channels(self) -> int:
-        """Audio channels."""
-
-    @property
-    def normalise(self) -> bool:
-        """True if one of them normalises."""
 
 
 _KINDS: Mapping[str, tuple[object, ...]] = {

@@ -257,6 +257,7 @@ class _Track:
             film=ready.film,
         )
         self._measured: Measured = NOT_MEASURED
+        self._content: str | None = None
 
     @property
     def duration_s(self) -> float | None:
@@ -265,26 +266,28 @@ class _Track:
         return self.source.duration_s if counted is None else counted / self.source.sample_rate
 
     def measure(self) -> None:
-        """Read the track once, if its statistics are needed."""
+        """Read the track once, if its statistics are needed, and take the digest of its beginning."""
         source, rate = self.source, self.shape.sample_rate
         output = self.files.settings
         if output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
             emit(self.callback, Notice(what, self.name))
         self._measured = self.worker.runner.measure(source, self.shape)
+        self._content = content_of(source.file or source.path, source.info.stream)
 
     def compute(self) -> None:
         """Separate the track into part files."""
         emit(self.callback, replace(self._place, duration_s=self.duration_s))
         outputs, fingerprint = self.worker.outputs, self.worker.fingerprint
-        content = content_of(self.source.file or self.source.path, self.source.info.stream)
         tags = self.source.tags() if self.files.settings.tags else Tags()
         if tags.notice:
             emit(self.callback, Notice(tags.notice, self.name))
         held = {one.name: one for one in outputs}
         self.files.open(
             {
-                names[0]: replace(tags, settings=fingerprint.tag([held[name] for name in names], content))
+                names[0]: replace(
+                    tags, settings=fingerprint.tag([held[name] for name in names], self._content)
+                )
                 for names in self.files.outputs_of.values()
             }
         )

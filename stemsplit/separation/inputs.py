@@ -112,8 +112,9 @@ def find(inputs: str | Path | Iterable[str | Path | Input], request: Request) ->
     """
     require_a("request", request, Request)
     batch = request.batch
-    paths = [inputs] if isinstance(inputs, (str, Path, Input)) else inputs
-    require_a("inputs", paths, Iterable)
+    paths: Iterable[object] = [inputs]
+    if isinstance(inputs, Iterable) and not isinstance(inputs, str):
+        paths = inputs
     return collect(
         [path if isinstance(path, (Input, Path)) else _given(path) for path in paths],
         include=batch.include,

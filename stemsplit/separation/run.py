@@ -362,8 +362,8 @@ def separate_files(
         report.exit_code, [track.outputs for track in report.tracks]
 
     A track that fails is recorded in the report, and the others go on. Tracks whose outputs exist already,
-    made with the same model and settings, are skipped, so that the same call again resumes an interrupted
-    one.
+    made from the same recording with the same model and settings, are skipped, so that the same call again
+    resumes an interrupted one.
 
     Args:
         inputs: files, folders that are searched for files, or the result of `find`.

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from stemsplit.cli.failures import _SIGNALS
+from stemsplit.cli.failures import SIGNALS
 from stemsplit.cli.main import run
 
 Audio = NDArray[np.float32]
@@ -73,7 +73,7 @@ class Shell:
     def __call__(
         self, *arguments: str | Path, input: bytes = b"", env: Mapping[str, str] | None = None
     ) -> Ran:
-        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
         self.capture.readouterr()
         with self.patch.context() as patch:
             patch.chdir(self.folder)
