@@ -4,6 +4,7 @@ import os
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from queue import Empty, SimpleQueue
@@ -11,7 +12,7 @@ from typing import Any
 
 from stemsplit import __version__
 from stemsplit.engines import Worker
-from stemsplit.events import Event
+from stemsplit.events import Callback, Event
 from stemsplit.pools import picklable
 
 BATCH_S = 0.5  # for which a worker collects events, so that many workers don't flood the driver
@@ -26,7 +27,7 @@ class Host:
         # read when torch is imported, for the worker
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
         self._items, self._messages = SimpleQueue[bytes](), SimpleQueue[tuple[bool, Any]]()
-        self._stopped = threading.Event()
+        self._stopped, self._working = threading.Event(), threading.Lock()
 
     def start(self, factory: bytes) -> str:
         """Begin; return the version of the package."""
@@ -49,8 +50,10 @@ class Host:
         return pickle.dumps(batch)
 
     def stop(self) -> None:
-        """Let the worker stop at its next event."""
+        """Let the worker stop at its next event, and wait until it has."""
         self._stopped.set()
+        with self._working:
+            pass
 
     def _serve(self, factory: bytes) -> None:
         def tell(event: Event) -> bool | None:
@@ -63,11 +66,20 @@ class Host:
             return made
 
         while True:
-            try:
-                result = worker()(pickle.loads(self._items.get()), tell)
-                pickle.dumps(result)
-            except Exception as error:
-                result = picklable(error)
-            except BaseException:  # as in a process of its own
-                os._exit(1)
-            self._messages.put((True, result))
+            item = self._items.get()
+            with self._working:
+                if self._stopped.is_set():
+                    return
+                self._messages.put((True, self._done(worker, item, tell)))
+
+    @staticmethod
+    def _done(worker: Callable[[], Worker[Any, Any]], item: bytes, tell: Callback) -> Any:
+        """Return the result of an item, or the exception that it raised."""
+        try:
+            result = worker()(pickle.loads(item), tell)
+            pickle.dumps(result)
+            return result
+        except Exception as error:
+            return picklable(error)
+        except BaseException:  # as in a process of its own
+            os._exit(1)

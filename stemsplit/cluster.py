@@ -10,7 +10,6 @@ import pickle
 import signal
 import socket
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -265,7 +264,8 @@ class _Actors:
         self._losses = Counter[int]()  # workers that died, by item
         self._waiting = deque[int]()  # items without a worker
         self._starting: dict[Any, Any] = {}  # actors by the reference of the answer that is expected
-        self._busy: dict[Any, tuple[Any, int]] = {}  # likewise, with the item's index
+        self._busy: dict[Any, int] = {}  # items by the reference of the answer that is expected
+        self._workers: dict[int, Any] = {}  # actors by the item that they have, until its result is here
         self._idle: list[Any] = []
         self._messages = deque[Message]()
         self._ready, self._failures = False, 0
@@ -289,8 +289,9 @@ class _Actors:
     def _assign(self) -> None:
         """Give waiting items to idle workers, and start workers for the others."""
         while self._waiting and self._idle:
-            actor, index = self._idle.pop(), self._waiting.popleft()
-            self._busy[actor.work.remote(self._items[index])] = actor, index
+            index = self._waiting.popleft()
+            actor = self._workers[index] = self._idle.pop()
+            self._busy[actor.work.remote(self._items[index])] = index
         for _ in range(len(self._waiting) - len(self._starting)):
             if len(self._busy) + len(self._starting) < self._share.workers:
                 actor = self._kind.remote(self._share.cpus, os.getcwd())
@@ -313,19 +314,21 @@ class _Actors:
         self._idle.append(actor)
 
     def _answered(self, reference: Any) -> None:
-        actor, index = self._busy.pop(reference)
+        index = self._busy.pop(reference)
+        actor = self._workers[index]
         try:
             batch = pickle.loads(self._ray.get(reference))
         except self._ray.exceptions.RayError:
             self._ray.kill(actor)  # it may only be out of reach
+            del self._workers[index]
             self._lost(index)
             return
         self._messages.extend(Message(index, done, content) for done, content in batch)
         if batch[-1][0]:
             self._idle.append(actor)
-            del self._items[index]
+            del self._workers[index], self._items[index]
         else:
-            self._busy[actor.more.remote()] = actor, index
+            self._busy[actor.more.remote()] = index
 
     def _lost(self, index: int) -> None:
         """Run the item of a dead worker again, or fail it after `RETRIES` runs more."""
@@ -340,15 +343,16 @@ class _Actors:
         self._messages.append(Message(index, True, error))
 
     def close(self) -> None:
-        busy = dict(self._busy)
-        for actor, _ in busy.values():
-            actor.stop.remote()
-        deadline = time.monotonic() + _EXIT_TIMEOUT_S
-        while busy and (left := deadline - time.monotonic()) > 0:
-            for reference in self._ray.wait([*busy], timeout=left)[0]:
-                actor, index = busy.pop(reference)
-                with suppress(self._ray.exceptions.RayError):
-                    if not pickle.loads(self._ray.get(reference))[-1][0]:
-                        busy[actor.more.remote()] = actor, index
-        for actor in (*self._idle, *self._starting.values(), *(one for one, _ in self._busy.values())):
+        """Let every worker clean up; kill those that take long, and wait for their end."""
+        late = self._wait([actor.stop.remote() for actor in self._workers.values()])
+        for actor in (*self._idle, *self._starting.values(), *self._workers.values()):
             self._ray.kill(actor)
+        self._wait(late)
+
+    def _wait(self, references: list[Any]) -> list[Any]:
+        """Wait until some calls have ended, or their actors; return those that haven't in time."""
+        if not references:
+            return []
+        late: list[Any]
+        _, late = self._ray.wait(references, num_returns=len(references), timeout=_EXIT_TIMEOUT_S)
+        return late

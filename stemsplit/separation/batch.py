@@ -6,9 +6,10 @@ previous one is encoded and published. An engine (`engines`) calls the workers; 
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,11 @@ from typing import NamedTuple
 from stemsplit.audio.content import content_of
 from stemsplit.audio.tags import Tags
 from stemsplit.claims import Claims, Taken
-from stemsplit.errors import Cancelled, OutputError
+from stemsplit.engines import Engine
+from stemsplit.errors import Cancelled, StemsplitError
 from stemsplit.events import Callback, Notice, Progress, TrackStart, emit
-from stemsplit.files import PartFile, part_of, remove
 from stemsplit.outcome import Failure
-from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty, scratch_of, sweep
+from stemsplit.separation.files import TrackFiles, missing_folders, remove_if_empty, sweep, sweep_claimed
 from stemsplit.separation.fingerprint import Fingerprint
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.jobs import Ready, check_room, finished, refuse_foreign, survey
@@ -62,7 +63,7 @@ class Item(NamedTuple):
 
 
 class Worked(NamedTuple):
-    """Result of a track, None if another run has it, and the device that it ran on."""
+    """Result of a track, None if another run has it, and the device that it ran on, empty if unknown."""
 
     result: TrackResult | None
     device: str
@@ -76,21 +77,63 @@ def items_of(work: Iterable[Ready | Job], total: int | None) -> Iterator[Item]:
         yield item._replace(new_folders={path: missing_folders(path) for path in local})
 
 
-def clear(item: Item, run: str | None) -> None:
-    """Remove what is left of a track whose workers have died.
+def results_of(
+    engine: Engine,
+    make: "Callable[[], TrackWorker]",
+    items: Iterable[Item],
+    run: str | None,
+    callback: Callback | None,
+) -> Iterator[tuple[Item, Worked]]:
+    """Take tracks through an engine; if workers die or are killed, remove what they leave.
 
     Args:
-        item: the track.
+        engine: the engine.
+        make: factory of its workers.
+        items: the tracks.
         run: name of the run in claims; None if it claims nothing.
+        callback: receives events.
+
+    Yields:
+        Every track with its result.
     """
-    for path in item.job.outputs:
-        if isinstance(path, Path) and part_of(path).parent.is_dir():
-            with suppress(OutputError):  # another process writes it by now
-                PartFile(path).discard()
-                remove(scratch_of(path))
-    if run is not None:
-        with closing(Claims(run)) as claims:
-            claims.clear(item.job.outputs)
+    begun = deque[Item]()
+
+    def sent() -> Iterator[Item]:
+        for item in items:
+            begun.append(item)
+            yield item
+
+    try:
+        with closing(engine.run(sent(), make, callback)) as results:
+            for found in results:
+                item = begun[0]
+                if isinstance(found, Exception):  # the worker process died
+                    _clear(item, run)
+                    if run is not None:
+                        with closing(Claims(run)) as claims:
+                            claims.clear(path for path in item.job.outputs if isinstance(path, Url))
+                    result = TrackResult(str(item.job.input), "failed", error=Failure.of(found))
+                    announce(result, callback)
+                    found = Worked(result, "")
+                begun.popleft()
+                yield item, found
+        if begun:
+            raise StemsplitError(f"{type(engine).__name__} ended without a result of {begun[0].job.input}")
+    finally:
+        for item in begun:  # which some workers had when they were stopped; slow ones were killed
+            _clear(item, run)
+
+
+def _clear(item: Item, run: str | None) -> None:
+    """Remove the local files that a dead worker left of a track, unless another run has it by now.
+
+    Claims at addresses expire by themselves: to remove them may take longer than an interruption should.
+    """
+    local = [path for path in item.job.outputs if isinstance(path, Path)]
+    if run is None:
+        sweep(local)
+    else:
+        sweep_claimed(local, run)
     for folders in item.new_folders.values():
         for folder in reversed(folders):
             remove_if_empty(folder)

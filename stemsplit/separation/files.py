@@ -198,11 +198,16 @@ def sweep(paths: Iterable[Path]) -> None:
                 remove(scratch_of(path))
 
 
-def sweep_claimed(paths: Iterable[Path]) -> None:
-    """Do the same for outputs that are complete, and remove their claims; not if another run has them."""
+def sweep_claimed(paths: Iterable[Path], run: str | None = None) -> None:
+    """Do the same under claims, which are removed too; nothing is done if another run has one of them.
+
+    Args:
+        paths: the outputs.
+        run: name of the run in claims, whose own claims are removed as well; None for a new one.
+    """
     left = [p for p in paths if any(map(os.path.exists, (claim_of(p), scratch_of(p), part_of(p))))]
     if left:
-        with suppress(Taken, OutputError), closing(Claims(uuid4().hex)) as claims, claims.held(left):
+        with suppress(Taken, OutputError), closing(Claims(run or uuid4().hex)) as claims, claims.held(left):
             sweep(left)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, tee
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,6 @@ from stemsplit.formats import find_format
 from stemsplit.hub.access import Access
 from stemsplit.hub.describe import describe_model
 from stemsplit.hub.recipes import Recipe, Step
-from stemsplit.outcome import Failure
 from stemsplit.separation.fingerprint import Fingerprint, fingerprint_of
 from stemsplit.separation.flow import Flow, resolve
 from stemsplit.separation.inputs import Found, Input, find
@@ -41,7 +40,7 @@ from stemsplit.urls import Url, place_of
 
 if TYPE_CHECKING:
     from stemsplit.core.separable import Separable
-    from stemsplit.separation.batch import Item, TrackWorker
+    from stemsplit.separation.batch import TrackWorker
     from stemsplit.separation.runner import Runner
 
 
@@ -150,7 +149,7 @@ class Session:
         engine: Engine | None,
         callback: Callback | None,
     ) -> Iterator[TrackResult]:
-        from stemsplit.separation.batch import Item, items_of
+        from stemsplit.separation.batch import Item, items_of, results_of
 
         items: Iterable[Item] = items_of(work, total)
         with ExitStack() as stack:
@@ -161,7 +160,8 @@ class Session:
             engine, make = self._workers(engine, run, jobs, callback, stack)
             while items:
                 taken = list[Item]()
-                for item, result in self._results(engine, make, items, run, callback):
+                for item, (result, device) in results_of(engine, make, items, run, callback):
+                    self.device = device or self.device
                     if result is None:
                         taken.append(item._replace(waits=True))
                         continue
@@ -196,29 +196,6 @@ class Session:
         self.device = request.compute.device
         emit(callback, Start(self.plan.total, self.flow.name, self.device))
         return engine, WorkerFactory(flow, self.outputs, self.fingerprint, request, run)
-
-    def _results(
-        self,
-        engine: Engine,
-        make: "Callable[[], TrackWorker]",
-        items: "Iterable[Item]",
-        run: str | None,
-        callback: Callback | None,
-    ) -> "Iterator[tuple[Item, TrackResult | None]]":
-        """Yield every item with its result, None if another run has it."""
-        from stemsplit.separation.batch import clear
-
-        sent, kept = tee(items)
-        with closing(engine.run(sent, make, callback)) as results:
-            for found, item in zip(results, kept, strict=True):
-                if isinstance(found, Exception):  # the worker process died
-                    clear(item, run)
-                    result = TrackResult(str(item.job.input), "failed", error=Failure.of(found))
-                    announce(result, callback)
-                    yield item, result
-                else:
-                    self.device = found.device
-                    yield item, found.result
 
     def head(self) -> dict[str, Any]:
         """Return what the report says about the whole run; the device is known after the first result."""

@@ -3,17 +3,24 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from torch import Tensor
 
 from stemsplit import Recipe, Request, Step, separate_files
 from stemsplit.engines import Engine, Processes, Threads
-from stemsplit.errors import Cancelled, SettingsError, UnknownNameError
-from stemsplit.events import End, Event, Progress, Start, TrackDone, TrackStart
+from stemsplit.errors import Cancelled, SettingsError, StemsplitError, UnknownNameError
+from stemsplit.events import Callback, End, Event, Progress, Start, TrackDone, TrackStart
 from stemsplit.settings import BatchSettings, ModelSettings, OutputSettings, StemSettings
+from tests.test_engines import until
 
 
 def songs(folder: Path, *names: str) -> Path:
@@ -104,6 +111,51 @@ def test_a_callback_that_returns_false_ends_the_run_and_leaves_nothing_half_done
         separate_files(folder, request(tmp_path), engine=engine, callback=stop)
     assert 1 < len(files(tmp_path)) < 6
     assert all(name.endswith("/bass.wav") for name in files(tmp_path)), "no part is left"
+
+
+class Stuck:
+    """The mix, for hours."""
+
+    stems = ("one",)
+    sample_rate, channels, segment_samples, context_samples = 44100, 2, 44100, 0
+    normalise, overlap = False, None
+
+    def __call__(self, mix: Tensor) -> Tensor:
+        time.sleep(3600)
+        return mix[:, None]  # [B, 1, C, T]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the worker is killed by a signal")
+def test_a_worker_that_doesn_t_stop_is_killed_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stemsplit.engines._EXIT_TIMEOUT_S", 1)
+    folder, begun = songs(tmp_path, "a.wav", "b.wav"), threading.Event()
+
+    def stop(event: Event) -> bool | None:
+        if isinstance(event, TrackStart):
+            until(lambda: [*(tmp_path / "out").rglob(".*.part")])
+            begun.set()
+        return False if begun.is_set() else None
+
+    whole = replace(request(tmp_path), stems=StemSettings())
+    with pytest.raises(Cancelled):
+        separate_files(folder, whole, model=Stuck(), engine=Processes(1), callback=stop)
+    assert begun.is_set() and not (tmp_path / "out").exists()
+
+
+class Lazy:
+    """An engine that forgets the last item."""
+
+    def run(self, items: Iterable[Any], factory: Any, callback: Callback | None = None) -> Iterator[Any]:
+        yield from list(Threads().run(items, factory, callback))[:-1]
+
+
+def test_an_engine_that_loses_a_track_is_an_error(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav", "b.wav")
+    with pytest.raises(StemsplitError, match=r"Lazy ended without a result of .*/b.wav"):
+        separate_files(folder, request(tmp_path), engine=Lazy())
 
 
 def test_a_recipe_and_a_module_take_the_place_of_the_named_model(tmp_path: Path) -> None:
