@@ -67,11 +67,19 @@ RATES = {
 
 
 def small(name: str, slower: int = 1) -> Network:
-    """Return a network with fixed random weights, on request for audio of a lower rate."""
+    """Return a network with fixed random weights, on request for audio of a lower rate in as long chunks."""
     torch.manual_seed(sorted(SMALL).index(name))
     family, arguments = SMALL[name]
-    rate = arguments.get(RATES[family], 44_100) // slower
-    return build(family, arguments | {RATES[family]: rate}).eval()
+    changed = {RATES[family]: arguments.get(RATES[family], 44_100) // slower}
+    if "segment" in arguments:  # in seconds
+        changed["segment"] = arguments["segment"] * slower
+    return build(family, arguments | changed).eval()
+
+
+def save_quick(path: Path) -> Path:
+    """Save a network of four stems that takes little time, and return its path."""
+    save_package(path, build("tasnet", TASNET | {"sources": FOUR}))
+    return path
 
 
 def save_small(folder: Path, slower: int = 1) -> dict[str, Path]:

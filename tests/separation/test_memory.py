@@ -13,7 +13,7 @@ import soundfile
 from stemsplit.hub.checkpoints import save_package
 from stemsplit.models import build
 from tests.memory import RUN
-from tests.separation.networks import save_small
+from tests.separation.networks import save_quick, save_small
 
 TINY = {
     "sources": ["drums", "bass", "other", "vocals"],
@@ -28,11 +28,7 @@ TINY = {
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
-    """A small model of four stems."""
-    path = tmp_path / "quick.safetensors"
-    arguments = {"sources": TINY["sources"], "N": 16, "B": 8, "H": 8, "X": 2, "R": 1}
-    save_package(path, build("tasnet", arguments))
-    return path
+    return save_quick(tmp_path / "quick.safetensors")
 
 
 def peak_mb(song: Path, model: Path, *options: str) -> float:
