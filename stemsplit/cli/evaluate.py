@@ -11,11 +11,11 @@ from click.core import ParameterSource
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import require_stdout, require_writable, say, usage_error
-from stemsplit.cli.options import PROGRESS, flag, setting
+from stemsplit.cli.options import PROGRESS, choose_best, flag, setting
 from stemsplit.cluster import make_ray
 from stemsplit.engine_settings import EngineSettings
 from stemsplit.errors import InputError
-from stemsplit.events import Callback
+from stemsplit.events import Callback, Notice
 from stemsplit.fields import collect, names
 from stemsplit.files import write_named
 from stemsplit.settings import DEFAULT_DEVICE, ModelSettings, Request
@@ -101,8 +101,11 @@ def _check(options: Mapping[str, Any]) -> None:
     require_writable("--html", options["html_file"])
 
 
-def _run(options: Mapping[str, Any]) -> int:
+def _run(options: dict[str, Any]) -> int:
+    reasons = choose_best(options)
     with progress.display(options["style"]) as callback:
+        for reason in reasons:
+            callback(Notice(reason))
         evaluation = _evaluated(options, callback)
     if options["as_json"]:
         click.echo(json.dumps(evaluation.as_dict(), indent=2))

@@ -25,6 +25,7 @@ def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
     return found
 
 
+BEST = "best:"  # stands before a stem in place of a model's name
 FIELDS = option_fields(Request)
 
 
@@ -130,3 +131,28 @@ PROGRESS = flag(
     default="auto",
     help="How to show progress on stderr.",
 )
+
+
+def choose_best(options: dict[str, Any]) -> list[str]:
+    """Replace models such as best:vocals by the best one's name; return the reasons."""
+    asked, reasons = options["model"], list[str]()
+    names = [asked] if isinstance(asked, str) else [*(asked or ())]
+    for place, name in enumerate(names):
+        if name.startswith(BEST):
+            names[place], why = _best(name.removeprefix(BEST), options)
+            reasons.append(why)
+    if reasons:
+        options["model"] = names[0] if isinstance(asked, str) else tuple(names)
+    return reasons
+
+
+def _best(stem: str, options: dict[str, Any]) -> tuple[str, str]:
+    """Return the name of the best model for a stem, under the licence and for the device, and the reason."""
+    from stemsplit.core.devices import free_memory
+    from stemsplit.hub.access import licenses_of
+    from stemsplit.hub.choose import best
+
+    device = options["device"] or ""
+    free = free_memory(device if device.startswith("cuda") else "cpu")
+    spec, why = best(stem, licenses_of(options.get("license")), free)
+    return spec.name, why

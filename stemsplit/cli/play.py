@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import flag, setting
+from stemsplit.cli.options import choose_best, flag, setting
 from stemsplit.fields import collect, whole
 from stemsplit.settings import ModelSettings, Request
 
@@ -74,10 +74,12 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
 
     if options["output"] == "-":
         raise usage_error("-o -: the page writes files into a folder")
-    paths = [Path(path) for path in options["paths"]]
-    for path in paths:
+    for path in options["paths"]:
         if not os.path.exists(path):
-            raise usage_error(f"{path}: no such file or folder")
+            raise usage_error(f"{path or repr(path)}: no such file or folder")
+    paths = [Path(path) for path in options["paths"]]
+    for reason in choose_best(options):
+        click.echo(f"note: {reason}", err=True)
     request = collect(options, Request)
     check_device(request.compute.device)
     _check_model(request.model)

@@ -17,6 +17,7 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import STDOUT, one_line, require_stdout, require_writable, say, usage_error
+from stemsplit.cli.options import choose_best
 from stemsplit.cli.separate_options import NOTICES, OPTIONS, Sectioned
 from stemsplit.events import Event, Notice, TrackDone
 from stemsplit.fields import collect
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from stemsplit.separation.run import Session
 
 STDIN = "-"
-BEST = "best:"  # stands before a stem in place of a model's name
 KARAOKE_LEAD = "karaoke_lead"  # the registry's recipe that takes the lead voice away
 LINES = ".jsonl"  # suffix of a report that is written while the run goes on
 
@@ -70,7 +70,7 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
     if options["report"] == STDOUT:
         options |= {"as_json": True, "report": None}
     require_writable("--report", options["report"])
-    notices = [*notices, *_choose_best(options)]
+    notices = [*notices, *choose_best(options)]
     request = _request(options)
     template_of(request.batch.template, FORMATS[request.output.format])
     if request.engine.address is None:  # another machine may have the device
@@ -148,24 +148,6 @@ def _check_report(report: str | None, inputs: "list[Input]") -> None:
     files = (entry.path for entry in inputs if entry.url is None)
     if report is not None and os.path.realpath(report) in map(os.path.realpath, files):
         raise usage_error(f"--report {report}: is an input")
-
-
-def _choose_best(options: dict[str, Any]) -> list[str]:
-    """Replace models such as best:vocals by the best one's name; return the reasons."""
-    from stemsplit.core.devices import free_memory
-    from stemsplit.hub.choose import best
-
-    reasons, chosen = list[str](), list[str]()
-    for name in options["model"] or ():
-        if name.startswith(BEST):
-            device = options["device"] or ""
-            free = free_memory(device if device.startswith("cuda") else "cpu")
-            found, why = best(name.removeprefix(BEST), options["license"], free)
-            name = found.name
-            reasons.append(why)
-        chosen.append(name)
-    options["model"] = tuple(chosen)
-    return reasons
 
 
 def _request(options: dict[str, Any]) -> Request:

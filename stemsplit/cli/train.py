@@ -11,7 +11,7 @@ import click
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import USAGE, require_stdout, say, usage_error
-from stemsplit.cli.options import PROGRESS, setting
+from stemsplit.cli.options import PROGRESS, choose_best, setting
 from stemsplit.events import Callback, Event, TrackStart
 from stemsplit.fields import collect
 from stemsplit.outcome import SCHEMA, Failure, exit_code
@@ -261,9 +261,11 @@ def check_data(
     stemsplit train check-data songs/
     stemsplit train check-data musdb18hq/train -m htdemucs_ft --json
     """
-    if not Path(folder).expanduser().exists():
-        raise usage_error(f"{folder}: no such file or folder")
+    if not (folder and Path(folder).expanduser().exists()):
+        raise usage_error(f"{folder or repr(folder)}: no such file or folder")
     require_stdout()
+    for reason in choose_best(options):
+        click.echo(f"note: {reason}", err=True)
     found = list(_checked(folder, only, collect(options, Request)))
     rated = [(song, song.quality) for song in found if song.quality is not None]
     if as_json:

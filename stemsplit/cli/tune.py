@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from stemsplit.cli import progress
 from stemsplit.cli.failures import usage_error
-from stemsplit.cli.options import PROGRESS, flag, setting
+from stemsplit.cli.options import PROGRESS, choose_best, flag, setting
 from stemsplit.events import Notice
 from stemsplit.fields import collect
 from stemsplit.outcome import SCHEMA
@@ -54,7 +54,9 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
     source = click.get_current_context().get_parameter_source("model")
     if name is not None and source is ParameterSource.COMMANDLINE:
         raise usage_error(f"MODEL {name} and --model exclude each other")
-    request = collect({**options, "model": name or options["model"]}, Request)
+    options["model"] = options["model"] if name is None else name
+    reasons = choose_best(options)
+    request = collect(options, Request)
     from stemsplit.core.devices import check_device
     from stemsplit.core.memory import share_memory
     from stemsplit.separation.tuned import agreement
@@ -64,6 +66,8 @@ def tune(name: str | None, min_agreement: float, as_json: bool, style: str, **op
     share_memory()  # as `separate` does
     timed = list["Timed"]()
     with progress.display(style) as show:
+        for reason in reasons:
+            show(Notice(reason))
 
         def report(one: "Timed") -> None:
             timed.append(one)

@@ -44,8 +44,12 @@ class Access:
     @classmethod
     def of(cls, settings: ModelSettings) -> Self:
         """Return the conditions that the settings of a model state."""
-        licenses = tuple(name.strip() for name in (settings.license or "").split(",") if name.strip())
-        return cls(settings.offline, settings.trust_first, licenses)
+        return cls(settings.offline, settings.trust_first, licenses_of(settings.license))
+
+
+def licenses_of(text: str | None) -> tuple[str, ...]:
+    """Return the licences that a text names, separated by commas; none for any."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def is_under(license: str, wanted: str) -> bool:

@@ -124,7 +124,7 @@ _BESIDE_WEIGHTS = 1.5e9  # bytes that a network takes beside its weights, in chu
 _COPIES = 2  # of the weights while they are loaded
 
 
-def best(stem: str, license: str | None = None, free: int | None = None) -> tuple[ModelSpec, str]:
+def best(stem: str, licenses: Sequence[str] = (), free: int | None = None) -> tuple[ModelSpec, str]:
     """Return the model with the highest published score for a stem, and the reason as a sentence.
 
     Only scores in one metric on one test set are compared: the first of `METRICS` in which a model that fits
@@ -132,7 +132,7 @@ def best(stem: str, license: str | None = None, free: int | None = None) -> tupl
 
     Args:
         stem: name of the stem.
-        license: that the weights must have, as for `is_under`; None for any.
+        licenses: of which the weights must have one, as for `is_under`; empty for any.
         free: bytes of memory that the model may take, None if unknown.
 
     Raises:
@@ -146,10 +146,10 @@ def best(stem: str, license: str | None = None, free: int | None = None) -> tupl
     if not scored:
         known = {name for spec in every for scores in spec.scores for name in scores.stems}
         raise UnknownNameError("stem with a published score", stem, sorted(known))
-    licensed = [spec for spec in scored if license is None or is_under(spec.license, license)]
+    licensed = [s for s in scored if not licenses or any(is_under(s.license, one) for one in licenses)]
     fitting = [spec for spec in licensed if free is None or _memory(spec) <= free]
     if not fitting:
-        what = "the memory that is free" if licensed else f"--license {license}"
+        what = "the memory that is free" if licensed else f"--license {','.join(licenses)}"
         raise SettingsError(f"best:{stem}: none of {len(scored)} models fits {what}", setting="--model")
     counts = scales(fitting, name)
     scale = min(found & counts.keys(), key=lambda one: (METRICS.index(one.metric), -counts[one], one))

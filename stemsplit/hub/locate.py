@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stemsplit.errors import CheckpointError
-from stemsplit.events import Callback
+from stemsplit.events import Callback, Notice, emit
 from stemsplit.hub import bags, download, snapshots
 from stemsplit.hub.access import NOT_STATED, Access
 from stemsplit.hub.bags import BagFile
@@ -18,6 +18,7 @@ from stemsplit.hub.settle import settle
 if TYPE_CHECKING:
     from stemsplit.hub.checkpoints import Package
 
+BEST = "best:"  # stands before a stem in place of a model's name
 SUFFIXES = bags.WEIGHTS | bags.YAML
 _FileState = tuple[int, int, int]
 
@@ -83,6 +84,12 @@ def locate(source: str, access: Access, callback: Callback | None) -> Located:
         ModelUnavailableError: a file can't be downloaded or read.
         SettingsError: a recipe or a bag is malformed.
     """
+    if source.startswith(BEST):
+        from stemsplit.hub.choose import best  # which few runs need
+
+        spec, why = best(source.removeprefix(BEST), access.licenses)
+        emit(callback, Notice(why))
+        source = spec.name
     path = Path(source).expanduser()
     if source in registry() or (is_known(source) and not path.exists()):
         return Located(settle(find_model(source), access, callback))

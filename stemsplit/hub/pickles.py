@@ -142,7 +142,8 @@ def loads(data: bytes, path: Path) -> Any:
 
 def _restricted(path: Path | IO[bytes], *, mmap: bool) -> Any:
     allowed: list[Any] = [(value, name) for name, value in _ALLOWED.items()]
-    with torch.serialization.safe_globals(allowed):
+    with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the protocol, of what may not even be a checkpoint
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
@@ -193,4 +194,6 @@ def _reason(error: Exception) -> str:
     if text.startswith("Weights only load failed"):
         return "not a readable checkpoint (its pickle is damaged or holds no tensors)"
     line = re.split(r"(?<=\w)\.\s|\n", text.strip())[0][:100].rstrip(".")
+    if line.isdecimal():  # the first byte, which begins no pickle
+        return "not a checkpoint"
     return f"not a readable checkpoint ({line or type(error).__name__})"

@@ -278,7 +278,8 @@ def prepare(
     if to_stream:
         count = len(found.inputs) if plan.total is None else plan.total
         _require_one(count, "-o -", "inputs, and a stream", "one INPUT")
-        _require_one(len(outputs), "-o -", "outputs of a track, and a stream", _ONE_STEM)
+        hint = f"-f wav: {form.name} holds the mix, too" if form.together else _ONE_STEM
+        _require_one(len(outputs), "-o -", "outputs of a track, and a stream", hint)
     else:
         check_folder(root)
     remarks = () if plan.stream else found.notices()

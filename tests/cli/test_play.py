@@ -45,6 +45,7 @@ def test_without_the_extra_it_says_how_to_install_it(
     ("arguments", "words"),
     [
         (["missing.wav"], "missing.wav: no such file or folder"),
+        ([""], "'': no such file or folder"),
         (["--host", "0.0.0.0"], "--host 0.0.0.0: needs --key"),
         (["--key", "short"], "--key: must be 8 or more"),
         (["--port", "70000"], "--port 70000: must be from 0 to 65535"),

@@ -35,7 +35,7 @@ def test_one_file_per_track_is_skipped_or_kept_apart(shell: Shell, form: str) ->
         (("--channels", "1"), "stem.m4a holds stereo"),
         (("--karaoke",), "holds drums, bass, other, vocals; other outputs can't be chosen"),
         (("--bit-depth", "32f"), "stem.m4a holds 16 or 24"),
-        (("-o", "-"), "there are 5 outputs of a track"),
+        (("-o", "-"), "choose -f wav: stem.m4a holds the mix, too"),
     ],
 )
 def test_what_such_a_file_cannot_be(shell: Shell, arguments: tuple[str, ...], said: str) -> None:

@@ -187,3 +187,29 @@ def test_the_best_model_is_chosen_and_said(shell: Shell) -> None:
     name = first.removeprefix("note: best:vocals is ").partition(":")[0]
     assert last.startswith(f"1 to do with {name};") and "licence or memory left out" in first
     assert shell("s.wav", "-n", "-m", "best:theremin").code == 2
+    then = shell("s.wav", "-n", "-m", "classic", "--then", "vocals=best:drums")
+    assert then.code == 0, then.err
+    assert "note: best:drums is " in then.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tune", "best:drums"),
+        ("tune", "-m", "best:drums"),
+        ("evaluate", "--dataset", ".", "-m", "classic", "-m", "best:drums"),
+        ("train", "check-data", ".", "-m", "best:drums"),
+    ],
+)
+def test_every_command_knows_the_best_model(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.write("song/drums.wav", seconds=0.1)
+    ran = shell(*words, env={"STEMSPLIT_OFFLINE": "1"})
+    assert (
+        ran.code == 4 and "note: best:drums is " in ran.err and "not downloaded yet, and offline" in ran.err
+    )
+
+
+@pytest.mark.parametrize("words", [("tune", ""), ("serve", ""), ("train", "check-data", "")])
+def test_an_empty_name_is_refused(shell: Shell, words: tuple[str, ...]) -> None:
+    ran = shell(*words)
+    assert ran.code == 2 and ("no such file or folder" in ran.err or "is empty" in ran.err)

@@ -1,6 +1,7 @@
 """Reading, writing and converting checkpoints of every kind."""
 
 import json
+import pickle
 import struct
 import sys
 from fractions import Fraction
@@ -126,6 +127,20 @@ class TestDamage:
             path.write_bytes(whole[:length])
             with pytest.raises(CheckpointError, match="not a readable checkpoint"):
                 read_package(path)
+
+    @pytest.mark.filterwarnings("error")  # PyTorch warns about the protocol of a pickle of its own
+    @pytest.mark.parametrize(
+        "content, said",
+        [
+            (b"just text", "m.th: not a checkpoint"),
+            (pickle.dumps({"a": 1}), "m.th: not a readable checkpoint"),
+        ],
+    )
+    def test_what_is_no_checkpoint(self, tmp_path, content, said):
+        path = tmp_path / "m.th"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=said):
+            read_package(path)
 
     @pytest.mark.parametrize(
         "changed, said",
