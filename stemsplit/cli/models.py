@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from stemsplit.cli import progress
-from stemsplit.cli.failures import one_line, usage_error
+from stemsplit.cli.failures import one_line, say, usage_error
 from stemsplit.cli.options import PROGRESS, setting
+from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
     from stemsplit.hub.access import Access
@@ -135,11 +136,19 @@ def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
     """
     from stemsplit.hub.manage import verify
 
-    checked = [file for name in names for file in verify(name)]
-    for file in checked:
-        verdict = "unknown hash" if file.expected is None else "good" if file.good else "DAMAGED"
-        click.echo(f"{file.path}: {verdict}", err=True)
-    ctx.exit(0 if all(file.good for file in checked) else 4)
+    codes = [0]
+    for name in names:
+        try:
+            checked = verify(name)
+        except StemsplitError as error:
+            say(str(error), error.hint)
+            codes.append(error.code)
+            continue
+        for file in checked:
+            verdict = "unknown hash" if file.expected is None else "good" if file.good else "DAMAGED"
+            click.echo(f"{file.path}: {verdict}", err=True)
+            codes.append(0 if file.good else 4)
+    ctx.exit(max(codes))
 
 
 @models.command(context_settings=HELP)
@@ -215,7 +224,8 @@ def import_(
 def _told(one: "Imported") -> int:
     """Print the result of an import; return its exit code."""
     if one.error is not None or one.spec is None:
-        click.echo(f"stemsplit: error: {one.error}", err=True)
+        named = str(one.path) in str(one.error)
+        say(str(one.error) if named else f"{one.path}: {one.error}", one.error.hint if one.error else None)
         return one.error.code if one.error is not None else 1
     spec = one.spec
     click.echo(

@@ -41,7 +41,7 @@ from stemsplit.hub import (
     torchaudio_names,
 )
 from stemsplit.hub import arguments as args
-from stemsplit.hub.fitting import State, different_shape, fit, flat, require_finite, shortened
+from stemsplit.hub.fitting import State, different_shape, fit, flat, no_numbers, require_finite, shortened
 from stemsplit.hub.placeholders import refuse_placeholder
 from stemsplit.hub.uninitialised import Uninitialised
 from stemsplit.hub.writing import write
@@ -222,6 +222,8 @@ def fill(network: Network, package: Package) -> Network:
         CheckpointError: the weights don't fit, or are NaN or infinite.
     """
     found = fit(package.state, network.state_dict().keys())
+    if said := no_numbers(found.state, network.state_dict()):
+        raise CheckpointError(package.path, f"its weights aren't floating-point numbers{said}")
     try:
         missing, surplus = network.load_state_dict(found.state, strict=False)
     except (RuntimeError, StemsplitError) as error:

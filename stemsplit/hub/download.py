@@ -17,6 +17,8 @@ from stemsplit.hub.access import NOT_STATED
 from stemsplit.hub.entries import FileSpec, HubFile, ModelSpec
 from stemsplit.hub.verified import Hash
 
+_MOST_BYTES = 200  # of a file's name, to which suffixes are added
+
 
 def fetch(
     spec: FileSpec,
@@ -42,9 +44,10 @@ def fetch(
         ResourceError: the disk is full.
         Cancelled: by the callback.
     """
-    if (path := _local_file(spec, model, repair)) is not None:
+    offline = offline or is_offline()
+    if (path := _local_file(spec, model, repair and not offline)) is not None:
         return path
-    if offline or is_offline():
+    if offline:
         raise _unavailable(spec, model, "not downloaded yet, and offline")
     failures = []
     for file in map(records.pinned, alternatives(spec)):
@@ -104,6 +107,8 @@ def fetch_url(
     are further URLs of the same bytes.
     """
     path = url_path(url)
+    if path.is_dir():
+        raise DownloadError(f"{path}: is a folder, in place of the downloaded file", url=url, sha256=sha256)
     if path.exists() and _usable(path, sha256, repair):
         return path
     if offline or is_offline():
@@ -163,7 +168,8 @@ def url_path(url: str) -> Path:
     """Return the path of a URL's file in the cache, in a folder per URL, so that names don't collide."""
     parts = urlsplit(url)
     key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    return folders.cache_folder() / "files" / key / (Path(parts.path).name or "file")
+    name = Path(parts.path).name.encode()[-_MOST_BYTES:].decode(errors="ignore")
+    return folders.cache_folder() / "files" / key / ("file" if name in ("", "..") else name)
 
 
 def is_offline() -> bool:
@@ -268,9 +274,9 @@ def save(url: str, part: Path, stated: Hash | None, size: int | None, report: tr
         DownloadError: the URL fails, or sends another file.
     """
     source = claims.address(url)
-    resumed = part.exists()
+    again = False
     while True:
-        transfer.transfer(source, part, size=size, trusted=claims.mirror_url(), report=report)
+        resumed = transfer.transfer(source, part, size=size, trusted=claims.mirror_url(), report=report)
         actual = verified.fresh_digest(part)
         if stated is None and size in (None, part.stat().st_size):
             return actual
@@ -281,9 +287,9 @@ def save(url: str, part: Path, stated: Hash | None, size: int | None, report: tr
         if found.startswith(stated.value):
             return actual
         transfer.discard(part)
-        if not resumed:
+        if again or not resumed:
             raise _wrong_hash(source, stated, found)
-        resumed = False
+        again = True
 
 
 def _wrong_hash(source: str, expected: Hash, actual: str) -> DownloadError:

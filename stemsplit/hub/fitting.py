@@ -30,7 +30,11 @@ _TRAINER = frozenset(
     "loss losses criterion criteria metric metrics optim optimizer scheduler scaler epoch step steps averaged"
     " ema swa shadow teacher discriminator augment augmentation updates initted".split()
 )
-_AVERAGES = frozenset("ema swa shadow averaged average teacher".split())
+_AVERAGES = frozenset("ema swa shadow averaged average averages avg polyak teacher".split())
+# Words in the names of tensors that have the weights' names and shapes, but are none
+_STATISTICS = frozenset(
+    "optim optimizer optimizers optimiser grad grads gradient gradients momentum exp sq fisher".split()
+)
 
 
 class Fitted(NamedTuple):
@@ -58,20 +62,26 @@ def flat(content: Mapping[Any, Any]) -> State:
 def fit(state: Mapping[str, Tensor], wanted: Collection[str]) -> Fitted:
     """Find the network's tensors in those of a checkpoint.
 
-    If several prefixes match equally many names, the weights are preferred to an average of them, then a
-    shorter prefix to a longer one, then the first one. The programs that released checkpoints come from and
-    run in (MSST, pymss) read `state`, `state_dict` or `model_state_dict` and no average beside it; where MSST
-    means an average, it writes that one under `model_state_dict`.
+    Of the prefixes that match many of the names, the weights are preferred to an average of them, then what
+    matches most, then a shorter prefix to a longer one, then the first one. The programs that released
+    checkpoints come from and run in (MSST, pymss) read `state`, `state_dict` or `model_state_dict` and no
+    average beside it; where MSST means an average, it writes that one under `model_state_dict`.
 
     Args:
         state: tensors by name, from `flat`.
         wanted: the names that the network uses; some may be missing, which `fill` checks.
     """
     names = frozenset(wanted)
-    counts = Counter(name[:start] for name in state for start in _starts(name) if name[start:] in names)
+    counts = Counter(
+        name[:start]
+        for name in state
+        for start in _starts(name)
+        if name[start:] in names and not _STATISTICS & _words(name[:start])
+    )
+    many = max(counts.values(), default=0) / 2  # else it isn't a state of this network
     prefix = max(
-        counts,
-        key=lambda p: (counts[p], not _AVERAGES & _words(p), -len(p)),
+        (prefix for prefix, count in counts.items() if count >= many),
+        key=lambda p: (not _AVERAGES & _words(p), counts[p], -len(p)),
         default=_largest_mapping(state),
     )
     copies = [other for other in counts if other != prefix and counts[other] == counts[prefix]]
@@ -93,6 +103,14 @@ def different_shape(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> s
     for key, value in state.items():
         if key in own and own[key].shape != value.shape:
             return f": {key} is {list(value.shape)}, not {list(own[key].shape)}"
+    return ""
+
+
+def no_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return which weight isn't of floating-point numbers, for an error message; "" if all are."""
+    for key, value in state.items():
+        if key in own and own[key].is_floating_point() and not value.is_floating_point():
+            return f": {key} is {str(value.dtype).removeprefix('torch.')}"
     return ""
 
 
@@ -139,7 +157,8 @@ def _starts(name: str) -> Iterator[int]:
 
 
 def _words(name: str) -> set[str]:
-    return set(re.split(r"[^a-z]+", name.lower()))
+    apart = re.sub("(?<=[a-z])(?=[A-Z])", "_", name)  # emaModel
+    return set(re.split(r"[^a-z]+", apart.lower()))
 
 
 def _is_trainers(name: str, prefix: str, copies: Collection[str]) -> bool:

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -114,6 +114,13 @@ def cached_snapshot(repo: str, revision: str) -> Path | None:
     return None
 
 
+def stated_hash(path: Path) -> verified.Hash | None:
+    """Return the hash of a cached file, which the client makes the name of its blob; None if it isn't one."""
+    name = path.resolve().name
+    kind: Literal["sha256", "git"] = "sha256" if len(name) == 64 else "git"
+    return verified.Hash(kind, name) if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", name) else None
+
+
 def _check_reachable(url: str | None = None) -> None:
     """Fail fast when offline, by opening a connection to the hub, or a URL's host, unless a proxy is used.
 
@@ -162,6 +169,8 @@ def remove(path: Path) -> int:
 
 def _line(error: Exception) -> str:
     """Return an error in one line, for HTTP errors with the words of its class, such as "entry not found"."""
+    if type(error).__name__ == "LocalEntryNotFoundError" and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # why the hub was of no use
     text = str(getattr(error, "strerror", None) or error).strip()
     line = re.split(r"\n|\. ", text or type(error).__name__)[0].rstrip(".")
     words = re.findall("[A-Z][a-z]+", type(error).__name__.removesuffix("Error"))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stemsplit.errors import CheckpointError, SettingsError, StemsplitError
 from stemsplit.events import Callback
@@ -20,7 +21,7 @@ from stemsplit.hub import bare, catalogue, claims, download, first_use, manage, 
 from stemsplit.hub.access import NOT_STATED, Access
 from stemsplit.hub.bags import WEIGHTS, YAML
 from stemsplit.hub.entries import FileSpec, ModelSpec
-from stemsplit.hub.registry import find_model, is_known
+from stemsplit.hub.registry import find_model, is_known, registry
 from stemsplit.listing import is_hidden
 
 TABLES = "model_data*.json"  # of UVR: parameters of checkpoints by the hash of their end
@@ -69,9 +70,12 @@ def import_models(
         SettingsError: `source` doesn't exist or holds no checkpoint, or `name` is given for a folder.
         ModelUnavailableError: the file at the URL can't be downloaded or verified.
     """
+    if not str(source):
+        raise SettingsError("no file or folder is named", setting="source")
     if re.match(r"https?://", str(source)):
         path, config, grade = _downloaded(str(source), config, access, callback)
-        yield _imported(path, path.parent, name, config, replace, grade, access, callback)
+        url = str(source)
+        yield _imported(path, path.parent, name, config, replace, grade, access, callback, url=url)
         return
     root = Path(source).expanduser()
     if root.is_file():
@@ -98,15 +102,16 @@ def _downloaded(
     url: str, config: str | Path | None, access: Access, callback: Callback | None
 ) -> tuple[Path, Path | str | None, str]:
     """Download a checkpoint, and the YAML file of its name beside it if there is one; return both paths."""
-    file = first_use.pin(FileSpec(url=url), access, model=url, fits=_readable, callback=callback)
-    path = download.fetch(file, callback=callback)
+    spec = FileSpec(url=url, shaped=True)  # the network is built with its weights
+    file = first_use.pin(spec, access, model=url, fits=_readable, callback=callback)
+    path = download.fetch(file, callback=callback, repair=True)
     if config is None:
         stem = claims.plain(url).rpartition(".")[0]
         with suppress(StemsplitError):
-            spec = FileSpec(url=f"{stem}.yaml")
-            pinned = first_use.pin(spec, access, model=url, fits=_readable, callback=callback)
-            config = download.fetch(pinned, callback=callback)
-    return path, config, records.grade_of(FileSpec(url=url)) or ""
+            beside = FileSpec(url=f"{stem}.yaml", shaped=True)
+            pinned = first_use.pin(beside, access, model=url, fits=_readable, callback=callback)
+            config = download.fetch(pinned, callback=callback, repair=True)
+    return path, config, records.grade_of(spec) or ""
 
 
 def _readable(path: Path) -> None:
@@ -122,6 +127,7 @@ def _imported(
     grade: str,
     access: Access,
     callback: Callback | None,
+    url: str | None = None,
 ) -> Imported:
     try:
         known = catalogue.with_digest(verified.digest(path))
@@ -131,10 +137,11 @@ def _imported(
             config = settle.fetch_config(known, known.config, access, callback)
         spec = manage.add_model(
             given,
-            path,
+            url or path,
+            sha256=verified.digest(path),
             config=config,
             license=known.license if known else NOT_STATED,
-            replace=replace or not _is_own(given),
+            replace=replace or _is_of(given, known),
         )
         return Imported(path, spec, grade or ("pinned" if known else "its sha256 is recorded now"))
     except (StemsplitError, OSError) as error:
@@ -142,8 +149,12 @@ def _imported(
         return Imported(path, error=told)
 
 
-def _is_own(name: str) -> bool:
-    return is_known(name) and find_model(name).own
+def _is_of(name: str, known: ModelSpec | None) -> bool:
+    """Return whether a checkpoint may take a name of the package: its own, or one that is in no registry."""
+    entry = find_model(name) if is_known(name) else None
+    if entry is None or entry.own:
+        return False
+    return entry.name not in registry() if known is None else entry.name == known.name
 
 
 def _name_of(path: Path) -> str:
@@ -166,9 +177,21 @@ def _config_of(path: Path, root: Path) -> Path | None:
 def _named_by_tables(path: Path, root: Path) -> str | None:
     """Return the name of the YAML file that a table of UVR has for a checkpoint, None for none."""
     digest = uvr.tail_md5(path)
-    tables = [json.loads(table.read_text("utf-8")) for table in _below(root) if table.match(TABLES)]
+    tables = [_table(found) for found in _below(root) if found.match(TABLES)]
     for table in [*(t for t in tables if isinstance(t, dict)), {digest: uvr.entry(path, "mdx") or {}}]:
         entry = table.get(digest)
         if isinstance(entry, dict) and isinstance(entry.get("config_yaml"), str):
             return str(entry["config_yaml"])
     return None
+
+
+def _table(path: Path) -> Any:
+    """Return the content of a table of UVR.
+
+    Raises:
+        CheckpointError: it isn't JSON.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(path, f"is no table of UVR ({error})") from None

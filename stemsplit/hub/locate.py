@@ -1,11 +1,13 @@
 """Find a model once, to describe and to load it, without torch."""
 
 import os
+import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stemsplit.errors import CheckpointError
+from stemsplit.errors import CheckpointError, ModelUnavailableError
 from stemsplit.events import Callback, Notice, emit
 from stemsplit.hub import bags, download, snapshots
 from stemsplit.hub.access import NOT_STATED, Access
@@ -90,11 +92,17 @@ def locate(source: str, access: Access, callback: Callback | None) -> Located:
         spec, why = best(source.removeprefix(BEST), access.licenses)
         emit(callback, Notice(why))
         source = spec.name
+    if re.match("[a-z]+://", source, re.IGNORECASE):
+        raise ModelUnavailableError(
+            f"{source}: a model at an address needs a name first",
+            model=source,
+            hint=f"stemsplit models import {shlex.quote(source)}",
+        )
     path = Path(source).expanduser()
-    if source in registry() or (is_known(source) and not path.exists()):
+    if source in registry() or (is_known(source) and not path.is_file()):
         return Located(settle(find_model(source), access, callback))
-    if source.startswith("hf:"):
-        repo, _, revision = source.removeprefix("hf:").partition("@")
+    if source.lower().startswith("hf:"):
+        repo, _, revision = source[len("hf:") :].partition("@")
         access.require_license(source, NOT_STATED)
         offline = access.offline or download.is_offline()
         path = snapshots.fetch(repo, revision or "main", offline, callback)

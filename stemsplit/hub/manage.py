@@ -11,7 +11,13 @@ from typing import Any
 import yaml
 
 from stemsplit import documents, folders
-from stemsplit.errors import CheckpointError, ChecksumError, ModelUnavailableError, SettingsError
+from stemsplit.errors import (
+    CheckpointError,
+    ChecksumError,
+    ModelUnavailableError,
+    OutputError,
+    SettingsError,
+)
 from stemsplit.events import Callback
 from stemsplit.files import locked, write_whole
 from stemsplit.hub import archives, download, hf, records, transfer, verified
@@ -129,13 +135,20 @@ def remove_model(name: str) -> int:
     Raises:
         UnknownNameError: there is no such model.
         SettingsError: a bag in the user's registry needs the entry.
+        OutputError: a file can't be deleted.
     """
     spec = find_model(name)
     files = [f for _, file in _files(spec) for f in download.alternatives(file)]
-    if spec.own:
+    if not spec.own:
+        return sum(map(_remove, files))
+    with _own_entries() as entries:
+        entry = entries.pop(spec.name)
+    try:
+        return sum(map(_remove, files))
+    except OutputError:
         with _own_entries() as entries:
-            entries.pop(name, None)
-    return sum(map(_remove, files))
+            entries[spec.name] = entry
+        raise
 
 
 def add_model(
@@ -217,7 +230,12 @@ def _remove(file: FileSpec) -> int:
 
 def _remove_folder(folder: Path) -> int:
     freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise OutputError(folder, f"can't be deleted ({error.strerror or error})") from None
     return freed
 
 

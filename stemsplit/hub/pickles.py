@@ -194,6 +194,6 @@ def _reason(error: Exception) -> str:
     if text.startswith("Weights only load failed"):
         return "not a readable checkpoint (its pickle is damaged or holds no tensors)"
     line = re.split(r"(?<=\w)\.\s|\n", text.strip())[0][:100].rstrip(".")
-    if line.isdecimal():  # the first byte, which begins no pickle
-        return "not a checkpoint"
+    if line.isdecimal():  # an opcode, or a place in the memo, which tells nobody anything
+        line = "its pickle is damaged or holds no tensors"
     return f"not a readable checkpoint ({line or type(error).__name__})"

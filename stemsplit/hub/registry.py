@@ -59,11 +59,13 @@ def is_known(name: str) -> bool:
     return _real_name(name, registry()) is not None
 
 
-def _real_name(name: str, models: Container[str]) -> str | None:
+def _real_name(name: str, models: Mapping[str, object]) -> str | None:
     # audio-separator calls the bags of demucs by their files' names, such as htdemucs_ft.yaml
-    return next((one for one in (name, name.removesuffix(".yaml")) if one in models), None) or (
-        catalogue.real_name(name)
-    )
+    for one in (name, name.removesuffix(".yaml")):
+        if one in models:
+            return one
+    plain = {catalogue.keys(known)[0]: known for known in models}
+    return plain.get(catalogue.keys(name)[0]) or catalogue.real_name(name)
 
 
 def all_models() -> list[ModelSpec]:

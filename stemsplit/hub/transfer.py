@@ -46,7 +46,7 @@ class _Interrupted(Exception):
         self.wait_s = wait_s
 
 
-def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, report: Report) -> None:
+def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, report: Report) -> bool:
     """Download `url` into the file `part`, resuming from the bytes that it has already.
 
     Args:
@@ -56,15 +56,19 @@ def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, rep
         trusted: a base URL that may use plain http.
         report: called with the bytes so far and the total; an exception from it ends the transfer.
 
+    Returns:
+        Whether the file was put together from several tries, so that its parts may not belong together.
+
     Raises:
-        DownloadError: the URL is refused or doesn't exist, or all tries failed.
+        DownloadError: the URL is refused or doesn't exist, sends more than `size`, or all tries failed.
         ResourceError: the disk is full.
         OutputError: `part` can't be written.
     """
     require_secure(url, trusted)
     opener = urllib.request.build_opener(_Redirects(trusted))
-    left, furthest, pause = TRIES, _length(part), PAUSE_S
+    left, furthest, pause, resumed = TRIES, _length(part), PAUSE_S, False
     while True:
+        resumed |= _length(part) > 0
         try:
             _attempt(opener, url, part, size, report)
         except _Interrupted as error:
@@ -75,7 +79,7 @@ def transfer(url: str, part: Path, *, size: int | None, trusted: str | None, rep
                 raise DownloadError(f"{url}: {error}", url=url) from error
             time.sleep(min(max(pause, error.wait_s), MAX_PAUSE_S))
         else:
-            return
+            return resumed
 
 
 def read_small(url: str, *, trusted: str | None = None, limit: int = 16 << 20) -> bytes:
@@ -166,6 +170,7 @@ def _attempt(
             total = _total(response, start)
             if size is not None and total not in (None, size):
                 raise DownloadError(f"{url}: holds {total} bytes, not {size}: another file", url=url)
+            total = size if total is None else total
             _save_validator(part, response)
         here = _receive(url, response, part, start, total, report)
     if total is not None and here < total:
@@ -177,7 +182,9 @@ def _headers(part: Path, have: int) -> dict[str, str]:
     if have:
         headers["Range"] = f"bytes={have}-"
         with suppress(OSError, ValueError):
-            headers["If-Range"] = str(json.loads(_validator(part).read_text())["validator"])
+            kept = json.loads(_validator(part).read_text())
+            if isinstance(kept, dict) and re.fullmatch("[ -~]+", str(kept.get("validator", ""))):
+                headers["If-Range"] = str(kept["validator"])
     return headers
 
 
@@ -194,7 +201,7 @@ def _start(response: Any, part: Path, have: int) -> int:
 
 def _total(response: Any, start: int) -> int | None:
     length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdigit() else None
+    return start + int(length) if re.fullmatch("[0-9]+", length) else None
 
 
 def _save_validator(part: Path, response: Any) -> None:
@@ -217,6 +224,8 @@ def _receive(url: str, response: Any, part: Path, here: int, total: int | None, 
         file.seek(here)
         report(here, total)
         while block := _read(url, response):
+            if total is not None and here + len(block) > total:
+                raise DownloadError(f"{url}: sends more than the {total} bytes of the file", url=url)
             _write(file, block, part)
             here += len(block)
             report(here, total)
@@ -271,7 +280,7 @@ def _handle_http_error(url: str, error: urllib.error.HTTPError, part: Path, have
     if error.code not in TRANSIENT:
         raise DownloadError(f"{url}: {reason}", url=url) from error
     after = error.headers.get("Retry-After", "")
-    raise _Interrupted(reason, float(after) if after.isdigit() else 0.0) from error
+    raise _Interrupted(reason, float(after) if re.fullmatch("[0-9]+", after) else 0.0) from error
 
 
 def _raise_connection_error(url: str, error: OSError | http.client.HTTPException) -> NoReturn:

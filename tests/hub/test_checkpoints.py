@@ -132,7 +132,7 @@ class TestDamage:
     @pytest.mark.parametrize(
         "content, said",
         [
-            (b"just text", "m.th: not a checkpoint"),
+            (b"just text", "m.th: not a readable checkpoint"),
             (pickle.dumps({"a": 1}), "m.th: not a readable checkpoint"),
         ],
     )

@@ -52,6 +52,53 @@ def test_file_arrives_once(site, url):
     assert site.gets() == 1
 
 
+def test_without_a_stated_length_the_known_size_counts(site, url):
+    site.lengths = False
+    site.faults = [site.fault(drop_after=1000), site.fault()]
+    assert fetch_url(url, sha256=SHA256, size=len(CONTENT)).read_bytes() == CONTENT
+    assert site.served == len(CONTENT)
+
+
+def test_a_file_without_an_end_is_refused_at_its_size(site, url):
+    site.lengths, site.pause_s = False, 0.001
+    site.files["/w/model.th"] = CONTENT * 50
+    with pytest.raises(DownloadError, match="sends more than the 300000 bytes"):
+        fetch_url(url, sha256=SHA256, size=len(CONTENT))
+    assert site.served < 2 * len(CONTENT) and leftovers() in ([], ["model.th.part", "model.th.part.json"])
+
+
+def test_a_file_that_changes_between_two_tries_is_read_again(site, url):
+    site.etags["/w/model.th"] = '"same"'
+    site.faults = [site.fault(drop_after=1000, body=OTHER)]
+    assert fetch_url(url, sha256=SHA256).read_bytes() == CONTENT
+    assert site.gets() == 3
+
+
+@pytest.mark.parametrize("kept", ["{}", "[]", "no JSON", '{"validator": "a\\nb"}', '{"validator": "\u2026"}'])
+def test_a_damaged_note_about_a_part_is_no_obstacle(site, url, kept):
+    part = url_path(url).with_name("model.th.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT[:1000])
+    part.with_name("model.th.part.json").write_text(kept)
+    assert fetch_url(url, sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_odd_digits_are_no_time_to_wait(site, url, monkeypatch):
+    monkeypatch.setattr(transfer, "PAUSE_S", 0.01)
+    site.faults = [site.fault(status=503, headers={"Retry-After": "\u00b2"})]
+    assert fetch_url(url, sha256=SHA256).read_bytes() == CONTENT
+
+
+def test_names_that_can_t_be_a_file_s(site, url):
+    long = f"{site.url}/w/{'x' * 300}.th"
+    site.files[long.removeprefix(site.url)] = CONTENT
+    assert fetch_url(long, sha256=SHA256).name.endswith("xxx.th")
+    assert url_path(f"{site.url}/w/..").name == url_path(f"{site.url}/").name == "file"
+    url_path(url).mkdir(parents=True)
+    with pytest.raises(DownloadError, match="is a folder, in place of the downloaded file"):
+        fetch_url(url, sha256=SHA256)
+
+
 def test_two_addresses_with_one_file_name_do_not_collide(site, url):
     site.files["/v/model.th"] = OTHER
     other = fetch_url(site.url + "/v/model.th", sha256=hashlib.sha256(OTHER).hexdigest())

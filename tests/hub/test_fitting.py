@@ -29,6 +29,10 @@ def compiled_within(state: State) -> dict[str, Any]:
     return {key.replace("layers.0.", "layers._orig_mod.0.", 1): value for key, value in state.items()}
 
 
+def zeros(state: State) -> State:
+    return {key: torch.zeros_like(value) for key, value in state.items()}
+
+
 OTHER = {"ema": torch.zeros(3), "exp_avg": torch.ones(2)}
 WRAPS: dict[str, Wrap] = {
     "DataParallel": behind("module."),
@@ -63,6 +67,13 @@ WRAPS: dict[str, Wrap] = {
     "an average in front of it": lambda s: {
         **{f"ema_model.{k}": v + 1 if v.is_floating_point() else v for k, v in s.items()},
         **behind("net_model.")(s),
+    },
+    "an average by another word": lambda s: {"emaModel": zeros(s), "avg_model": zeros(s), "model_state": s},
+    "statistics of the same names": lambda s: {
+        "optimizer": zeros(s),
+        "exp_avg": zeros(s),
+        "grads": zeros(s),
+        "state_dict": behind("model.")(s),
     },
     "loss weights beside bare names": lambda s: {**s, "loss_weights": torch.ones(3), "epoch": 5},
 }
@@ -117,6 +128,10 @@ def complaint(path: Path) -> str:
             lambda s: behind("net.")(dict(list(s.items())[:-1])),
             "missing mask_estimators.1.to_freqs.2.0.2.bias (its names begin with net.)",
         ),
+        (
+            lambda s: {"state_dict": dict(list(s.items())[:-1]), "ema": s},
+            "missing mask_estimators.1.to_freqs.2.0.2.bias (its names begin with state_dict/)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_and_the_yaml_is_not_blamed(wrap: Wrap, said: str, tmp_path: Path) -> None:
@@ -124,6 +139,15 @@ def test_what_does_not_fit_is_named_and_the_yaml_is_not_blamed(wrap: Wrap, said:
     torch.save(wrap(torch.load(path, weights_only=True)), path)
     reason = complaint(path)
     assert reason.startswith(f"{path}: its weights don't fit a bs_roformer: ") and reason.endswith(said)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers(tmp_path: Path, kind: torch.dtype) -> None:
+    path = tmp_path / published(tmp_path, "m", ["Vocals", "Other"])
+    state = torch.load(path, weights_only=True)
+    torch.save({key: value.to(kind) for key, value in state.items()}, path)
+    name = str(kind).removeprefix("torch.")
+    assert re.search(rf"its weights aren't floating-point numbers: \S+ is {name}$", complaint(path))
 
 
 def test_tensors_of_no_known_network_are_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from stemsplit.hub import uvr
 from stemsplit.hub.access import Access
 from stemsplit.hub.importing import Imported, import_models
 from stemsplit.hub.load import load_model
+from stemsplit.hub.manage import download_model, model_path, remove_model
 from stemsplit.hub.registry import find_model
 from stemsplit.models import build
 from tests.models.test_contract import MDX23C, ROFORMER
@@ -121,9 +122,32 @@ def test_a_checkpoint_named_like_a_known_one_keeps_its_own_network(tmp_path: Pat
     assert one.spec is not None and one.spec.family == "mel_band_roformer"
 
 
+def test_the_package_s_own_models_keep_their_names(tmp_path: Path) -> None:
+    for name in ("htdemucs", "tiny"):
+        save_mel(tmp_path / f"{name}.ckpt")
+        (tmp_path / f"{name}.yaml").write_text(mel_config())
+    for one in imported(tmp_path):
+        assert isinstance(one.error, SettingsError) and "already" in one.error.reason
+    assert not find_model("htdemucs").own
+    (one,) = imported(tmp_path / "tiny.ckpt", replace=True)
+    assert one.spec is not None and find_model("tiny").own
+
+
+def test_a_damaged_table_is_told_for_each_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "model_data_new.json").write_text("{")
+    save_mel(tmp_path / "a.ckpt")
+    save_mel(tmp_path / "b.ckpt")
+    (tmp_path / "b.yaml").write_text(mel_config())
+    first, second = imported(tmp_path)
+    assert first.error is not None and "model_data_new.json: is no table of UVR" in str(first.error)
+    assert second.error is None
+
+
 def test_what_is_no_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no such file or folder"):
         imported(tmp_path / "nothing")
+    with pytest.raises(SettingsError, match="no file or folder is named"):
+        imported("")
     with pytest.raises(SettingsError, match="holds no checkpoint"):
         imported(tmp_path)
     save_mel(tmp_path / "a.ckpt")
@@ -145,5 +169,22 @@ def test_a_url_brings_its_yaml(site: Any, tmp_path: Path, monkeypatch: pytest.Mo
     loaded: Any = load_model("net", offline=True)
     mix = torch.randn(1, 2, 500)
     assert torch.equal(loaded(mix), network(mix))
-    with pytest.raises(DownloadError, match="its sha256 isn't known"):
-        imported("https://host.example/net.ckpt", access=Access(trust_first=True))
+    assert find_model("net").files[0].url == "https://huggingface.co/owner/net/resolve/main/net.ckpt"
+    (path,) = model_path("net")
+    path.write_bytes(b"damaged")
+    assert download_model("net") == [path] and torch.equal(load_model("net", offline=True)(mix), network(mix))
+    assert remove_model("net") > 0 and not path.exists()
+
+
+def test_a_url_whose_server_states_no_hash_needs_trust(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_mel(tmp_path / "net.ckpt")
+    monkeypatch.setenv("STEMSPLIT_MIRROR", site.url)
+    site.files["/host.example/net.ckpt"] = (tmp_path / "net.ckpt").read_bytes()
+    site.files["/host.example/net.yaml"] = mel_config().encode()
+    with pytest.raises(DownloadError, match="no hash of it is known") as caught:
+        imported("https://host.example/net.ckpt")
+    assert caught.value.hint and caught.value.hint.startswith("--trust-first")
+    (one,) = imported("https://host.example/net.ckpt", access=Access(trust_first=True))
+    assert one.spec is not None and one.verification == "size-and-shape"

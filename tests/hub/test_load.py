@@ -439,6 +439,29 @@ class TestRepositories:
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         assert load_model(source).stems == FOUR
 
+    def test_a_damaged_copy_is_refused_offline_and_replaced(self, repository, monkeypatch, tmp_path):
+        for source in ("hf:owner/single", "hf:owner/bag"):
+            whole = separate_array(load_model(source), MIX[0])
+            for file in (tmp_path / "hf").rglob("*.safetensors"):
+                content = file.read_bytes()
+                file.resolve().write_bytes(content[:-1] + b"?")
+            with pytest.raises(ChecksumError) as caught:
+                load_model(source, offline=True)
+            assert caught.value.hint == "without --offline it is downloaded again"
+            with monkeypatch.context() as patch:
+                patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+                with pytest.raises(ChecksumError):
+                    load_model(source)
+            assert torch.equal(separate_array(load_model(source), MIX[0]), whole)
+
+    def test_the_use_of_the_copy_is_said(self, repository, monkeypatch):
+        load_model("hf:owner/single")
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+        events: list[Event] = []
+        load_model("HF:owner/single", callback=events.append)
+        (notice,) = [event for event in events if isinstance(event, Notice)]
+        assert notice.message.endswith("the copy that was downloaded before is used")
+
     def test_bytes_are_compared_with_the_hubs_own_hash(self, repository):
         repository.faults = [repository.fault()]
         content = repository.files[f"/owner/single/resolve/{COMMIT}/model.safetensors"]

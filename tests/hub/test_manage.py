@@ -16,6 +16,7 @@ from stemsplit.errors import (
     ChecksumError,
     DownloadError,
     ModelUnavailableError,
+    OutputError,
     SettingsError,
     UnknownNameError,
 )
@@ -117,6 +118,12 @@ class TestFiles:
         with pytest.raises(Cancelled):
             download_model("bag", callback=lambda event: False)
 
+    def test_offline_damage_isn_t_called_absence(self, bag):
+        paths = download_model("bag")
+        paths[0].write_bytes(b"other")
+        with pytest.raises(ChecksumError):
+            download_model("bag", Access(offline=True))
+
     def test_unknown_models(self):
         for function in (is_cached, model_path, download_model, verify, remove_model):
             with pytest.raises(UnknownNameError):
@@ -144,6 +151,28 @@ class TestOwnModels:
         assert remove_model("mine") == 0 and checkpoint.exists()
         with pytest.raises(UnknownNameError):
             find_model("mine")
+
+    @pytest.mark.parametrize("name", ["Mine", "mine.yaml", "MINE"])
+    def test_every_spelling_of_a_name_removes_it(self, checkpoint, name):
+        add_model("mine", checkpoint)
+        assert find_model(name).name == "mine"
+        remove_model(name)
+        with pytest.raises(UnknownNameError):
+            find_model("mine")
+
+    def test_what_can_t_be_deleted_is_an_error_and_stays_known(self, checkpoint, site, monkeypatch):
+        content = checkpoint.read_bytes()
+        site.files["/mine.safetensors"] = content
+        add_model("mine", site.url + "/mine.safetensors", sha256=digest(content))
+
+        def refuse(folder):
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("stemsplit.hub.manage.shutil.rmtree", refuse)
+            with pytest.raises(OutputError, match=r"can't be deleted \(Permission denied\)"):
+                remove_model("mine")
+        assert is_cached("mine") and remove_model("mine") == len(content)
 
     def test_a_local_file_that_changes_or_goes(self, checkpoint):
         add_model("mine", checkpoint)
