@@ -164,6 +164,8 @@ class Reader:
         if not position:
             return InputError(self.info.path, "has no audio in it (0 samples)", hint=GET_AGAIN_HINT)
         length_s, start_s = position / self.sample_rate, self._start / self.sample_rate
+        if position > self._start:  # the range ended before its first sample
+            return InputError(self.info.path, f"--start {start_s:g} to --end: holds no sample")
         return InputError(
             self.info.path,
             f"ends at {length_s:.3f} s, before --start {start_s:.3f} s",

@@ -19,7 +19,7 @@ from stemsplit.cli import progress
 from stemsplit.cli.failures import STDOUT, one_line, require_stdout, require_writable, say, usage_error
 from stemsplit.cli.options import choose_best
 from stemsplit.cli.separate_options import NOTICES, OPTIONS, Sectioned
-from stemsplit.events import Event, Notice, TrackDone
+from stemsplit.events import Callback, Event, Notice, TrackDone
 from stemsplit.fields import collect
 from stemsplit.files import os_errors, write_named
 from stemsplit.formats import FORMATS
@@ -91,7 +91,8 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
             session = prepare(found, request, to_stream=to_stdout, callback=show)
             if options["dry_run"]:
                 return _show_plan(session, options["as_json"])
-            write_stream(session, sys.stdout.buffer, show)
+            result = write_stream(session, sys.stdout.buffer, show)
+            _write_report(_reported(session, result, options["report"], show), options["report"])
             return 0
 
         def tell(event: Event) -> bool | None:
@@ -319,7 +320,23 @@ def _conclude(report: "Report", options: dict[str, Any]) -> int:
     if options["as_json"]:
         click.echo(text)
     progress.summarise(report)
-    if options["report"] and not options["report"].endswith(LINES):
-        with os_errors(Path(options["report"])):
-            write_named(options["report"], f"{text}\n".encode())
+    _write_report(report, options["report"])
     return report.exit_code
+
+
+def _write_report(report: "Report", file: str | None) -> None:
+    """Write the report into a file, unless it was written while the run went on."""
+    if file and not file.endswith(LINES):
+        text = progress.json_text(report.as_dict(), "utf-8", indent=2)
+        with os_errors(Path(file)):
+            write_named(file, f"{text}\n".encode())
+
+
+def _reported(session: "Session", result: "TrackResult", file: str | None, show: Callback) -> "Report":
+    """Return the report of a run with one track, which is written at once if it is one of lines."""
+    stream = _stream(file)
+    results = stream.record(session.head, [result]) if stream else [result]
+    report = session.report(list(results), show)
+    if stream:
+        stream.end(report)
+    return report

@@ -41,6 +41,8 @@ class Separable(_Model, Protocol):
 
     It may also have `chunking` (a `Chunking`) and `normalised_by` (a `Level`). For the level "magnitude" it
     has a method `magnitude`, which returns the largest magnitude of a chunk [1, C, context + n + context].
+    With an `identity` (`models.network.Identity`: name and sha256) files that it made are told from those of
+    another model; without one, only by the name of its class.
 
     Attributes:
         stems: names, in the order of the output's stem axis.

@@ -359,10 +359,18 @@ class _Track:
             if isinstance(target, Url):
                 put(local, target)
         if self.project is not None:
-            write_project(self.project, self.files.files)
+            self._write_project(self.project)
         if self.files.gain != 1:
             what = f"{self.files.gain_db:.2f} dB on every output, so that none clips"
             emit(self.callback, Notice(what, self.name))
+
+    def _write_project(self, project: Path) -> None:
+        """Write the project, unless there is one, which may have been changed."""
+        if project.exists() and self.worker.request.batch.if_exists != "overwrite":
+            what = f"{project} is there already and stays as it is; -y writes it anew"
+            emit(self.callback, Notice(what, self.name))
+        else:
+            write_project(project, self.files.files)
 
     def done(self, wall_s: float) -> TrackResult:
         """Return the result of a track that is published."""

@@ -46,6 +46,11 @@ def _as_final(path: Path) -> Iterator[None]:
         raise ResourceError(reason, hint=error.hint) from None
 
 
+def clipped(samples: Audio, settings: OutputSettings) -> Audio:
+    """Return samples of any shape without peaks above full scale if the settings cut them off."""
+    return np.clip(samples, -1, 1) if settings.clip == "clamp" and settings.is_float else samples
+
+
 class TrackFiles:
     """The output files of one track: call `open`, `write` for each block, `publish`, and always `close`.
 
@@ -155,7 +160,7 @@ class TrackFiles:
         ]
         for writer, path, samples in zip(self.writers, self.outputs_of, parts, strict=False):
             with _as_final(path):
-                writer.write(samples)
+                writer.write(clipped(samples, self.settings))
         for handle, path, samples in zip(self.scratch, self.outputs_of, parts, strict=False):
             with os_errors(path):
                 handle.write(np.ascontiguousarray(samples.T).tobytes())  # [n, S·C]

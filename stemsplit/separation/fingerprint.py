@@ -7,6 +7,7 @@ not compared.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from stemsplit import __version__
@@ -23,6 +24,7 @@ class Fingerprint:
         model, sha256: name and digest of the model or recipe.
         settings: the settings.
         license, source: of the model's weights; they are written with the rest, and compared with nothing.
+        comparable: False if a model is an object of which only the class's name is known.
     """
 
     model: str
@@ -30,6 +32,7 @@ class Fingerprint:
     settings: Mapping[str, Any]
     license: str = ""
     source: str = ""
+    comparable: bool = True
 
     def tag(self, outputs: Sequence[Output], content: str | None = None) -> str:
         """Return the line of JSON that is written to the tags of a file with these outputs.
@@ -110,7 +113,11 @@ def fingerprint_of(flow: Flow, request: Request) -> Fingerprint:
     models = [run.about for run in flow.runs.values()]
     license = " and ".join(dict.fromkeys(about.license for about in models))
     source = " ".join(dict.fromkeys(about.source for about in models if about.source))
-    return Fingerprint(flow.name, flow.sha256, settings, license, source)
+    comparable = all(
+        isinstance(run.model, (str, Path)) or getattr(run.model, "identity", None) is not None
+        for run in flow.runs.values()
+    )
+    return Fingerprint(flow.name, flow.sha256, settings, license, source, comparable)
 
 
 def _same_hash(one: str, other: str) -> bool:

@@ -29,10 +29,11 @@ from stemsplit.separation.plan import Job
 from stemsplit.separation.report import TrackResult
 from stemsplit.separation.source import FileSource, Shape, output_shape
 from stemsplit.settings import BatchSettings, OutputSettings
-from stemsplit.urls import Place, Url, check_writable, exists
+from stemsplit.urls import Place, Url, check_writable, exists, place_of
 
 log = logging.getLogger(__name__)
 AnyPlace = TypeVar("AnyPlace", Path, Url, Place)
+UNCOMPARABLE = "made by a model of this name; a model without `identity` can't be told from another one"
 SCRATCH_BYTES = 4  # bytes of a float32 sample in a temporary file
 
 
@@ -62,11 +63,18 @@ def is_done(
     return len(present) == len(job.outputs)
 
 
-def renamed(job: Job) -> Job:
-    """Return the job with the lowest number in its folder's or files' names under which nothing exists."""
+def renamed(job: Job, root: Place) -> Job:
+    """Return the job with the lowest number in its folder's or files' names under which nothing exists.
+
+    Args:
+        job: the input and the paths of its outputs.
+        root: the output folder, which stays as it is.
+    """
     number, found = 2, job
     # If the track has a folder of its own, the folder gets the number, otherwise the file.
-    own_folder = all(path.name == name + suffix_of(path.name) for name, path in job.files.items())
+    own_folder = all(
+        path.name == name + suffix_of(path.name) and path.parent != root for name, path in job.files.items()
+    )
     while any(exists(path) for path in found.paths):
         files = {name: _numbered(path, own_folder, number) for name, path in job.files.items()}
         project = job.project and _numbered(job.project, own_folder, number)
@@ -138,7 +146,9 @@ def finished(
     if batch.if_exists == "skip" and is_done(job, outputs, fingerprint, batch.audio_stream, here):
         # a process may have been killed just after it had published the files
         sweep_claimed(path for path in job.outputs if isinstance(path, Path))
-        return TrackResult(str(job.input), "skipped", {stem: str(path) for stem, path in job.files.items()})
+        places = {stem: str(path) for stem, path in job.files.items()}
+        note = None if fingerprint.comparable else UNCOMPARABLE
+        return TrackResult(str(job.input), "skipped", places, note=note)
     return None
 
 
@@ -181,7 +191,7 @@ def survey(
         if (result := finished(job, outputs, fingerprint, batch, local)) is not None:
             return result
         if batch.if_exists == "rename":
-            job = renamed(job)
+            job = renamed(job, place_of(batch.output))
         _check_places(job)
     except Exception as error:
         log.debug("%s", name, exc_info=error)

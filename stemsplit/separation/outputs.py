@@ -73,8 +73,9 @@ def plan_outputs(
     Args:
         stems: the stems that the model or recipe gives.
         settings: the outputs that are asked for.
-        divided: stems that are given in parts, such as `vocals` as `vocals.lead` and `vocals.backing`. With
-            `--stem` such a name means all of its parts, in a sum the stem itself.
+        divided: stems that aren't given themselves: those that are given in parts, such as `vocals` as
+            `vocals.lead` and `vocals.backing`, and those inside a recipe with outputs of its own. With
+            `--stem` such a name means all of its parts if there are some, in a sum the stem itself.
 
     Raises:
         UnknownNameError: there is no such stem.
@@ -82,7 +83,8 @@ def plan_outputs(
     """
     whole = [*stems, *(stem for stem in divided if stem not in stems)]
     if settings.karaoke:
-        return (_karaoke(whole),)
+        inner = [stem for stem in divided if not any(part.startswith(f"{stem}.") for part in stems)]
+        return (_karaoke(whole, stems if inner else whole),)
     wanted = [Output(stem, Sum((stem,))) for stem in stems]
     if settings.stems is not None:
         found = {output.name: output for name in settings.stems for output in _named(name, stems, divided)}
@@ -133,18 +135,23 @@ def _named(name: str, stems: Sequence[str], divided: Sequence[str]) -> Iterator[
     elif stem in stems:
         yield Output(stem, total)
     else:
-        yield from (Output(part, Sum((part,))) for part in stems if part.startswith(f"{stem}."))
+        parts = [part for part in stems if part.startswith(f"{stem}.")]
+        yield from (Output(name, Sum((name,))) for name in parts or [stem])
 
 
-def _karaoke(stems: Sequence[str]) -> Output:
+def _karaoke(whole: Sequence[str], stems: Sequence[str]) -> Output:
     """Return the output of `--karaoke`: the model's accompaniment, the sum of the others, or the rest.
+
+    Args:
+        whole: all stems, also those that aren't given themselves.
+        stems: those that add up to the mix; fewer than all if a recipe's outputs may overlap.
 
     Raises:
         SettingsError: the model gives neither an accompaniment nor vocals.
     """
     given = [stem for stem in stems if stem in ACCOMPANIMENTS]
-    others = [stem for stem in stems if stem != "vocals" and "." not in stem]
-    if not given and "vocals" not in stems:
+    others = [stem for stem in stems if stem != "vocals" and "." not in stem] if stems == whole else []
+    if not given and "vocals" not in whole:
         raise SettingsError(
             f"--karaoke: the model separates no vocals (it gives {', '.join(stems)})", setting="--karaoke"
         )

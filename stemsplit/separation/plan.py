@@ -145,7 +145,7 @@ def plan_jobs(inputs: Sequence[Input], layout: Layout) -> Plan:
     free = iter(names)
     # An input that can't be read doesn't take the name of one that can.
     jobs = [Job(entry, {}) if entry.failure else layout.job(entry, next(free)) for entry in inputs]
-    if own := _made_before(jobs):
+    if own := _made_before(jobs, layout.root):
         plan = plan_jobs([entry for entry in inputs if entry not in own], layout)
         what = f"left out {len(own)} files that an earlier run made of these inputs, such as {own[0]}"
         return replace(plan, notices=(*plan.notices, what))
@@ -153,11 +153,19 @@ def plan_jobs(inputs: Sequence[Input], layout: Layout) -> Plan:
     return Plan(tuple(jobs), tuple(notices))
 
 
-def _made_before(jobs: Sequence[Job]) -> list[Input]:
-    """Return the inputs, found in a folder, that are outputs of other jobs and were made by this program."""
-    written = {os.path.abspath(path) for job in jobs for path in job.paths if isinstance(path, Path)}
-    listed = [job.input for job in jobs if job.input.listed and os.path.abspath(job.input.path) in written]
-    return [entry for entry in listed if read_settings(entry.path) is not None]
+def _made_before(jobs: Sequence[Job], root: Place) -> list[Input]:
+    """Return the inputs in the output folder, which was searched with others, that this program has made."""
+    if isinstance(root, Url):
+        return []
+    output = Path(os.path.abspath(root))
+    listed = [job.input for job in jobs if job.input.listed and job.input.url is None]
+    return [
+        entry
+        for entry in listed
+        if output in (place := Path(os.path.abspath(entry.path))).parents
+        and output.is_relative_to(place.parents[len(entry.folder.parts)])
+        and read_settings(entry.path) is not None
+    ]
 
 
 def stream_jobs(inputs: Iterable[Input], layout: Layout, notify: Callable[[str], None]) -> Iterator[Job]:

@@ -133,6 +133,19 @@ def test_finished_stems_get_their_project_without_being_computed_again(shell: Sh
     assert (shell.folder / "stems/a/a.rpp").read_text() == "edited"
 
 
+def test_a_project_that_is_there_is_left_alone_also_beside_new_stems(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.3)
+    project = shell.folder / "stems/a/a.rpp"
+    project.parent.mkdir(parents=True)
+    project.write_text("mine")
+    for stems in ("drums", "drums,bass"):
+        ran = shell("a.wav", *CLASSIC, "-s", stems, "--project", "rpp")
+        assert ran.code == 0 and project.read_text() == "mine"
+        assert "stems/a/a.rpp is there already and stays as it is; -y writes it anew" in ran.err
+    assert shell("a.wav", *CLASSIC, "-s", "drums", "--project", "rpp", "-y").code == 0
+    assert len(read_rpp(project)) == 1
+
+
 @pytest.mark.parametrize("template", ["{dir}/{name}/{stem}.{ext}", "{name}-{stem}.{ext}"])
 def test_renamed_with_its_stems(shell: Shell, template: str) -> None:
     shell.write("a.wav", seconds=0.3)

@@ -1,5 +1,6 @@
 """Whole runs: the plan, streams beside files, existing outputs, checks before the work."""
 
+import io
 import json
 import os
 import signal
@@ -455,3 +456,59 @@ def test_an_error_of_the_system_is_one_line(shell: Shell) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == "stemsplit: error: the working folder: No such file or directory\n"
+
+
+def test_a_stream_has_its_report_and_says_that_it_was_turned_down(shell: Shell) -> None:
+    shell.write("hot.wav", seconds=0.4, gain=8, subtype="FLOAT")
+    for name, lines in (("r.json", False), ("r.jsonl", True)):
+        ran = shell("hot.wav", *BASS, "-o", "-", "-f", "flac", "--report", name)
+        assert ran.code == 0 and ran.out.startswith(b"fLaC")
+        text = (shell.folder / name).read_text()
+        track = json.loads(text.splitlines()[1] if lines else text)
+        track = track if lines else track["tracks"][0]
+        assert track["status"] == "done" and track["outputs"] == {"bass": "-"}
+        assert track["duration_s"] == 0.4 and track["gain_db"] < -0.1
+        assert f"hot.wav: {track['gain_db']:.2f} dB, so that it doesn't clip" in ran.err
+    ran = shell("hot.wav", *BASS, "-o", "-", "--progress", "json")
+    kinds = [json.loads(line)["event"] for line in ran.err.splitlines()]
+    assert kinds[-2:] == ["track_done", "end"]
+
+
+def test_stems_that_lie_in_the_input_folder_are_never_separated(shell: Shell) -> None:
+    shell.write("d/s1.wav", seconds=0.3)
+    shell.write("d/more/s2.wav", seconds=0.3)
+    for options in (("-s", "bass"), ("-s", "drums"), ("-s", "drums", "-f", "flac")):
+        ran = shell("d", "-m", "classic", *options, "-o", "d", "--json")
+        assert ran.code == 0, ran.err
+        inputs = [track["input"] for track in json.loads(ran.out)["tracks"]]
+        assert sorted(inputs) == ["d/more/s2.wav", "d/s1.wav"]
+    inside = shell("d/s1", *BASS, "-o", "d", "--json")  # asked for by name
+    assert len(json.loads(inside.out)["tracks"]) == 3
+
+
+@pytest.mark.parametrize("root", [".", "deep/out"])
+def test_the_output_folder_itself_is_never_renamed(shell: Shell, root: str) -> None:
+    shell.write("a.wav", seconds=0.2)
+    for _ in range(3):
+        ran = shell("a.wav", *BASS, "-o", root, "--template", "{stem}.{ext}", "--if-exists", "rename")
+        assert ran.code == 0, ran.err
+    names = ["bass (2).wav", "bass (3).wav", "bass.wav"]
+    assert sorted(p.name for p in (shell.folder / root).glob("bass*")) == names
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_clamped_floats_have_no_peaks(shell: Shell, stream: bool) -> None:
+    shell.write("hot.wav", seconds=0.3, gain=8, subtype="FLOAT")
+    peaks = []
+    for clip in ("none", "clamp"):
+        where = ("-o", "-") if stream else ("-o", clip)
+        ran = shell("hot.wav", *BASS, "--bit-depth", "32f", "--clip", clip, *where)
+        file = io.BytesIO(ran.out) if stream else shell.folder / clip / "hot/bass.wav"
+        peaks.append(float(np.abs(soundfile.read(file)[0]).max()))
+    assert peaks[0] > 1 and peaks[1] == 1
+
+
+def test_a_range_between_two_samples(shell: Shell) -> None:
+    shell.write("a.wav", seconds=1)
+    ran = shell("a.wav", *BASS, "--start", "0.5", "--end", "0.500001")
+    assert ran.code == 1 and "--start 0.5 to --end: holds no sample" in ran.err

@@ -34,6 +34,31 @@ def test_karaoke_is_everything_but_the_vocals() -> None:
     assert outputs == (Output("instrumental", Sum(("drums", "bass", "other"))),)
 
 
+# What recipes with outputs of their own give, and the stems inside of them
+NAMED = [
+    (("lead", "backing", "instrumental"), ("vocals", "other"), Sum(("instrumental",))),
+    (("band",), ("drums", "bass", "other", "vocals"), Sum((MIX,), ("vocals",))),
+    (("kick", "snare", "no_drums"), ("drums", "vocals"), Sum((MIX,), ("vocals",))),
+]
+
+
+@pytest.mark.parametrize(("stems", "inner", "karaoke"), NAMED)
+def test_stems_inside_a_recipe_can_be_asked_for_and_are_counted_once(
+    stems: tuple[str, ...], inner: tuple[str, ...], karaoke: Sum
+) -> None:
+    for stem in inner:
+        assert plan_outputs(stems, StemSettings(stems=(stem,)), inner) == (Output(stem, Sum((stem,))),)
+    assert plan_outputs(stems, StemSettings(karaoke=True), inner) == (Output("instrumental", karaoke),)
+
+
+def test_a_stem_in_parts_means_its_parts() -> None:
+    stems, whole = ("vocals.lead", "vocals.backing", "other"), ("vocals",)
+    found = plan_outputs(stems, StemSettings(stems=("vocals",)), whole)
+    assert [output.name for output in found] == ["vocals.lead", "vocals.backing"]
+    (karaoke,) = plan_outputs(stems, StemSettings(karaoke=True), whole)
+    assert karaoke.sum == Sum(("other",))
+
+
 def test_a_stem_called_mix_is_not_taken_for_the_input() -> None:
     outputs = plan_outputs(("mix", "vocals"), StemSettings(stems=("Mix",), rest=True))
     mix, stem = np.full((1, 3), 5, np.float32), np.full((1, 3), 2, np.float32)

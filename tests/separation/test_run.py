@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 from torch import Tensor
 
 from stemsplit import Recipe, Request, Step, separate_files
 from stemsplit.engines import Engine, Processes, Threads
 from stemsplit.errors import Cancelled, SettingsError, StemsplitError, UnknownNameError
 from stemsplit.events import Callback, End, Event, Progress, Start, TrackDone, TrackStart
+from stemsplit.models.network import Identity
 from stemsplit.settings import BatchSettings, ModelSettings, OutputSettings, StemSettings
 from tests.test_engines import until
 
@@ -156,6 +158,50 @@ def test_an_engine_that_loses_a_track_is_an_error(tmp_path: Path) -> None:
     folder = songs(tmp_path, "a.wav", "b.wav")
     with pytest.raises(StemsplitError, match=r"Lazy ended without a result of .*/b.wav"):
         separate_files(folder, request(tmp_path), engine=Lazy())
+
+
+class Shares:
+    """Fixed shares of the mix."""
+
+    stems = ("drums", "bass", "other", "vocals")
+    sample_rate, channels, segment_samples, context_samples = 44100, 2, 44100, 0
+    normalise, overlap = False, None
+
+    def __init__(self, *shares: float, identity: Identity | None = None) -> None:
+        self.shares = torch.tensor(shares)
+        if identity:
+            self.identity = identity
+
+    def __call__(self, mix: Tensor) -> Tensor:
+        return mix[:, None] * self.shares[:, None, None]  # [B, S, C, T]
+
+
+def test_karaoke_of_a_recipe_with_named_outputs_is_exact(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav")
+    recipe = Recipe((Step((Shares(0.1, 0.2, 0.3, 0.4),), name="a"),), outputs={"band": "mix - a.vocals"})
+    karaoke = replace(request(tmp_path), stems=StemSettings(karaoke=True))
+    separate_files(folder, karaoke, model=recipe)
+    mix, _ = soundfile.read(folder / "a.wav", dtype="float32")
+    found, _ = soundfile.read(tmp_path / "out/a/instrumental.wav", dtype="float32")
+    np.testing.assert_allclose(found, 0.6 * mix, atol=1e-6)
+
+
+def test_a_model_s_identity_tells_its_files_from_another_s(tmp_path: Path) -> None:
+    folder = songs(tmp_path, "a.wav")
+    first, second = (Shares(*shares) for shares in ((0.1, 0.2, 0.3, 0.4), (0.4, 0.3, 0.2, 0.1)))
+    assert separate_files(folder, request(tmp_path), model=first).tracks[0].note is None
+    (again,) = separate_files(folder, request(tmp_path), model=second).tracks
+    assert again.status == "skipped" and again.note and "can't be told from another" in again.note
+    named = request(tmp_path / "named")
+    separate_files(folder, named, model=Shares(0.1, 0.2, 0.3, 0.4, identity=Identity("mine", "aa" * 32)))
+    (same,) = separate_files(
+        folder, named, model=Shares(0.1, 0.2, 0.3, 0.4, identity=Identity("mine", "aa" * 32))
+    ).tracks
+    assert same.status == "skipped" and same.note is None
+    (other,) = separate_files(
+        folder, named, model=Shares(0.4, 0.3, 0.2, 0.1, identity=Identity("mine", "bb" * 32))
+    ).tracks
+    assert other.status == "failed" and other.error and "sha256 was" in other.error.message
 
 
 def test_a_recipe_and_a_module_take_the_place_of_the_named_model(tmp_path: Path) -> None:
