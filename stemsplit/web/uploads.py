@@ -50,7 +50,8 @@ class Uploads:
     """
 
     def __init__(self, needed: Callable[[Path], bool], forget: Callable[[Path], None]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="stemsplit-web-"))
+        # with links followed, as the library has its files, so that paths of jobs are equal to it
+        self.folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="stemsplit-web-")))
         self._known: OrderedDict[str, Upload] = OrderedDict()  # the one unused for longest first
         self._needed, self._forget = needed, forget
         self._lock = Lock()

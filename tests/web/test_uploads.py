@@ -74,7 +74,21 @@ def test_an_upload_that_a_job_needs_is_kept(
         held.set()
         assert client.wait(jobs[0])["state"] == "done"
         assert sent(client, "d").status == 201 and names(client) == ["a", "c", "d"]
-        assert not client.song("a")["has_original"] or client.song("a")["original"]["error"] is None
+        assert not client.song("a")["has_original"]
+
+
+def test_a_temporary_folder_that_is_a_link(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, held: Event
+) -> None:
+    (folder / "link").symlink_to(folder / "tmp", target_is_directory=True)
+    monkeypatch.setattr(uploads.tempfile, "tempdir", str(folder / "link"))
+    with served(folder) as client:
+        upload = sent(client, "a").json["id"]
+        job = client("POST", "api/jobs", {"song": client.song("a")["id"]}).json
+        assert job["name"] == "a.wav"
+        assert client("DELETE", f"api/uploads/{upload}").status == 409
+        held.set()
+        assert client.wait(job)["state"] == "done"
 
 
 def test_submissions_at_once_never_queue_more_than_allowed(
