@@ -13,10 +13,19 @@ from stemsplit.settings import ModelSettings, Request
 
 HOST = "127.0.0.1"
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+def _one_model(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Return the model that is given, None if none is; refuse several, of which only one would be used."""
+    if len(values) > 1:
+        raise usage_error(f"-m {' -m '.join(values)}: the page takes one model")
+    return values[0] if values else None
+
+
 _SHARED = (
     click.Argument(["paths"], nargs=-1, metavar="[FOLDER|SONG]..."),
     setting("output", note="The page shows it, too."),
-    setting("model"),
+    setting("model", multiple=True, callback=_one_model),
     setting("device"),
     setting("offline"),
     flag(
@@ -71,6 +80,8 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
     _require_extra()
     from stemsplit.core.devices import check_device
     from stemsplit.core.memory import share_memory
+    from stemsplit.separation.jobs import check_folder
+    from stemsplit.urls import Url, place_of, shown
 
     if options["output"] == "-":
         raise usage_error("-o -: the page writes files into a folder")
@@ -81,6 +92,10 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
     for reason in choose_best(options):
         click.echo(f"note: {reason}", err=True)
     request = collect(options, Request)
+    output = place_of(request.batch.output)
+    if isinstance(output, Url):
+        raise usage_error(f"-o {shown(str(output))}: the page writes files into a folder of this machine")
+    check_folder(output)
     check_device(request.compute.device)
     _check_model(request.model)
     share_memory()
@@ -94,7 +109,7 @@ def _serve(options: dict[str, Any], browser: bool) -> None:
 
     serve(
         paths,
-        Path(request.batch.output),
+        output,
         {name: options[name] for name in ("model", "device", "offline") if options[name] is not None},
         host=options["host"],
         port=options["port"],

@@ -4,14 +4,17 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import Message, Receive, Scope, Send
 
-from stemsplit.errors import InputError, ModelUnavailableError, ResourceError, SettingsError
+from stemsplit.errors import InputError, ModelUnavailableError, OutputError, ResourceError, SettingsError
 from stemsplit.outcome import Failure
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,7 @@ BODY_TIMEOUT_S = 20.0  # a client that sends nothing for so long is given up
 _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, 400),
     (InputError, 422),
+    (OutputError, 409),
     (ResourceError, 507),
     (ModelUnavailableError, 502),
 )
@@ -41,9 +45,50 @@ class ApiError(Exception):
         self.status, self.message, self.hint = status, message, hint
 
 
-def error_response(status: int, message: str, hint: str | None = None) -> JSONResponse:
+class Json(JSONResponse):
+    """JSON in ASCII: UTF-8 can't hold the lone surrogates that stand for the other bytes of a file's name."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes of the body."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+class SentFile(FileResponse):
+    """The bytes of a file, or the range of them that was asked for; errors are as all others."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file."""
+        refused = False
+
+        async def checked(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = True
+                await _range_error(message)(scope, receive, send)
+            elif not refused:
+                await send(message)
+
+        await super().__call__(scope, receive, checked)
+
+
+def _range_error(message: Message) -> Response:
+    """Return the error for the start of an answer that refuses a range."""
+    kept = {name.decode(): value.decode() for name, value in message["headers"] if name == b"content-range"}
+    if message["status"] == 416:
+        return error_response(416, "the range begins behind the end of the file", headers=kept)
+    return error_response(message["status"], "Range must be bytes=FIRST-LAST", headers=kept)
+
+
+def sendable(name: str) -> str:
+    """Return a file's name for headers and ZIP files, with bytes that aren't UTF-8 as %XX."""
+    return re.sub("[\ud800-\udfff]", lambda found: f"%{ord(found[0]) & 0xFF:02X}", name)
+
+
+def error_response(
+    status: int, message: str, hint: str | None = None, headers: Mapping[str, str] | None = None
+) -> Json:
     """Return an error as JSON: `{"error": {"message", "hint"}}`."""
-    return JSONResponse({"error": {"message": message, "hint": hint}}, status)
+    return Json({"error": {"message": message, "hint": hint}}, status, headers)
 
 
 async def on_error(request: Request, error: Exception) -> Response:
@@ -51,7 +96,8 @@ async def on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ApiError):
         return error_response(error.status, error.message, error.hint)
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, error.detail)
+        headers = {"allow": _methods(request)} if error.status_code == 405 else error.headers
+        return error_response(error.status_code, error.detail, headers=headers)
     if isinstance(error, ClientDisconnect):
         return error_response(400, "the request was cut short")
     failure = Failure.of(error, name_input=True)
@@ -59,6 +105,13 @@ async def on_error(request: Request, error: Exception) -> Response:
     if status == 500:
         log.error("%s %s", request.method, request.url.path, exc_info=error)
     return error_response(status, failure.message, failure.hint)
+
+
+def _methods(request: Request) -> str:
+    """Return the methods of a path as in the header Allow; several routes may have the same path."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for methods in found for method in methods}))
 
 
 async def body_of(request: Request, most_bytes: int) -> AsyncIterator[bytes]:
@@ -125,7 +178,7 @@ def number(values: Any, name: str, default: float | None, least: float, most: fl
     except (TypeError, ValueError):
         raise ApiError(400, f"{name} must be a number") from None
     if not (math.isfinite(found) and least <= found <= most):
-        raise ApiError(400, f"{name} must be from {least:g} to {most:g}")
+        raise ApiError(400, f"{name} must be from {least:.15g} to {most:.15g}")
     return found
 
 

@@ -82,9 +82,7 @@ def make_app(paths: Iterable[Path], output: Path, base: Mapping[str, Any]) -> St
         finally:
             await to_thread.run_sync(app.state.service.close)
 
-    kinds = (ApiError, HTTPException, ClientDisconnect, StemsplitError)
-    return Starlette(
-        routes=ROUTES,
-        lifespan=lifespan,
-        exception_handlers={kind: on_error for kind in (*kinds, OSError, ValueError)},
-    )
+    kinds = (ApiError, HTTPException, ClientDisconnect, StemsplitError, OSError, ValueError, Exception)
+    app = Starlette(routes=ROUTES, lifespan=lifespan, exception_handlers={kind: on_error for kind in kinds})
+    app.router.redirect_slashes = False  # a redirect would go to an address without the token
+    return app

@@ -11,6 +11,7 @@ from stemsplit.stems import names_of
 from stemsplit.web.answers import ApiError, number, text
 from stemsplit.web.library import Library
 from stemsplit.web.mixing import HIGHEST_DB, LOWEST_DB, Lane
+from stemsplit.web.uploads import shortened
 
 MOST_LANES = 64
 _SEPARATION = {"model", "stems", "rest", "karaoke", "quality", "format", "bit_depth"}
@@ -26,7 +27,7 @@ def separation(body: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Reques
 
     Raises:
         ApiError: a key is unknown or a value has the wrong type (400).
-        SettingsError: a value is invalid.
+        SettingsError: a value is invalid, or the format holds all stems in one file.
     """
     given = {key: value for key, value in body.items() if value is not None}
     _refuse_unknown(given, _SEPARATION)
@@ -42,6 +43,13 @@ def separation(body: Mapping[str, Any], base: Mapping[str, Any]) -> tuple[Reques
     if "stems" in fields:
         fields["stems"] = names_of(fields["stems"])
     request = collect({**base, **fields}, Request, QUALITIES[quality])
+    if FORMATS[request.output.format].together:  # the page knows folders of stems only
+        hint = f"choose from {', '.join(name for name, form in FORMATS.items() if not form.together)}"
+        raise SettingsError(
+            f"format {request.output.format}: holds all stems in one file, which the page doesn't show",
+            setting="format",
+            hint=hint,
+        )
     shown = {
         "model": request.model.model,
         "stems": request.stems.stems,
@@ -90,6 +98,6 @@ def _refuse_unknown(given: Mapping[str, Any], known: set[str]) -> None:
 
 
 def _file_name(name: str) -> str:
-    """Return a name without characters that file systems refuse."""
-    kept = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name).strip(" .")
-    return kept[:100] or "mix"
+    """Return a name without characters that file systems refuse, and no longer than they allow."""
+    kept = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)
+    return shortened(kept.strip(" .")).strip(" .") or "mix"

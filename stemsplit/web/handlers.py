@@ -8,14 +8,14 @@ from urllib.parse import quote
 import numpy as np
 from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from stemsplit import __version__
 from stemsplit.audio.decoding import Array
 from stemsplit.formats import FORMATS
 from stemsplit.settings import DEFAULT_MODEL, DEFAULT_QUALITY, DEFAULT_REQUEST, QUALITIES
 from stemsplit.web import bodies, songs
-from stemsplit.web.answers import ApiError, json_of, whole
+from stemsplit.web.answers import ApiError, Json, SentFile, json_of, sendable, whole
 from stemsplit.web.exports import zipped
 from stemsplit.web.loudness import common_energy, difference
 from stemsplit.web.service import Service
@@ -36,7 +36,7 @@ def service_of(request: Request) -> Service:
 async def about(request: Request) -> Response:
     """Return what this server is and can do."""
     service = service_of(request)
-    return JSONResponse(
+    return Json(
         {
             "version": __version__,
             "output": str(service.library.output),
@@ -58,14 +58,14 @@ async def list_songs(request: Request) -> Response:
     """Return all songs in short."""
     library = service_of(request).library
     found = await to_thread.run_sync(library.songs)
-    return JSONResponse({"songs": [songs.in_short(song) for song in found], "complete": library.complete})
+    return Json({"songs": [songs.in_short(song) for song in found], "complete": library.complete})
 
 
 async def show_song(request: Request) -> Response:
     """Return one song in full."""
     service = service_of(request)
     song = await to_thread.run_sync(service.library.song, request.path_params["id"])
-    return JSONResponse(await service.decode(lambda: songs.in_full(song, service.library, service.slices)))
+    return Json(await service.decode(lambda: songs.in_full(song, service.library, service.slices)))
 
 
 async def _file(request: Request) -> Path:
@@ -81,7 +81,7 @@ async def file(request: Request) -> Response:
 def _sent(request: Request, path: Path, name: str) -> Response:
     if len(request.headers.get("range", "")) > _LONGEST_RANGE or "," in request.headers.get("range", ""):
         raise ApiError(416, "only one range can be asked for at a time")
-    return FileResponse(path, media_type="application/octet-stream", filename=name)
+    return SentFile(path, media_type="application/octet-stream", filename=sendable(name))
 
 
 async def pcm(request: Request) -> Response:
@@ -111,7 +111,7 @@ async def peaks(request: Request) -> Response:
     start, frames = _range(request)
     width = whole(request.query_params, "width", 1000, 1, 4096)
     view = await service.decode(lambda: service.waveforms.view(path, start, frames, width))
-    return JSONResponse(
+    return Json(
         {
             "lows": view.lows.tolist(),
             "highs": view.highs.tolist(),
@@ -146,7 +146,7 @@ async def loudness(request: Request) -> Response:
         raise ApiError(400, f"ids must be 1 to {MOST_COMPARED} files")
     paths = [await to_thread.run_sync(service.library.file, id) for id in ids]
     found = await service.work(request, lambda stopped: common_energy(paths, stopped))
-    return JSONResponse({"ids": ids, **found})
+    return Json({"ids": ids, **found})
 
 
 async def compare(request: Request) -> Response:
@@ -154,21 +154,21 @@ async def compare(request: Request) -> Response:
     service = service_of(request)
     ids = [request.query_params.get(key, "") for key in ("a", "b")]
     one, other = [await to_thread.run_sync(service.library.file, id) for id in ids]
-    return JSONResponse(await service.work(request, lambda stopped: difference(one, other, stopped)))
+    return Json(await service.work(request, lambda stopped: difference(one, other, stopped)))
 
 
 async def zip_result(request: Request) -> Response:
     """Return all stems of a result as a ZIP file."""
     service = service_of(request)
     result = await to_thread.run_sync(service.library.result, request.path_params["id"])
-    files = [(stem.path.name, service.library.inside(stem.path)) for stem in result.stems]
+    files = [(sendable(stem.path.name), service.library.inside(stem.path)) for stem in result.stems]
     headers = {"content-disposition": _attachment(f"{result.folder.name}.zip")}
     return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
 
 
 def _attachment(name: str) -> str:
     """Return the header that has a browser save a file under a name (RFC 6266)."""
-    return f"attachment; filename*=utf-8''{quote(name, safe='')}"
+    return f"attachment; filename*=utf-8''{quote(sendable(name), safe='')}"
 
 
 async def export(request: Request) -> Response:
@@ -177,7 +177,7 @@ async def export(request: Request) -> Response:
     body = await json_of(request)
     lanes, settings, name = await to_thread.run_sync(bodies.mix, body, service.library)
     made = await service.work(request, lambda stopped: service.exports.make(lanes, settings, name, stopped))
-    return JSONResponse(made, 201)
+    return Json(made, 201)
 
 
 async def download_export(request: Request) -> Response:
@@ -188,4 +188,4 @@ async def download_export(request: Request) -> Response:
 
 async def list_models(request: Request) -> Response:
     """Return all models."""
-    return JSONResponse({"models": await to_thread.run_sync(service_of(request).models.all)})
+    return Json({"models": await to_thread.run_sync(service_of(request).models.all)})

@@ -22,7 +22,7 @@ from stemsplit.hub.manage import download_model
 from stemsplit.hub.registry import is_known
 from stemsplit.outcome import Failure
 from stemsplit.separation.inputs import Found, Input
-from stemsplit.separation.jobs import is_done
+from stemsplit.separation.jobs import examine, is_done
 from stemsplit.separation.run import Session, prepare
 from stemsplit.settings import TEMPLATE, Request
 from stemsplit.web.answers import ApiError
@@ -190,17 +190,27 @@ class Jobs:
             StemsplitError: a setting or the song is invalid.
         """
         with self._changed:
-            if sum(job.state == "waiting" for job in self._jobs.values()) >= MOST_WAITING:
-                raise ApiError(429, f"{MOST_WAITING} jobs are waiting already", "try again later")
-        prepare(Found([song]), request)
+            self._require_place()
+        session = prepare(Found([song]), request)
+        examine(session.plan.jobs[0], session.request.batch, session.request.output)
         job = Job(song, request, described)
         with self._changed:
+            self._require_place()  # others may have come during the checks
             self._jobs[job.id] = job
             finished = [one for one in self._jobs.values() if one.finished]
             for old in finished[: max(0, len(finished) - MOST_FINISHED)]:
                 del self._jobs[old.id]
             self._changed.notify()
         return job
+
+    def _require_place(self) -> None:
+        if sum(job.state == "waiting" for job in self._jobs.values()) >= MOST_WAITING:
+            raise ApiError(429, f"{MOST_WAITING} jobs are waiting already", "try again later")
+
+    def need(self, path: Path) -> bool:
+        """Return whether a job that isn't finished reads a file."""
+        with self._changed:
+            return any(job.song.path == path and not job.finished for job in self._jobs.values())
 
     def cancel(self, id: str) -> Job:
         """Stop a job; one that is finished is removed from the list. Errors as in `get`."""

@@ -6,10 +6,10 @@ from functools import partial
 
 from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from stemsplit.web import bodies
-from stemsplit.web.answers import ApiError, body_of, json_of, text
+from stemsplit.web.answers import ApiError, Json, body_of, json_of, text
 from stemsplit.web.handlers import service_of
 from stemsplit.web.jobs import Job
 from stemsplit.web.uploads import MOST_BYTES
@@ -22,23 +22,22 @@ async def upload(request: Request) -> Response:
     found = await service.uploads.receive(name, body_of(request, MOST_BYTES))
     name = found.path.with_name(found.name).stem
     await to_thread.run_sync(service.library.add, name, found.path)
-    return JSONResponse({"id": found.id, "name": found.name}, 201)
+    return Json({"id": found.id, "name": found.name}, 201)
 
 
 async def remove_upload(request: Request) -> Response:
     """Remove an upload, unless a job needs it."""
     service = service_of(request)
     found = service.uploads.get(request.path_params["id"])
-    if any(job.song.path == found.path and not job.finished for job in service.jobs.all()):
+    if service.jobs.need(found.path):
         raise ApiError(409, "a job needs this upload", "cancel the job first")
-    await to_thread.run_sync(service.library.forget, found.path)
     await to_thread.run_sync(service.uploads.remove, found.id)
     return Response(status_code=204)
 
 
 async def list_jobs(request: Request) -> Response:
     """Return all jobs, the oldest first."""
-    return JSONResponse({"jobs": [job.as_dict() for job in service_of(request).jobs.all()]})
+    return Json({"jobs": [job.as_dict() for job in service_of(request).jobs.all()]})
 
 
 async def submit(request: Request) -> Response:
@@ -51,7 +50,7 @@ async def submit(request: Request) -> Response:
     if "model" in settings and settings["model"] != service.base.get("model"):
         await to_thread.run_sync(_require_known, str(asked.model.model))
     job = await to_thread.run_sync(partial(service.jobs.submit, song, asked, shown))
-    return JSONResponse(job.as_dict(), 201)
+    return Json(job.as_dict(), 201)
 
 
 def _require_known(model: str) -> None:
@@ -67,13 +66,13 @@ def _require_known(model: str) -> None:
 
 async def show(request: Request) -> Response:
     """Return one job."""
-    return JSONResponse(service_of(request).jobs.get(request.path_params["id"]).as_dict())
+    return Json(service_of(request).jobs.get(request.path_params["id"]).as_dict())
 
 
 async def cancel(request: Request) -> Response:
     """Cancel a job, or remove one that is finished from the list."""
     jobs = service_of(request).jobs
-    return JSONResponse(jobs.cancel(request.path_params["id"]).as_dict())
+    return Json(jobs.cancel(request.path_params["id"]).as_dict())
 
 
 async def events(request: Request) -> Response:

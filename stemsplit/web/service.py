@@ -44,7 +44,7 @@ class Service:
         self.library = Library(paths, output)
         self.slices = Slices()
         self.waveforms = Waveforms(self.slices)
-        self.uploads = Uploads()
+        self.uploads = Uploads(lambda path: self.jobs.need(path), self.library.forget)
         self.exports = Exports()
         self.models = Models()
         self.jobs = Jobs(lambda song, folder: self.library.link(folder, song))
@@ -90,8 +90,9 @@ class Service:
                 return await task
             finally:
                 stop.set()
-                if not task.done():
-                    await asyncio.wait([task])
+                await asyncio.wait([task])
+                if not task.cancelled():
+                    task.exception()  # else asyncio prints that nobody has asked for it
 
     def song_of(self, body: Mapping[str, Any]) -> Input:
         """Return the song that a request names as `path`, `song` or `upload`.
@@ -104,7 +105,7 @@ class Service:
             raise ApiError(400, "name the song by one of path, song and upload")
         value = body[given[0]]
         if given[0] == "upload":
-            upload = self.uploads.get(value)
+            upload = self.uploads.use(value)
             return Input(upload.path, label=upload.name)
         if given[0] == "song":
             source = self.library.song(value).source

@@ -1,13 +1,18 @@
-"""Songs that a browser sends: spooled to a temporary folder, bounded in size and number."""
+"""Songs that a browser sends: spooled to a temporary folder, bounded in size and number.
+
+There is always room for another one, unless jobs need all of them: the one unused for longest is forgotten.
+"""
 
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
 
 from anyio import to_thread
 
@@ -16,7 +21,7 @@ from stemsplit.files import is_full, part_of, remove, settle
 from stemsplit.web.answers import ApiError
 
 MOST_BYTES = 4 << 30  # of one song; ten hours of CD audio
-MOST_FILES = 64
+MOST_FILES = 64  # that are kept
 RESERVED_BYTES = 256 << 20  # that are left free on the disk
 LONGEST_NAME_BYTES = 200
 
@@ -37,21 +42,29 @@ class Upload:
 
 
 class Uploads:
-    """The songs that were sent to this server; they are removed when it ends."""
+    """The songs that were sent to this server; they are removed when it ends.
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="stemsplit-web-"))
-        self._known: dict[str, Upload] = {}
+    Args:
+        needed: returns whether a job needs a file.
+        forget: called with the file of an upload that is removed.
+    """
+
+    def __init__(self, needed: Callable[[Path], bool], forget: Callable[[Path], None]) -> None:
+        # with links followed, as the library has its files, so that paths of jobs are equal to it
+        self.folder = Path(os.path.realpath(tempfile.mkdtemp(prefix="stemsplit-web-")))
+        self._known: OrderedDict[str, Upload] = OrderedDict()  # the one unused for longest first
+        self._needed, self._forget = needed, forget
+        self._lock = Lock()
 
     async def receive(self, name: str, body: AsyncIterator[bytes]) -> Upload:
         """Store a song whose content arrives in pieces.
 
         Raises:
-            ApiError: there are too many (409), the disk is nearly full (507), or there is no content (400).
+            ApiError: jobs need all uploads (429), the disk is nearly full (507), or it is empty (400).
             InputError: it isn't audio.
         """
-        if len(self._known) >= MOST_FILES:
-            raise ApiError(409, f"there are {MOST_FILES} uploads already", "remove some songs first")
+        with self._lock:
+            self._spare()
         upload = self._new(name)
         upload.path.parent.mkdir()
         part = part_of(upload.path)
@@ -59,17 +72,18 @@ class Uploads:
             await self._spool(part, body)
             await to_thread.run_sync(settle, part, upload.path)
             await to_thread.run_sync(lambda: probe(upload.path, name=upload.name))
+            await to_thread.run_sync(self._keep, upload)
         except BaseException as error:
             shutil.rmtree(upload.path.parent, ignore_errors=True)
             if isinstance(error, OSError) and is_full(error):
                 raise _no_room() from None
             raise
-        self._known[upload.id] = upload
         return upload
 
     def all(self) -> list[Upload]:
         """Return all uploads."""
-        return list(self._known.values())
+        with self._lock:
+            return list(self._known.values())
 
     def get(self, id: str) -> Upload:
         """Return an upload.
@@ -77,28 +91,61 @@ class Uploads:
         Raises:
             ApiError: there is none with this id (404).
         """
-        if id not in self._known:
-            raise ApiError(404, "no such upload")
-        return self._known[id]
+        with self._lock:
+            if id not in self._known:
+                raise ApiError(404, "no such upload")
+            return self._known[id]
 
-    def remove(self, id: str) -> Upload:
-        """Remove an upload with its file, and return it; errors as in `get`."""
+    def use(self, id: str) -> Upload:
+        """Return an upload as `get` does, and keep it for longer."""
         upload = self.get(id)
-        del self._known[id]
-        remove(upload.path)
-        with suppress(OSError):
-            upload.path.parent.rmdir()
+        with self._lock, suppress(KeyError):
+            self._known.move_to_end(id)
         return upload
+
+    def remove(self, id: str) -> None:
+        """Remove an upload with its file; errors as in `get`."""
+        upload = self.get(id)
+        with self._lock:
+            self._known.pop(id, None)
+        self._clear(upload)
 
     def close(self) -> None:
         """Remove all files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _spare(self) -> list[Upload]:
+        """Return the uploads that make room for another one.
+
+        Raises:
+            ApiError: jobs need all of them (429).
+        """
+        count = max(0, len(self._known) - MOST_FILES + 1)
+        spare = [one for one in self._known.values() if not self._needed(one.path)] if count else []
+        if len(spare) < count:
+            raise ApiError(429, f"jobs need all of the {MOST_FILES} uploads", "try again when one is done")
+        return spare[:count]
+
+    def _keep(self, upload: Upload) -> None:
+        with self._lock:
+            spare = self._spare()
+            for one in spare:
+                del self._known[one.id]
+            self._known[upload.id] = upload
+        for one in spare:
+            self._clear(one)
+
+    def _clear(self, upload: Upload) -> None:
+        self._forget(upload.path)
+        remove(upload.path)
+        with suppress(OSError):
+            upload.path.parent.rmdir()
+
     def _new(self, name: str) -> Upload:
         base = os.path.basename(name.replace("\\", "/")).strip()
         if not base or not base.isprintable() or base.startswith(".") or "\0" in base:
             raise ApiError(400, "name must be the name of a file")
-        if len(os.fsencode(base)) > LONGEST_NAME_BYTES:
+        if shortened(base) != base:
             raise ApiError(400, f"name must have at most {LONGEST_NAME_BYTES} bytes")
         id = token_hex(9)
         return Upload(id, base, self.folder / id / f"song{Path(base).suffix}")
@@ -113,6 +160,11 @@ class Uploads:
                 await to_thread.run_sync(file.write, piece)
         if not count:
             raise ApiError(400, "the upload is empty")
+
+
+def shortened(name: str) -> str:
+    """Return the beginning of a name that file systems hold, in whole characters."""
+    return name.encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
 
 
 def _no_room() -> ApiError:

@@ -55,12 +55,38 @@ def test_without_the_extra_it_says_how_to_install_it(
         (["-d", "cuda:99"], "--device cuda:99"),
         (["-o", ""], "--output: is empty"),
         (["-m", ""], "--model: is empty"),
+        (["-m", "tiny", "-m", "classic"], "-m tiny -m classic: the page takes one model"),
+        (["-o", "s3://me:secret@bucket/stems"], "-o s3://bucket/stems: the page writes files into a folder"),
     ],
 )
 def test_what_makes_no_sense_is_refused(shell: Shell, arguments: list[str], words: str) -> None:
     ran = shell("serve", *arguments)
     assert ran.code == 2 and words in ran.err.splitlines()[0], ran.err
     assert shell.files() == []
+
+
+@web
+@pytest.mark.parametrize("command", ["play", "serve"])
+@pytest.mark.parametrize("output", ["file.txt", "file.txt/below"])
+def test_an_output_folder_that_can_t_be_written_is_refused_as_by_separate(
+    shell: Shell, command: str, output: str
+) -> None:
+    (shell.folder / "file.txt").touch()
+    shell.write("song.wav")
+    ran, wanted = shell(command, "-o", output), shell("song.wav", "-m", "classic", "-o", output)
+    assert (ran.code, ran.out, ran.err) == (wanted.code, b"", wanted.err)
+    assert ran.err == "stemsplit: error: file.txt: is a file, not a folder\n"
+
+
+@web
+def test_one_model_may_come_from_the_environment(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[object] = []
+    monkeypatch.setattr("stemsplit.web.server.serve", lambda *given, **_: served.append(given[2]["model"]))
+    (shell.folder / "my own.safetensors").touch()
+    for model in ("my own.safetensors", "tiny"):
+        assert shell("serve", env={"STEMSPLIT_MODEL": model}).code == 0
+        assert shell("serve", "-m", "classic", env={"STEMSPLIT_MODEL": model}).code == 0
+    assert served == ["my own.safetensors", "classic", "tiny", "classic"]
 
 
 @web

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import soundfile
 
 from stemsplit.hub.manage import model_path
 from stemsplit.hub.verified import digest
+from stemsplit.web import jobs as queue
 from tests.web import music
 from tests.web.browsing import PLAYER, Open, Page, slide, until
 from tests.web.conftest import RATE, served, write
@@ -73,6 +75,50 @@ def test_a_song_that_is_dropped_becomes_four_lanes_while_the_next_one_runs(folde
         assert not (folder / "stems/second").exists()
         page.click("#play")
         until(page, f"{PLAYER}.position() > 0")
+
+
+def test_a_song_is_sent_once_and_again_only_if_the_server_has_forgotten_it(
+    folder: Path, show: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "MOST_WAITING", 0)
+    with served(folder) as client:
+        page = show(client, errors=True)  # Chromium writes refused requests on the console
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url.rpartition("/api/")[2]))
+        submit = "#separate button[type=submit]"
+        dropped(page, folder / "song.wav")
+        for _ in range(3):
+            page.click(submit)
+            page.wait_for_selector("#separate .bad:has-text('0 jobs are waiting already')")
+            page.wait_for_selector(f"{submit}:not([disabled])")
+        assert [one for one in sent if one.startswith("uploads")] == ["uploads?name=song.wav"]
+        assert sent.count("jobs") >= 3
+        (id,) = [path.parent.name for path in Path(tempfile.gettempdir()).glob("stemsplit-web-*/*/song.wav")]
+        assert client("DELETE", f"api/uploads/{id}").status == 204
+        monkeypatch.setattr(queue, "MOST_WAITING", 32)
+        page.click(submit)
+        page.wait_for_selector("#queue [data-state=done]", timeout=60_000)
+        assert sum(one.startswith("uploads") for one in sent) == 2
+        assert not page.is_visible("#separate")
+
+
+def test_no_stem_at_all_is_not_separated(folder: Path, show: Open) -> None:
+    with served(folder) as client:
+        page = show(client)
+        dropped(page, folder / "song.wav")
+        boxes = page.locator("#separate .checks input")
+        start = page.locator("#separate button[type=submit]")
+        for place in range(4):
+            assert start.is_enabled() and not page.is_visible("text=Choose at least one stem.")
+            boxes.nth(place).uncheck()
+        assert start.is_disabled() and page.is_visible("text=Choose at least one stem.")
+        page.keyboard.press("Enter")
+        assert client.get("api/jobs")["jobs"] == []
+        page.locator("#separate .checks input[value=bass]").check()
+        start.click()
+        page.wait_for_selector("#queue [data-state=done]", timeout=60_000)
+        (job,) = client.get("api/jobs")["jobs"]
+        assert list(job["outputs"]) == ["bass"]
 
 
 def saved(page: Page, choice: str) -> bytes:

@@ -55,9 +55,11 @@ export const remove = (path) => send(path, { method: 'DELETE' });
  * @returns {Promise<{id: string, name: string}>}
  */
 export function upload(file, told) {
+  // encodeURIComponent throws at lone surrogates, which a name of Windows may have
+  const name = encodeURIComponent(file.name.toWellFormed?.() ?? file.name);
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open('POST', `api/uploads?name=${encodeURIComponent(file.name)}`);
+    request.open('POST', `api/uploads?name=${name}`);
     request.responseType = 'json';
     request.upload.addEventListener('progress', (event) => told(event.loaded / Math.max(1, event.total)));
     request.addEventListener('load', () => {

@@ -14,6 +14,9 @@ export class Separate {
     Object.assign(this, { about, desk, queue });
     /** @type {(File | {song: string, name: string})[]} */
     this.songs = [];
+    /** @type {WeakMap<File, string>} ids of the uploads of files that were sent already */
+    this.uploads = new WeakMap();
+    this.sending = false;
     this.dialog = byId('separate');
     this.chooser = new Chooser(about.model, () => this.#showStems());
     this.format = new FormatChoice(about);
@@ -40,7 +43,8 @@ export class Separate {
 
   #build() {
     this.list = el('ul', { class: 'picked' });
-    this.stems = el('div', { class: 'checks' });
+    this.stems = el('div', { class: 'checks', onchange: () => this.#showStart() });
+    this.none = el('p', { class: 'bad', role: 'alert', hidden: true, text: 'Choose at least one stem.' });
     this.problem = el('p', { class: 'bad', role: 'alert', hidden: true });
     this.start = el('button', { class: 'primary', type: 'submit', text: 'Separate' });
     const drop = this.#dropzone();
@@ -52,7 +56,7 @@ export class Separate {
       drop,
       this.list,
       el('fieldset', {}, el('legend', { text: 'Model' }), ...this.chooser.parts),
-      el('fieldset', {}, el('legend', { text: 'Stems' }), this.stems),
+      el('fieldset', {}, el('legend', { text: 'Stems' }), this.stems, this.none),
       el('div', { class: 'row' }, this.#quality(), ...this.format.parts),
       this.problem,
       el(
@@ -116,7 +120,16 @@ export class Separate {
       );
     });
     this.list.replaceChildren(...rows);
-    this.start.disabled = !this.songs.length;
+    this.#showStart();
+  }
+
+  /** Show whether there is something to separate, and into what. */
+  #showStart() {
+    const boxes = [...this.stems.querySelectorAll('input')];
+    const none = boxes.length > 0 && !boxes.some((box) => box.checked);
+    this.none.hidden = !none;
+    if (this.sending) return;
+    this.start.disabled = none || !this.songs.length;
     this.start.textContent = this.songs.length > 1 ? `Separate ${this.songs.length} songs` : 'Separate';
   }
 
@@ -130,6 +143,7 @@ export class Separate {
       ),
     );
     this.stems.replaceChildren(...boxes);
+    this.#showStart();
   }
 
   async #submit(event) {
@@ -141,28 +155,41 @@ export class Separate {
       quality: this.quality.value,
       ...this.format.settings,
     };
-    if (stems.length && stems.length < boxes.length) settings.stems = stems;
-    this.start.disabled = true;
+    if (stems.length < boxes.length) settings.stems = stems;
+    this.start.disabled = this.sending = true;
+    this.problem.hidden = true;
     try {
       while (this.songs.length) {
-        this.queue.add(await post('api/jobs', { ...settings, ...(await this.#sent(this.songs[0])) }));
-        this.songs.shift();
+        const [song] = this.songs;
+        this.queue.add(await this.#submitted(song, settings));
+        this.songs = this.songs.filter((one) => one !== song);
       }
       this.dialog.close();
     } catch (error) {
       this.problem.textContent = [error.message, error.hint].filter(Boolean).join(' – ');
       this.problem.hidden = false;
     }
+    this.sending = false;
     this.#showSongs();
     this.queue.load();
   }
 
-  /** Send a file, and return how a job names it. */
-  async #sent(song) {
-    if (!(song instanceof File)) return { song: song.song };
+  /** Queue a song, and return its job. A file is sent once, and again only if the server has forgotten it. */
+  async #submitted(song, settings) {
+    if (!(song instanceof File)) return post('api/jobs', { ...settings, song: song.song });
+    const known = this.uploads.get(song);
+    if (known) {
+      try {
+        return await post('api/jobs', { ...settings, upload: known });
+      } catch (error) {
+        if (error.status !== 404) throw error;
+      }
+    }
     const told = (/** @type {number} */ share) =>
       (this.start.textContent = `Sending ${song.name}: ${Math.round(100 * share)} %`);
-    return { upload: (await upload(song, told)).id };
+    const { id } = await upload(song, told);
+    this.uploads.set(song, id);
+    return post('api/jobs', { ...settings, upload: id });
   }
 
   #acceptDrops() {
