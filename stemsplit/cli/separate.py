@@ -158,6 +158,9 @@ def _request(options: dict[str, Any]) -> Request:
             raise usage_error("-o -: --engine ray writes files")
         if options["jobs"]:
             raise usage_error(f"--jobs {options['jobs']}: --engine ray has --workers")
+    if options["mux"] and options["format"] == "wav":
+        hint = "without -f it is the usual one of the film's kind; -f flac and -f alac lose nothing"
+        raise usage_error("--mux -f wav: a film's sound is written as another format", hint=hint)
     first, *others = options["model"] or (None,)
     if not others:
         for name in ("blend", "weights"):

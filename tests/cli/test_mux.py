@@ -131,6 +131,7 @@ def test_what_is_no_film(shell: Shell) -> None:
     [
         (("-m", "classic"), "--mux: there are 4 outputs of a track, and the sound of a video holds one"),
         (("-m", "classic", "-f", "stem.m4a"), "--mux: there are 5 outputs"),
+        (("-m", "classic", "-s", "bass", "-f", "wav"), "--mux -f wav: a film's sound is written as another"),
         (("-m", "classic", "-s", "bass", "--start", "1"), "--mux and --start exclude each other"),
         (("-m", "classic", "-s", "bass", "-o", "-"), "--mux: writes whole videos, into a folder"),
         (("-m", "classic", "-s", "bass", "--project", "rpp"), "--project rpp: takes a file for each stem"),
