@@ -96,7 +96,8 @@ class Matching:
             song.source = song.source or self._source_among(song, named)
         taken = {os.path.realpath(song.source) for song in songs if song.source is not None}
         rest = [original for original in files if os.path.realpath(original.path) not in taken]
-        names = _different([original.name for original in rest], {song.name for song in songs})
+        counts = Counter(original.name for original in files)
+        names = _different([original.name for original in rest], counts, {song.name for song in songs})
         songs += [
             Song(name, original.place, original.path) for name, original in zip(names, rest, strict=True)
         ]
@@ -148,13 +149,19 @@ class Matching:
         return all(self._tags.has_digest(path, stream) for path in paths)
 
 
-def _different(names: Sequence[str], taken: set[str]) -> list[str]:
-    """Return a name for each file: without suffix, or with it, or with a number, where another has it."""
-    files, used, last = Counter(names), set(taken), Counter[str]()
+def _different(names: Sequence[str], counts: Mapping[str, int], taken: set[str]) -> list[str]:
+    """Return a name for each file: without suffix, or with it, or with a number, where another has it.
+
+    Args:
+        names: of the files, with suffix.
+        counts: how many files of each name there are, also of those that need no name here.
+        taken: names that are in use.
+    """
+    used, last = set(taken), Counter[str]()
     found = []
     for name in names:
         title = Path(name).stem
-        shown = title if title not in used or files[name] > 1 else name
+        shown = title if title not in used or counts[name] > 1 else name
         while shown in used:
             last[title] += 1
             shown = f"{title} ({last[title] + 1})"
