@@ -17,7 +17,7 @@ from stemsplit.web.results import id_of as id_of
 from stemsplit.web.tagged import Tags
 
 MOST_FOLDERS = 5000  # that are searched; more would keep a browser waiting
-MOST_TAGS = 8  # that are read to know a folder's kind: one of a WAV file takes 40 ms
+MOST_TAGS = 8  # files whose tags are all read to know a folder's kind: one of a WAV file takes 40 ms
 
 
 class Library:
@@ -156,7 +156,7 @@ class Library:
         return found
 
     def _is_inside(self, real: Path) -> bool:
-        return any(real == root or root in real.parents for root in list(self.roots))
+        return not {real, *real.parents}.isdisjoint(list(self.roots))
 
     def _search(self, path: Path, results: dict[Path, list[Result]], originals: list[Original]) -> None:
         if path.is_file():
@@ -184,7 +184,7 @@ class Library:
         """Return whether files are stems of one song: by their names, or if stemsplit made one of them."""
         if look_like_stems(files, share=1):  # which opens no file
             return True
-        some = files[:: -(-len(files) // MOST_TAGS)]
+        some = files if len(files) <= MOST_TAGS else (files[0], files[len(files) // 2], files[-1])
         return any(self.tags.of(path) is not None for path in some) or look_like_stems(files, share=0.5)
 
 
@@ -193,8 +193,13 @@ def _successor(past: Song | None, songs: Sequence[Song]) -> Song | None:
     if past is None:
         return None
     of_results = (song for song in songs if song.folders & past.folders)
-    of_source = (song for song in songs if past.source is not None and song.source == past.source)
+    of_source = (song for song in songs if past.source and _is_same_file(song.source, past.source))
     return next(of_results, None) or next(of_source, None)
+
+
+def _is_same_file(one: Path | None, other: Path) -> bool:
+    """Return whether paths are equal once their links are followed, as a job does."""
+    return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _files_of(song: Song) -> Iterator[Path]:

@@ -48,6 +48,10 @@ class Tags:
         """Return stemsplit's tag of a file, None if it has none or can't be read."""
         return self._tags.get(path, None, lambda: _parsed(read_settings(path)))
 
+    def has(self, path: Path) -> bool:
+        """Return whether a file's tag is known without reading the file."""
+        return self._tags.has(path, None)
+
     def digest(self, path: Path, stream: int | None) -> str | None:
         """Return the digest of a recording, to compare with `Tag.input`; None if it can't be read.
 

@@ -14,7 +14,8 @@ from stemsplit.audio.writer import open_writer
 from stemsplit.settings import OutputSettings
 from stemsplit.web import matching
 from stemsplit.web.answers import ApiError
-from stemsplit.web.library import Library, Song
+from stemsplit.web.library import Library
+from stemsplit.web.results import Song
 from tests.web.conftest import RATE, Client, served, write
 
 
@@ -247,6 +248,17 @@ def test_an_id_names_the_present_song(tmp_path: Path) -> None:
     assert library.song(later.id).source == source, "the result is gone, the file is there"
     with pytest.raises(ApiError):
         library.song("none")
+
+
+def test_an_id_is_kept_behind_a_link(tmp_path: Path) -> None:
+    real = recording(tmp_path / "real/x.wav", 1)
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    library = Library([tmp_path / "linked"], tmp_path / "stems")
+    (song,) = library.songs()
+    stem(tmp_path / "stems/other name/vocals.flac")
+    library.link(tmp_path / "stems/other name", library.inside(song.source or real))
+    assert [one.name for one in library.songs()] == ["other name"]
+    assert library.song(song.id).results
 
 
 def test_a_song_that_was_separated_keeps_its_id(folder: Path) -> None:

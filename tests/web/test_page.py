@@ -111,6 +111,7 @@ def test_what_is_saved_is_what_is_heard(folder: Path, show: Open) -> None:
         page.keyboard.press("Escape")
         page.reload()  # which keeps the mix
         page.wait_for_selector("[data-stem=drums]")
+        assert page.url.endswith(f"#{client.song('song')['id']}")
         assert page.get_by_label("Volume of drums").input_value() == "-6"
         page.click("[aria-label='Solo vocals']")
         assert np.array_equal(samples(saved(page, "This mix")), files["vocals"])

@@ -259,3 +259,6 @@ def test_a_result_of_another_rate_is_not_compared(sines: Path, show: Open) -> No
             assert page.locator(f"label:has(#listen-{side})").get_attribute("title") == reason
         page.keyboard.press("b")
         assert page.evaluate(f"{PLAYER}.heard") == "a"
+        row = page.locator("#difference-table tr[data-stem=vocals]")
+        row.wait_for()
+        assert row.locator("td").nth(0).inner_text() == "44100 Hz and 48000 Hz can’t be compared"

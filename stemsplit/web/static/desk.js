@@ -42,6 +42,7 @@ export class Desk extends EventTarget {
     }
     if (own !== this.opening) return; // another one was chosen meanwhile
     this.song = song;
+    history.replaceState(null, '', `#${song.id}`); // a song that was separated has another id than before
     byId('empty').hidden = true;
     byId('song').hidden = false;
     byId('song-name').textContent = this.song.name;

@@ -46,6 +46,9 @@ function pairs(one, other) {
 async function compared(stem, partner) {
   if (!partner) return ['only in A', '', '', ''];
   if (!stem) return ['only in B', '', '', ''];
+  const rates = [stem, partner].map((one) => one.sample_rate);
+  if (rates.every(Boolean) && rates[0] !== rates[1])
+    return [`${rates[0]} Hz and ${rates[1]} Hz can’t be compared`, '', '', ''];
   try {
     const found = await get(`api/compare?a=${stem.id}&b=${partner.id}`);
     const same = found.difference_db <= -199;
