@@ -5,89 +5,19 @@ links followed, is inside a folder or is a file that was named on the command li
 """
 
 import os
-import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 
-from stemsplit.audio.tags import read_settings
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
-from stemsplit.stems import ACCOMPANIMENTS, canonical
 from stemsplit.web.answers import ApiError
+from stemsplit.web.matching import Matching, Original
+from stemsplit.web.results import Result, Song, look_like_stems, results_in
+from stemsplit.web.results import id_of as id_of
+from stemsplit.web.tagged import Tags
 
 MOST_FOLDERS = 5000  # that are searched; more would keep a browser waiting
-MIXTURES = frozenset({"mixture", "mix", "original"})
-STEMS = ACCOMPANIMENTS | {
-    *("vocals", "drums", "bass", "other", "guitar", "piano", "lead", "backing", "speech", "music", "effects"),
-    *("kick", "snare", "toms", "hihat", "ride", "crash", "strings", "brass", "synth", "noise", "restored"),
-}
-_NUMBERED = re.compile(r" \((\d+)\)$")
-
-
-def id_of(path: Path) -> str:
-    """Return the id of a file or folder, the same in every run."""
-    return blake2b(os.fsencode(os.path.abspath(path)), digest_size=9).hexdigest()
-
-
-@dataclass(frozen=True)
-class Stem:
-    """A file of one stem."""
-
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return id_of(self.path)
-
-    @property
-    def name(self) -> str:
-        """Its canonical name."""
-        return canonical(self.path.stem)
-
-
-@dataclass(frozen=True)
-class Result:
-    """A folder of stems that belong together.
-
-    Attributes:
-        folder: the folder.
-        stems: its stems.
-        mixture: the file of the mixture that lies beside them, if one does.
-    """
-
-    folder: Path
-    stems: tuple[Stem, ...]
-    mixture: Path | None = None
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return id_of(self.folder)
-
-
-@dataclass
-class Song:
-    """A song: its original, where that is known, and the results of separating it.
-
-    Attributes:
-        name: the name without suffix.
-        place: the folder in which its results or its file lie.
-        source: the original file.
-        results: the results, the first one first.
-    """
-
-    name: str
-    place: Path
-    source: Path | None = None
-    results: list[Result] = field(default_factory=list)
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-        return id_of(self.place / self.name)
+MOST_TAGS = 8  # files whose tags are all read to know a folder's kind: one of a WAV file takes 40 ms
 
 
 class Library:
@@ -96,6 +26,7 @@ class Library:
     Attributes:
         roots: files and folders, with links followed.
         output: the folder of new stems, which is one of them.
+        tags: reads the tags of files.
 
     Args:
         paths: files and folders.
@@ -106,56 +37,57 @@ class Library:
         self.output = Path(os.path.abspath(output))
         self._paths = list(dict.fromkeys(Path(os.path.abspath(path)) for path in (*paths, self.output)))
         self.roots = [Path(os.path.realpath(path)) for path in self._paths]
-        self._added: dict[str, tuple[str, Path]] = {}  # id of an upload: its name, its file
+        self.tags = Tags()
+        self._added: dict[str, Original] = {}  # uploads by the ids of their files
         self._links: dict[Path, Path] = {}  # folder of a result: the file that was separated
-        self._made: dict[tuple[Path, int], bool] = {}
         self._files: dict[str, Path] = {}
         self._songs: dict[str, Song] = {}
+        self._past: dict[str, Song] = {}  # the last state of every song that was ever listed
         self._lock = threading.Lock()
         self.complete = True
 
     # ------------------------------------------------------------ look up
 
-    def songs(self) -> list[Song]:
-        """Search the folders again, and return all songs by name."""
+    def songs(self, exact: str | None = None) -> list[Song]:
+        """Search the folders again, and return all songs by name.
+
+        Args:
+            exact: name of a song whose source is to be sure, even if that takes time.
+        """
         with self._lock:
-            found: dict[tuple[Path, str], Song] = {}
-            originals: list[tuple[str, Path, Path]] = []  # name, file, place
+            results: dict[Path, list[Result]] = {}
+            originals: list[Original] = []
             self.complete = True
             for path in self._paths:
-                self._search(path, found, originals)
-            originals += [(name, path, self.output) for name, path in self._added.values()]
-            for original in originals:  # once all results are known, to which they may belong
-                _add_source(*original, found)
-            songs = sorted(found.values(), key=lambda song: (song.name.casefold(), str(song.place)))
+                self._search(path, results, originals)
+            matching = Matching(self.tags, self._links, exact)
+            songs = matching.songs(results)
+            matching.add_originals(songs, [*originals, *self._added.values()])
+            songs.sort(key=lambda song: (song.name.casefold(), str(song.place)))
             self._songs = {song.id: song for song in songs}
+            self._past |= self._songs
             self._files = {id_of(path): path for song in songs for path in _files_of(song)}
             return songs
 
     def song(self, id: str) -> Song:
-        """Return the song with an id.
+        """Return the present state of the song with an id, which may be one that it had before.
 
         Raises:
             ApiError: there is none (404).
         """
-        if id not in self._songs:
-            self.songs()
-        if id not in self._songs:
-            raise ApiError(404, "no such song")
-        return self._songs[id]
+        found = self._find(id, self.songs())
+        return found if found.sure else self._find(id, self.songs(exact=found.name))
 
     def result(self, id: str) -> Result:
-        """Return the result with an id.
+        """Return the present state of the result with an id.
 
         Raises:
             ApiError: there is none (404).
         """
-        for again in (False, True):
-            songs = self.songs() if again else list(self._songs.values())
-            for song in songs:
-                for result in song.results:
-                    if result.id == id:
-                        return result
+        for song in self.songs():
+            for result in song.results:
+                if result.id == id:
+                    return result
         raise ApiError(404, "no such result")
 
     def file(self, id: str) -> Path:
@@ -189,10 +121,15 @@ class Library:
     # ------------------------------------------------------------ grow
 
     def add(self, name: str, path: Path) -> None:
-        """Add an uploaded song; its file may then be read."""
+        """Add an uploaded song; its file may then be read.
+
+        Args:
+            name: its name without suffix.
+            path: its file, with the suffix.
+        """
         with self._lock:
             real = Path(os.path.realpath(path))
-            self._added[id_of(path)] = name, real
+            self._added[id_of(path)] = Original(real, name + path.suffix, self.output)
             self.roots.append(real)
 
     def forget(self, path: Path) -> None:
@@ -201,7 +138,8 @@ class Library:
             self._added.pop(id_of(path), None)
             real = Path(os.path.realpath(path))
             self.roots = [root for root in self.roots if root != real]
-            self._links = {folder: source for folder, source in self._links.items() if source != path}
+            links = self._links.items()
+            self._links = {folder: file for folder, file in links if os.path.realpath(file) != str(real)}
 
     def link(self, folder: Path, source: Path) -> None:
         """Note that the stems in a folder were made from a file."""
@@ -210,20 +148,27 @@ class Library:
 
     # ------------------------------------------------------------ search
 
-    def _is_inside(self, real: Path) -> bool:
-        return any(real == root or root in real.parents for root in list(self.roots))
+    def _find(self, id: str, songs: Sequence[Song]) -> Song:
+        """Return the song with an id, or the one that it became; errors as in `song`."""
+        found = {song.id: song for song in songs}.get(id) or _successor(self._past.get(id), songs)
+        if found is None:
+            raise ApiError(404, "no such song")
+        return found
 
-    def _search(
-        self, path: Path, found: dict[tuple[Path, str], Song], originals: list[tuple[str, Path, Path]]
-    ) -> None:
+    def _is_inside(self, real: Path) -> bool:
+        return not {real, *real.parents}.isdisjoint(list(self.roots))
+
+    def _search(self, path: Path, results: dict[Path, list[Result]], originals: list[Original]) -> None:
         if path.is_file():
-            originals.append((path.stem, path, self.output))
+            originals.append(Original(path, path.name, self.output))
             return
         for folder, files in self._walk(path):
+            if folder in results:  # a folder that lies in another one that was named
+                continue
             if self._is_result(files):
-                self._add_result(folder, files, found)
+                results[folder] = results_in(folder, files)
             else:
-                originals += [(file.stem, file, folder) for file in files]
+                originals += [Original(file, file.name, folder) for file in files]
 
     def _walk(self, root: Path) -> Iterator[tuple[Path, list[Path]]]:
         for count, (folder, below, names) in enumerate(os.walk(root)):
@@ -236,36 +181,25 @@ class Library:
                 yield Path(folder), files
 
     def _is_result(self, files: Sequence[Path]) -> bool:
-        """Return whether files are stems of one song, by their names or else by the tag of the first."""
-        names = {canonical(path.stem) for path in files}
-        if any(name in STEMS or name.startswith("no_") for name in names):
+        """Return whether files are stems of one song: by their names, or if stemsplit made one of them."""
+        if look_like_stems(files, share=1):  # which opens no file
             return True
-        key = files[0], _changed(files[0])
-        if key not in self._made:
-            self._made[key] = read_settings(files[0]) is not None
-        return self._made[key]
-
-    def _add_result(self, folder: Path, files: list[Path], found: dict[tuple[Path, str], Song]) -> None:
-        mixture = next((path for path in files if canonical(path.stem) in MIXTURES), None)
-        stems = tuple(Stem(path) for path in files if path != mixture)
-        if not stems:
-            return
-        name = _NUMBERED.sub("", folder.name)
-        song = found.setdefault((folder.parent, name), Song(name, folder.parent))
-        song.results.append(Result(folder, stems, mixture))
-        song.source = song.source or self._links.get(folder) or mixture
+        some = files if len(files) <= MOST_TAGS else (files[0], files[len(files) // 2], files[-1])
+        return any(self.tags.of(path) is not None for path in some) or look_like_stems(files, share=0.5)
 
 
-def _add_source(name: str, path: Path, place: Path, found: dict[tuple[Path, str], Song]) -> None:
-    """Add an original: to the song of that name whose stems are there already, or as a new one."""
-    for song in found.values():
-        if song.name == name and song.source in (None, path):
-            song.source = path
-            return
-    key = place, name
-    if key in found:  # the same name in another format
-        key = place, path.name
-    found.setdefault(key, Song(key[1], place, path))
+def _successor(past: Song | None, songs: Sequence[Song]) -> Song | None:
+    """Return the song that another one became: with one of its results, or else with its source."""
+    if past is None:
+        return None
+    of_results = (song for song in songs if song.folders & past.folders)
+    of_source = (song for song in songs if past.source and _is_same_file(song.source, past.source))
+    return next(of_results, None) or next(of_source, None)
+
+
+def _is_same_file(one: Path | None, other: Path) -> bool:
+    """Return whether paths are equal once their links are followed, as a job does."""
+    return one is not None and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _files_of(song: Song) -> Iterator[Path]:
@@ -279,10 +213,3 @@ def _files_of(song: Song) -> Iterator[Path]:
 
 def _is_audio(name: str) -> bool:
     return not is_hidden(name) and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0

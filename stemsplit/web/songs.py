@@ -1,16 +1,17 @@
 """Songs, results and stems as JSON-ready data, with what their files say about how they were made."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from stemsplit.audio.decoding import AudioInfo
-from stemsplit.audio.tags import read_settings
 from stemsplit.errors import StemsplitError
 from stemsplit.settings import DEFAULT_REQUEST
-from stemsplit.stems import ACCOMPANIMENTS
-from stemsplit.web.library import Library, Result, Song, Stem, id_of
+from stemsplit.web.answers import ApiError
+from stemsplit.web.library import Library
+from stemsplit.web.results import Result, Song, Stem, id_of
 from stemsplit.web.slices import Slices
+from stemsplit.web.sums import derived, is_voice
+from stemsplit.web.tagged import Tag
 
 # Settings of a result that are told if they aren't the default; those of its files' format are seen anyway
 _TOLD = ("overlap", "shifts", "segment_s", "precision", "tta", "reduced", "start_s", "end_s")
@@ -24,7 +25,7 @@ def in_short(song: Song) -> dict[str, Any]:
         "folder": song.place.name,
         "has_original": song.source is not None,
         "results": [
-            {"id": result.id, "folder": result.folder.name, "stems": [stem.name for stem in result.stems]}
+            {"id": result.id, "folder": result.label, "stems": [stem.name for stem in result.stems]}
             for result in song.results
         ],
     }
@@ -50,14 +51,23 @@ def _result(result: Result, library: Library, slices: Slices) -> dict[str, Any]:
             stem["error"] = (
                 f"has {stem['sample_rate']} Hz and the others {rate} Hz, so it isn't played with them"
             )
-    silent = _derived([stem["name"] for stem in stems])
+    tags = {stem.name: _tag(stem, library) for stem in result.stems}
+    sums = {name: tag.sum if tag else None for name, tag in tags.items()}
+    silent = derived({stem["name"]: sums[stem["name"]] for stem in stems if stem["error"] is None})
     return {
         "id": result.id,
-        "folder": result.folder.name,
+        "folder": result.label,
         "sample_rate": rate,
         "frames": max((stem["frames"] or 0 for stem in stems if stem["error"] is None), default=0),
-        "stems": [{**stem, "derived": stem["name"] in silent} for stem in stems],
-        "made": _made(result.stems[0], library),
+        "stems": [
+            {
+                **stem,
+                "derived": stem["name"] in silent,
+                "voice": is_voice(stem["name"], sums[stem["name"]]),
+            }
+            for stem in stems
+        ],
+        "made": next((made for tag in tags.values() if (made := _made(tag))), None),
         "mixture": result.mixture and _file(result.mixture, library, slices),
     }
 
@@ -81,24 +91,16 @@ def _file(path: Path, library: Library, slices: Slices) -> dict[str, Any]:
     }
 
 
-def _derived(names: list[str]) -> set[str]:
-    """Return the stems that are sums of others, so that a mix of all stems has nothing twice."""
-    rests = {name for name in names if name.startswith("no_") or name in ACCOMPANIMENTS}
-    parts = [name for name in names if name not in rests]
-    if len(parts) == 1 and len(rests) == 1:
-        (rest,) = rests
-        if rest == f"no_{parts[0]}" or (parts[0] == "vocals" and rest in ACCOMPANIMENTS):
-            return set()
-    return rests if parts else set()
-
-
-def _made(stem: Stem, library: Library) -> dict[str, Any] | None:
-    """Return model and settings from the tag of a stem, None if it has none."""
+def _tag(stem: Stem, library: Library) -> Tag | None:
     try:
-        content = json.loads(read_settings(library.inside(stem.path)) or "")
-        settings = content["settings"]
-        known = {"model": str(content["model"]), "version": str(content["version"])}
-    except Exception:
+        return library.tags.of(library.inside(stem.path))
+    except ApiError:
+        return None
+
+
+def _made(tag: Tag | None) -> dict[str, Any] | None:
+    """Return model and settings from the tag of a stem, None if it has none or lacks them."""
+    if tag is None or tag.model is None or tag.version is None:
         return None
     default = {
         **vars(DEFAULT_REQUEST.chunks),
@@ -106,5 +108,5 @@ def _made(stem: Stem, library: Library) -> dict[str, Any] | None:
         **vars(DEFAULT_REQUEST.batch),
         **vars(DEFAULT_REQUEST.model),
     }
-    told = {key: settings[key] for key in _TOLD if settings.get(key) not in (None, default.get(key))}
-    return {**known, "settings": told}
+    told = {key: value for key in _TOLD if (value := tag.settings.get(key)) not in (None, default.get(key))}
+    return {"model": tag.model, "version": tag.version, "settings": told}

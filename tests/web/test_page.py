@@ -157,9 +157,37 @@ def test_what_is_saved_is_what_is_heard(folder: Path, show: Open) -> None:
         page.keyboard.press("Escape")
         page.reload()  # which keeps the mix
         page.wait_for_selector("[data-stem=drums]")
+        assert page.url.endswith(f"#{client.song('song')['id']}")
         assert page.get_by_label("Volume of drums").input_value() == "-6"
         page.click("[aria-label='Solo vocals']")
         assert np.array_equal(samples(saved(page, "This mix")), files["vocals"])
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["drums", "no_vocals", "vocals"], ["no_vocals"]),
+        (["bleed", "instrumental", "vocals"], ["instrumental"]),
+        (["drums", "lead_guitar", "lead_vocals"], ["drums", "lead_guitar"]),
+        (["bass", "drums"], "This result has no vocals to leave out"),
+        (["dry", "reverb"], "This result has nothing but vocals"),
+    ],
+)
+def test_karaoke_has_everything_but_the_voice(
+    folder: Path, show: Open, names: list[str], kept: list[str] | str
+) -> None:
+    shutil.rmtree(folder / "stems")
+    for place, name in enumerate(names):
+        write(folder / f"stems/mine/{name}.wav", np.eye(1, 100, place) / 2)
+    with served(folder) as client:
+        page = show(client)
+        if isinstance(kept, str):
+            page.click("#open-save")
+            page.click("#save >> text=Karaoke")
+            page.wait_for_selector(f"#save .bad >> text={kept}")
+        else:
+            found = samples(saved(page, "Karaoke"))
+            assert {names[place] for place in np.flatnonzero(found[0])} == {*kept}
 
 
 def test_a_session_with_the_keyboard_only(folder: Path, show: Open) -> None:

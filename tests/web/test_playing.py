@@ -213,3 +213,52 @@ def test_the_original_is_as_loud_as_the_mix(folder: Path, show: Open) -> None:
         assert 0.2 < factor < 0.95
         page.uncheck("#equal")
         until(page, f"{PLAYER}.sides.original.gain.value === 1")
+
+
+def test_a_solo_of_either_result_silences_both(sines: Path, show: Open) -> None:
+    bass = samples(sines / "stems/sines/bass.wav")
+    write(sines / "stems/sines (2)/drums.wav", bass)
+    with served(sines) as client:
+        page = show(client)
+        page.select_option("#result", label="sines: sines")
+        page.select_option("#other", label="sines (2): sines (2)")
+        rows = page.locator("#difference-table tr[data-stem]")
+        rows.nth(2).wait_for()
+        assert {
+            row.get_attribute("data-stem"): row.locator("td").nth(0).inner_text() for row in rows.all()
+        } == {
+            "bass": "only in A",
+            "vocals": "only in A",
+            "drums": "only in B",
+        }
+        page.click("#play")
+        until(page, f"{PLAYER}.position() > 0")
+        page.evaluate(LISTEN)
+        page.uncheck("#equal")
+        page.click("[aria-label='Solo drums']")
+        assert heard(page)[0] < -100
+        page.click("text=B: sines (2)")
+        assert heard(page)[0] == pytest.approx(db_of(0.125), abs=0.1)
+        page.click("text=Difference A − B")
+        assert heard(page)[0] == pytest.approx(db_of(0.125), abs=0.1)
+        page.click("[aria-label='Solo drums']")
+        page.click("[aria-label='Solo vocals']")
+        assert heard(page)[0] == pytest.approx(db_of(0.25), abs=0.1)
+
+
+def test_a_result_of_another_rate_is_not_compared(sines: Path, show: Open) -> None:
+    write(sines / "stems/sines (2)/vocals.wav", np.zeros((2, 48000)), rate=48000)
+    with served(sines) as client:
+        page = show(client)
+        page.select_option("#result", label="sines: sines")
+        page.select_option("#other", label="sines (2): sines (2)")
+        reason = "has 48000 Hz and the others 44100 Hz, so it isn’t played with them"
+        assert page.inner_text(".lane.broken .note") == f"Not played: {reason}"
+        for side in ("b", "difference"):
+            assert page.locator(f"#listen-{side}").is_disabled()
+            assert page.locator(f"label:has(#listen-{side})").get_attribute("title") == reason
+        page.keyboard.press("b")
+        assert page.evaluate(f"{PLAYER}.heard") == "a"
+        row = page.locator("#difference-table tr[data-stem=vocals]")
+        row.wait_for()
+        assert row.locator("td").nth(0).inner_text() == "44100 Hz and 48000 Hz can’t be compared"

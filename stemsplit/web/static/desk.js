@@ -42,6 +42,7 @@ export class Desk extends EventTarget {
     }
     if (own !== this.opening) return; // another one was chosen meanwhile
     this.song = song;
+    history.replaceState(null, '', `#${song.id}`); // a song that was separated has another id than before
     byId('empty').hidden = true;
     byId('song').hidden = false;
     byId('song-name').textContent = this.song.name;
@@ -124,9 +125,11 @@ export class Desk extends EventTarget {
   #addLanes(original, rate, frames) {
     if (!this.result) this.#addLane([[{ ...original, name: 'original' }, 'a']], 'original');
     for (const pair of this.#pairs()) {
-      const readable = pair.filter(([stem]) => stem.error === null && stem.sample_rate === rate);
-      for (const [stem] of pair)
-        if (!readable.some(([one]) => one === stem)) byId('lanes').append(brokenRow(stem));
+      const readable = pair.filter(([stem]) => !whyNot(stem, rate));
+      for (const [stem] of pair) {
+        const error = whyNot(stem, rate);
+        if (error) byId('lanes').append(brokenRow({ ...stem, error }));
+      }
       if (readable.length) this.#addLane(readable, stemName(pair[0][0].name));
     }
     const fits =
@@ -174,7 +177,10 @@ export class Desk extends EventTarget {
       ? `The original has another length or sample rate`
       : 'The original of these stems isn’t known';
     const rows = [['a', this.other ? `A: ${madeBy(this.result)}` : 'Mix', '']];
-    if (this.other) rows.push(['b', `B: ${madeBy(this.other)}`, ''], ['difference', 'Difference A − B', '']);
+    if (this.other) {
+      const reason = this.#whyNoB();
+      rows.push(['b', `B: ${madeBy(this.other)}`, reason], ['difference', 'Difference A − B', reason]);
+    }
     if (this.result) rows.push(['original', 'Original', fits ? '' : why]);
     const radios = rows.map(([value, text, problem]) => {
       const radio = el('input', {
@@ -203,6 +209,14 @@ export class Desk extends EventTarget {
     if (fits || this.other)
       byId('listen').append(el('label', { class: 'check' }, equal, 'Equally loud'), note);
     this.#match();
+  }
+
+  /** Return why no stem of B can be played, or nothing. */
+  #whyNoB() {
+    if (this.player.channels.some(({ side }) => side === 'b')) return '';
+    const { stems } = this.other;
+    const readable = stems.find((/** @type {any} */ stem) => stem.error === null);
+    return whyNot(readable ?? stems[0], this.player.rate) ?? '';
   }
 
   /** Make what can be heard equally loud. */
@@ -263,6 +277,16 @@ function newContext(rate) {
   } catch {
     return new AudioContext(); // a browser that doesn't know this rate
   }
+}
+
+/**
+ * Return why a stem can't be played at a sample rate, or null.
+ * @param {{error: string | null, sample_rate: number}} stem
+ * @param {number} rate
+ */
+function whyNot({ error, sample_rate: own }, rate) {
+  if (error !== null || own === rate) return error;
+  return `has ${own} Hz and the others ${rate} Hz, so it isn’t played with them`;
 }
 
 /** Return model and settings of a result in words. @param {any} result */

@@ -79,11 +79,12 @@ export class Player extends EventTarget {
     return channel;
   }
 
-  /** Apply volumes, mutes and solos. */
+  /** Apply volumes, mutes and solos; a solo silences the stems of both results, not the original. */
   mix() {
+    const soloed = this.channels.some((one) => one.solo);
     for (const channel of this.channels) {
-      const others = this.channels.filter((one) => one.side === channel.side);
-      channel.apply(channel.solo || (!others.some((one) => one.solo) && !channel.mute));
+      const silenced = soloed && channel.side !== 'original';
+      channel.apply(channel.solo || (!silenced && !channel.mute));
     }
   }
 

@@ -5,7 +5,7 @@ import { byId, decibels, el, say } from './dom.js';
 import { FormatChoice } from './formats.js';
 
 const CLIPS = { common: 'turn the whole mix down', clamp: 'cut peaks off', none: 'do nothing' };
-const VOCALS = /^(vocals|lead|backing|speech|choir)/;
+const ACCOMPANIMENTS = ['no_vocals', 'instrumental', 'accompaniment'];
 
 /** Connect the dialog. @param {any} about @param {import('./desk.js').Desk} desk */
 export function connectSave(about, desk) {
@@ -14,8 +14,8 @@ export function connectSave(about, desk) {
   const clips = Object.entries(CLIPS).map(([value, text]) => el('option', { value, text }));
   const clip = el('select', {}, ...clips);
   const told = el('p', { class: 'note', role: 'status' });
-  const rendered = (/** @type {object[]} */ lanes, /** @type {string} */ kind) =>
-    render(desk, lanes, kind, { ...format.settings, clip: clip.value }, told);
+  const rendered = (/** @type {() => object[]} */ chosen, /** @type {string} */ kind) =>
+    render(desk, chosen, kind, { ...format.settings, clip: clip.value }, told);
   const zip = () => save(`api/results/${desk.result.id}/zip`);
   const form = el(
     'form',
@@ -25,8 +25,8 @@ export function connectSave(about, desk) {
     el(
       'div',
       { class: 'saves' },
-      choice('This mix', 'What you hear: volumes, pans, mutes and solos', () => rendered(desk.mix(), 'mix')),
-      choice('Karaoke', 'All stems but the vocals, as they are', () => rendered(karaoke(desk), 'karaoke')),
+      choice('This mix', 'What you hear: volumes, pans, mutes and solos', () => rendered(() => desk.mix(), 'mix')),
+      choice('Karaoke', 'The song without its vocals', () => rendered(() => karaoke(desk), 'karaoke')),
       choice('All stems as ZIP', 'The files as they lie in the folder', zip),
     ),
     told,
@@ -49,11 +49,12 @@ function choice(text, note, onclick) {
   );
 }
 
-/** Render a mix on the server, and have the browser save it. */
-async function render(desk, lanes, kind, settings, told) {
+/** Render what `chosen` returns on the server, and have the browser save it. */
+async function render(desk, chosen, kind, settings, told) {
   told.className = 'note';
   told.textContent = 'Rendering…';
   try {
+    const lanes = chosen();
     if (!lanes.length) throw new Error('Nothing is to be heard in this mix');
     const made = await post('api/exports', { ...settings, lanes, name: `${desk.song.name} (${kind})` });
     save(`api/exports/${made.id}`);
@@ -69,12 +70,16 @@ async function render(desk, lanes, kind, settings, told) {
   }
 }
 
-/** Return all stems but the vocals; the accompaniment alone if there are no parts of it. */
+/**
+ * Return the accompaniment, or else all stems but the voices.
+ * @throws {Error} if there is neither an accompaniment nor a voice that could be left out
+ */
 function karaoke(desk) {
   const own = desk.player.channels.filter((one) => one.side === 'a').map((one) => one.file);
-  const parts = own.filter((file) => !file.derived && !VOCALS.test(file.name));
-  const chosen = parts.length
-    ? parts
-    : own.filter((file) => ['no_vocals', 'instrumental', 'accompaniment'].includes(file.name));
-  return chosen.map((file) => ({ id: file.id }));
+  const accompaniment = own.find((file) => ACCOMPANIMENTS.includes(file.name));
+  if (accompaniment) return [{ id: accompaniment.id }];
+  if (!own.some((file) => file.voice)) throw new Error('This result has no vocals to leave out');
+  const rest = own.filter((file) => !file.derived && !file.voice);
+  if (!rest.length) throw new Error('This result has nothing but vocals');
+  return rest.map((file) => ({ id: file.id }));
 }
