@@ -38,9 +38,9 @@ from stemsplit.training.prepare import (
     prepare,
 )
 from stemsplit.training.progress import Finished
-from stemsplit.training.recorder import RunRecorder
+from stemsplit.training.recorder import RunRecorder, export_again
 from stemsplit.training.state import RunState, is_finished
-from stemsplit.training.validation import BestCandidate
+from stemsplit.training.validation import BestCandidate, unit_of
 
 
 class Autocast(MixedPrecision):
@@ -57,7 +57,7 @@ class Result(NamedTuple):
     Attributes:
         folder: folder with the model.
         step: number of steps done in all.
-        score: best score in dB; None without validation.
+        score: best score, in the unit of the metric; None without validation.
     """
 
     folder: Path
@@ -140,14 +140,14 @@ def _train_one(
     if is_first_process():
         folder.check_usable(file, resume=resume, fresh=fresh)
     resuming = resume and folder.last.exists()
-    result = _finished_result(folder, config) if resuming else None
+    result = _finished_result(folder, config, network) if resuming else None
     if result is None:
         training_mode(network)
         prepared = prepare(file, network, callback)
         if is_first_process():
             folder.begin(config, fresh=not resuming)
         result = _run(folder, config, prepared, name, resuming=resuming, callback=callback)
-    emit(callback, Finished(name, str(result.folder), result.step, result.score))
+    emit(callback, Finished(name, str(result.folder), result.step, result.score, unit_of(config.valid)))
     return result
 
 
@@ -202,11 +202,17 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _finished_result(folder: RunFolder, config: Config) -> Result | None:
-    """Return the result of a run that has no steps left or has stopped early; None if it can continue."""
+def _finished_result(folder: RunFolder, config: Config, network: Network) -> Result | None:
+    """Return the result of a run that has no steps left or has stopped early; None if it can continue.
+
+    If the model is missing, it is exported again.
+    """
     state = folder.state()
     step, best = state["step"], BestCandidate.from_state(state["contest"])
-    return Result(folder.path, step, best.finite_score) if is_finished(config, step, best) else None
+    finished = is_finished(config, step, best)
+    if is_first_process() and not folder.model.exists() and (finished or best.finite_score is not None):
+        export_again(folder, network, config, best)
+    return Result(folder.path, step, best.finite_score) if finished else None
 
 
 def _fabric(config: Config, folder: RunFolder) -> Fabric:
