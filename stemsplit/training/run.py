@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -103,6 +104,8 @@ def _lock(file: ConfigFile) -> AbstractContextManager[None]:
 def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
     """Do everything once: build the network, read data, compute one step; leave nothing behind.
 
+    The validation set is opened and checked, but nothing is scored.
+
     Args:
         file: the configuration; with `per_stem`, only the network of the file itself is trained.
         callback: receives a `Trained` event with the step's loss, and a `Footprint` with its memory.
@@ -114,13 +117,13 @@ def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
     check_machine(file)
     with TemporaryDirectory() as folder:
         step: dict[str, Any] = {"fit.epochs": 1, "fit.steps_per_epoch": 1, "fit.checkpoint_steps": None}
-        without: dict[str, Any] = {"data.valid": [], "valid": {}, "data.workers": 0, "per_stem": None}
+        without: dict[str, Any] = {"valid": {}, "data.cache": None, "data.workers": 0, "per_stem": None}
         semi = {"semi": {"promote": False}} if file.config.semi is not None else {}
         once = file.changed({**step, **without, **semi, "loggers": [], "folder": folder}, "--dry-run")
         network = build_network(once, callback)
         check_network(once, network)
         stems_to_train(file, network)
-        _train_one(once, network, "", resume=False, fresh=False, callback=without_finished)
+        _train_one(once, network, "", scoring=False, callback=without_finished)
     if is_first_process():
         with torch.random.fork_rng(devices=()):
             training_mode(network)
@@ -132,8 +135,9 @@ def _train_one(
     network: Network,
     name: str,
     *,
-    resume: bool,
-    fresh: bool,
+    resume: bool = False,
+    fresh: bool = False,
+    scoring: bool = True,
     callback: Callback | None,
 ) -> Result:
     config, folder = file.config, RunFolder(file.config.folder)
@@ -144,6 +148,11 @@ def _train_one(
     if result is None:
         training_mode(network)
         prepared = prepare(file, network, callback)
+        if not scoring:
+            prepared, config = (
+                replace(prepared, songs=[]),
+                replace(config, data=replace(config.data, valid=())),
+            )
         if is_first_process():
             folder.begin(config, fresh=not resuming)
         result = _run(folder, config, prepared, name, resuming=resuming, callback=callback)
