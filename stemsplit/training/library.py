@@ -67,6 +67,7 @@ class WholeSong:
         stems: those of the training stems that the song has.
         mixture: its mixture; None if it is the sum of the stems.
         problems: irregularities of its files, one sentence each.
+        channels: in which it is scored: 1 if its files are mono.
     """
 
     name: str
@@ -74,6 +75,7 @@ class WholeSong:
     stems: Mapping[str, Readable]
     mixture: Readable | None
     problems: tuple[str, ...] = ()
+    channels: int = 2
 
     def mix(self) -> Array:
         """Return the whole mix, [C, T]."""
@@ -319,12 +321,14 @@ def open_folder(layout: Layout, spec: DataSpec) -> WholeSong:
 
 
 def _whole(track: Track, spec: DataSpec) -> WholeSong:
+    channels = max((part.info.channels for part in track.mix.parts), default=spec.channels)
     return WholeSong(
         track.name,
         track.frames,
         {name: readable(source, spec.cache) for name, source in track.stems.items()},
         None if track.mixture is None else readable(track.mixture, spec.cache),
         (*track.problems, *track.left_out),
+        min(spec.channels, channels),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
-from stemsplit.evaluation.score import OTHER, parts_of_other
+from stemsplit.evaluation.score import OTHER, parts_of_other, with_channels
 from stemsplit.evaluation.table import METRICS, OVER_SONGS, OverSongs, Signals
 from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
@@ -60,6 +60,7 @@ def _score(
     if reference is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
     function, _ = VALIDATION[config.metric]
+    reference, estimate, mix = (with_channels(one, song.channels) for one in (reference, estimate, mix))
     return function(Signals(reference, estimate, mix, sample_rate))
 
 
