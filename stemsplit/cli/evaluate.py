@@ -1,7 +1,8 @@
 """`stemsplit evaluate`: score models, or stems against references, as tables, JSON or CSV."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from stemsplit.evaluation.outcome import Outcome
     from stemsplit.evaluation.results import Evaluation, Row
     from stemsplit.evaluation.table import Metric
+
+# Options that a comparison of files hasn't.
+SEPARATION = ("members", "device", "precision", "threads", "segment_s", "overlap", "shifts")
 
 
 @click.command(
@@ -83,6 +87,8 @@ def evaluate(ctx: click.Context, /, **options: Any) -> None:
     if options["folders"]:  # the environment's model and data set don't apply
         options |= dict.fromkeys({"model", "dataset"} - typed)
     _check(options)
+    if options["folders"]:
+        _refuse_separation(ctx.command, typed)
     require_stdout()
     ctx.exit(_run(options))
 
@@ -99,6 +105,18 @@ def _check(options: Mapping[str, Any]) -> None:
         raise usage_error("--model separates a --dataset; REF and EST are compared as they are")
     require_writable("--csv", options["csv_file"])
     require_writable("--html", options["html_file"])
+    files = [os.path.realpath(file) for file in (options["csv_file"], options["html_file"]) if file]
+    if len(files) > len(set(files)):
+        raise usage_error(f"--csv and --html would write the same file, {options['csv_file']}")
+
+
+def _refuse_separation(command: click.Command, typed: Collection[str]) -> None:
+    """Refuse typed options that only a separation has; the environment's are for other runs."""
+    for option in command.params:
+        if option.name in typed and option.name in SEPARATION:
+            raise usage_error(
+                f"{max(option.opts, key=len)} is for a --dataset; REF and EST are compared as they are"
+            )
 
 
 def _run(options: dict[str, Any]) -> int:

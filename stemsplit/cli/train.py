@@ -153,7 +153,7 @@ def describe(event: Event) -> str | None:
         case Validated():
             return _title(event) + _scores(event)
         case Finished():
-            best = "" if event.best is None else f", best {event.best:.2f} dB"
+            best = "" if event.best is None else f", best {event.best:.2f} {event.unit}".rstrip()
             return f"{event.folder}: {event.step} steps done{best}; stemsplit SONG -m {event.folder}"
     return progress.describe(event)
 
@@ -190,7 +190,8 @@ def _scores(event: Any) -> str:
     name = max(known, key=lambda one: known[one]["mean"])
     stems = [f"{stem} {score:.2f}" for stem, score in known[name].items() if score is not None]
     mark = " (best so far)" if event.improved else f" (best {event.best:.2f})"
-    return f"validation after {event.step} steps: {', '.join(stems)} dB with {name} weights{mark}"
+    scores = f"{', '.join(stems)} {event.unit}".rstrip()
+    return f"validation after {event.step} steps: {scores} with {name} weights{mark}"
 
 
 class _Bar:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stemsplit.audio.channels import convert_channels
 from stemsplit.datasets.names import MIXTURE, left_out_by
 from stemsplit.datasets.tracks import Source, Track
-from stemsplit.errors import InputError
+from stemsplit.errors import InputError, SettingsError
 from stemsplit.evaluation.bsseval import bsseval
 from stemsplit.evaluation.findings import Finding, examine
 from stemsplit.evaluation.metrics import nan_median
@@ -54,11 +54,20 @@ class ScoreOptions:
         baselines: `mixture` and names of `ORACLES`.
         metrics: names of `METRICS`.
         bss: False leaves out the metrics of BSS Eval, which take longest.
+
+    Raises:
+        SettingsError: that leaves none of the metrics.
     """
 
     baselines: tuple[str, ...] = (MIXTURE,)
     metrics: tuple[str, ...] = DEFAULT_METRICS
     bss: bool = True
+
+    def __post_init__(self) -> None:
+        if self.metrics and not self.wanted:
+            raise SettingsError(
+                f"--metric {','.join(self.metrics)}: nothing is left with --no-bss", setting="metrics"
+            )
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -168,7 +177,7 @@ def _match(
     """
     track = track.without_sums(estimates)
     references = _read(track)
-    found = {stem: _with_channels(x, track.channels) for stem, x in estimates.items()}
+    found = {stem: with_channels(x, track.channels) for stem, x in estimates.items()}
     notes = [*track.left_out, *(f"of the estimates, {note}" for note in notes)]
     complements = {stem: whole for stem in found if (whole := _complement_of(stem, references))}
     if complements and set(found) <= {*complements, *complements.values()}:
@@ -230,7 +239,8 @@ def _sum(signals: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def _with_channels(signal: Tensor, channels: int) -> Tensor:
+def with_channels(signal: Tensor, channels: int) -> Tensor:
+    """Return a signal [C, T] with the channels in which it is scored, those of the references."""
     return torch.from_numpy(convert_channels(signal.numpy(), channels))
 
 

@@ -50,7 +50,8 @@ class FitConfig:
 
     Attributes:
         epochs: number of epochs. steps_per_epoch: optimiser steps in each.
-        batch_size: samples per step over all devices; the result doesn't depend on their number.
+        batch_size: samples per step over all devices; the result doesn't depend on their number, but with the
+            loss terms masked_mse and spectral_convergence, which see one micro-batch at a time.
         accumulate: gradient accumulation: micro-batches per step on each device, to save memory.
         checkpoint_steps: steps between two checkpoints; none means one per epoch.
         device: auto, cpu, cuda or mps. devices: how many per node. nodes: number of machines.
@@ -71,11 +72,19 @@ class FitConfig:
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "steps_per_epoch", "batch_size", "accumulate", "devices", "nodes"):
+        whole = (
+            "epochs",
+            "steps_per_epoch",
+            "batch_size",
+            "accumulate",
+            "checkpoint_steps",
+            "devices",
+            "nodes",
+        )
+        for key in whole:
             at_least(key, getattr(self, key), 1)
-        parts = self.devices * self.nodes * self.accumulate
-        if self.batch_size % parts:
-            raise Invalid("batch_size", f"must be a multiple of devices × nodes × accumulate ({parts})")
+        if self.batch_size % self.parts:
+            raise Invalid("batch_size", f"must be a multiple of devices × nodes × accumulate ({self.parts})")
         if self.steps_per_epoch % self.checkpoint_interval:
             raise Invalid("checkpoint_steps", f"must divide steps_per_epoch ({self.steps_per_epoch})")
         if self.precision == "fp16" and self.device == "cpu":
@@ -84,7 +93,17 @@ class FitConfig:
     @property
     def checkpoint_interval(self) -> int:
         """Return the number of steps between two checkpoints."""
-        return self.steps_per_epoch if self.checkpoint_steps is None else max(1, self.checkpoint_steps)
+        return self.steps_per_epoch if self.checkpoint_steps is None else self.checkpoint_steps
+
+    @property
+    def parts(self) -> int:
+        """Return the number of micro-batches per step, over all devices."""
+        return self.devices * self.nodes * self.accumulate
+
+    @property
+    def micro_batch(self) -> int:
+        """Return the number of samples in a micro-batch."""
+        return self.batch_size // self.parts
 
 
 ValidMetric = Literal[
@@ -214,6 +233,9 @@ class Config:
         if self.data.input == "file" and (broken := self.augment.breaks_pairs):
             rule = "changes stems, but not the input file (data.input)"
             raise Invalid(f"augment.{broken[0]}", rule)
+        if "masked_mse" in self.loss.terms and self.fit.micro_batch < 2:
+            why = "fit.batch_size / (fit.accumulate × fit.devices × fit.nodes)"
+            raise Invalid("loss.quantile", f"leaves nothing out of a micro-batch of one sample, {why}")
         if self.semi is not None and self.semi.promote and not self.valid.at_start:
             raise Invalid("semi.promote", "needs valid.at_start, the first teacher's score")
         if self.lora is not None and self.model.start is None:

@@ -17,6 +17,7 @@ from math import inf, isfinite
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ CHANGEABLE_ON_RESUME = (
 ).split()
 
 
+# Raised for damaged checkpoints, beside errors that also have other reasons.
+_DAMAGED = (BadZipFile, EOFError, UnpicklingError, LookupError, TypeError, ValueError)
+COPY_BEST = "copy best.ckpt over it, or start over with --fresh"
 HEADER = "# written by stemsplit train; a run's whole configuration"
 
 
@@ -63,7 +67,7 @@ class RunFolder:
 
         Raises:
             SettingsError: the folder holds a run and neither `resume` nor `fresh` is set, or that run had
-                another configuration, or config.yaml wasn't written by a run.
+                another configuration or lost its last checkpoint, or config.yaml wasn't written by a run.
         """
         resuming = resume and self.last.exists()
         if self.config.exists() and not resuming and not self._holds_run():
@@ -72,13 +76,19 @@ class RunFolder:
                 setting="folder",
                 hint="rename the file, or train in another folder",
             )
-        if fresh or not self.last.exists():
+        if fresh or not (self.last.exists() or self._holds_results()):
             return
         if not resume:
             raise SettingsError(
                 f"{self.path}: already holds a run",
                 setting="folder",
                 hint="continue it with --resume, or start over with --fresh",
+            )
+        if not self.last.exists():
+            raise SettingsError(
+                f"{self.last}: missing, so that the run can't be continued",
+                setting="folder",
+                hint=COPY_BEST if self.best.exists() else "start over with --fresh",
             )
         self._require_same(file)
 
@@ -118,6 +128,15 @@ class RunFolder:
         """Return True if config.yaml was written by a run."""
         return self.config.is_file() and self.config.read_bytes().startswith(HEADER.encode())
 
+    def _holds_results(self) -> bool:
+        """Return True if training has left anything but what precedes its first step (`valid.at_start`)."""
+        if self.best.exists():
+            return True
+        if not self.metrics.exists():
+            return self.model.exists()
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        return any(0 < _step(line) < inf for line in lines)
+
     def _clear(self) -> None:
         for file in (self.config, self.metrics, self.page, self.model, self.last, self.best):
             file.unlink(missing_ok=True)
@@ -130,8 +149,8 @@ class RunFolder:
         for key in sorted(before.keys() | now.keys()):
             changeable = any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE_ON_RESUME)
             if before.get(key) != now.get(key) and not changeable:
-                rule = f"is {now.get(key)}, but {before.get(key)} in the run to resume"
-                raise file.error(key, rule)
+                ours, theirs = (values.get(key, "not set") for values in (now, before))
+                raise file.error(key, f"is {ours}, but {theirs} in the run to resume")
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl; NaN and infinity become null."""
@@ -172,14 +191,36 @@ class RunFolder:
         Raises:
             CheckpointError: the checkpoint is damaged.
         """
-        try:
-            checkpoint = torch.load(self.last, map_location="cpu", weights_only=True, mmap=True)
-            return {"step": checkpoint["global_step"], **checkpoint["stemsplit"]}
-        except (RuntimeError, OSError, EOFError, UnpicklingError, LookupError, TypeError) as error:
-            if getattr(error, "filename", None):  # an unreadable file isn't a damaged one
-                raise
-            hint = "copy best.ckpt over it, or start over with --fresh"
-            raise CheckpointError(self.last, "damaged", hint=hint) from error
+        checkpoint = load_checkpoint(self.last, COPY_BEST)
+        return {"step": checkpoint["global_step"], **checkpoint["stemsplit"]}
+
+
+def load_checkpoint(path: Path, hint: str) -> dict[str, Any]:
+    """Return a checkpoint, whose tensors stay in the file until they are used.
+
+    Args:
+        path: of the file.
+        hint: what to do about a damaged one.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+    """
+    try:
+        _check_sums(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        step, state = checkpoint["global_step"], checkpoint["stemsplit"]  # a foreign file may lack them
+        return {**checkpoint, "global_step": step, "stemsplit": {**state}}
+    except (*_DAMAGED, RuntimeError, OSError) as error:
+        if getattr(error, "filename", None):  # an unreadable file isn't a damaged one
+            raise
+        raise CheckpointError(path, "damaged", hint=hint) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise `BadZipFile` unless the contents of a checkpoint have their checksums, which torch ignores."""
+    with ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise BadZipFile(damaged)
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -197,10 +238,14 @@ def _step(line: str) -> float:
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping) or (isinstance(value, tuple | list) and value):
+    """Return settings by dotted key; those that are None or empty lists are left out."""
+    listed = isinstance(value, tuple | list)
+    if isinstance(value, Mapping) or (listed and any(isinstance(item, Mapping) for item in value)):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         parts = [_flat(item, f"{key}.{name}" if key else str(name)) for name, item in items]
         return {name: item for part in parts for name, item in part.items()}
+    if listed:
+        return {key: list(value)} if value else {}
     return {} if value is None else {key: value}
 
 

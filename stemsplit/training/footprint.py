@@ -77,7 +77,7 @@ def measure(network: Network, config: Config) -> Footprint:
         optimizer=_bytes(tree_leaves(optimizer.state_dict()["state"])),
         averages=averages * _bytes(trained),
         activations=max(0, live.peak - gradients),
-        samples=fit.batch_size // (fit.devices * fit.nodes * fit.accumulate),
+        samples=fit.micro_batch,
         precision=fit.precision,
     )
 

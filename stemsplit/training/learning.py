@@ -28,6 +28,19 @@ LossName = Literal[
 ]
 
 
+# Terms that use `loss.resolutions`.
+RESOLVED = {"multi_stft", "spectral_convergence"}
+# Larger learning rates overflow float32 within a step of the optimiser.
+MOST_LR = 1e30
+
+
+def rate(key: str, value: float | None) -> None:
+    """Raise `Invalid` unless a learning rate is None or a number that float32 can compute with."""
+    above(key, value, 0)
+    if value is not None and value > MOST_LR:
+        raise Invalid(key, f"must be at most {MOST_LR:g}, is {value:g}")
+
+
 def by_stem(key: str, values: Mapping[str, T]) -> dict[str, T]:
     """Return `values` by canonical stem name; raise `Invalid` if two names are the same stem."""
     found = {canonical(name): value for name, value in values.items()}
@@ -67,7 +80,7 @@ class LossConfig:
         fft: STFT window of the spectral terms in samples, for networks that don't estimate spectrograms.
         hop: hop of these STFTs in samples.
         resolutions: windows of multi_stft and spectral_convergence. resolution_hop: hop of multi_stft.
-        quantile: of the errors in a batch, above which masked_mse leaves them out.
+        quantile: of the errors in a micro-batch, above which masked_mse leaves them out.
         svd: penalty on singular values.
     """
 
@@ -90,7 +103,9 @@ class LossConfig:
             at_least(key, getattr(self, key), 1)
         if any(size < 2 for size in self.resolutions):
             raise Invalid("resolutions", "must be at least 2")
-        fraction("quantile", self.quantile)
+        if not self.resolutions and (used := RESOLVED & self.terms.keys()):
+            raise Invalid("resolutions", f"must not be empty: {min(used)} needs windows")
+        fraction("quantile", self.quantile, one="masked_mse" not in self.terms)
 
 
 @dataclass(frozen=True)
@@ -108,7 +123,7 @@ class GroupConfig:
     weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        above("lr", self.lr, 0)
+        rate("lr", self.lr)
         at_least("weight_decay", self.weight_decay, 0)
 
 
@@ -136,7 +151,7 @@ class OptimConfig:
     groups: tuple[GroupConfig, ...] = ()
 
     def __post_init__(self) -> None:
-        above("lr", self.lr, 0)
+        rate("lr", self.lr)
         if self.kind == "prodigy" and self.lr < 0.1:
             raise Invalid("lr", "is a factor of the rate that prodigy estimates: 1 is usual, below 0.1 isn't")
         for beta in self.betas:

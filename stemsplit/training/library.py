@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -14,7 +13,7 @@ from stemsplit.datasets.layouts import Layout, Location, find_layouts, find_sing
 from stemsplit.datasets.metadata import MetadataCache
 from stemsplit.datasets.names import left_out_by
 from stemsplit.datasets.sums import listed
-from stemsplit.datasets.tracks import Source, Track, file_name, find_tracks, open_track
+from stemsplit.datasets.tracks import Source, Track, file_name, open_track
 from stemsplit.errors import InputError, SettingsError
 from stemsplit.folders import cache_folder
 from stemsplit.listing import AUDIO_SUFFIXES, visible_files
@@ -22,7 +21,6 @@ from stemsplit.training.activity import ActivityMeter
 from stemsplit.training.sampling import DataConfig, DataSetConfig
 
 MIX = "mix"
-N = TypeVar("N", Track, Layout)
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,7 @@ class WholeSong:
         stems: those of the training stems that the song has.
         mixture: its mixture; None if it is the sum of the stems.
         problems: irregularities of its files, one sentence each.
+        channels: in which it is scored: 1 if its files are mono.
     """
 
     name: str
@@ -76,6 +75,7 @@ class WholeSong:
     stems: Mapping[str, Readable]
     mixture: Readable | None
     problems: tuple[str, ...] = ()
+    channels: int = 2
 
     def mix(self) -> Array:
         """Return the whole mix, [C, T]."""
@@ -135,15 +135,11 @@ def find_multitracks(config: DataSetConfig, spec: DataSpec) -> list[Track]:
     Raises:
         InputError: there is no track, a file can't be read, or no group takes a stem.
     """
-    cache, root = MetadataCache(_cache_folder(spec) / "metadata.json"), Path(config.path).expanduser()
-    if config.layout == "stems":
-        tracks = _opened(_chosen(find_single_stems(root), config), spec, cache)
-    else:
-        tracks = _chosen(find_tracks(root, sample_rate=spec.sample_rate, cache=cache), config)
-    for pattern in config.song_weights:
-        if not any(fnmatchcase(track.name, pattern) for track in tracks):
-            raise InputError(config.path, f"none of its tracks is called {pattern} (song_weights)")
-    return [_grouped(track, spec) for track in tracks]
+    layouts, known = find_folders(config), _named(spec)
+    if spec.paired:  # files that are no target may hold anything, such as a copy of one
+        layouts = [replace(one, stems={k: v for k, v in one.stems.items() if k in known}) for one in layouts]
+    cache = MetadataCache(_cache_folder(spec) / "metadata.json")
+    return [_grouped(track, spec) for track in _opened(layouts, spec, cache)]
 
 
 def find_mixes(config: DataSetConfig, spec: DataSpec) -> list[Track]:
@@ -175,11 +171,14 @@ def _cache_folder(spec: DataSpec) -> Path:
     return spec.cache or cache_folder() / "training"
 
 
-def _chosen(named: Sequence[N], config: DataSetConfig) -> list[N]:
-    """Return the tracks or layouts that `only` and `exclude` leave, at least one."""
+def _chosen(named: Sequence[Layout], config: DataSetConfig) -> list[Layout]:
+    """Return the layouts that `only` and `exclude` leave, at least one."""
     chosen = [one for one in named if _matches(one.name, config)]
     if not chosen:
         raise InputError(config.path, f"only and exclude leave none of its {len(named)} tracks")
+    for pattern in config.song_weights:
+        if not any(fnmatchcase(one.name, pattern) for one in chosen):
+            raise InputError(config.path, f"none of its tracks is called {pattern} (song_weights)")
     return chosen
 
 
@@ -206,8 +205,7 @@ def _grouped(track: Track, spec: DataSpec) -> Track:
     track = _without_complements(track.without_sums(_named(spec)), spec)
     members: dict[str, list[Source]] = {}
     for name, source in track.stems.items():
-        wanted = source.parts or name in spec.stems  # a silent stem is part of the song only under its name
-        if wanted and (not spec.paired or name in _named(spec)):
+        if source.parts or name in spec.stems:  # a silent stem is part of the song only under its name
             members.setdefault(_group_of(name, track, spec), []).append(source)
     stems = {name: _joined(sources, spec.channels) for name, sources in members.items()}
     mixture = None if track.mixture is None else replace(track.mixture, channels=spec.channels)
@@ -304,9 +302,11 @@ def find_folders(config: DataSetConfig) -> list[Layout]:
     """Return the layouts of the tracks that `only` and `exclude` leave; no file is opened.
 
     Raises:
-        InputError: there is no track.
+        InputError: there is no track, or none that a pattern of `song_weights` names.
     """
-    return _chosen(find_layouts(Path(config.path).expanduser()), config)
+    root = Path(config.path).expanduser()
+    layouts = find_single_stems(root) if config.layout == "stems" else find_layouts(root)
+    return _chosen(layouts, config)
 
 
 def open_folder(layout: Layout, spec: DataSpec) -> WholeSong:
@@ -321,12 +321,14 @@ def open_folder(layout: Layout, spec: DataSpec) -> WholeSong:
 
 
 def _whole(track: Track, spec: DataSpec) -> WholeSong:
+    channels = max((part.info.channels for part in track.mix.parts), default=spec.channels)
     return WholeSong(
         track.name,
         track.frames,
         {name: readable(source, spec.cache) for name, source in track.stems.items()},
         None if track.mixture is None else readable(track.mixture, spec.cache),
         (*track.problems, *track.left_out),
+        min(spec.channels, channels),
     )
 
 

@@ -20,6 +20,8 @@ from stemsplit.training.learning import LossConfig
 
 # Keeps logarithms and quotients of silence finite; 80 dB below a full-scale square wave.
 EPSILON = 1e-8
+# Windows of l1_snr_stft in samples.
+L1_SNR_SIZES = (512, 1024, 2048)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def spectral_convergence(resolutions: Sequence[int]) -> Term:
     """Return a term: spectral convergence + log magnitude MAE, summed over resolutions, [S].
 
     ‖|S| − |Ŝ|‖ / ‖|S|‖ + mean |log |S| − log |Ŝ|| (Yamamoto et al. 2020, "Parallel WaveGAN", section 3).
+    The norms are those of a micro-batch, so that `fit.accumulate` and `fit.devices` change the result.
 
     Args:
         resolutions: STFT windows in samples; the hop is a quarter of each.
@@ -184,13 +187,14 @@ def _per_stem(distance: Tensor) -> Tensor:
 
 @loss("masked_mse", settings=lambda config: (config.quantile,))
 def masked_mse(quantile: float) -> Term:
-    """Return a term: the MSE of a stem without the samples of the batch that have the largest errors, [S].
+    """Return a term: the MSE of a stem without the samples of a micro-batch with the largest errors, [S].
 
     It is for songs with mislabelled or bleeding stems (Fabbro et al. 2024, "The Sound Demixing Challenge 2023
-    – Music Demixing Track"). With several devices, each leaves out samples of its own part of the batch.
+    – Music Demixing Track"). It sees one micro-batch at a time, a device's part of the batch divided by
+    `fit.accumulate`, so that both change what is left out; of a single sample nothing is.
 
     Args:
-        quantile: of the errors in a batch; larger ones are left out.
+        quantile: of the errors in a micro-batch; larger ones are left out.
     """
 
     def term(estimate: Signals, target: Signals) -> Tensor:
@@ -218,7 +222,7 @@ def l1_snr(estimate: Signals, target: Signals) -> Tensor:
 @loss("l1_snr_stft")
 def l1_snr_stft(estimate: Signals, target: Signals) -> Tensor:
     """Return l1_snr of the real parts plus that of the imaginary parts, mean of three STFTs, [S] in dB."""
-    ratios = [_complex_ratio(estimate.audio, target.audio, size) for size in (512, 1024, 2048)]
+    ratios = [_complex_ratio(estimate.audio, target.audio, size) for size in L1_SNR_SIZES]
     return -torch.stack(ratios).mean((0, 1))  # [3, B, S] → [S]
 
 

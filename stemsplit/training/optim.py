@@ -86,10 +86,20 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
             members.setdefault(key, []).append(parameter)
     for index, group in enumerate(config.groups):
         if all(key[0] != index for key in members):
-            raise Invalid(f"groups.{index}.match", f"no parameter is called {group.match}")
+            raise Invalid(f"groups.{index}.match", _why_empty(network, group.match))
     # loggers report the learning rate of the first group
     keys = sorted(members, key=lambda key: (key != general, key))
     return [{"params": members[key], **own[key[1]], **chosen[key[0]]} for key in keys]
+
+
+def _why_empty(network: nn.Module, pattern: str) -> str:
+    """Return the reason why a group with this pattern has no parameters."""
+    called = [one for name, one in network.named_parameters() if fnmatchcase(name, pattern)]
+    if not called:
+        return f"no parameter is called {pattern}"
+    if not any(one.requires_grad for one in called):
+        return f"all parameters called {pattern} are frozen"
+    return f"earlier groups take all parameters called {pattern}"
 
 
 def _first_match(name: str, patterns: Sequence[str]) -> int:

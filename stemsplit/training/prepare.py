@@ -17,6 +17,7 @@ from stemsplit.models.bag import Bag
 from stemsplit.models.network import Network
 from stemsplit.reading import Invalid
 from stemsplit.training.adapters import add_adapters, freeze
+from stemsplit.training.checks import check_members, check_nodes, check_segment, check_stems
 from stemsplit.training.config import Config
 from stemsplit.training.configfile import ConfigFile
 from stemsplit.training.criterion import MASK_ERROR, Masking
@@ -47,7 +48,7 @@ class Prepared:
 
 
 def check_machine(file: ConfigFile) -> None:
-    """Check that the device, the loggers and the data sets exist.
+    """Check that the devices, the other machines, the loggers and the data sets exist.
 
     Raises:
         SettingsError: one doesn't; the message names the line.
@@ -61,10 +62,14 @@ def check_machine(file: ConfigFile) -> None:
         raise file.error("fit.device", error.reason) from None
     if device.type == "cuda" and fit.devices > torch.cuda.device_count():
         raise file.error("fit.devices", f"there are {torch.cuda.device_count()} CUDA devices")
+    check_nodes(file)
     for key, sets in (("train", data.train), ("valid", data.valid), ("unlabelled", data.unlabelled)):
         for number, one in enumerate(sets):
             if not Path(one.path).expanduser().exists():
                 raise file.error(f"data.{key}.{number}.path", f"no such file or folder: {one.path}")
+    for number, one in enumerate(data.unlabelled):
+        if not Path(one.path).expanduser().is_dir():
+            raise file.error(f"data.unlabelled.{number}.path", f"must be a folder: {one.path}")
 
 
 def build_network(file: ConfigFile, callback: Callback | None = None) -> Network:
@@ -150,6 +155,7 @@ def check_network(file: ConfigFile, network: Network) -> None:
     missing = [stem for stem in network.stems if stem not in stems]
     if missing:
         raise file.error("data.stems", f"lacks {', '.join(missing)}, which the network estimates")
+    check_stems(file, stems)
     for stem in config.loss.weights:
         if stem not in network.stems:
             raise file.error(f"loss.weights.{stem}", f"the network estimates {', '.join(network.stems)}")
@@ -157,10 +163,7 @@ def check_network(file: ConfigFile, network: Network) -> None:
         raise file.error("loss.weights", "must not all be zero")
     if MASK_ERROR in config.loss.terms and not isinstance(network, Masking):
         raise file.error(f"loss.terms.{MASK_ERROR}", f"{type(network).__name__} has no masks to compare")
-    samples, longest = _segment_samples(config, network), network.longest_segment_samples()
-    if longest is not None and samples > longest:
-        limit = longest / network.sample_rate
-        raise file.error("data.segment_s", f"the network takes at most {limit:g} s")
+    check_segment(file, network, _segment_samples(config, network))
     try:
         optimizer_class(config.optim)
         parameter_groups(network, config.optim)
@@ -179,6 +182,7 @@ def prepare(file: ConfigFile, network: Network, callback: Callback | None = None
     Raises:
         StemsplitError: a data set is unusable.
     """
+    check_members(file)
     config = file.config
     stems = mix_stems(config, network)
     spec = data_spec(config.data, stems, network.sample_rate, network.channels, network.normalise)

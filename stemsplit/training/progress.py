@@ -40,8 +40,9 @@ class Validated(Event):
 
     Attributes:
         name: of the run. epoch: epoch that ended, 0 before the first step.
-        scores: in dB, by candidate and stem; None if no song has the stem. `mean` is over weighted stems.
+        scores: by candidate and stem; None if no song has the stem. `mean` is over weighted stems.
         best: highest mean so far; None before the first score. improved: true if this validation reached it.
+        unit: of the scores, such as dB; empty if they have none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Validated(Event):
     scores: Mapping[str, Mapping[str, float | None]]
     best: float | None
     improved: bool
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ class Finished(Event):
 
     Attributes:
         name: of the run. folder: folder of the model. step: number of steps done.
-        best: score in dB; None without validation.
+        best: score; None without validation. unit: of the score, such as dB; empty if it has none.
     """
 
     name: str
     folder: str
     step: int
     best: float | None
+    unit: str
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,18 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import CheckpointError, StemsplitError
 from stemsplit.events import Callback, emit
 from stemsplit.files import replacing
-from stemsplit.training.folder import RunFolder
+from stemsplit.models.network import Network
+from stemsplit.training.config import Config
+from stemsplit.training.folder import RunFolder, load_checkpoint
 from stemsplit.training.progress import Trained, Validated
 from stemsplit.training.state import RunState
+from stemsplit.training.validation import BestCandidate, unit_of
 
 _REPORT_INTERVAL_S = 0.5  # shortest time between two progress events
+_FRESH: Final = "start over with --fresh"
 _SCALER: Final = "MixedPrecision"  # key of the state of fp16's loss scale in a checkpoint
 
 
@@ -70,7 +74,15 @@ class RunRecorder:
             self._record(state, {"step": 0, "epoch": 0, **self._scores(state)})
         emit(
             self.callback,
-            Validated(self.name, state.epoch, state.step, state.scores, state.best.finite_score, improved),
+            Validated(
+                self.name,
+                state.epoch,
+                state.step,
+                state.scores,
+                state.best.finite_score,
+                improved,
+                unit_of(state.config.valid),
+            ),
         )
 
     def finish_interval(self, state: RunState) -> None:
@@ -111,8 +123,7 @@ class RunRecorder:
         return {"valid": state.scores, "best": state.best.state_dict()}
 
     def _export(self, state: RunState, candidate: str) -> None:
-        note = {"candidate": candidate, "step": state.step, "scores": state.scores.get(candidate)}
-        self.folder.export(state.network, state.weights(candidate), state.config, note)
+        _export(self.folder, state, candidate)
 
     def _save(self, state: RunState) -> None:
         """Save a checkpoint, under its final name only when it's complete; every process waits for it."""
@@ -143,3 +154,29 @@ class RunRecorder:
 
     def _log(self, state: RunState, values: dict[str, float]) -> None:
         self.fabric.log_dict(values, step=state.step)
+
+
+def export_again(folder: RunFolder, network: Network, config: Config, best: BestCandidate) -> None:
+    """Export the model of a run whose model.safetensors is missing from its checkpoints.
+
+    Args:
+        folder: of the run.
+        network: as before the first step; the checkpoint's weights are loaded into it.
+        config: of the run.
+        best: best candidate so far; without a score, the last weights are exported.
+
+    Raises:
+        CheckpointError: the checkpoint with these weights is missing or damaged.
+    """
+    state, scored = RunState(network, config), best.finite_score is not None
+    if not scored or best.step:  # before the first step, the best weights are those of the network
+        source = folder.best if scored else folder.last
+        if not source.exists():
+            raise CheckpointError(source, f"missing, like {folder.model.name}", hint=_FRESH)
+        state.restore(load_checkpoint(source, _FRESH))
+    _export(folder, state, best.candidate if scored else next(reversed(state.candidates())))
+
+
+def _export(folder: RunFolder, state: RunState, candidate: str) -> None:
+    note = {"candidate": candidate, "step": state.step, "scores": state.scores.get(candidate)}
+    folder.export(state.network, state.weights(candidate), state.config, note)

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -38,9 +39,9 @@ from stemsplit.training.prepare import (
     prepare,
 )
 from stemsplit.training.progress import Finished
-from stemsplit.training.recorder import RunRecorder
+from stemsplit.training.recorder import RunRecorder, export_again
 from stemsplit.training.state import RunState, is_finished
-from stemsplit.training.validation import BestCandidate
+from stemsplit.training.validation import BestCandidate, unit_of
 
 
 class Autocast(MixedPrecision):
@@ -57,7 +58,7 @@ class Result(NamedTuple):
     Attributes:
         folder: folder with the model.
         step: number of steps done in all.
-        score: best score in dB; None without validation.
+        score: best score, in the unit of the metric; None without validation.
     """
 
     folder: Path
@@ -103,6 +104,8 @@ def _lock(file: ConfigFile) -> AbstractContextManager[None]:
 def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
     """Do everything once: build the network, read data, compute one step; leave nothing behind.
 
+    The validation set is opened and checked, but nothing is scored.
+
     Args:
         file: the configuration; with `per_stem`, only the network of the file itself is trained.
         callback: receives a `Trained` event with the step's loss, and a `Footprint` with its memory.
@@ -114,13 +117,13 @@ def dry_run(file: ConfigFile, callback: Callback | None = None) -> None:
     check_machine(file)
     with TemporaryDirectory() as folder:
         step: dict[str, Any] = {"fit.epochs": 1, "fit.steps_per_epoch": 1, "fit.checkpoint_steps": None}
-        without: dict[str, Any] = {"data.valid": [], "valid": {}, "data.workers": 0, "per_stem": None}
+        without: dict[str, Any] = {"valid": {}, "data.cache": None, "data.workers": 0, "per_stem": None}
         semi = {"semi": {"promote": False}} if file.config.semi is not None else {}
         once = file.changed({**step, **without, **semi, "loggers": [], "folder": folder}, "--dry-run")
         network = build_network(once, callback)
         check_network(once, network)
         stems_to_train(file, network)
-        _train_one(once, network, "", resume=False, fresh=False, callback=without_finished)
+        _train_one(once, network, "", scoring=False, callback=without_finished)
     if is_first_process():
         with torch.random.fork_rng(devices=()):
             training_mode(network)
@@ -132,22 +135,28 @@ def _train_one(
     network: Network,
     name: str,
     *,
-    resume: bool,
-    fresh: bool,
+    resume: bool = False,
+    fresh: bool = False,
+    scoring: bool = True,
     callback: Callback | None,
 ) -> Result:
     config, folder = file.config, RunFolder(file.config.folder)
     if is_first_process():
         folder.check_usable(file, resume=resume, fresh=fresh)
     resuming = resume and folder.last.exists()
-    result = _finished_result(folder, config) if resuming else None
+    result = _finished_result(folder, config, network) if resuming else None
     if result is None:
         training_mode(network)
         prepared = prepare(file, network, callback)
+        if not scoring:
+            prepared, config = (
+                replace(prepared, songs=[]),
+                replace(config, data=replace(config.data, valid=())),
+            )
         if is_first_process():
             folder.begin(config, fresh=not resuming)
         result = _run(folder, config, prepared, name, resuming=resuming, callback=callback)
-    emit(callback, Finished(name, str(result.folder), result.step, result.score))
+    emit(callback, Finished(name, str(result.folder), result.step, result.score, unit_of(config.valid)))
     return result
 
 
@@ -202,11 +211,17 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0 and os.environ.get("NODE_RANK", "0") == "0"
 
 
-def _finished_result(folder: RunFolder, config: Config) -> Result | None:
-    """Return the result of a run that has no steps left or has stopped early; None if it can continue."""
+def _finished_result(folder: RunFolder, config: Config, network: Network) -> Result | None:
+    """Return the result of a run that has no steps left or has stopped early; None if it can continue.
+
+    If the model is missing, it is exported again.
+    """
     state = folder.state()
     step, best = state["step"], BestCandidate.from_state(state["contest"])
-    return Result(folder.path, step, best.finite_score) if is_finished(config, step, best) else None
+    finished = is_finished(config, step, best)
+    if is_first_process() and not folder.model.exists() and (finished or best.finite_score is not None):
+        export_again(folder, network, config, best)
+    return Result(folder.path, step, best.finite_score) if finished else None
 
 
 def _fabric(config: Config, folder: RunFolder) -> Fabric:

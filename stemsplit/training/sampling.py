@@ -110,6 +110,8 @@ class DataConfig:
         at_least("remix_group", self.remix_group, 2)
         self._check_sets()
         at_least("activity_s", self.activity_s, self.segment_s)
+        if self.cache == "":
+            raise Invalid("cache", "must be a folder; null for none")
         at_least("workers", self.workers, 0)
 
     def _check_sets(self) -> None:
@@ -124,6 +126,13 @@ class DataConfig:
             for index, one in enumerate(sets):
                 if one.layout == "stems":
                     raise Invalid(f"{key}.{index}.layout", "stems are for training only")
+                if one.stem_weights:
+                    raise Invalid(f"{key}.{index}.stem_weights", "are for training only")
+        for index, one in enumerate(self.valid):
+            if one.song_weights:
+                raise Invalid(f"valid.{index}.song_weights", "are for training only")
+            if one.weight != DataSetConfig.weight:
+                raise Invalid(f"valid.{index}.weight", "is for training only")
 
 
 @dataclass(frozen=True)

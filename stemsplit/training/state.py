@@ -42,7 +42,7 @@ class RunState:
 
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
         self.averages = {
-            f"{every} {decay:g}": Ema(network, decay)
+            f"{every} {decay!r}": Ema(network, decay)
             for every, decays in (("step", config.ema.step), ("epoch", config.ema.epoch))
             for decay in decays
         }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stemsplit.core.compute import Compute
 from stemsplit.core.stream import separate_array
-from stemsplit.evaluation.score import OTHER, parts_of_other
+from stemsplit.evaluation.score import OTHER, parts_of_other, with_channels
 from stemsplit.evaluation.table import METRICS, OVER_SONGS, OverSongs, Signals
 from stemsplit.models.network import Network
 from stemsplit.settings import ChunkSettings
@@ -23,7 +23,8 @@ VALIDATION: dict[str, tuple[Callable[[Signals], Tensor], OverSongs]] = {
     for name, metric in METRICS.items()
     if metric.function and metric.higher_is_better
 }
-VALIDATION["usdr_median"] = (VALIDATION["usdr"][0], "median")
+USDR_MEDIAN = "usdr_median"
+VALIDATION[USDR_MEDIAN] = (VALIDATION["usdr"][0], "median")
 # RMS below which a stem of a song has no score: a tiny residue would count for tens of decibels.
 MIN_RMS = 1e-3
 
@@ -59,6 +60,7 @@ def _score(
     if reference is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
     function, _ = VALIDATION[config.metric]
+    reference, estimate, mix = (with_channels(one, song.channels) for one in (reference, estimate, mix))
     return function(Signals(reference, estimate, mix, sample_rate))
 
 
@@ -68,6 +70,11 @@ def audible(song: WholeSong, stem: str) -> Tensor | None:
         return None
     reference = torch.from_numpy(song.stems[stem].read(0, song.frames))
     return None if reference.square().mean() < MIN_RMS**2 else reference
+
+
+def unit_of(config: ValidConfig) -> str:
+    """Return the unit of the metric of validations, such as dB; empty if it has none."""
+    return METRICS["usdr" if config.metric == USDR_MEDIAN else config.metric].unit
 
 
 def summary(scores: Tensor, config: ValidConfig) -> Tensor:

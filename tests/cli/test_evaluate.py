@@ -508,6 +508,15 @@ BAD = [
     ((*CLASSIC, "--oracle", "wiener"), "'wiener' is not one of 'irm', 'mixphase'"),
     ((*CLASSIC, "--csv", "nowhere/x.csv"), "--csv nowhere/x.csv: no such folder"),
     ((*CLASSIC, "--csv", "songs"), "--csv songs: is a folder"),
+    ((*CLASSIC, "--csv", "x.csv", "--html", "./x.csv"), "--csv and --html would write the same file, x.csv"),
+    ((*CLASSIC, "--metric", "csdr,sar", "--no-bss"), "--metric csdr,sar: nothing is left with --no-bss"),
+    (("songs", "songs", "--members"), "--members is for a --dataset; REF and EST are compared as they are"),
+    (("songs", "songs", "--overlap", "0.5"), "--overlap is for a --dataset"),
+    (("songs", "songs", "--shifts", "1"), "--shifts is for a --dataset"),
+    (("songs", "songs", "--segment", "5"), "--segment is for a --dataset"),
+    (("songs", "songs", "--device", "cpu"), "--device is for a --dataset"),
+    (("songs", "songs", "--precision", "fp32"), "--precision is for a --dataset"),
+    (("songs", "songs", "--threads", "1"), "--threads is for a --dataset"),
     ((*CLASSIC, "--jsn"), "No such option '--jsn'"),
 ]
 
@@ -525,7 +534,16 @@ def test_bad_input_is_one_line(shell: Shell, songs: Path, arguments: tuple[str, 
 
 def test_the_environments_model_is_ignored_for_files(shell: Shell, songs: Path) -> None:
     ran = shell(
-        "evaluate", "songs", "songs", "--no-bss", env={"STEMSPLIT_MODEL": "classic", "STEMSPLIT_DATASET": "x"}
+        "evaluate",
+        "songs",
+        "songs",
+        "--no-bss",
+        env={
+            "STEMSPLIT_MODEL": "classic",
+            "STEMSPLIT_DATASET": "x",
+            "STEMSPLIT_OVERLAP": "0.5",
+            "STEMSPLIT_DEVICE": "cpu",
+        },
     )
     assert ran.code == 0
     ran = shell("evaluate", "--dataset", "songs", "--no-bss", env={"STEMSPLIT_MODEL": "a model"})

@@ -51,6 +51,8 @@ def test_the_first_matching_group_counts_and_nothing_is_lost() -> None:
 def test_a_group_that_matches_nothing_is_refused() -> None:
     with pytest.raises(Invalid, match=r"groups.1.match: no parameter is called encoder.\*"):
         groups(GroupConfig("conv.*"), GroupConfig("encoder.*"))
+    with pytest.raises(Invalid, match=r"groups.1.match: earlier groups take all parameters called conv.\*"):
+        groups(GroupConfig("*"), GroupConfig("conv.*"))
 
 
 HTDEMUCS = {

@@ -108,6 +108,33 @@ def test_a_song_without_a_stem_scores_as_in_an_evaluation(tmp_path: Path, silent
         assert score == pytest.approx(expected[stem]["usdr"], abs=1e-4)
 
 
+@pytest.mark.parametrize("mixture", [False, True])
+def test_a_mono_song_scores_as_in_an_evaluation(tmp_path: Path, mixture: bool) -> None:
+    class Wide(Network):
+        """Network whose stems differ from channel to channel."""
+
+        def __init__(self) -> None:
+            super().__init__(
+                None, stems=("drums", "bass"), sample_rate=8000, channels=2, segment_samples=4000
+            )
+
+        def estimate(self, mix: Tensor) -> Tensor:
+            gains = torch.tensor([[0.9, 0.1], [0.2, 0.7]])[:, :, None]  # [S, C, 1]
+            return gains * mix[:, None]
+
+    (tmp_path / "song").mkdir()
+    parts = {name: noise(seed, 9000)[0] for seed, name in enumerate(("drums", "bass"))}
+    parts |= {"mixture": sum(parts.values())} if mixture else {}
+    for name, audio in parts.items():
+        soundfile.write(tmp_path / f"song/{name}.wav", audio, 8000, subtype="FLOAT")
+    config = DataConfig((DataSetConfig(str(tmp_path)),), (DataSetConfig(str(tmp_path)),))
+    network = Wide()
+    (song,) = open_whole(config.valid, data_spec(config, network.stems, 8000, 2, False), lambda _: None)
+    expected = evaluate(tmp_path, network, bss=False, metrics=["usdr"]).summary()["Wide"]
+    wanted = [expected[stem]["usdr"] for stem in network.stems]
+    assert scores(song, network).tolist() == pytest.approx(wanted, abs=1e-4)
+
+
 def test_a_recorded_mixture_is_separated_rather_than_the_sum() -> None:
     a = noise(0)
     one = WholeSong("song", 330, {"a": Sound(a)}, Sound(10 * a))
