@@ -162,7 +162,7 @@ async def zip_result(request: Request) -> Response:
     service = service_of(request)
     result = await to_thread.run_sync(service.library.result, request.path_params["id"])
     files = [(sendable(stem.path.name), service.library.inside(stem.path)) for stem in result.stems]
-    headers = {"content-disposition": _attachment(f"{result.folder.name}.zip")}
+    headers = {"content-disposition": _attachment(f"{result.label}.zip")}
     return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
 
 

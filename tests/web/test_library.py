@@ -189,7 +189,8 @@ def test_each_format_in_a_folder_is_a_result(folder: Path) -> None:
         assert [stem["file"] for stem in second["stems"]] == ["drums.mp3", "vocals.mp3"]
         assert (first["folder"], second["folder"]) == ("two (flac)", "two (mp3)")
         assert second["id"] == f"{first['id']}-mp3"
-        assert client("GET", f"api/results/{second['id']}/zip").status == 200
+        packed = client("GET", f"api/results/{second['id']}/zip")
+        assert packed.status == 200 and packed.headers["content-disposition"].endswith("two%20%28mp3%29.zip")
         assert [one["folder"] for one in client.get("api/songs")["songs"][1]["results"]] == [
             "two (flac)",
             "two (mp3)",
