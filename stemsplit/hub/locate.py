@@ -93,10 +93,11 @@ def locate(source: str, access: Access, callback: Callback | None) -> Located:
         emit(callback, Notice(why))
         source = spec.name
     if re.match("[a-z]+://", source, re.IGNORECASE):
+        web = source.lower().startswith("http")
         raise ModelUnavailableError(
-            f"{source}: a model at an address needs a name first",
+            f"{source}: an address is no model",
             model=source,
-            hint=f"stemsplit models import {shlex.quote(source)}",
+            hint=f"stemsplit models import {shlex.quote(source)}" if web else "give the file's path",
         )
     path = Path(source).expanduser()
     if source in registry() or (is_known(source) and not path.is_file()):

@@ -233,3 +233,41 @@ def test_a_models_own_settings(shell: Shell, env: dict[str, str], tmp_path: Path
     unknown = shell(*args, "-o", str(tmp_path / "c"), "--model-option", "denoises=true", env=env)
     assert unknown.code == 2 and "did you mean denoise?" in unknown.err
     assert shell(*args, "--model-option", "denoise", env=env).code == 2
+
+
+def test_verify_goes_on_after_a_model_that_isn_t_there(
+    shell: Shell, env: dict[str, str], tmp_path: Path
+) -> None:
+    save_mel(tmp_path / "mel.ckpt")
+    (tmp_path / "mel.yaml").write_text(mel_config())
+    assert shell("models", "import", str(tmp_path / "mel.ckpt"), env=env).code == 0
+    good = shell("models", "verify", "mel", env=env)
+    assert good.code == 0 and good.err.endswith("mel.ckpt: good\n")
+    (tmp_path / "mel.ckpt").write_bytes(b"damaged")
+    ran = shell("models", "verify", "htdemucs", "mel", env=env)
+    assert ran.code == 4 and "is not downloaded" in ran.err and ran.err.endswith("mel.ckpt: DAMAGED\n")
+
+
+def test_import_names_the_file_of_each_error(shell: Shell, env: dict[str, str], tmp_path: Path) -> None:
+    save_mel(tmp_path / "tiny.ckpt")
+    (tmp_path / "tiny.yaml").write_text(mel_config())
+    ran = shell("models", "import", str(tmp_path), env=env)
+    assert ran.code == 2 and f"{tmp_path}/tiny.ckpt: there is a model named tiny already" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("https://host.example/net.ckpt", "stemsplit models import https://host.example/net.ckpt"),
+        ("file:///net.ckpt", "give the file's path"),
+    ],
+)
+def test_an_address_says_how_it_becomes_a_model(
+    shell: Shell, env: dict[str, str], address: str, hint: str
+) -> None:
+    shell.write("a.wav", seconds=0.1)
+    ran = shell("a.wav", "-m", address, env=env)
+    assert ran.code == 4 and ran.err.splitlines() == [
+        f"stemsplit: error: {address}: an address is no model",
+        f"  hint: {hint}",
+    ]
