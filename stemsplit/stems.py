@@ -61,6 +61,7 @@ _SYNONYMS = tuple(
     )
 )
 
+BEST = "best:"  # stands before a stem in place of a model's name
 # Names that models use for everything but the vocals
 ACCOMPANIMENTS = frozenset({"no_vocals", "instrumental", "accompaniment"})
 

@@ -12,6 +12,7 @@ from click.types import FuncParamType
 from stemsplit.cli.progress import STYLES
 from stemsplit.fields import Option, flag_of, option_of
 from stemsplit.settings import Request
+from stemsplit.stems import BEST
 
 
 def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
@@ -25,7 +26,6 @@ def option_fields(cls: Any) -> dict[str, tuple[Field[Any], Option]]:
     return found
 
 
-BEST = "best:"  # stands before a stem in place of a model's name
 FIELDS = option_fields(Request)
 
 

@@ -17,7 +17,7 @@ from stemsplit.stems import canonical
 
 
 class _Model(Protocol):
-    """What one model and several have in common."""
+    """Protocol of the properties that `Separable` and `Several` share."""
 
     @property
     def stems(self) -> tuple[str, ...]:

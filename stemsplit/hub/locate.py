@@ -16,11 +16,11 @@ from stemsplit.hub.entries import ModelSpec
 from stemsplit.hub.recipes import Recipe, is_recipe, read_recipe
 from stemsplit.hub.registry import find_model, is_known, registry
 from stemsplit.hub.settle import settle
+from stemsplit.stems import BEST
 
 if TYPE_CHECKING:
     from stemsplit.hub.checkpoints import Package
 
-BEST = "best:"  # stands before a stem in place of a model's name
 SUFFIXES = bags.WEIGHTS | bags.YAML
 _FileState = tuple[int, int, int]
 

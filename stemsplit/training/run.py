@@ -149,10 +149,8 @@ def _train_one(
         training_mode(network)
         prepared = prepare(file, network, callback)
         if not scoring:
-            prepared, config = (
-                replace(prepared, songs=[]),
-                replace(config, data=replace(config.data, valid=())),
-            )
+            prepared = replace(prepared, songs=[])
+            config = replace(config, data=replace(config.data, valid=()))
         if is_first_process():
             folder.begin(config, fresh=not resuming)
         result = _run(folder, config, prepared, name, resuming=resuming, callback=callback)

@@ -26,7 +26,7 @@ from stemsplit.separation.jobs import examine, is_done
 from stemsplit.separation.run import Session, prepare
 from stemsplit.settings import TEMPLATE, Request
 from stemsplit.web.answers import ApiError
-from stemsplit.web.library import id_of
+from stemsplit.web.results import id_of
 from stemsplit.web.warm import WarmEngine
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,11 @@ from pathlib import Path
 from stemsplit.listing import AUDIO_SUFFIXES, is_hidden
 from stemsplit.web.answers import ApiError
 from stemsplit.web.matching import Matching, Original
-from stemsplit.web.results import Result, Song, look_like_stems, results_in
-from stemsplit.web.results import id_of as id_of
+from stemsplit.web.results import Result, Song, id_of, look_like_stems, results_in
 from stemsplit.web.tagged import Tags
 
 MOST_FOLDERS = 5000  # that are searched; more would keep a browser waiting
-MOST_TAGS = 8  # files whose tags are all read to know a folder's kind: one of a WAV file takes 40 ms
+MOST_TAGS = 8  # files whose tags are all read to know a folder's kind: one takes a millisecond
 
 
 class Library:

@@ -1,4 +1,4 @@
-"""Which results were made from one recording, and which file that recording is."""
+"""Group results by the recording that was separated, and find the file of that recording."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from time import monotonic
 from stemsplit.web.results import Result, Song
 from stemsplit.web.tagged import Tags
 
-COMPARING_S = 0.5  # a recording's digest takes 5 to 100 ms, and the tag of a WAV file 40 ms
+COMPARING_S = 0.5  # a recording's digest takes 5 to 100 ms
 _NUMBERED = re.compile(r" \((\d+)\)$")
 
 
@@ -37,7 +37,7 @@ class Original:
 
 @dataclass(frozen=True)
 class _Recording:
-    """What is known of the recording that was separated: digest, audio stream, and file."""
+    """Facts about the recording that was separated: digest, audio stream and file; None if unknown."""
 
     digest: str | None
     stream: int | None

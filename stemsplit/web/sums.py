@@ -47,7 +47,7 @@ class _Held:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Where it comes: single stems, wholes before their parts; rests; sums, the longest first."""
+        """Sort key: single stems, wholes before their parts; then rests; then sums, the longest first."""
         if self.rest:
             return 1, len(self.minus)
         if len(self.plus) == 1 and not self.minus:

@@ -67,7 +67,7 @@ class Tags:
 
 
 class _Kept(Generic[T]):
-    """What was read from files, with the time and size that they had."""
+    """Cache of values that were read from files; one is valid while its file has the same time and size."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Path, int | None], tuple[tuple[int, int], T]] = {}

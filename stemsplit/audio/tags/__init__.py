@@ -114,7 +114,7 @@ def _texts(container: Any, index: int | None) -> dict[str, str]:
 def read_settings(path: str | Place) -> str | None:
     """Return the text of a file's STEMSPLIT tag, None if it has none or can't be read."""
     try:
-        with opened(path) as file, open_container(file.view(), file.name) as container:
+        with opened(path) as file, open_container(file.view(), file.name, header_only=True) as container:
             return _texts(container, 0).get(SETTINGS_KEY)
     except (InputError, OSError):
         return None
