@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 REPOSITORY = Path(__file__).parents[1]
+
+# New processes unpickle classes of tests. Last in the path, so that the installed package is tested.
+sys.path.append(str(REPOSITORY))
 
 
 @pytest.fixture(scope="session")

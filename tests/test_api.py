@@ -29,8 +29,6 @@ STEMS = ("bass", "drums", "other", "vocals")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEMSPLIT_CACHE", str(tmp_path / "cache"))
-    # new processes import this module, of which they are sent functions
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[__name__.count(".")])])
 
 
 @pytest.fixture

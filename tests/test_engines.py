@@ -33,12 +33,6 @@ both = pytest.mark.parametrize("engine", SEVERAL, ids=repr)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let new processes import this module to unpickle its classes."""
-    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[__name__.count(".")])])
-
-
 @dataclass(frozen=True)
 class Recipe:
     """Recipe that makes workers from a function of this module, and writes a file for each."""

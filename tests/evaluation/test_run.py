@@ -1,7 +1,6 @@
 import math
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,13 +86,6 @@ def method(separator: MixtureSeparator, identity: str | None = None) -> Method:
 FILES = Method("files")
 
 
-@pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets new processes import this module, of which they are sent classes; the installed package stays."""
-    root = str(Path(__file__).parents[__name__.count(".")])
-    monkeypatch.setattr(sys, "path", [*sys.path, root])
-
-
 def dataset(root: Path, names: tuple[str, ...] = ("A", "B", "C"), rate: int = RATE) -> Path:
     generator = np.random.default_rng(0)
     for name in names:
@@ -115,7 +107,6 @@ def test_all_tracks_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("processes")
 def test_processes_find_the_same(tmp_path: Path) -> None:
     jobs = plan_dataset(dataset(tmp_path))
     alone = score_tracks(jobs, method(Leaky()), QUICK)
@@ -123,7 +114,6 @@ def test_processes_find_the_same(tmp_path: Path) -> None:
     assert [replace(o, wall_s=0) for o in together] == [replace(o, wall_s=0) for o in alone]
 
 
-@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_events(tmp_path: Path, workers: int) -> None:
     events: list[Event] = []
@@ -137,7 +127,6 @@ def test_events(tmp_path: Path, workers: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", [TrackStart, Progress, TrackDone])
 def test_a_callback_may_cancel(tmp_path: Path, workers: int, kind: type[Event]) -> None:
@@ -156,7 +145,6 @@ def test_an_engine_of_one_s_own(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.usefixtures("processes")
 def test_a_dead_worker_is_one_failed_track(tmp_path: Path) -> None:
     root, last_words = dataset(tmp_path / "d"), tmp_path / "dying"
     for stem in ("vocals", "bass"):
