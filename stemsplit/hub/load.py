@@ -228,12 +228,15 @@ def _averaged(
 def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     family = spec.family or ""
     if not spec.files:
-        return Loaded(models.build(family, spec.arguments).eval(), ())
+        return Loaded(empty_network(Package(Path(spec.name), family, spec.arguments, {})), ())
     if len(spec.files) > 1 or spec.files[0].prefix:
         return _in_parts(spec, family, stems, fetcher)
     path = fetcher.file(spec.files[0])
     package = read_package(path, family=family, arguments=spec.arguments, member=spec.files[0].member)
-    network = build_network(_with_options(package, fetcher.options))
+    package = _with_options(package, fetcher.options)
+    # An error about arguments names the model, if they are those of its entry and not of the file.
+    outline = empty_network(replace(package, path=Path(spec.name)) if package.described else package)
+    network = fill(outline, package)
     if network.stems != spec.stems:
         raise CheckpointError(path, f"it estimates {', '.join(network.stems)}, not what {spec.name} does")
     return Loaded(network, (verified.digest(path),))
