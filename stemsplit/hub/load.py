@@ -194,7 +194,7 @@ def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetch
     found = _single(spec, inner, fetcher) if spec.bag is None else _bag(spec, spec.bag, inner, fetcher)
     network = found.network
     if spec.segment_s is not None:
-        network.use_segment(spec.segment_s)
+        _use_segment(network, spec.segment_s, spec.name, "segment_s")
     if spec.inference.overlap is not None:
         for member in network.members if isinstance(network, Bag) else (network,):
             member.overlap = spec.inference.overlap
@@ -273,8 +273,20 @@ def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages, op
     if bag.segment_s is not None:
         longest = found.network.longest_segment_samples()
         limit = math.inf if longest is None else longest / found.network.sample_rate
-        found.network.use_segment(min(bag.segment_s, limit))
+        _use_segment(found.network, min(bag.segment_s, limit), bag.path, "segment")
     return found
+
+
+def _use_segment(network: Network | Bag, seconds: float, where: str | Path, key: str) -> None:
+    """Use the chunk length that a registry entry or a bag's file states under `key`.
+
+    Raises:
+        CheckpointError: the network can't take it.
+    """
+    try:
+        network.use_segment(seconds)
+    except SettingsError as error:
+        raise CheckpointError(where, error.reason.replace("--segment", key)) from None
 
 
 def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:
