@@ -264,6 +264,7 @@ def _show_plan(session: "Session", as_json: bool) -> int:
 
     Raises:
         ResourceError: the disk has too little room.
+        SettingsError: the models or the device don't support a setting.
     """
     from stemsplit.separation.jobs import Ready
     from stemsplit.separation.report import TrackResult
@@ -277,6 +278,8 @@ def _show_plan(session: "Session", as_json: bool) -> int:
             _show_planned(one)
         count = sum(not isinstance(one, TrackResult) for one in found)
         click.echo(f"{count} to do with {session.flow.name}; nothing was done (--dry-run)", err=True)
+    if not all(isinstance(one, TrackResult) for one in found):
+        session.check_settings()
     session.check_room([one for one in found if isinstance(one, Ready)])
     return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
 

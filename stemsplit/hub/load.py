@@ -134,17 +134,22 @@ def fetch_model(
             fetcher.file(file)
 
 
-def options_of(about: Description) -> frozenset[str]:
-    """Return the names of a model's own settings, which `load_model` takes; none for an object."""
+def families_of(about: Description) -> list[type[Network]]:
+    """Return the classes of a model's networks, without building them; none for an object."""
     located = about.located
     if located is None or isinstance(located.model, Recipe):
-        return frozenset()
+        return []
     if isinstance(located.model, ModelSpec):
         families = [member.family for member in members(located.model) if member.family]
     else:
         paths = located.model.files if isinstance(located.model, BagFile) else (located.model,)
         families = [located.packages.look(path).family for path in paths]
-    return frozenset(name for family in families for name in models.family(family).options)
+    return [models.family(family) for family in families]
+
+
+def options_of(about: Description) -> frozenset[str]:
+    """Return the names of a model's own settings, which `load_model` takes; none for an object."""
+    return frozenset(name for family in families_of(about) for name in family.options)
 
 
 def _require_options(options: Options, network: Network | Bag) -> None:

@@ -108,6 +108,19 @@ class Session:
             spooled = stems * self.request.jobs if self.request.combination.sequential else 0
             check_room(ready, self.request.output, place_of(self.request.batch.output), spooled)
 
+    def check_settings(self) -> None:
+        """Refuse settings that `load` would refuse, as far as that is known without the weights.
+
+        Raises:
+            SettingsError: the models or the device don't support one.
+        """
+        compute = self.request.compute
+        typed = compute.precision != "auto" or compute.compile or self.request.model.model_options
+        if typed and self.request.engine.address is None:  # another machine may have another device
+            from stemsplit.separation.runner import check_settings
+
+            check_settings(self.flow.narrow(self.outputs), self.request)
+
     def run(
         self, callback: Callback | None = None, engine: Engine | None = None
     ) -> Generator[TrackResult, None, None]:
