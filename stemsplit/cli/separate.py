@@ -100,7 +100,13 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
                 _print_paths(options, event.outputs.values())
             return show(event)
 
-        report = separate_files(found, request, stream=_stream(options["report"]), callback=tell)
+        report = separate_files(
+            found,
+            request,
+            stream=_stream(options["report"]),
+            interrupted=lambda report: _write_report(report, options["report"]),
+            callback=tell,
+        )
     return _conclude(report, options)
 
 
@@ -322,11 +328,12 @@ def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
 
 def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report as the options ask, print the summary, and return the exit code."""
-    text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
-    if options["as_json"]:
-        click.echo(text)
-    progress.summarise(report)
-    _write_report(report, options["report"])
+    try:
+        if options["as_json"]:
+            click.echo(progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2))
+        progress.summarise(report)
+    finally:  # also if the reader of stdout is gone
+        _write_report(report, options["report"])
     return report.exit_code
 
 

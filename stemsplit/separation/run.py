@@ -345,6 +345,7 @@ def separate_files(
     model: "str | Path | Separable | Recipe | None" = None,
     engine: Engine | None = None,
     stream: ReportStream | None = None,
+    interrupted: Callable[[Report], None] | None = None,
     callback: Callback | None = None,
 ) -> Report:
     """Separate files and folders into files, as the command does.
@@ -363,6 +364,7 @@ def separate_files(
         engine: carries the tracks to workers, such as `engines.Processes`; None for the one that the request
             names.
         stream: writes the results into a file while the run goes on.
+        interrupted: called with the report of the tracks that are finished if the run is interrupted.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -380,8 +382,16 @@ def separate_files(
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
     session = prepare(found, request, model=model, callback=callback)
     engine = engine or make_ray(request.engine, request.compute.device)
-    with closing(session.run(callback, engine)) as results:
-        report = session.report(list(stream.record(session.head, results) if stream else results), callback)
+    results = list[TrackResult]()
+    try:
+        with closing(session.run(callback, engine)) as found_results:
+            for result in stream.record(session.head, found_results) if stream else found_results:
+                results.append(result)
+    except BaseException as error:
+        if interrupted is not None and (results or not isinstance(error, Exception)):
+            interrupted(session.report(results))
+        raise
+    report = session.report(results, callback)
     if stream:
         stream.end(report)
     return report
