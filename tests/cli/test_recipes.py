@@ -98,6 +98,10 @@ def test_a_name_is_a_model(shell: Shell) -> None:
             "steps:\n- {models: [tiny]}\noutputs: {a: vocals, A: drums}",
             "two outputs of the recipe have one name",
         ),
+        (
+            "steps: [{name: v, models: [tiny]}]\noutputs: {../evil: v.vocals}",
+            "r.yaml: has a stem '../evil', which can't be a file's name",
+        ),
         ("steps: {", "r.yaml"),
     ],
 )
