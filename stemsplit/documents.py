@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,71 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def with_section(text: str, name: str, section: str, entries: Mapping[str, Any]) -> str:
+    """Return YAML text with other entries in a section; everything else stays, comments too.
+
+    Text that isn't written with one key to a line, as JSON, is written anew.
+
+    Args:
+        text: YAML with a mapping, or nothing.
+        name: its name in messages.
+        section: key of the section, whose value is a mapping or nothing.
+        entries: plain data by name.
+
+    Raises:
+        SettingsError: the text isn't YAML.
+    """
+    data = plain(parse(text, name).data) or {}
+    before, wanted = data.get(section) or {}, {**data, section: plain(entries)}
+    root = _compose(text, name, str)
+    with suppress(SettingsError):  # of an alias whose anchor was removed
+        found = _spliced(text, root, section, before, wanted[section])
+        made = plain(parse(found, name).data) or {}
+        if {**made, section: made.get(section) or {}} == wanted:
+            return found
+    return _dumped(wanted)
+
+
+def _spliced(
+    text: str, root: yaml.Node | None, section: str, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> str:
+    """Return text with the lines of some entries replaced, removed and added."""
+    lines = [*text.removesuffix("\n").split("\n")] if text else []
+    pairs = root.value if isinstance(root, yaml.MappingNode) else ()
+    key, body = next((pair for pair in pairs if pair[0].value == section), (None, None))
+    known = body.value if isinstance(body, yaml.MappingNode) else []
+    indent = known[0][0].start_mark.column if known else 2
+    if key is None:
+        lines.append(f"{section}:")
+    place = 1 + max(map(_last_line, chain((key,), *known))) if key is not None else len(lines)
+    added = {name: entry for name, entry in after.items() if name not in before}
+    lines[place:place] = _indented(added, indent)
+    for key, value in reversed(known):
+        if after.get(key.value) != before.get(key.value):
+            new = {key.value: after[key.value]} if key.value in after else {}
+            last = max(key.start_mark.line, _last_line(value))
+            lines[key.start_mark.line : last + 1] = _indented(new, indent)
+    return "\n".join(lines) + "\n"
+
+
+def _last_line(node: yaml.Node) -> int:
+    """Return the line in which a value ends: a mapping's own end mark is behind the comments after it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style:
+        parts = [part for one in node.value for part in (one if isinstance(one, tuple) else (one,))]
+        return max(map(_last_line, parts), default=0)
+    return int(node.end_mark.line) - (node.end_mark.column == 0)
+
+
+def _indented(entries: Mapping[str, Any], columns: int) -> list[str]:
+    lines = _dumped(entries).splitlines() if entries else []
+    return [f"{' ' * columns}{line}" if line else line for line in lines]
+
+
+def _dumped(data: Any) -> str:
+    text: str = yaml.safe_dump(plain(data), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _changed(data: Any, keys: Keys, value: Any, place: str) -> tuple[Any, int]:

@@ -5,7 +5,7 @@ that the help starts quickly; `audio.encoding` tells which formats this machine 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Literal
@@ -26,12 +26,28 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _AAC_RATES = (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 # Opus also encodes lower rates, but always decodes to 48 kHz
 _OPUS_RATES = (48000,)
+# Bit rates of layer III in kbit/s: 1 for MPEG-1 (ISO 11172-3), 2 for MPEG-2 and 2.5 (ISO 13818-3)
+MP3_KBIT_PER_S = {
+    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
 # Time scale of an MP4's edit list, which cuts off the encoder's padding; FFmpeg's default is 1000 Hz
 _SAMPLE_TICKS = {"movie_timescale": "{rate}"}
 _MP4_KEYS = {"bpm": "tmpo"}
 # Native Instruments' order of the stems, which players show and colour by it
 NI_STEMS = ("drums", "bass", "other", "vocals")
 _VORBIS_KEYS = {"album_artist": "ALBUMARTIST", "track": "TRACKNUMBER", "disc": "DISCNUMBER"}
+
+
+def _mp3_bitrates(sample_rate: int, _: int) -> Sequence[int]:
+    most = 64 if sample_rate < 16_000 else 320  # LAME's limit in MPEG-2.5
+    table = MP3_KBIT_PER_S[1 if sample_rate >= 32_000 else 2]
+    return [1000 * rate for rate in table if rate <= most]
+
+
+def _aac_bitrates(sample_rate: int, channels: int) -> Sequence[int]:
+    # A frame has 1024 samples and at most 6144 bits per channel (ISO 14496-3 §4.5.3)
+    return range(6 * sample_rate * channels + 1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,8 @@ class Format:
         most_channels: the largest number of channels.
         surround: whether it keeps any loudspeaker layout in its order.
         bitrate: default in bit/s for stereo, nearly transparent for the codec; None for a lossless format.
-        channel_bitrate: largest bit rate per channel in bit/s; None if the encoder limits it by itself.
+        bitrates: for a sample rate in Hz and a number of channels, the bit rates that the encoder has, in
+            bit/s, ascending; None for any.
         options: options of the muxer; `{rate}` stands for the sample rate.
         native_tags: keys of tags for which the muxer doesn't derive them from the tag's name.
         together: whether one file holds the mixture and all stems of a track, each as a stream.
@@ -79,7 +96,7 @@ class Format:
     most_channels: int = 8
     surround: bool = False
     bitrate: int | None = None
-    channel_bitrate: int | None = None
+    bitrates: Callable[[int, int], Sequence[int]] | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     native_tags: Mapping[str, str] = field(default_factory=dict)
     together: bool = False
@@ -99,6 +116,14 @@ class Format:
     def nearest_rate(self, sample_rate: int) -> int:
         """Return the supported rate for audio at `sample_rate`: the same, the next higher, or the highest."""
         return self.rates[min(bisect_left(self.rates, sample_rate), len(self.rates) - 1)]
+
+    def nearest_bitrate(self, bits_per_s: int, sample_rate: int, channels: int) -> int:
+        """Return the encoder's bit rate that is nearest to `bits_per_s`."""
+        if self.bitrates is None:
+            return bits_per_s
+        known = self.bitrates(sample_rate, channels)
+        place = bisect_left(known, bits_per_s)
+        return min(known[max(0, place - 1) : place + 1], key=lambda rate: abs(rate - bits_per_s))
 
     def check_bit_depth(self, bit_depth: str) -> None:
         """Refuse a bit depth that a lossless format doesn't support.
@@ -126,6 +151,7 @@ _NI_STEM = Format(
     rates=(44100, 48000),
     most_channels=2,
     tagging="boxes",
+    bitrates=_aac_bitrates,
     options=_SAMPLE_TICKS,
     native_tags=_MP4_KEYS,
     together=True,
@@ -170,6 +196,7 @@ FORMATS = {
             most_channels=2,
             tagging="picture",
             bitrate=320_000,
+            bitrates=_mp3_bitrates,
             options={"id3v2_version": "3"},
             native_tags=ID3_KEYS,
             reaper="MP3",
@@ -183,6 +210,7 @@ FORMATS = {
             rates=range(1, 192_000 + 1),
             tagging="comment",
             bitrate=256_000,
+            bitrates=lambda *_: range(64_000, 500_001),  # of libvorbis for stereo at 44.1 kHz
             native_tags=_VORBIS_KEYS,
             reaper="VORBIS",
         ),
@@ -194,7 +222,7 @@ FORMATS = {
             rates=_OPUS_RATES,
             tagging="comment",
             bitrate=192_000,
-            channel_bitrate=256_000,
+            bitrates=lambda _, channels: range(256_000 * channels + 1),
         ),
         Format(
             name="m4a",
@@ -204,6 +232,7 @@ FORMATS = {
             rates=_AAC_RATES,
             tagging="boxes",
             bitrate=256_000,
+            bitrates=_aac_bitrates,
             options=_SAMPLE_TICKS,
             native_tags=_MP4_KEYS,
         ),

@@ -28,7 +28,7 @@ def canonical_stems(names: Iterable[str]) -> tuple[str, ...]:
         StemsplitError: a name can't be part of a file's name, or two are the same for `find_stem`.
     """
     given = tuple(names)
-    written = tuple(canonical(name) for name in given if _is_name(name))
+    written = tuple(canonical(name) for name in given if is_file_name(name))
     found = tuple(ENGLISH.get(name, name) for name in written)
     if not found or len({_key(name) for name in found}) < len(given):
         raise StemsplitError(
@@ -118,7 +118,8 @@ def _key(name: str) -> str:
     return canonical(name).replace("_", "") or name
 
 
-def _is_name(name: object) -> bool:
+def is_file_name(name: object) -> bool:
+    """Return whether a stem's name can be part of a file's name."""
     printable = isinstance(name, str) and name.isprintable() and bool(name.strip(" ."))
     return printable and not {"/", "\\"} & set(str(name))
 

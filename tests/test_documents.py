@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stemsplit.documents import Document, load, parse, plain
+from stemsplit.documents import Document, load, parse, plain, with_section
 from stemsplit.errors import SettingsError
 
 TEXT = """\
@@ -123,3 +123,55 @@ def test_changed_values_name_their_own_place() -> None:
     assert document.place(("base", "names", "0")) == "--set y"
     with pytest.raises(SettingsError, match="here: 2 is no index of a list of 2"):
         document.changed(("base", "names", "2"), 0, "here")
+
+
+COMMENTED = """\
+# mine
+models:
+  # the first
+  a: {x: 1}  # in one line
+  b:
+    note: |
+      long
+      text
+  # the second
+  c:
+    list:
+    - 1
+  # the end
+
+other: 1  # and this
+"""
+
+
+@pytest.mark.parametrize("with_libyaml", [True, False])
+def test_other_entries_leave_the_comments(with_libyaml: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not with_libyaml:
+        monkeypatch.delattr(yaml, "CSafeLoader", raising=False)
+    entries = plain(parse(COMMENTED, "f").data["models"])
+    assert with_section(COMMENTED, "f", "models", entries) == COMMENTED
+    less = {name: entry for name, entry in entries.items() if name != "b"}
+    removed = COMMENTED.replace("  b:\n    note: |\n      long\n      text\n", "")
+    assert with_section(COMMENTED, "f", "models", less) == removed
+    added = COMMENTED.replace("    - 1\n", "    - 1\n  d:\n    y:\n    - 2\n")
+    assert with_section(COMMENTED, "f", "models", {**entries, "d": {"y": [2]}}) == added
+    changed = COMMENTED.replace("  a: {x: 1}  # in one line\n", "  a:\n    x: 2\n")
+    assert with_section(COMMENTED, "f", "models", {**entries, "a": {"x": 2}}) == changed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "# nothing\n", "---\n", "null\n", "models:", "models: {}\n", "models: {b: {x: 1}}"),
+        '{"models": {"b": {"x": 1}}}',
+        "models:\n  b: &b {x: 1}\n  c: *b\n",
+        "other: &o {b: {x: 1}}\nmodels:\n  <<: *o\n",
+        "models:\n    b:\n        x: [1,\n  2]\n# end",
+    ],
+)
+def test_an_entry_is_added_to_and_removed_from_any_text(text: str) -> None:
+    before = plain(parse(text, "f").data) or {}
+    models = before.get("models") or {}
+    for wanted in ({**models, "a": {"y": 2}}, {"c": {"x": 1}}, {}):
+        found = plain(parse(with_section(text, "f", "models", wanted), "f").data) or {}
+        assert {**found, "models": found.get("models") or {}} == {**before, "models": wanted}

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import av
 import numpy as np
 import pytest
 
@@ -88,3 +89,29 @@ def test_the_readme_names_every_format() -> None:
 @pytest.mark.parametrize(("names", "words"), [(["a"], "a"), (["a", "b"], "a or b"), ("abc", "a, b or c")])
 def test_a_choice_in_words(names: list[str], words: str) -> None:
     assert either(names) == words
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels", "asked", "had"),
+    [
+        ("mp3", 44100, 2, 300_000, 320_000),
+        ("mp3", 44100, 2, 192_000, 192_000),
+        ("mp3", 44100, 2, 8_000, 32_000),
+        ("mp3", 22050, 2, 300_000, 160_000),
+        ("mp3", 12000, 1, 96_000, 64_000),
+        ("m4a", 22050, 2, 512_000, 264_600),
+        ("stem.m4a", 44100, 2, 512_000, 512_000),
+        ("opus", 48000, 1, 510_000, 256_000),
+        ("ogg", 44100, 2, 32_000, 64_000),
+    ],
+)
+def test_the_bit_rate_that_the_encoder_has(name: str, rate: int, channels: int, asked: int, had: int) -> None:
+    assert FORMATS[name].nearest_bitrate(asked, rate, channels) == had
+
+
+@pytest.mark.parametrize(("rate", "asked"), [(44100, 104_000), (22050, 136_000), (8000, 300_000)])
+def test_mp3_has_the_bit_rate_that_is_announced(rate: int, asked: int, tmp_path: Path) -> None:
+    with open_writer(tmp_path / "a", rate, 2, OutputSettings(format="mp3", bitrate=asked)) as writer:
+        writer.write(np.random.default_rng(0).standard_normal((2, 2 * rate)).astype(np.float32) * 0.1)
+    with av.open(str(tmp_path / "a")) as file:
+        assert file.streams.audio[0].bit_rate == FORMATS["mp3"].nearest_bitrate(asked, rate, 2)

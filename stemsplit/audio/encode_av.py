@@ -75,8 +75,7 @@ class AvEncoder:
         context.format = self._encoding.sample_format
         context.time_base = Fraction(1, self._rate)
         if bits_per_s is not None:
-            limit = self._format.channel_bitrate
-            context.bit_rate = bits_per_s if limit is None else min(bits_per_s, limit * self._channels)
+            context.bit_rate = self._format.nearest_bitrate(bits_per_s, self._rate, self._channels)
         return stream
 
     def _name_streams(self) -> None:

@@ -100,7 +100,13 @@ def _run(options: dict[str, Any], stack: ExitStack, notices: Iterable[str]) -> i
                 _print_paths(options, event.outputs.values())
             return show(event)
 
-        report = separate_files(found, request, stream=_stream(options["report"]), callback=tell)
+        report = separate_files(
+            found,
+            request,
+            stream=_stream(options["report"]),
+            interrupted=lambda report: _write_report(report, options["report"]),
+            callback=tell,
+        )
     return _conclude(report, options)
 
 
@@ -264,6 +270,7 @@ def _show_plan(session: "Session", as_json: bool) -> int:
 
     Raises:
         ResourceError: the disk has too little room.
+        SettingsError: the models or the device don't support a setting.
     """
     from stemsplit.separation.jobs import Ready
     from stemsplit.separation.report import TrackResult
@@ -277,6 +284,8 @@ def _show_plan(session: "Session", as_json: bool) -> int:
             _show_planned(one)
         count = sum(not isinstance(one, TrackResult) for one in found)
         click.echo(f"{count} to do with {session.flow.name}; nothing was done (--dry-run)", err=True)
+    if not all(isinstance(one, TrackResult) for one in found):
+        session.check_settings()
     session.check_room([one for one in found if isinstance(one, Ready)])
     return exit_code([one.error if isinstance(one, TrackResult) else None for one in found])
 
@@ -319,11 +328,12 @@ def _print_paths(options: dict[str, Any], paths: Iterable[str]) -> None:
 
 def _conclude(report: "Report", options: dict[str, Any]) -> int:
     """Write the report as the options ask, print the summary, and return the exit code."""
-    text = progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2)
-    if options["as_json"]:
-        click.echo(text)
-    progress.summarise(report)
-    _write_report(report, options["report"])
+    try:
+        if options["as_json"]:
+            click.echo(progress.json_text(report.as_dict(), sys.stdout.encoding, indent=2))
+        progress.summarise(report)
+    finally:  # also if the reader of stdout is gone
+        _write_report(report, options["report"])
     return report.exit_code
 
 

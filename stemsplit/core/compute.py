@@ -147,12 +147,12 @@ def _place(module: nn.Module, compute: Compute) -> None:
         return
     if not hasattr(model, "prepare"):  # a user's own module
         if compute.dtype != torch.float32 and not compute.optional:
-            raise _inaccurate(module, compute)
+            raise inaccurate(type(module), compute)
         return
     if compute.dtype in model.precisions or compute.optional:
         _trim_during(model.prepare(compute.dtype if compute.dtype in model.precisions else torch.float32))
         return
-    raise _inaccurate(module, compute)
+    raise inaccurate(type(module), compute)
 
 
 def keep_cast(module: nn.Module, kind: str) -> None:
@@ -178,10 +178,11 @@ def keep_cast(module: nn.Module, kind: str) -> None:
     }
 
 
-def _inaccurate(module: nn.Module, compute: Compute) -> SettingsError:
+def inaccurate(network: type[nn.Module], compute: Compute) -> SettingsError:
+    """Return the error for a network that doesn't support a precision on a CPU."""
     name = next(name for name, dtype in DTYPES.items() if dtype == compute.dtype)
     return SettingsError(
-        f"--precision {name}: {type(module).__name__} isn't accurate enough in it on a CPU",
+        f"--precision {name}: {network.__name__} isn't accurate enough in it on a CPU",
         setting="precision",
         hint="use auto or fp32",
     )

@@ -134,17 +134,22 @@ def fetch_model(
             fetcher.file(file)
 
 
-def options_of(about: Description) -> frozenset[str]:
-    """Return the names of a model's own settings, which `load_model` takes; none for an object."""
+def families_of(about: Description) -> list[type[Network]]:
+    """Return the classes of a model's networks, without building them; none for an object."""
     located = about.located
     if located is None or isinstance(located.model, Recipe):
-        return frozenset()
+        return []
     if isinstance(located.model, ModelSpec):
         families = [member.family for member in members(located.model) if member.family]
     else:
         paths = located.model.files if isinstance(located.model, BagFile) else (located.model,)
         families = [located.packages.look(path).family for path in paths]
-    return frozenset(name for family in families for name in models.family(family).options)
+    return [models.family(family) for family in families]
+
+
+def options_of(about: Description) -> frozenset[str]:
+    """Return the names of a model's own settings, which `load_model` takes; none for an object."""
+    return frozenset(name for family in families_of(about) for name in family.options)
 
 
 def _require_options(options: Options, network: Network | Bag) -> None:
@@ -194,7 +199,7 @@ def _from_registry(spec: ModelSpec, stems: Sequence[str] | None, fetcher: _Fetch
     found = _single(spec, inner, fetcher) if spec.bag is None else _bag(spec, spec.bag, inner, fetcher)
     network = found.network
     if spec.segment_s is not None:
-        network.use_segment(spec.segment_s)
+        _use_segment(network, spec.segment_s, spec.name, "segment_s")
     if spec.inference.overlap is not None:
         for member in network.members if isinstance(network, Bag) else (network,):
             member.overlap = spec.inference.overlap
@@ -228,12 +233,15 @@ def _averaged(
 def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     family = spec.family or ""
     if not spec.files:
-        return Loaded(models.build(family, spec.arguments).eval(), ())
+        return Loaded(empty_network(Package(Path(spec.name), family, spec.arguments, {})), ())
     if len(spec.files) > 1 or spec.files[0].prefix:
         return _in_parts(spec, family, stems, fetcher)
     path = fetcher.file(spec.files[0])
     package = read_package(path, family=family, arguments=spec.arguments, member=spec.files[0].member)
-    network = build_network(_with_options(package, fetcher.options))
+    package = _with_options(package, fetcher.options)
+    # An error about arguments names the model, if they are those of its entry and not of the file.
+    outline = empty_network(replace(package, path=Path(spec.name)) if package.described else package)
+    network = fill(outline, package)
     if network.stems != spec.stems:
         raise CheckpointError(path, f"it estimates {', '.join(network.stems)}, not what {spec.name} does")
     return Loaded(network, (verified.digest(path),))
@@ -270,8 +278,20 @@ def _local_bag(bag: BagFile, stems: Sequence[str] | None, packages: Packages, op
     if bag.segment_s is not None:
         longest = found.network.longest_segment_samples()
         limit = math.inf if longest is None else longest / found.network.sample_rate
-        found.network.use_segment(min(bag.segment_s, limit))
+        _use_segment(found.network, min(bag.segment_s, limit), bag.path, "segment")
     return found
+
+
+def _use_segment(network: Network | Bag, seconds: float, where: str | Path, key: str) -> None:
+    """Use the chunk length that a registry entry or a bag's file states under `key`.
+
+    Raises:
+        CheckpointError: the network can't take it.
+    """
+    try:
+        network.use_segment(seconds)
+    except SettingsError as error:
+        raise CheckpointError(where, error.reason.replace("--segment", key)) from None
 
 
 def _stems_of(files: Sequence[Path], packages: Packages) -> tuple[str, ...]:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stemsplit import documents, folders
 from stemsplit.errors import (
     CheckpointError,
@@ -311,7 +309,7 @@ def _describe(path: Path, config: str | Path | None, known: ModelSpec | None, me
 
 @contextmanager
 def _own_entries() -> Iterator[dict[str, Any]]:
-    """Yield the models of the user's registry file; write the file back after the block."""
+    """Yield the models of the user's registry file; write those that changed to it after the block."""
     path = folders.user_registry()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(path.name + ".lock"), waiting=lambda: None):
@@ -319,4 +317,5 @@ def _own_entries() -> Iterator[dict[str, Any]]:
         content["models"] = content.get("models") or {}
         yield content["models"]
         check_own(content, path)
-        write_whole(path, yaml.safe_dump(documents.plain(content), sort_keys=False, allow_unicode=True))
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        write_whole(path, documents.with_section(text, str(path), "models", content["models"]))

@@ -80,6 +80,9 @@ def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelS
     """Return the entries whose files a model needs for `stems` (None for all): its members, or itself.
 
     For a recipe, these are all its models that are in the registry, independent of the stems.
+
+    Raises:
+        SettingsError: a recipe contains itself.
     """
     if spec.recipe is not None:
         return list(_models_of(spec).values())
@@ -93,18 +96,23 @@ def members(spec: ModelSpec, stems: Container[str] | None = None) -> list[ModelS
     return [find_model(name) for name, weights in rows if any(weights[i] for i in wanted)]
 
 
-def _models_of(recipe: ModelSpec) -> dict[str, ModelSpec]:
-    """Return the models of a recipe by name, including those of recipes within it."""
-    found, waiting = dict[str, ModelSpec](), [recipe]
-    seen = {recipe.name}
-    while waiting:
-        spec = waiting.pop(0)
-        if spec.recipe is None:
-            found |= {member.name: member for member in members(spec)}
-            continue
-        names = [name for name in map(str, spec.recipe.models) if is_known(name) and name not in seen]
-        seen.update(names)
-        waiting += map(find_model, names)
+def _models_of(spec: ModelSpec, around: tuple[str, ...] = ()) -> dict[str, ModelSpec]:
+    """Return the models of a recipe by name, including those of recipes within it; of a model its members.
+
+    Args:
+        spec: the recipe or model.
+        around: names of the recipes that it is in.
+
+    Raises:
+        SettingsError: a recipe contains itself.
+    """
+    if spec.recipe is None:
+        return {member.name: member for member in members(spec)}
+    if spec.name in around:
+        raise SettingsError(f"recipe {spec.name} contains itself", setting="model")
+    found = dict[str, ModelSpec]()
+    for name in filter(is_known, map(str, spec.recipe.models)):
+        found |= _models_of(find_model(name), (*around, spec.name))
     return found
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from stemsplit import __version__, files
 from stemsplit.errors import DownloadError, OutputError, ResourceError
@@ -95,7 +95,7 @@ def read_small(url: str, *, trusted: str | None = None, limit: int = 16 << 20) -
     """
     require_secure(url, trusted)
     opener = urllib.request.build_opener(_Redirects(trusted))
-    request = urllib.request.Request(url, headers={"User-Agent": f"stemsplit/{__version__}"})
+    request = urllib.request.Request(_sendable(url), headers={"User-Agent": f"stemsplit/{__version__}"})
     try:
         with _connection(url), closing(opener.open(request, timeout=TIMEOUT_S)) as response:
             content = bytes(response.read(limit + 1))
@@ -156,7 +156,7 @@ def _attempt(
             return
         part.unlink()
         have = 0
-    request = urllib.request.Request(url, headers=_headers(part, have))
+    request = urllib.request.Request(_sendable(url), headers=_headers(part, have))
     try:
         with _connection(url):
             response = opener.open(request, timeout=TIMEOUT_S)
@@ -175,6 +175,11 @@ def _attempt(
         here = _receive(url, response, part, start, total, report)
     if total is not None and here < total:
         raise _Interrupted(f"the connection ended after {here} of {total} bytes")
+
+
+def _sendable(url: str) -> str:
+    """Return a URL with spaces and letters beyond ASCII escaped, as browsers do."""
+    return re.sub("[^!-~]+", lambda found: quote(found[0]), url)
 
 
 def _headers(part: Path, have: int) -> dict[str, str]:

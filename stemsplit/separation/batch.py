@@ -315,6 +315,8 @@ class _Track:
         if output.sample_rate == "keep" and rate != source.sample_rate:
             what = f"{output.format} can't hold {source.sample_rate} Hz, so its outputs have {rate} Hz"
             emit(self.callback, Notice(what, self.name))
+        if self.files.other_bitrate:
+            emit(self.callback, Notice(self.files.other_bitrate, self.name))
         self._measured = self.worker.runner.measure(source, self.shape)
         self._content = content_of(source.file or source.path, source.info.stream)
 

@@ -139,5 +139,7 @@ def _notices(
             yield Notice(f"resampled from {source.sample_rate} to {shape.sample_rate} Hz", name)
         if missing := max(lengths) - length:
             yield Notice(f"{missing / shape.sample_rate:.3f} s shorter than the longest: silence there", name)
+    if files.other_bitrate:
+        yield Notice(files.other_bitrate)
     if files.gain != 1:
         yield Notice(f"{files.gain_db:.2f} dB, so that nothing clips")

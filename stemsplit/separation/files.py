@@ -22,6 +22,7 @@ from stemsplit.audio.writer import Writer, open_writer
 from stemsplit.claims import Claims, Taken, claim_of
 from stemsplit.errors import OutputError, ResourceError
 from stemsplit.files import PartFile, os_errors, part_of, remove
+from stemsplit.formats import FORMATS
 from stemsplit.settings import OutputSettings
 
 Audio = NDArray[np.float32]
@@ -97,6 +98,15 @@ class TrackFiles:
     def gain_db(self) -> float:
         """The gain that all outputs have in common, in dB; known once they are published."""
         return 20 * math.log10(self.gain)
+
+    @property
+    def other_bitrate(self) -> str | None:
+        """A notice if the encoder doesn't have the bit rate that is asked for."""
+        asked, form = self.settings.bitrate, FORMATS[self.settings.format]
+        if asked is None or (real := form.nearest_bitrate(asked, self.sample_rate, self.channels)) == asked:
+            return None
+        kind = f"{'mono ' if self.channels == 1 else ''}{form.name} at {self.sample_rate} Hz"
+        return f"{kind} has no {asked / 1000:g} kbit/s, so its outputs have {real / 1000:g} kbit/s"
 
     def open(self, tags: Mapping[str, Tags]) -> None:
         """Create the part files.

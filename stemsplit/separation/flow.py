@@ -16,7 +16,7 @@ from stemsplit.hub.describe import Description, joint_digest
 from stemsplit.hub.recipes import MIX as MIX_INPUT
 from stemsplit.hub.recipes import Recipe, Step, terms_of
 from stemsplit.separation.outputs import MIX, Output, Sum, find_sum
-from stemsplit.stems import canonical, find_stem, meanings
+from stemsplit.stems import canonical, find_stem, is_file_name, meanings
 
 if TYPE_CHECKING:
     from stemsplit.core.separable import Separable
@@ -197,13 +197,16 @@ def resolve(recipe: Recipe, describe: Describe) -> Flow:
 
     Raises:
         UnknownNameError: a model, or the stem or step that an input or output names, doesn't exist.
-        SettingsError: two stems would have one name, or an object can't be run.
+        SettingsError: two stems would have one name, one can't be a file's, or an object can't be run.
         Others: as `describe`.
     """
-    resolver = _Resolver(describe)
+    resolver, name = _Resolver(describe), "+".join(map(_name, recipe.models))
     given = resolver.recipe(recipe, Sum((MIX,)))
+    for stem in given.sums:
+        if not is_file_name(stem):
+            raise SettingsError(f"{name}: has a stem {stem!r}, which can't be a file's name", setting="model")
     return Flow(
-        "+".join(map(_name, recipe.models)),
+        name,
         resolver.runs,
         resolver.blends,
         given.sums,

@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -249,7 +250,7 @@ def examine(job: Job, batch: BatchSettings, output: OutputSettings, local: Input
     """Read the header of an input, or of its local copy, and check that its outputs can be encoded.
 
     Raises:
-        InputError: it can't be read, or is no video and --mux is set.
+        InputError: it can't be read, ends before the start, or is no video and --mux is set.
         SettingsError: the format can't hold it.
     """
     entry = local or job.input
@@ -257,6 +258,9 @@ def examine(job: Job, batch: BatchSettings, output: OutputSettings, local: Input
         raise entry.failure
     info = probe(entry.path, stream=batch.audio_stream, name=str(entry))
     source = FileSource(entry.path, info, batch.start_s, batch.end_s)
+    if source.duration_s == 0:  # the start lies behind the declared end, which may be wrong
+        with closing(source.blocks()) as blocks:
+            next(blocks, None)
     film = film_of(entry.path, entry.suffix, info.stream) if batch.mux else None
     if film is not None:
         output = settings_for(film, output)

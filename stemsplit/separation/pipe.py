@@ -110,6 +110,8 @@ def _write_file(
     with TemporaryDirectory(prefix="stemsplit-") as folder:
         path = Path(folder) / name
         files = TrackFiles({name: path}, shape.sample_rate, shape.channels, output, layout=shape.layout)
+        if files.other_bitrate:
+            emit(callback, Notice(files.other_bitrate, str(source.info.path)))
         with closing(files):
             files.open({name: tags})
             for block in blocks:

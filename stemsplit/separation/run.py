@@ -108,6 +108,19 @@ class Session:
             spooled = stems * self.request.jobs if self.request.combination.sequential else 0
             check_room(ready, self.request.output, place_of(self.request.batch.output), spooled)
 
+    def check_settings(self) -> None:
+        """Refuse settings that `load` would refuse, as far as that is known without the weights.
+
+        Raises:
+            SettingsError: the models or the device don't support one.
+        """
+        compute = self.request.compute
+        typed = compute.precision != "auto" or compute.compile or self.request.model.model_options
+        if typed and self.request.engine.address is None:  # another machine may have another device
+            from stemsplit.separation.runner import check_settings
+
+            check_settings(self.flow.narrow(self.outputs), self.request)
+
     def run(
         self, callback: Callback | None = None, engine: Engine | None = None
     ) -> Generator[TrackResult, None, None]:
@@ -332,6 +345,7 @@ def separate_files(
     model: "str | Path | Separable | Recipe | None" = None,
     engine: Engine | None = None,
     stream: ReportStream | None = None,
+    interrupted: Callable[[Report], None] | None = None,
     callback: Callback | None = None,
 ) -> Report:
     """Separate files and folders into files, as the command does.
@@ -350,6 +364,7 @@ def separate_files(
         engine: carries the tracks to workers, such as `engines.Processes`; None for the one that the request
             names.
         stream: writes the results into a file while the run goes on.
+        interrupted: called with the report of the tracks that are finished if the run is interrupted.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -367,8 +382,16 @@ def separate_files(
     found = inputs if isinstance(inputs, Found) else find(inputs, request)
     session = prepare(found, request, model=model, callback=callback)
     engine = engine or make_ray(request.engine, request.compute.device)
-    with closing(session.run(callback, engine)) as results:
-        report = session.report(list(stream.record(session.head, results) if stream else results), callback)
+    results = list[TrackResult]()
+    try:
+        with closing(session.run(callback, engine)) as found_results:
+            for result in stream.record(session.head, found_results) if stream else found_results:
+                results.append(result)
+    except BaseException as error:
+        if interrupted is not None and (results or not isinstance(error, Exception)):
+            interrupted(session.report(results))
+        raise
+    report = session.report(results, callback)
     if stream:
         stream.end(report)
     return report

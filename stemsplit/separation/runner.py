@@ -24,7 +24,7 @@ from stemsplit.events import Callback, Notice, Progress, emit
 from stemsplit.forked import require_own_threads
 from stemsplit.hub.access import Access
 from stemsplit.hub.describe import joint_digest
-from stemsplit.hub.load import Identity, fetch_model, load_model, options_of
+from stemsplit.hub.load import Identity, families_of, fetch_model, load_model, options_of
 from stemsplit.separation.flow import Flow
 from stemsplit.separation.outputs import Output
 from stemsplit.separation.source import Audio, Shape, Source
@@ -267,6 +267,22 @@ def _shared_out(flow: Flow, options: Mapping[str, object]) -> dict[int, dict[str
         number: {name: value for name, value in options.items() if name in own}
         for number, own in known.items()
     }
+
+
+def check_settings(flow: Flow, request: Request) -> None:
+    """Refuse settings that `load_runner` would refuse, as far as that is known without the weights.
+
+    Raises:
+        DeviceError: the device isn't there.
+        SettingsError: the device or a network doesn't support the precision, or the device compilation.
+        UnknownNameError: no model has one of the options.
+    """
+    compute = computing.resolve(request.compute)
+    _shared_out(flow, dict(request.model.model_options))
+    families = [family for run in flow.runs.values() for family in families_of(run.about)]
+    for family in families if compute.device.type == "cpu" and not compute.optional else ():
+        if compute.dtype not in family.precisions:
+            raise computing.inaccurate(family, compute)
 
 
 def load_runner(flow: Flow, request: Request, callback: Callback | None = None, *, jobs: int = 1) -> Runner:

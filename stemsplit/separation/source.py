@@ -4,7 +4,7 @@ A source is read in blocks, from its beginning, as often as needed: once to meas
 it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -130,7 +130,7 @@ class FileSource:
         """Return the tags of the file and of the audio stream that is read."""
         return read_tags(self.file or self.path, stream=self.info.stream, name=self.info.path)
 
-    def blocks(self) -> Iterator[Audio]:
+    def blocks(self) -> Generator[Audio, None, None]:
         """Decode the range and yield its blocks, [C, any]."""
         with open_audio(
             self.file or self.path,

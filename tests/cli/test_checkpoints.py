@@ -1,5 +1,6 @@
 """Unusable checkpoints and configurations: one line, exit code 4."""
 
+import hashlib
 import json
 
 import pytest
@@ -31,6 +32,39 @@ def test_a_configuration_of_a_network_without_end(key: str, shell: Shell) -> Non
     ran = shell("s.wav", "-m", model)
     assert ran.code == 4 and ran.err.count("\n") == 1
     assert f"can't be built as a bs_roformer ({key} 1000000000: no network has more than" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"fft": -1}, "fft -1: must not be negative"),
+        ({"components": 0}, "components 0: must be positive"),
+        ({"fft": "x"}, "unsupported operand"),
+    ],
+)
+def test_arguments_of_an_own_model_that_make_no_network(
+    arguments: dict[str, object], said: str, shell: Shell
+) -> None:
+    shell.write("s.wav", seconds=0.1)
+    entry = {"family": "nmf", "stems": ["drums", "other"], "sample_rate": 44100, "license": "MIT"}
+    (shell.folder / "own.yaml").write_text(json.dumps({"models": {"mine": entry | {"arguments": arguments}}}))
+    ran = shell("s.wav", "-m", "mine", env={"STEMSPLIT_REGISTRY": "own.yaml"})
+    assert ran.code == 4 and ran.err.count("\n") == 1
+    assert f"mine: can't be built as a nmf ({said}" in ran.err
+
+
+def test_the_error_about_an_argument_names_the_model_and_not_its_file(shell: Shell) -> None:
+    shell.write("s.wav", seconds=0.1)
+    model = shell.folder / published(shell.folder, "m", ["Vocals", "Other"])
+    entry: dict[str, object] = {"family": "bs_roformer", "stems": ["vocals", "other"], "sample_rate": 44100}
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    entry |= {"license": "MIT", "files": [{"path": str(model), "sha256": digest}]}
+    entry["arguments"] = {"stft_hop_length": 0}
+    (shell.folder / "own.yaml").write_text(json.dumps({"models": {"mine": entry}}))
+    ran = shell("s.wav", "-m", "mine", env={"STEMSPLIT_REGISTRY": "own.yaml"})
+    assert ran.code == 4 and ran.err.endswith(
+        "error: mine: can't be built as a bs_roformer (stft_hop_length 0: must be positive)\n"
+    )
 
 
 def test_weights_that_are_nan(shell: Shell) -> None:

@@ -405,6 +405,34 @@ def test_a_dry_run_has_the_exit_code_of_the_run(shell: Shell, inputs: tuple[str,
     assert shell(*inputs, *BASS).code == code
 
 
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--start", "5"), 1, "a.wav: ends at 0.200 s, before --start 5.000 s"),
+        (("--precision", "fp16"), 2, "--precision fp16: not on a CPU"),
+        (("--precision", "bf16"), 2, "--precision bf16: Classic isn't accurate enough in it on a CPU"),
+        (("--compile",), 2, "--compile: not on a CPU, where models are prepared instead"),
+        (("--model-option", "aggression=1"), 2, "no model option named 'aggression'"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(
+    shell: Shell, options: tuple[str, ...], code: int, said: str
+) -> None:
+    shell.write("a.wav", seconds=0.2)
+    for more in (("-n",), ()):
+        ran = shell("a.wav", *BASS, "-d", "cpu", *options, *more)
+        assert ran.code == code and f"error: {said}" in ran.err
+    assert shell.files() == ["a.wav"]
+
+
+def test_a_start_behind_a_wrong_declared_end_is_found(shell: Shell) -> None:
+    data = bytearray(shell.write("a.flac", seconds=1).read_bytes())
+    data[22:26] = (4410).to_bytes(4, "big")  # the low bits of STREAMINFO's count of samples
+    (shell.folder / "a.flac").write_bytes(data)
+    for more in (("-n",), ()):
+        assert shell("a.flac", *BASS, "--start", "0.5", *more).code == 0
+
+
 def test_a_dry_run_reports_a_full_disk(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     from stemsplit.separation import jobs as survey
 

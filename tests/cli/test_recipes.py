@@ -98,6 +98,10 @@ def test_a_name_is_a_model(shell: Shell) -> None:
             "steps:\n- {models: [tiny]}\noutputs: {a: vocals, A: drums}",
             "two outputs of the recipe have one name",
         ),
+        (
+            "steps: [{name: v, models: [tiny]}]\noutputs: {../evil: v.vocals}",
+            "r.yaml: has a stem '../evil', which can't be a file's name",
+        ),
         ("steps: {", "r.yaml"),
     ],
 )
@@ -117,3 +121,11 @@ def test_an_entry_shows_its_stems(shell: Shell) -> None:
     ran = shell("a.wav", "-m", "p")
     assert ran.code == 2
     assert "recipe p gives drums, bass, other, vocals, its entry says vocals, bass" in ran.err
+
+
+@pytest.mark.parametrize("command", ["info", "download", "verify", "path"])
+def test_no_command_takes_a_recipe_that_contains_itself(shell: Shell, command: str) -> None:
+    inner, outer = "steps:\n- {models: [outer]}", "steps:\n- {models: [classic, inner]}"
+    add(shell, "models:\n" + entry("inner", "vocals", inner) + entry("outer", "vocals", outer))
+    ran = shell("models", command, "outer")
+    assert (ran.code, ran.out) == (2, b"") and ran.err == "stemsplit: error: recipe outer contains itself\n"

@@ -1,12 +1,18 @@
 """`stemsplit report join`, and `--report FILE.jsonl`."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+
+from stemsplit.cli.failures import Terminated
+from stemsplit.errors import Cancelled
+from stemsplit.separation.runner import Runner
 
 Shell = Any
 CLASSIC = ("-m", "classic")
@@ -68,3 +74,38 @@ def test_files_that_aren_t_there(shell: Shell) -> None:
     ran = shell("report", "join", "none.json")
     assert ran.code == 2 and "none.json: no such file" in ran.err
     assert shell("report", "join").code == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (Terminated, 143), (Cancelled, 130)])
+def test_an_interrupted_run_reports_the_tracks_before(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], code: int
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> Iterator[Any]:
+        raise error
+
+    for name in "abc":
+        shell.write(f"{name}.wav", seconds=0.1)
+    songs = [f"{name}.wav" for name in "abc"]
+    assert shell("a.wav", *CLASSIC, "-s", "bass").code == 0
+    monkeypatch.setattr(Runner, "run", interrupt)
+    assert shell(*songs, *CLASSIC, "-s", "bass", "--report", "r.json").code == code
+    report = json.loads((shell.folder / "r.json").read_text())
+    assert [(track["input"], track["status"]) for track in report["tracks"]] == [("a.wav", "skipped")]
+    assert report["summary"]["skipped"] == 1 and report["model"]["name"] == "classic"
+    assert shell("report", "join", "r.json").code == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closed pipes of POSIX")
+def test_a_reader_of_stdout_that_leaves_costs_no_report(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.1)
+    with shell.start("a.wav", *CLASSIC, "-s", "bass", "--json", "--report", "r.json") as running:
+        running.stdout.close()
+        assert running.wait(60) == 141
+    assert json.loads((shell.folder / "r.json").read_text())["summary"]["done"] == 1
+
+
+def test_a_run_that_does_nothing_leaves_an_older_report_alone(shell: Shell) -> None:
+    shell.write("a.wav", seconds=0.1)
+    (shell.folder / "r.json").write_text("older")
+    assert shell("a.wav", *CLASSIC, "--precision", "fp16", "--report", "r.json").code == 2
+    assert (shell.folder / "r.json").read_text() == "older"

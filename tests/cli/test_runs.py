@@ -512,3 +512,11 @@ def test_a_range_between_two_samples(shell: Shell) -> None:
     shell.write("a.wav", seconds=1)
     ran = shell("a.wav", *BASS, "--start", "0.5", "--end", "0.500001")
     assert ran.code == 1 and "--start 0.5 to --end: holds no sample" in ran.err
+
+
+@pytest.mark.parametrize("output", ["stems", "-"])
+def test_a_notice_says_which_bit_rate_the_files_have(shell: Shell, output: str) -> None:
+    shell.write("a.wav", seconds=0.2)
+    ran = shell("a.wav", *BASS, "-f", "mp3", "--bitrate", "300k", "-o", output)
+    assert ran.code == 0 and "mp3 at 44100 Hz has no 300 kbit/s, so its outputs have 320 kbit/s" in ran.err
+    assert "kbit/s" not in shell("a.wav", *BASS, "-f", "mp3", "--bitrate", "256k", "-o", output, "-y").err

@@ -81,6 +81,13 @@ def test_recipes_are_printed(shell: Shell) -> None:
         ),
         (
             ["--config", "mine.yaml", "--set", "model.arguments.kernel_size=0"],
+            "model.arguments: makes no demucs (kernel_size 0: must be positive)",
+        ),
+        (
+            [
+                *("--config", "mine.yaml", "--set", "model.family=tasnet"),
+                *("--set", "model.arguments={sources: [drums, bass], N: 0}"),
+            ],
             "weight would be empty)",
         ),
         (

@@ -118,7 +118,7 @@ def constants(tree: ast.Module) -> Iterator[tuple[str, str]]:
 def test_no_environment_variable_is_missing() -> None:
     texts = [path.read_text() for path in (PACKAGE).rglob("*.py")]
     known = {name: value for text in texts for name, value in constants(ast.parse(text))}
-    names = {name for text in texts for name in re.findall(r"\b(?:STEMSPLIT|HF)_[A-Z_]*[A-Z]\b", text)}
+    names = {name for text in texts for name in re.findall(r"\b(?:STEMSPLIT|HF|MASTER)_[A-Z_]*[A-Z]\b", text)}
     for text in texts:
         for name in read_variables(ast.parse(text)):
             constant = isinstance(name, ast.Constant)

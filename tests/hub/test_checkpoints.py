@@ -162,7 +162,7 @@ class TestDamage:
             ({"kwargs": '{"hidden": -4}'}, "can't be built as a gain"),
             ({"kwargs": "[" * 100_000}, "metadata is malformed"),
             ({"stemsplit": "[1]"}, "package is malformed"),
-            ({"kwargs": '{"samplerate": 0}'}, "sample rate must be positive"),
+            ({"kwargs": '{"samplerate": 0}'}, "samplerate 0: must be positive"),
             ({"kwargs": '{"sources": ["a", "a"]}'}, "stems must be different names"),
             ({"kwargs": '{"sources": ["../../x", "b"]}'}, "stems must be different names"),
             ({"kwargs": '{"sources": ["..", "b"]}'}, "stems must be different names"),

@@ -100,6 +100,14 @@ def test_names_that_can_t_be_a_file_s(site, url):
         fetch_url(url, sha256=SHA256)
 
 
+@pytest.mark.parametrize("name", ["my model \u00e9.th", "my%20model%20%C3%A9.th"])
+def test_addresses_may_have_spaces(site, name):
+    site.files["/w/my%20model%20%C3%A9.th"] = CONTENT
+    path = fetch_url(f"{site.url}/w/{name}", sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+    assert transfer.read_small(f"{site.url}/w/{name}") == CONTENT
+
+
 def test_two_addresses_with_one_file_name_do_not_collide(site, url):
     site.files["/v/model.th"] = OTHER
     other = fetch_url(site.url + "/v/model.th", sha256=hashlib.sha256(OTHER).hexdigest())

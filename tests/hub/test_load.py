@@ -175,6 +175,14 @@ class TestBagsBesideTheirMembers:
         with pytest.raises(SettingsError):
             load_model(bag, segment_s=44)
 
+    def test_an_impossible_segment_is_named_by_its_key(self, bag, gain):
+        self.write(bag.parent, models=["00aa"], segment=0)
+        with pytest.raises(CheckpointError, match=r"yaml: segment 0: Gain takes chunks of at least one"):
+            load_model(bag)
+        own({"mine": {**entry(), "family": "nmf", "stems": ["drums", "other"], "segment_s": 0}})
+        with pytest.raises(CheckpointError, match="mine: segment_s 0: NMF takes chunks of at least one"):
+            load_model("mine")
+
     def test_a_hash_in_a_members_name_is_checked(self, bag, gain):
         self.write(bag.parent, models=["99aa"])
         network = gain(gain.Arguments())

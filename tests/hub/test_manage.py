@@ -288,6 +288,19 @@ class TestOwnModels:
         remove_model("y")
         assert list(own_file()["models"]) == ["mine"]
 
+    def test_comments_stay(self, checkpoint):
+        write({})
+        text = "# mine\nmodels:\n  # nothing yet\n"
+        folders.user_registry().write_text(text)
+        add_model("one", checkpoint)
+        added = folders.user_registry().read_text()
+        assert added.startswith("# mine\nmodels:\n  one:\n") and added.endswith("\n  # nothing yet\n")
+        add_model("two", checkpoint, license="MIT")
+        remove_model("two")
+        assert folders.user_registry().read_text() == added
+        remove_model("one")
+        assert folders.user_registry().read_text() == text
+
     @pytest.mark.parametrize("text", ["", "# nothing yet\n", "models:\n"])
     def test_a_registry_file_without_entries(self, checkpoint, text):
         write({})

@@ -174,7 +174,7 @@ def test_other_entries_are_refused(entry: Config) -> None:
         ({"dim_t": 1}, "dim_t 1"),
         ({"k": 2}, "must be odd"),
         ({"num_blocks": 4}, "must be odd"),
-        ({"num_blocks": -3}, "dim_f 32"),
+        ({"num_blocks": -3}, "num_blocks -3: must not be negative"),
         ({"num_blocks": 999_999}, "dim_f 32"),
         ({"bn": 9}, "bn 9"),
         ({"bn": 0}, "bn 0"),

@@ -112,6 +112,10 @@ class Own(torch.nn.Module):
     [
         ({"stems": ("a", "a")}, r"Own\.stems .*must be names that differ"),
         ({"stems": ()}, r"Own\.stems \(\): must be names"),
+        ({"stems": ("lead/vox", "b")}, "Own: has a stem 'lead/vox', which can't be a file's name"),
+        ({"stems": ("", "b")}, "Own: has a stem '', which can't be a file's name"),
+        ({"stems": ("..", "b")}, "Own: has a stem '..', which can't be a file's name"),
+        ({"residual": "a\nb"}, r"Own: has a stem 'a\\nb', which can't be a file's name"),
         ({"stems": "ab"}, r"Own\.stems 'ab': must be a tuple of text"),
         ({"sample_rate": 44100.5}, r"Own\.sample_rate 44100\.5: must be a whole number"),
         ({"segment_samples": 0}, r"Own\.segment_samples 0: must be at least 1"),

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 
-# Bit rates of layer III in kbit/s by the header's index: 1 for MPEG-1 (ISO 11172-3), 2 for MPEG-2 and 2.5
-# (ISO 13818-3)
-_BITRATES = {
-    1: (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
+from stemsplit.formats import MP3_KBIT_PER_S
+
+# Bit rates of layer III in kbit/s by the header's index, of which 0 states none
+_BITRATES = {generation: (0, *rates) for generation, rates in MP3_KBIT_PER_S.items()}
 _RATES = (44100, 48000, 32000)
 # Divisor of the sample rates by the header's version bits: MPEG-2.5, MPEG-2, MPEG-1; 1 is reserved
 _DIVISORS = {0: 4, 2: 2, 3: 1}

@@ -24,19 +24,29 @@ MOST_PARTS = 40_000
 # Parameters of one layer: an LSTM of three layers in both directions has 24. torch takes quadratic time to
 # add them, which is minutes for a hundred thousand.
 MOST_OF_ONE = 1_000
+# Names of numbers that may be negative; in Demucs that means no dilation, the mixture's phase, or every layer
+_SIGNED = re.compile("dconv_|iters|norm_starts|aggressiveness")
+# Names of integers that no network has at 0
+_POSITIVE = re.compile(
+    "fft|hop|step|stride|kernel|heads|components|frames|percussive|win(_|$)|(?<!bottom_)channels$|rate$|^sr$"
+)
 
 
 def require_bounded(key: str, value: Any) -> None:
-    """Refuse an argument that is, or contains, an integer larger than any network has.
+    """Refuse an argument that is, or contains, a number that no network has.
 
     Raises:
-        StemsplitError: it is too large.
+        StemsplitError: it is negative or too large, or zero where a network has something.
     """
     inside = (
         value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     )
     for item in inside:
         require_bounded(key, item)
+    if isinstance(value, int | float) and value < 0 and not _SIGNED.search(key):
+        raise StemsplitError(f"{key} {value}: must not be negative")
+    if type(value) is int and value == 0 and _POSITIVE.search(key):
+        raise StemsplitError(f"{key} {value}: must be positive")
     if re.search("sample|segment|seed", key):  # rates and lengths are large but create no layers
         return
     most = DEEPEST if re.search("depth|layers", key) else LARGEST

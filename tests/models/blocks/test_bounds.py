@@ -56,6 +56,28 @@ def test_the_argument_is_named(depth: int) -> None:
         models.build("bs_roformer", arguments)
 
 
+@pytest.mark.parametrize(
+    ("family", "argument", "said"),
+    [
+        ("bsrnn", {"hop": 0}, "hop 0: must be positive"),
+        ("bsrnn", {"hop": -1}, "hop -1: must not be negative"),
+        ("scnet", {"dims": [4, -8]}, "dims -8: must not be negative"),
+        ("tasnet", {"audio_channels": 0}, "audio_channels 0: must be positive"),
+    ],
+)
+def test_numbers_without_a_meaning_are_named(family: str, argument: dict[str, Any], said: str) -> None:
+    with pytest.raises(StemsplitError, match=said):
+        models.build(family, dict(FAMILIES)[family] | argument)
+
+
+@pytest.mark.parametrize(
+    ("family", "argument"),
+    [("vr", {"aggressiveness": -10}), ("htdemucs", {"dconv_depth": -1, "end_iters": -1})],
+)
+def test_some_numbers_may_be_negative(family: str, argument: dict[str, Any]) -> None:
+    models.build(family, dict(FAMILIES)[family] | argument)
+
+
 def test_lists_within_arguments_are_looked_into() -> None:
     arguments = dict(FAMILIES)["scnet"] | {"dims": [4, 8, 10**9]}
     with pytest.raises(StemsplitError, match="dims 1000000000: no network has more than 1000000"):
@@ -86,7 +108,7 @@ def test_the_bound_holds_inside_the_block_and_in_its_thread_only() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"sample_rate": 0}, "sample rate"),
+        ({"sample_rate": 0}, "sample_rate 0: must be positive"),
         ({"sample_rate": 10**9}, "sample rate must be positive and at most 768000"),
         ({"segment_samples": 0}, "chunks must be"),
         ({"segment_samples": 3600 * 44100 + 1}, "chunks must be of at least one sample and at most 3600 s"),
