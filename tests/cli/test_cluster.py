@@ -66,6 +66,8 @@ class Machines:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # shells start background jobs, such as a test run, with SIGINT ignored
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.drivers.append(process)
         return process
