@@ -156,13 +156,13 @@ def _spliced(
     if key is None:
         lines.append(f"{section}:")
     place = 1 + max(map(_last_line, chain((key,), *known))) if key is not None else len(lines)
-    added = {name: entry for name, entry in after.items() if name not in before}
+    added = {one: entry for one, entry in after.items() if one not in before}
     lines[place:place] = _indented(added, indent)
-    for key, value in reversed(known):
-        if after.get(key.value) != before.get(key.value):
-            new = {key.value: after[key.value]} if key.value in after else {}
-            last = max(key.start_mark.line, _last_line(value))
-            lines[key.start_mark.line : last + 1] = _indented(new, indent)
+    for name, value in reversed(known):
+        if after.get(name.value) != before.get(name.value):
+            new = {name.value: after[name.value]} if name.value in after else {}
+            last = max(name.start_mark.line, _last_line(value))
+            lines[name.start_mark.line : last + 1] = _indented(new, indent)
     return "\n".join(lines) + "\n"
 
 

@@ -364,7 +364,7 @@ def separate_files(
         engine: carries the tracks to workers, such as `engines.Processes`; None for the one that the request
             names.
         stream: writes the results into a file while the run goes on.
-        interrupted: called with the report of the tracks that are finished if the run is interrupted.
+        interrupted: called with the report of the finished tracks if the run is interrupted, or breaks off.
         callback: receives events; returning False cancels.
 
     Returns:
@@ -384,8 +384,8 @@ def separate_files(
     engine = engine or make_ray(request.engine, request.compute.device)
     results = list[TrackResult]()
     try:
-        with closing(session.run(callback, engine)) as found_results:
-            for result in stream.record(session.head, found_results) if stream else found_results:
+        with closing(session.run(callback, engine)) as running:
+            for result in stream.record(session.head, running) if stream else running:
                 results.append(result)
     except BaseException as error:
         if interrupted is not None and (results or not isinstance(error, Exception)):
