@@ -31,6 +31,8 @@ MP3_KBIT_PER_S = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+# Nominal bit rates of libvorbis for stereo at 44.1 kHz in kbit/s, for the qualities 0, 0.1 … 1
+VORBIS_KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 # Time scale of an MP4's edit list, which cuts off the encoder's padding; FFmpeg's default is 1000 Hz
 _SAMPLE_TICKS = {"movie_timescale": "{rate}"}
 _MP4_KEYS = {"bpm": "tmpo"}
@@ -77,7 +79,7 @@ class Format:
         most_channels: the largest number of channels.
         surround: whether it keeps any loudspeaker layout in its order.
         bitrate: default in bit/s for stereo, nearly transparent for the codec; None for a lossless format.
-        bitrates: for a sample rate in Hz and a number of channels, the bit rates that the encoder has, in
+        bitrates: for a sample rate in Hz and a number of channels, the bit rates that the encoder takes, in
             bit/s, ascending; None for any.
         options: options of the muxer; `{rate}` stands for the sample rate.
         native_tags: keys of tags for which the muxer doesn't derive them from the tag's name.
@@ -210,7 +212,7 @@ FORMATS = {
             rates=range(1, 192_000 + 1),
             tagging="comment",
             bitrate=256_000,
-            bitrates=lambda *_: range(64_000, 500_001),  # of libvorbis for stereo at 44.1 kHz
+            bitrates=lambda *_: range(1000 * VORBIS_KBIT_PER_S[0], 1000 * VORBIS_KBIT_PER_S[-1] + 1),
             native_tags=_VORBIS_KEYS,
             reaper="VORBIS",
         ),

@@ -307,7 +307,7 @@ class OutputSettings:
     )
     bitrate: int | None = option(
         None,
-        "Bit rate of lossy formats, such as 192k.",
+        "Bit rate of lossy formats, such as 192k; for ogg that of stereo at 44.1 kHz.",
         metavar="RATE",
         parse=bit_rate,
         default="the format's own",

@@ -105,7 +105,7 @@ def test_a_choice_in_words(names: list[str], words: str) -> None:
         ("ogg", 44100, 2, 32_000, 64_000),
     ],
 )
-def test_the_bit_rate_that_the_encoder_has(name: str, rate: int, channels: int, asked: int, had: int) -> None:
+def test_the_bit_rate_that_is_nearest(name: str, rate: int, channels: int, asked: int, had: int) -> None:
     assert FORMATS[name].nearest_bitrate(asked, rate, channels) == had
 
 

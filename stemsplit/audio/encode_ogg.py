@@ -10,11 +10,9 @@ from stemsplit.audio.regroup import Regrouper
 from stemsplit.audio.sink import Sink
 from stemsplit.audio.tags import Tags
 from stemsplit.audio.tags.vorbis import CommentRewriter, picture_comment
-from stemsplit.formats import FORMATS
+from stemsplit.formats import FORMATS, VORBIS_KBIT_PER_S
 from stemsplit.settings import OutputSettings
 
-# Nominal bit rates of libvorbis for stereo at 44.1 kHz, for the qualities 0, 0.1 … 1
-_KBIT_PER_S = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 # Packets of one length, because libvorbis' choice of windows depends on how much it is given at once
 _PACKET = 4096
 
@@ -64,7 +62,8 @@ class OggEncoder:
 
 def vorbis_quality(bits_per_s: int) -> float:
     """Return the quality of libvorbis, 0 to 1, with this nominal bit rate for stereo at 44.1 kHz."""
-    return float(np.interp(bits_per_s / 1000, _KBIT_PER_S, np.linspace(0, 1, len(_KBIT_PER_S))))
+    qualities = np.linspace(0, 1, len(VORBIS_KBIT_PER_S))
+    return float(np.interp(bits_per_s / 1000, VORBIS_KBIT_PER_S, qualities))
 
 
 def _comments(tags: Tags, native: Mapping[str, str]) -> dict[str, str]:

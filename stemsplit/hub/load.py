@@ -233,7 +233,10 @@ def _averaged(
 def _single(spec: ModelSpec, stems: Sequence[str], fetcher: _Fetcher) -> Loaded:
     family = spec.family or ""
     if not spec.files:
-        return Loaded(empty_network(Package(Path(spec.name), family, spec.arguments, {})), ())
+        network = empty_network(Package(Path(spec.name), family, spec.arguments, {}))
+        if any(True for _ in network.parameters()):
+            raise CheckpointError(spec.name, f"its entry names no files, but a {family} has weights")
+        return Loaded(network, ())
     if len(spec.files) > 1 or spec.files[0].prefix:
         return _in_parts(spec, family, stems, fetcher)
     path = fetcher.file(spec.files[0])

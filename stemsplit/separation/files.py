@@ -101,12 +101,13 @@ class TrackFiles:
 
     @property
     def other_bitrate(self) -> str | None:
-        """A notice if the encoder doesn't have the bit rate that is asked for."""
+        """A notice if the encoder doesn't take the bit rate that is asked for."""
         asked, form = self.settings.bitrate, FORMATS[self.settings.format]
         if asked is None or (real := form.nearest_bitrate(asked, self.sample_rate, self.channels)) == asked:
             return None
         kind = f"{'mono ' if self.channels == 1 else ''}{form.name} at {self.sample_rate} Hz"
-        return f"{kind} has no {asked / 1000:g} kbit/s, so its outputs have {real / 1000:g} kbit/s"
+        nearest = f"{real / 1000:g}k, the nearest that its encoder takes"
+        return f"--bitrate {asked / 1000:g}k: {kind} gets {nearest}"
 
     def open(self, tags: Mapping[str, Tags]) -> None:
         """Create the part files.

@@ -53,6 +53,14 @@ def test_arguments_of_an_own_model_that_make_no_network(
     assert f"mine: can't be built as a nmf ({said}" in ran.err
 
 
+def test_an_own_model_without_its_weights(shell: Shell) -> None:
+    shell.write("s.wav", seconds=0.1)
+    entry = {"family": "bsrnn", "stems": ["vocals"], "sample_rate": 44100, "license": "MIT"}
+    (shell.folder / "own.yaml").write_text(json.dumps({"models": {"mine": entry}}))
+    ran = shell("s.wav", "-m", "mine", env={"STEMSPLIT_REGISTRY": "own.yaml"})
+    assert ran.code == 4 and "error: mine: its entry names no files, but a bsrnn has weights\n" in ran.err
+
+
 def test_the_error_about_an_argument_names_the_model_and_not_its_file(shell: Shell) -> None:
     shell.write("s.wav", seconds=0.1)
     model = shell.folder / published(shell.folder, "m", ["Vocals", "Other"])
